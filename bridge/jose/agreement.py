@@ -23,7 +23,7 @@ def shared_secret(private: Jwk, public: Jwk) -> bytes:
     Raises:
         KeyFormatError: different curves, a curve that signs only, no private key, a key of small order.
     """
-    # Checked before any arithmetic: erlang-jose gives a key of another curve to the exchange and never returns.
+    # Before any arithmetic: erlang-jose hands a key of another curve to the exchange and never returns.
     if private.curve != public.curve or private.curve not in AGREEMENT_CURVES:
         raise KeyFormatError(f"no key agreement between {private.curve} and {public.curve}")
     ours, theirs = private.private_key, public.public_key

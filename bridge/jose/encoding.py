@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 MAX_JSON_DEPTH = 8
 """Levels of nesting; a header with a key inside has two, and a claim of it may hold some more."""
 
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(r"[\[\]{}]")
+# A string that never ends is taken to the end of the text and nothing backtracks: otherwise a text of
+# quotation marks would be searched once from each of them.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def base64url_encode(raw: bytes) -> str:
@@ -59,8 +60,11 @@ def json_object_untrusted(raw: bytes) -> dict[str, Any]:
     text = raw.decode("utf-8")
     # Measured before parsing: the parser recurses, and how deep it may go depends on the caller's stack.
     depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
+    for piece in _STRING_OR_BRACKET.findall(text):
+        if piece in "[{":
+            depth += 1
+        elif piece in "]}":
+            depth -= 1
         if depth > MAX_JSON_DEPTH:
             raise ValueError(f"JSON nested deeper than {MAX_JSON_DEPTH} levels")
     value = json.loads(text, object_pairs_hook=_unique_members, parse_constant=_no_constant)

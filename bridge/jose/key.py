@@ -328,6 +328,10 @@ class Jwk:
     def __hash__(self) -> int:
         return hash((self.thumbprint_bytes(), self.is_private))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keys are handed to a process of the same server, whose start pickles its arguments.
+        return type(self).from_dict, (self.to_dict(),)
+
     def __repr__(self) -> str:
         half = "private" if self.is_private else "public"
         return f"<Jwk {self.curve or self.kty} {half} {self.thumbprint()}>"

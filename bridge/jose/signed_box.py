@@ -260,7 +260,7 @@ def _split(token: str) -> _Parsed:
         version=header["v"],
         ephemeral=header["epk"],
         box=box,
-        covered=token[: -len(segments[6]) - 1].encode("ascii") if segments[6] else token[:-1].encode("ascii"),
+        covered=token.rpartition(".")[0].encode("ascii"),
         signature=signature,
     )
 
