@@ -1,4 +1,4 @@
-"""The Erlang release of a homeserver: compiled where the sources are, or in a cache when they came in a wheel."""
+"""The Erlang release of a homeserver: compiled in the clone, or in a cache when it came in a wheel."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def _copy_sources(origin: Path, root: Path) -> None:
 
 
 def _fingerprint(place: Workshop) -> str:
-    """Changes whenever a build would give another result: sources, Khepri's version, the Erlang that compiles."""
+    """Changes whenever a build would give another result: sources, Khepri's version, Erlang itself."""
     erlang = shutil.which("erl")
-    # Not the release number, which costs a start of the virtual machine: path and age of the program do as well.
+    # Not the release number, which costs a start of the virtual machine: the program's path and age do too.
     machine = f"{Path(erlang).resolve()} {Path(erlang).stat().st_mtime_ns}" if erlang else "none"
     missing = ",".join(missing_sources(place.checkouts))
     return hashlib.sha256(f"{_digest(place.root)}|{KHEPRI_VERSION}|{missing}|{machine}".encode()).hexdigest()

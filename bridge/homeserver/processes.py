@@ -1,8 +1,8 @@
 """Processes of a local cluster: how one is started, recognised again later, and ended.
 
 A process is recognised by its number *and* the tick at which the kernel started it, in this boot, because
-numbers are used again. Each one also carries the marker ``KB_CLUSTER_DIR`` in its environment, so that processes
-are found again whose number never reached the state file since the launcher itself was killed in between.
+numbers are used again. Each one also carries the marker ``KB_CLUSTER_DIR`` in its environment, so that those
+are found too whose number never reached the state file, because the launcher itself was killed in between.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import select
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,8 +82,8 @@ def _marked() -> Iterator[tuple[ProcessIdentity, Path]]:
 
 
 def spawn(
-    command: Sequence[str], *, directory: Path, environment: Mapping[str, str], log: Path, tied: bool
-) -> subprocess.Popen[bytes]:
+    command: list[str], *, directory: Path, environment: Mapping[str, str], log: Path, tied: bool
+) -> int:
     """Start a process of the cluster in ``directory`` in a session of its own.
 
     Its own, so that Ctrl-C in a terminal reaches the launcher alone, which then ends the nodes in order.
@@ -96,26 +95,39 @@ def spawn(
         log: file that receives both outputs, appended to.
         tied: whether the kernel kills it when the thread that starts it ends (``PR_SET_PDEATHSIG``).
 
+    Returns:
+        Its process number. The process is this one's child: `reap` collects it.
+
     Raises:
         ConfigurationError: the program cannot be run.
     """
-    prefix: list[str] = []
     if tied and (setpriv := shutil.which("setpriv")) is not None:
-        # By a program, as a `preexec_fn` may deadlock beside other threads.
-        prefix = [setpriv, "--pdeathsig", "KILL", "--"]
-    with log.open("ab") as output:
-        try:
-            return subprocess.Popen(
-                [*prefix, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-                env={**environment, MARKER: str(directory.absolute())},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}") from None
+        # By a program, since a `preexec_fn` may deadlock beside other threads.
+        command = [setpriv, "--pdeathsig", "KILL", "--", *command]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        # Not `subprocess`: its handle warns when it is dropped, and a detached node outlives it on purpose.
+        return os.posix_spawnp(
+            command[0],
+            command,
+            {**environment, MARKER: str(directory.absolute())},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}") from None
+    finally:
+        os.close(output)
+
+
+def reap(pid: int) -> None:
+    """Collect a child that has ended; does nothing for a running one, and for another's child."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def end_processes(processes: Iterable[ProcessIdentity], *, grace: float) -> None:
@@ -135,19 +147,17 @@ def _signal(processes: Iterable[ProcessIdentity], number: signal.Signals) -> Non
 
 
 def wait_until_gone(processes: Iterable[ProcessIdentity], *, timeout: float) -> list[ProcessIdentity]:
-    """Wait for the end of processes; returns those that still run after ``timeout`` seconds."""
+    """Wait for the end of processes and reap them; returns those that still run after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     survivors: list[ProcessIdentity] = []
     for process in processes:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(process.pid)
-        except OSError:
-            continue
-        try:
-            # A child of ours stays a zombie until it is reaped; its descriptor is readable all the same.
-            left = max(0.0, deadline - time.monotonic())
-            if is_running(process) and not select.select([descriptor], [], [], left)[0]:
-                survivors.append(process)
-        finally:
-            os.close(descriptor)
+            try:
+                left = max(0.0, deadline - time.monotonic())
+                if is_running(process) and not select.select([descriptor], [], [], left)[0]:
+                    survivors.append(process)
+            finally:
+                os.close(descriptor)
+        reap(process.pid)
     return survivors

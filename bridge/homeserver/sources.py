@@ -3,8 +3,8 @@
 Two origins give the same six directories:
 
 * ``hex``: rebar3 asks the registry of Erlang packages for the pinned version and checks its checksums.
-* ``debian``: the source package of RabbitMQ in Debian carries them below ``deps/``. apt checks the signature of
-  the archive; it runs as any user, in directories of its own, and leaves the machine's package state alone.
+* ``debian``: the source package of RabbitMQ in Debian carries them below ``deps/``. apt checks the archive's
+  signature; it runs as any user, in directories of its own, and leaves the machine's package state alone.
 
 They go into ``_checkouts/``, which rebar3 prefers to every other place, so a build asks nothing of a network.
 Real directories, no links: container images copy them.
@@ -32,7 +32,7 @@ _DEBIAN_SUITE: Final = "trixie"
 _DEBIAN_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SOURCE_PACKAGE: Final = "rabbitmq-server"
 _HEX_SECONDS: Final = 25.0
-"""How long the registry may take: six small packages take 3 s, and behind a wall the fall-back should be soon."""
+"""How long the registry may take: six small packages take 3 s, and a walled machine should fall back soon."""
 _APT_SECONDS: Final = 180.0
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -1,0 +1,162 @@
+"""``box …``: keys, sealed boxes and signatures by hand, in the forms that Erlang/Elixir JOSE reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.cli.output import Json, emit, example
+from bridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bridge.jose import Jwk
+
+_MAX_KEY_BYTES = 64 * 1024
+
+Input = Annotated[Path | None, typer.Argument(help="File to read.", show_default="stdin", metavar="[FILE]")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    family = typer.Typer(
+        help="Keys, sealed boxes and signatures (JOSE).", no_args_is_help=True, rich_markup_mode=None
+    )
+    example(family, "keygen", "khepri-bridge box keygen --out alice.jwk")(keygen)
+    example(family, "seal", "khepri-bridge box seal --to bob.public.jwk letter.txt")(seal)
+    example(family, "open", "khepri-bridge box open --key bob.jwk letter.box")(open_box)
+    example(family, "sign", "khepri-bridge box sign --key alice.jwk letter.txt")(sign)
+    example(family, "verify", "khepri-bridge box verify --key alice.public.jwk letter.jws")(verify)
+    app.add_typer(family, name="box")
+
+
+def keygen(
+    curve: Annotated[str, typer.Option(help="P-256, P-384, P-521, X25519 or Ed25519.")] = "P-256",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the private key here (0600), and the public one beside it (NAME.public.EXT)."
+        ),
+    ] = None,
+    pem: Annotated[bool, typer.Option("--pem", help="Write PEM instead of JSON (JWK).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a key pair."""
+    from bridge.jose import Jwk
+
+    key = Jwk.generate(curve)
+    result: dict[str, object] = {"thumbprint": key.thumbprint(), "public": key.public().to_dict()}
+    if out is None:
+        private = key.to_pem().decode("ascii") if pem else key.to_json()
+        emit({**result, "private": key.to_dict()}, as_json=as_json, text=private.rstrip("\n"))
+        return
+    public_file = out.with_name(f"{out.stem}.public{out.suffix}")
+    _write_new(out, _serialised(key, pem=pem), mode=0o600)
+    _write_new(public_file, _serialised(key.public(), pem=pem), mode=0o644)
+    emit(
+        {**result, "private_file": str(out), "public_file": str(public_file)},
+        as_json=as_json,
+        text=f"{out} and {public_file}, thumbprint {key.thumbprint()}",
+    )
+
+
+def seal(
+    to: Annotated[Path, typer.Option("--to", help="Public key of the recipient, JWK or PEM.")],
+    file: Input = None,
+    sender: Annotated[
+        Path | None, typer.Option("--from", help="Private key of the sender; a fresh one by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Encrypt for one recipient; prints a compact box."""
+    from bridge.jose import box_compact, box_encrypt
+
+    box = box_encrypt(_read(file), _key(to).public(), _key(sender) if sender else None)
+    compact = box_compact(box)
+    emit({"box": compact}, as_json=as_json, text=compact)
+
+
+def open_box(
+    key: Annotated[Path, typer.Option("--key", help="Private key of the recipient, JWK or PEM.")],
+    file: Input = None,
+    as_json: Json = False,
+) -> None:
+    """Decrypt a box, compact or JSON, to stdout."""
+    from bridge.jose import box_decrypt
+
+    _emit_bytes(box_decrypt(_token(_read(file)), _key(key)), as_json=as_json)
+
+
+def sign(
+    key: Annotated[Path, typer.Option("--key", help="Private key of the signer, JWK or PEM.")],
+    file: Input = None,
+    as_json: Json = False,
+) -> None:
+    """Sign; prints a compact token that carries what was signed."""
+    from bridge.jose import sign as sign_payload
+
+    token = sign_payload(_read(file), _key(key))
+    emit({"token": token}, as_json=as_json, text=token)
+
+
+def verify(
+    key: Annotated[Path, typer.Option("--key", help="Public key of the signer, JWK or PEM.")],
+    file: Input = None,
+    as_json: Json = False,
+) -> None:
+    """Check a signature, and print what was signed to stdout."""
+    from bridge.jose import verify as verify_token
+
+    _emit_bytes(verify_token(_token(_read(file)), _key(key).public()), as_json=as_json)
+
+
+def _read(file: Path | None) -> bytes:
+    return file.read_bytes() if file is not None and file != Path("-") else sys.stdin.buffer.read()
+
+
+def _key(path: Path) -> Jwk:
+    from bridge.jose import Jwk
+
+    with path.open("rb") as file:
+        content = file.read(_MAX_KEY_BYTES)
+    return Jwk.from_pem(content) if content.lstrip().startswith(b"-----BEGIN") else Jwk.from_json(content)
+
+
+def _token(content: bytes) -> str | dict[str, str]:
+    try:
+        text = content.decode("ascii").strip()
+        return json.loads(text) if text.startswith("{") else text
+    except ValueError as error:
+        raise ConfigurationError(f"neither a compact token nor JSON: {error}") from None
+
+
+def _serialised(key: Jwk, *, pem: bool) -> bytes:
+    return key.to_pem() if pem else key.to_json().encode() + b"\n"
+
+
+def _write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Never over an existing key: losing one cannot be undone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists already: remove it first, or choose another name") from None
+    with open(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _emit_bytes(content: bytes, *, as_json: bool) -> None:
+    """Bytes as they are for people and pipes; in JSON as text where they are text, else as base64."""
+    if not as_json:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        emit({"text": content.decode("utf-8")}, as_json=True, text="")
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        emit({"base64": b64encode(content).decode("ascii")}, as_json=True, text="")

@@ -1,0 +1,450 @@
+"""A homeserver cluster on this machine: one port mapper and N BEAM nodes, all on 127.0.0.1.
+
+The port mapper is the cluster's own, on its own port: the automatic one of Erlang listens on every interface,
+is shared with whatever else runs on the machine, and outlives all nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.homeserver.build import build_release, require_erlang, workshop
+from bridge.homeserver.cluster_state import (
+    STATE_FILE,
+    ClusterState,
+    NodeRecord,
+    default_directory,
+    exclusive,
+    load_state,
+    save_state,
+)
+from bridge.homeserver.processes import (
+    ProcessIdentity,
+    end_processes,
+    identify,
+    is_running,
+    marked_processes,
+    reap,
+    spawn,
+)
+from bridge.homeserver.sources import Report
+
+HOST: Final = "127.0.0.1"
+MAX_NODES: Final = 9
+"""More members than this slow every write down and protect against nothing on one machine."""
+_STOP_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.03
+_EPMD_ATTEMPTS: Final = 3
+_EPMD_SECONDS: Final = 5.0
+_NODE_LINE: Final = re.compile(r"^khepri_bridge: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalClusterConfig:
+    """How a local cluster is started."""
+
+    nodes: int = 3
+    """Number of BEAM nodes, 1 to 9. An even number tolerates no more failures than the odd one below it."""
+    directory: Path | None = None
+    """Where its state lies. ``None``: the user's default when detached, else temporary, removed at last."""
+    instance: str = "local"
+    """Name of the logical homeserver."""
+    store: str = "homeserver"
+    """Name of the Khepri store."""
+    epmd_port: int | None = None
+    """Port of the port mapper; a free one when ``None``."""
+    detached: bool = False
+    """Whether the nodes outlive this process (`khepri-bridge up`) or end with it."""
+    ready_seconds: float = 60.0
+    """How long one node may take until it is a member with a known leader."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise ConfigurationError(f"the number of nodes must be 1 to {MAX_NODES}, not {self.nodes}")
+
+
+class LocalCluster:
+    """Starts, observes and ends a cluster on this machine.
+
+    As a context manager it leaves no process behind, whatever ends the block; the kernel ends the nodes even
+    when this process is killed. The starting thread must outlive the cluster, so do not start it in a pool.
+
+    ::
+
+        with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
+            node = HiddenNode("sim1@127.0.0.1", cookie=cluster.cookie, epmd_port=cluster.epmd_port)
+
+    Args:
+        config: how it is started.
+        report: is told what happens, one line at a time.
+    """
+
+    def __init__(self, config: LocalClusterConfig | None = None, report: Report | None = None) -> None:
+        self._config = config or LocalClusterConfig()
+        self._report = report or _say_nothing
+        self._temporary = self._config.directory is None and not self._config.detached
+        self._directory = self._config.directory or default_directory()
+        self._state: ClusterState | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where state, logs and data lie."""
+        return self._directory
+
+    @property
+    def state(self) -> ClusterState:
+        """The cluster as last recorded.
+
+        Raises:
+            InvalidStateError: it was not started.
+        """
+        if self._state is None:
+            raise InvalidStateError("the cluster is not running: start it first")
+        return self._state
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Full names of the nodes."""
+        return tuple(node.name for node in self.state.nodes)
+
+    @property
+    def epmd_port(self) -> int:
+        """Port of the cluster's own port mapper on 127.0.0.1."""
+        return self.state.epmd_port
+
+    @property
+    def store(self) -> str:
+        """Name of the Khepri store."""
+        return self.state.store
+
+    @property
+    def cookie(self) -> str:
+        """The cluster's cookie."""
+        return read_cookie(self._directory, self.state)
+
+    def log(self, name: str) -> Path:
+        """Log file of the node ``name`` (``hs1`` or ``hs1@127.0.0.1``)."""
+        return self._directory / f"{name.partition('@')[0]}.log"
+
+    def start(self) -> ClusterState:
+        """Start all nodes and wait until each is a member; nothing stays behind when one fails.
+
+        Raises:
+            ConfigurationError: it runs already, Erlang is missing, no release can be built, a port is taken,
+                the directory cannot be used, or a node did not get ready (with what it said, and its log).
+        """
+        release = build_release(self._report)
+        try:
+            if self._temporary:
+                self._directory = Path(tempfile.mkdtemp(prefix="khepri-bridge-"))
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with exclusive(self._directory):
+                state = self._plan()
+                try:
+                    self._start_all(state, release / "bin" / "khepri_bridge")
+                except BaseException:
+                    self._end_everything()
+                    raise
+        except OSError as error:
+            self._remove_temporary()
+            raise ConfigurationError(f"{self._directory} cannot be used: {error.strerror}") from error
+        except BaseException:
+            self._remove_temporary()
+            raise
+        return self.state
+
+    def stop(self) -> bool:
+        """End every process of the cluster, also those of an interrupted start.
+
+        Returns:
+            Whether anything was running.
+
+        Raises:
+            ConfigurationError: another command is starting or stopping it.
+        """
+        if not self._directory.is_dir():
+            return False
+        with exclusive(self._directory):
+            ended = self._end_everything()
+        self._remove_temporary()
+        return ended
+
+    def kill_node(self, name: str) -> None:
+        """Kill one node at once, as a crash of its host would."""
+        node = self._node(name)
+        if node.process is not None:
+            end_processes([node.process], grace=0.0)
+            self._record(self.state.with_node(replace(node, process=None)))
+
+    def stop_node(self, name: str) -> None:
+        """Let one node shut down in order."""
+        node = self._node(name)
+        if node.process is not None:
+            end_processes([node.process], grace=_STOP_SECONDS)
+            self._record(self.state.with_node(replace(node, process=None)))
+
+    def start_node(self, name: str) -> None:
+        """Start one node again with the data it has, and wait until it is a member."""
+        node = self._node(name)
+        if node.process is not None and is_running(node.process):
+            raise InvalidStateError(f"{node.name} is running")
+        offset = self._spawn_node(node, workshop().executable, seed=self._seed_for(node))
+        self._await_ready(node.name, offset, time.monotonic() + self._config.ready_seconds)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _node(self, name: str) -> NodeRecord:
+        for node in self.state.nodes:
+            if name in (node.name, node.short):
+                return node
+        raise ConfigurationError(f"no node {name}: there are {', '.join(self.members)}")
+
+    def _plan(self) -> ClusterState:
+        """Decide what is started; refuses what cannot work before anything runs."""
+        previous = None
+        with contextlib.suppress(ConfigurationError):
+            previous = load_state(self._directory)
+        running = marked_processes(self._directory)
+        if previous is not None and any(is_running(process) for process in previous.processes):
+            raise ConfigurationError(
+                f"the cluster in {self._directory} runs already: look with `khepri-bridge status`, "
+                "end it with `khepri-bridge down`"
+            )
+        if running:
+            self._report(f"ending {len(running)} processes that an interrupted start left behind")
+            end_processes(running, grace=_STOP_SECONDS)
+        names = [f"hs{number}@{HOST}" for number in range(1, self._config.nodes + 1)]
+        founded = sorted(path.name for path in self._directory.glob("hs*") if (path / "khepri").is_dir())
+        if len(founded) > len(names):
+            raise ConfigurationError(
+                f"{self._directory} holds the data of {len(founded)} nodes, fewer may have no majority: "
+                f"use --nodes {len(founded)}, or drop the data with `khepri-bridge down --erase`"
+            )
+        return ClusterState(
+            instance=previous.instance if previous and founded else self._config.instance,
+            store=previous.store if previous and founded else self._config.store,
+            epmd_port=0,
+            epmd=None,
+            nodes=tuple(NodeRecord(name=name) for name in names),
+        )
+
+    def _start_all(self, state: ClusterState, executable: Path) -> None:
+        self._record(state)
+        self._start_epmd()
+        _write_cookies(self._directory, state)
+        founded = [node for node in state.nodes if self._is_founded(node)]
+        # Members with data need each other for a majority, so they start together; a fresh cluster is founded
+        # by its first node, which the others then find ready to be joined.
+        first = founded or [state.nodes[0]]
+        for group in (first, [node for node in state.nodes if node not in first]):
+            offsets = {
+                node.name: self._spawn_node(node, executable, seed=self._seed_for(node)) for node in group
+            }
+            deadline = time.monotonic() + self._config.ready_seconds
+            for name, offset in offsets.items():
+                self._await_ready(name, offset, deadline)
+                self._report(f"{name} is ready")
+
+    def _is_founded(self, node: NodeRecord) -> bool:
+        return (self._directory / node.short / "khepri").is_dir()
+
+    def _seed_for(self, node: NodeRecord) -> str:
+        """The node that ``node`` joins through: the first one, which founds the cluster itself."""
+        first = self.state.nodes[0].name
+        return "" if node.name == first else first
+
+    def _start_epmd(self) -> None:
+        require_erlang()
+        for attempt in range(1, _EPMD_ATTEMPTS + 1):
+            port = self._config.epmd_port or _free_port()
+            process = self._try_epmd(port)
+            if process is not None:
+                self._record(replace(self.state, epmd_port=port, epmd=process))
+                return
+            if self._config.epmd_port is not None or attempt == _EPMD_ATTEMPTS:
+                raise ConfigurationError(f"port {port} on {HOST} is in use: choose another with --epmd-port")
+
+    def _try_epmd(self, port: int) -> ProcessIdentity | None:
+        """Start a port mapper; ``None`` when the port is taken."""
+        child = spawn(
+            ["epmd", "-port", str(port), "-address", HOST],
+            directory=self._directory,
+            environment=_environment(port),
+            log=self._directory / "epmd.log",
+            tied=not self._config.detached,
+        )
+        process = identify(child)
+        deadline = time.monotonic() + _EPMD_SECONDS
+        while process is not None and is_running(process) and time.monotonic() < deadline:
+            # Something answers on a taken port too, so the child must still be there after the connection.
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1.0):
+                time.sleep(_POLL_SECONDS)
+                if is_running(process):
+                    return process
+            time.sleep(_POLL_SECONDS)
+        end_processes([process] if process else [], grace=0.0)
+        reap(child)
+        return None
+
+    def _spawn_node(self, node: NodeRecord, executable: Path, *, seed: str) -> int:
+        """Start one node; returns how long its log was before."""
+        data = self._directory / node.short
+        log = self.log(node.name)
+        offset = log.stat().st_size if log.exists() else 0
+        child = spawn(
+            [str(executable), "foreground"],
+            directory=self._directory,
+            environment={
+                **_environment(self.state.epmd_port),
+                "HOME": str(data),
+                "RELX_OUT_FILE_PATH": str(data),
+                "KB_NODE": node.name,
+                "KB_DATA_DIR": str(data),
+                "KB_SEED": seed,
+                "KB_TYPE": "homeserver",
+                "KB_INSTANCE": self.state.instance,
+                "KB_STORE": self.state.store,
+                "KB_LISTEN": HOST,
+            },
+            log=log,
+            tied=not self._config.detached,
+        )
+        self._record(self.state.with_node(replace(node, process=identify(child))))
+        return offset
+
+    def _await_ready(self, name: str, offset: int, deadline: float) -> None:
+        log = self.log(name)
+        process = self._node(name).process
+        while True:
+            # Looked at before the log is read, so that the last words of a node that ended are not missed.
+            alive = process is not None and is_running(process)
+            said = _NODE_LINE.findall(_read_from(log, offset))
+            if any(line.startswith("ready") for line in said):
+                return
+            reason = said[-1] if said else "it said nothing"
+            if not alive:
+                raise ConfigurationError(f"node {name} ended while starting: {reason} (log: {log})")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"node {name} did not get ready in time: {reason} (log: {log})")
+            time.sleep(_POLL_SECONDS)
+
+    def _record(self, state: ClusterState) -> None:
+        self._state = state
+        save_state(self._directory, state)
+
+    def _end_everything(self) -> bool:
+        """End nodes before the port mapper, then whatever carries the marker; the data stays."""
+        state = self._state
+        with contextlib.suppress(ConfigurationError):
+            state = load_state(self._directory) or state
+        recorded = [process for process in (state.processes if state else []) if is_running(process)]
+        strays = [process for process in marked_processes(self._directory) if process not in recorded]
+        epmd = state.epmd if state else None
+        end_processes([process for process in [*recorded, *strays] if process != epmd], grace=_STOP_SECONDS)
+        end_processes([process for process in recorded if process == epmd], grace=_STOP_SECONDS)
+        end_processes(marked_processes(self._directory), grace=0.0)
+        (self._directory / STATE_FILE).unlink(missing_ok=True)
+        self._state = None
+        return bool(recorded or strays)
+
+    def _remove_temporary(self) -> None:
+        if self._temporary and self._directory.name.startswith("khepri-bridge-"):
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def erase_data(directory: Path) -> None:
+    """Remove a stopped cluster's data, logs and cookies; other files in the directory stay.
+
+    Raises:
+        InvalidStateError: the cluster runs.
+    """
+    if marked_processes(directory):
+        raise InvalidStateError(f"the cluster in {directory} runs: end it first")
+    for path in directory.glob("hs[1-9]"):
+        shutil.rmtree(path)
+    for path in [*directory.glob("hs[1-9].log"), directory / "epmd.log", directory / ".lock"]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def running_cluster(directory: Path) -> ClusterState:
+    """State of the cluster in ``directory``.
+
+    Raises:
+        InvalidStateError: none runs there.
+    """
+    state = load_state(directory)
+    if state is None or not any(is_running(process) for process in state.processes):
+        raise InvalidStateError(f"no cluster runs in {directory}: start one with `khepri-bridge up`")
+    return state
+
+
+def read_cookie(directory: Path, state: ClusterState) -> str:
+    """The cookie of the cluster in ``directory``."""
+    path = directory / state.nodes[0].short / ".erlang.cookie"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigurationError(f"the cookie {path} cannot be read: {error.strerror}") from None
+
+
+def _write_cookies(directory: Path, state: ClusterState) -> None:
+    """One secret, in a file per node that only this user may read (Erlang insists on that)."""
+    paths = [directory / node.short / ".erlang.cookie" for node in state.nodes]
+    kept = next((path.read_text(encoding="ascii") for path in paths if path.exists()), None)
+    cookie = kept or secrets.token_urlsafe(32)
+    for path in paths:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(cookie)
+
+
+def _environment(epmd_port: int) -> dict[str, str]:
+    """Only what a node needs: variables of the caller (ERL_FLAGS, KB_*) would change its meaning unseen."""
+    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR") if key in os.environ}
+    return {
+        "LANG": "C.UTF-8",
+        **kept,
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": HOST,
+        "ERL_CRASH_DUMP_BYTES": "0",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _read_from(path: Path, offset: int) -> str:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _say_nothing(_line: str) -> None:
+    return None

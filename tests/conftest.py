@@ -1,0 +1,32 @@
+"""Rules that hold for every test."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+_IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """In continuous integration a skipped test is a failure: nothing passes by not having run."""
+    del item, call
+    report: pytest.TestReport = yield
+    if _IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """A module that skips itself as a whole is no better."""
+    del collector
+    report: pytest.CollectReport = yield
+    if _IN_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report
