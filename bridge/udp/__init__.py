@@ -1,0 +1,46 @@
+"""Datagram sessions: sealed state and reliable messages over UDP, between peers who know each other."""
+
+from bridge.udp.conditioner import Conditioner, Conditions
+from bridge.udp.config import UdpConfig
+from bridge.udp.endpoint import Endpoint
+from bridge.udp.engine import UdpEngine
+from bridge.udp.events import (
+    CloseReason,
+    MessageReceived,
+    PeerUnreachable,
+    SessionClosed,
+    SessionEstablished,
+    StateReceived,
+    UdpEvent,
+)
+from bridge.udp.peers import Address, Peer
+from bridge.udp.session import Session
+from bridge.udp.socket import SocketCounters, UdpSocket
+from bridge.udp.statistics import DropReason, EndpointStatistics, SessionStatistics
+from bridge.udp.wire import MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES
+
+__all__ = [
+    "MAX_DATAGRAM_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_STATE_BYTES",
+    "Address",
+    "CloseReason",
+    "Conditioner",
+    "Conditions",
+    "DropReason",
+    "Endpoint",
+    "EndpointStatistics",
+    "MessageReceived",
+    "Peer",
+    "PeerUnreachable",
+    "Session",
+    "SessionClosed",
+    "SessionEstablished",
+    "SessionStatistics",
+    "SocketCounters",
+    "StateReceived",
+    "UdpConfig",
+    "UdpEngine",
+    "UdpEvent",
+    "UdpSocket",
+]

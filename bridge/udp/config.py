@@ -1,0 +1,128 @@
+"""Limits and timers of datagram sessions, each with its unit and the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.errors import ConfigurationError
+from bridge.udp.wire import MAX_MESSAGE_BYTES, MESSAGE_PREFIX_BYTES
+
+_SMALLEST_WINDOW_BYTES = 2 * (MAX_MESSAGE_BYTES + MESSAGE_PREFIX_BYTES)
+_POSITIVE = (
+    "handshake_timeout",
+    "handshake_retry",
+    "handshake_lifetime",
+    "handshakes_per_second",
+    "handshake_burst",
+    "max_pending_handshakes",
+    "max_peers",
+    "idle_timeout",
+    "keepalive_interval",
+    "acknowledge_every",
+    "initial_rtt",
+    "min_probe_timeout",
+    "max_state_streams",
+    "max_pending_states",
+    "max_datagrams_per_key",
+    "receive_buffer_bytes",
+    "send_buffer_bytes",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UdpConfig:
+    """Configuration of a datagram endpoint and its sessions.
+
+    Durations are seconds, sizes bytes.
+
+    Raises:
+        ConfigurationError: values that cannot work together.
+    """
+
+    host: str = "127.0.0.1"
+    """Numeric IPv4 or IPv6 address to bind. Loopback: reaching further is a decision, not a default."""
+
+    port: int = 0
+    """UDP port to bind; 0 lets the kernel choose."""
+
+    receive_buffer_bytes: int = 4 << 20
+    """Kernel receive buffer asked for: 40 ms at a gigabit, a long pause of a Python process."""
+
+    send_buffer_bytes: int = 4 << 20
+    """Kernel send buffer asked for."""
+
+    offload: bool = True
+    """Use UDP_SEGMENT and UDP_GRO where the kernel has them."""
+
+    handshake_timeout: float = 5.0
+    """From the first datagram to key confirmation. Above any round trip, below a player's patience."""
+
+    handshake_retry: float = 0.25
+    """Until an unanswered INIT is sent again; doubled each time, four times."""
+
+    handshake_lifetime: float = 10.0
+    """Lifetime written into INIT and REPLY boxes: how long a captured one is worth anything."""
+
+    handshakes_per_second: float = 200.0
+    """Signature checks a second that strangers' datagrams can cause: at 0.3 ms each, 6 % of a core."""
+
+    handshake_burst: int = 64
+    """Signature checks at once after a quiet time: a server restarting greets all its peers."""
+
+    max_pending_handshakes: int = 256
+    """Handshakes that wait for confirmation, both directions together."""
+
+    max_peers: int = 4096
+    """Peers that may be added."""
+
+    idle_timeout: float = 10.0
+    """Without an authentic datagram for so long, the session is over."""
+
+    keepalive_interval: float = 2.0
+    """A session that sent nothing for so long sends a PING: several may be lost before ``idle_timeout``."""
+
+    max_ack_delay: float = 0.025
+    """The longest an acknowledgement waits for company: half a tick at 20 Hz. At most 0.25."""
+
+    acknowledge_every: int = 32
+    """Acknowledge at the latest after so many datagrams; far below the 256 that one ACK can name."""
+
+    initial_rtt: float = 0.1
+    """Round trip assumed before the first sample."""
+
+    min_probe_timeout: float = 0.02
+    """The shortest retransmission timer: below it a scheduler's pause looks like loss."""
+
+    reliable_window_bytes: int = 256 << 10
+    """Credit: reliable bytes a peer may have sent that the application has not yet taken."""
+
+    reliable_buffer_bytes: int = 1 << 20
+    """Reliable bytes queued or unacknowledged on the sending side; beyond it ``send_reliable`` refuses."""
+
+    max_state_streams: int = 1024
+    """State streams of one session in one direction: each may hold one unsent datagram."""
+
+    max_pending_states: int = 4096
+    """Received states that wait for the application; then the oldest are dropped: they are the stalest."""
+
+    max_datagrams_per_key: int = 1 << 32
+    """Datagrams sealed under one key. With 75 AES blocks each, GCM's advantage stays near 2^-52."""
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be above zero")
+        if not 0 <= self.port <= 0xFFFF:
+            raise ConfigurationError("port must be 0 … 65535")
+        if not 0 <= self.max_ack_delay <= 0.25:
+            raise ConfigurationError("max_ack_delay must be 0 … 0.25 s")
+        if self.handshake_lifetime > 60:
+            raise ConfigurationError("handshake_lifetime must be at most 60 s, the limit of a signed box")
+        if self.keepalive_interval * 2 > self.idle_timeout:
+            raise ConfigurationError("idle_timeout must be at least twice keepalive_interval")
+        if self.acknowledge_every > 128:
+            raise ConfigurationError("acknowledge_every must be at most 128: an ACK names 256 datagrams")
+        if not _SMALLEST_WINDOW_BYTES <= self.reliable_window_bytes < 1 << 31:
+            raise ConfigurationError(f"reliable_window_bytes must be {_SMALLEST_WINDOW_BYTES} … 2^31-1")
+        if self.reliable_buffer_bytes < _SMALLEST_WINDOW_BYTES:
+            raise ConfigurationError(f"reliable_buffer_bytes must be at least {_SMALLEST_WINDOW_BYTES}")

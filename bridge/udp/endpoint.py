@@ -1,0 +1,492 @@
+"""Many sessions on one socket: peers, handshakes, dispatch by connection id. Sans-IO.
+
+What a stranger's datagram can cost is bounded at every step: a look at its first bytes, then a look-up of
+the thumbprint it names among the peers that were added, then a token bucket, and only then a signature check.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Final
+
+from bridge.errors import (
+    BoxError,
+    ConfigurationError,
+    DecodeError,
+    InvalidStateError,
+    KeyFormatError,
+    SignatureError,
+)
+from bridge.jose import Jwk, peek_claims_untrusted
+from bridge.udp.bucket import TokenBucket
+from bridge.udp.config import UdpConfig
+from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
+from bridge.udp.handshake import Agreement, HandshakeState, HandshakeTimes, Initiator, Responder
+from bridge.udp.peers import Address, Peer, PeerTable
+from bridge.udp.session import Session
+from bridge.udp.statistics import DropReason, EndpointStatistics
+from bridge.udp.wire import Data, Init, Parameters, Reply, parse_datagram_untrusted
+
+_MAX_REMEMBERED: Final = 16_384
+"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
+_CLOCK_SKEW_MS: Final = 30_000
+_REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
+
+
+def _ignore() -> None:
+    return None
+
+
+class Endpoint:
+    """One identity, one socket's worth of sessions.
+
+    After every verb that takes ``now`` the owner sends :meth:`datagrams_to_send`, re-arms by
+    :meth:`get_timer` and drains :meth:`next_event`. Between verbs ``on_pending`` tells it that the
+    application gave a session something to send.
+    """
+
+    def __init__(
+        self,
+        config: UdpConfig,
+        *,
+        identity: Jwk,
+        random_bytes: Callable[[int], bytes],
+        unix_ms: Callable[[], int],
+        on_pending: Callable[[], None] = _ignore,
+    ) -> None:
+        """Make an endpoint without peers.
+
+        Args:
+            identity: private P-256 key.
+            random_bytes: gives as many unpredictable bytes as asked for.
+            unix_ms: the wall clock, for the issue times of handshakes alone.
+        """
+        if not identity.is_private or identity.curve != "P-256":
+            raise ConfigurationError("the identity of an endpoint is a private key on P-256")
+        self._config = config
+        self._identity = identity
+        self._random_bytes = random_bytes
+        self._unix_ms = unix_ms
+        self._on_pending = on_pending
+        self._peers = PeerTable(maximum=config.max_peers)
+        self._bucket = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
+
+        self._by_connection: dict[int, Session] = {}
+        self._established: dict[str, Session] = {}
+        self._unconfirmed: dict[Session, Initiator | Responder] = {}
+        self._initiators: dict[str, Initiator] = {}
+        self._initiator_by_connection: dict[int, Initiator] = {}
+        self._responders: dict[
+            bytes, Responder
+        ] = {}  # by the INIT's box, so that a repetition costs no check
+        self._wanted: set[str] = set()  # to be initiated should the peer's own handshake come to nothing
+        self._remembered: dict[
+            tuple[str, bytes, int], int
+        ] = {}  # replay key -> Unix ms after which it is too old
+        self._newest_init: dict[str, int] = {}
+
+        self._outbox: list[tuple[bytes, Address]] = []
+        self._dirty: dict[Session, None] = {}
+        self._ready: dict[Session, None] = {}
+        self._events: deque[UdpEvent] = deque()
+        self._timers: list[tuple[float, int, Session]] = []
+        self._armed: dict[Session, float] = {}
+        self._order = count()
+        self._is_closed = False
+
+        self._drops: Counter[DropReason] = Counter()
+        self._received = 0
+        self._sent = 0
+        self._checked = 0
+
+    # -- the application's verbs --------------------------------------------------------------
+
+    def add_peer(self, peer: Peer) -> None:
+        """Allow sessions with a peer, or change its address or key; another key ends the old key's session.
+
+        Raises:
+            ConfigurationError: our own key, a key another peer has, or too many peers.
+        """
+        if peer.thumbprint == self._identity.thumbprint():
+            raise ConfigurationError(f"peer {peer.name} has this endpoint's own key")
+        old = self._peers.add(peer)
+        if old is not None and old.thumbprint != peer.thumbprint:
+            self._forget_peer(peer.name)
+
+    def remove_peer(self, name: str) -> None:
+        """Forget a peer and end what runs with it; unknown names are fine."""
+        if self._peers.remove(name) is not None:
+            self._forget_peer(name)
+
+    def _forget_peer(self, name: str) -> None:
+        self._newest_init.pop(name, None)
+        self._wanted.discard(name)
+        self._discard_handshakes(name)
+        session = self._established.get(name)
+        if session is not None:
+            session.close(CloseReason.PEER_REMOVED)
+
+    def connect(self, name: str, *, now: float) -> None:
+        """Begin a handshake, unless a session or handshake with the peer exists.
+
+        :class:`SessionEstablished` or :class:`PeerUnreachable` follows.
+
+        Raises:
+            ConfigurationError: no such peer.
+            InvalidStateError: the endpoint is closed.
+        """
+        peer = self._peers.by_name(name)
+        if self._is_closed:
+            raise InvalidStateError("the endpoint is closed")
+        if self.session(name) is not None or name in self._initiators:
+            return
+        if any(responder.peer.name == name for responder in self._responders.values()):
+            # A second handshake beside the peer's own could leave each side with another session.
+            self._wanted.add(name)
+            return
+        initiator = Initiator(
+            identity=self._identity,
+            peer=peer,
+            session_id=self._random_bytes(16),
+            parameters=self._parameters(),
+            times=self._times(now),
+            retry_interval=self._config.handshake_retry,
+        )
+        self._initiators[name] = initiator
+        self._initiator_by_connection[initiator.parameters.connection_id] = initiator
+        self._on_pending()
+
+    def session(self, name: str) -> Session | None:
+        """The established session with a peer, or ``None``."""
+        session = self._established.get(name)
+        return None if session is None or session.is_closed else session
+
+    def is_connecting(self, name: str) -> bool:
+        """Whether a :meth:`connect` is under way, by our own handshake or by waiting for the peer's."""
+        return name in self._initiators or name in self._wanted
+
+    def close(self) -> None:
+        """Close all sessions; :meth:`datagrams_to_send` then gives the last datagrams."""
+        self._is_closed = True
+        for name in {*self._initiators, *(responder.peer.name for responder in self._responders.values())}:
+            self._discard_handshakes(name)
+        for session in list(self._established.values()):
+            session.close(CloseReason.SHUTDOWN)
+
+    def statistics(self) -> EndpointStatistics:
+        """Counters so far."""
+        return EndpointStatistics(
+            peers=len(self._peers),
+            sessions=len(self._established),
+            handshakes_pending=len(self._initiators) + len(self._responders),
+            handshakes_checked=self._checked,
+            datagrams_received=self._received,
+            datagrams_sent=self._sent,
+            drops=dict(self._drops),
+        )
+
+    # -- datagrams in -------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes | memoryview, address: Address, *, now: float) -> None:
+        """Take any datagram from anybody; never raises for what is in it.
+
+        Args:
+            data: not kept, so it may be a view of a buffer that is used again.
+        """
+        self._received += 1
+        reason: DropReason | None
+        try:
+            datagram = parse_datagram_untrusted(data)
+        except DecodeError:
+            reason = DropReason.MALFORMED
+        else:
+            if isinstance(datagram, Data):
+                reason = self._on_data(datagram.connection_id, data, address, now=now)
+            elif self._is_closed:
+                reason = DropReason.CLOSED
+            elif isinstance(datagram, Init):
+                reason = self._on_init(datagram.box, address, now=now)
+            else:
+                reason = self._on_reply(datagram, address, now=now)
+        if reason is not None:
+            self._drops[reason] += 1
+
+    def _on_data(
+        self, connection_id: int, data: bytes | memoryview, address: Address, *, now: float
+    ) -> DropReason | None:
+        session = self._by_connection.get(connection_id)
+        if session is None:
+            return DropReason.UNKNOWN_CONNECTION
+        reason = session.receive_datagram(data, address, now=now)
+        if reason is None:
+            if session in self._unconfirmed and not session.is_closed:
+                self._establish(session)
+            self._dirty[session] = None
+            self._ready[session] = None
+        return reason
+
+    def _on_init(self, box: bytes, address: Address, *, now: float) -> DropReason | None:
+        repeated = self._responders.get(box)
+        if repeated is not None:
+            self._outbox.append((repeated.reply, address))
+            return None
+        try:
+            claims = peek_claims_untrusted(box.decode("ascii", "replace"))
+        except _REFUSED:
+            return DropReason.BAD_BOX
+        peer = self._peers.by_thumbprint(claims.sender)
+        if peer is None:
+            return DropReason.STRANGER
+        replay_key = (claims.sender, claims.session, claims.sequence)
+        if replay_key in self._remembered:
+            return DropReason.REPLAYED
+        if claims.issued_at_ms <= self._newest_init.get(peer.name, -1):
+            return DropReason.STALE_HANDSHAKE
+        if (
+            peer.name in self._initiators
+            and self._identity.thumbprint_bytes() < peer.public_key.thumbprint_bytes()
+        ):
+            return DropReason.YIELDED
+        if not self._may_check(now=now):
+            return DropReason.HANDSHAKE_RATE
+        try:
+            responder = Responder(
+                identity=self._identity,
+                peer=peer,
+                box=box,
+                claims=claims,
+                parameters=self._parameters(),
+                times=self._times(now),
+            )
+        except _REFUSED:
+            return DropReason.BAD_BOX
+        self._remembered[replay_key] = claims.issued_at_ms + claims.lifetime_ms + _CLOCK_SKEW_MS
+        self._responders[box] = responder
+        self._begin_session(responder, responder.agreement, address, now=now)
+        self._outbox.append((responder.reply, address))
+        return None
+
+    def _on_reply(self, reply: Reply, address: Address, *, now: float) -> DropReason | None:
+        initiator = self._initiator_by_connection.get(reply.connection_id)
+        if initiator is None:
+            return DropReason.UNKNOWN_CONNECTION
+        if initiator.state is not HandshakeState.INIT_SENT:
+            return DropReason.REPLAYED
+        if not self._bucket.take(now):
+            return DropReason.HANDSHAKE_RATE
+        self._checked += 1
+        try:
+            agreement = initiator.receive_reply(reply, now_ms=self._unix_ms())
+        except _REFUSED:
+            return DropReason.BAD_BOX
+        self._begin_session(initiator, agreement, address, now=now).request_confirmation()
+        return None
+
+    def _may_check(self, *, now: float) -> bool:
+        if len(self._responders) + len(self._initiators) >= self._config.max_pending_handshakes:
+            return False
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            now_ms = self._unix_ms()
+            self._remembered = {key: until for key, until in self._remembered.items() if until >= now_ms}
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                return False
+        if not self._bucket.take(now):
+            return False
+        self._checked += 1
+        return True
+
+    def _parameters(self) -> Parameters:
+        while True:
+            connection_id = int.from_bytes(self._random_bytes(4), "big")
+            if (
+                connection_id not in self._by_connection
+                and connection_id not in self._initiator_by_connection
+            ):
+                return Parameters(connection_id, self._config.reliable_window_bytes)
+
+    def _times(self, now: float) -> HandshakeTimes:
+        return HandshakeTimes(
+            now=now,
+            now_ms=self._unix_ms(),
+            timeout=self._config.handshake_timeout,
+            lifetime=self._config.handshake_lifetime,
+        )
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def _begin_session(
+        self, handshake: Initiator | Responder, agreement: Agreement, address: Address, *, now: float
+    ) -> Session:
+        session = Session(
+            peer=handshake.peer.name,
+            session_id=handshake.session_id,
+            config=self._config,
+            sending=agreement.sending,
+            receiving=agreement.receiving,
+            connection_id=handshake.parameters.connection_id,
+            remote_connection_id=agreement.remote.connection_id,
+            remote_window=agreement.remote.reliable_window,
+            address=address,
+            random_bytes=self._random_bytes,
+            now=now,
+            on_pending=self._mark,
+        )
+        self._by_connection[session.connection_id] = session
+        self._unconfirmed[session] = handshake
+        return session
+
+    def _establish(self, session: Session) -> None:
+        handshake = self._unconfirmed.pop(session)
+        handshake.confirm()
+        if isinstance(handshake, Responder):
+            self._newest_init[session.peer] = handshake.issued_at_ms
+            del self._responders[handshake.init_box]
+        else:
+            self._forget_initiator(handshake)
+        self._wanted.discard(session.peer)
+        self._discard_handshakes(session.peer)
+        old = self._established.get(session.peer)
+        if old is not None:
+            old.abandon(CloseReason.DISPLACED)
+            self._remove(old)
+        self._established[session.peer] = session
+        self._events.append(SessionEstablished(peer=session.peer, session=session))
+
+    def _remove(self, session: Session) -> None:
+        self._by_connection.pop(session.connection_id, None)
+        self._armed.pop(session, None)
+        self._dirty.pop(session, None)
+        self._ready.pop(session, None)
+        handshake = self._unconfirmed.pop(session, None)
+        if handshake is not None:
+            # Nobody has heard of this session yet, so nobody hears of its end; the handshake's is told.
+            self._fail(handshake)
+            return
+        if self._established.get(session.peer) is session:
+            del self._established[session.peer]
+        while (event := session.next_event()) is not None:
+            self._events.append(event)
+
+    def _fail(self, handshake: Initiator | Responder) -> None:
+        handshake.fail()
+        name = handshake.peer.name
+        if isinstance(handshake, Responder):
+            self._responders.pop(handshake.init_box, None)
+        else:
+            self._forget_initiator(handshake)
+            self._events.append(PeerUnreachable(peer=name))
+
+    def _forget_initiator(self, initiator: Initiator) -> None:
+        self._initiators.pop(initiator.peer.name, None)
+        self._initiator_by_connection.pop(initiator.parameters.connection_id, None)
+
+    def _discard_handshakes(self, name: str) -> None:
+        """Drop all unfinished handshakes with a peer without a word: a session exists, or must not."""
+        for session in [session for session in self._unconfirmed if session.peer == name]:
+            del self._unconfirmed[session]
+            self._by_connection.pop(session.connection_id, None)
+            self._armed.pop(session, None)
+            self._dirty.pop(session, None)
+            self._ready.pop(session, None)
+        for box in [box for box, responder in self._responders.items() if responder.peer.name == name]:
+            self._responders.pop(box).fail()
+        initiator = self._initiators.get(name)
+        if initiator is not None:
+            initiator.fail()
+            self._forget_initiator(initiator)
+
+    def _mark(self, session: Session) -> None:
+        self._dirty[session] = None
+        self._on_pending()
+
+    # -- datagrams out, timers, events ----------------------------------------------------------
+
+    def datagrams_to_send(self, *, now: float) -> list[tuple[bytes, Address]]:
+        """Everything due, datagrams of one session next to each other; each is handed out once."""
+        outbox, self._outbox = self._outbox, []
+        for initiator in self._initiators.values():
+            datagram = initiator.datagram_to_send(now=now)
+            if datagram is not None:
+                outbox.append((datagram, initiator.peer.address))
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for session in dirty:
+                outbox += session.datagrams_to_send(now=now)
+                if session.is_closed:
+                    self._remove(session)
+                else:
+                    self._arm(session)
+        self._sent += len(outbox)
+        return outbox
+
+    def _arm(self, session: Session) -> None:
+        when = session.get_timer()
+        if when is None or session.connection_id not in self._by_connection:
+            return
+        armed = self._armed.get(session)
+        # A timer that moved back stays where it is and is looked at early: cheaper than one per datagram.
+        if armed is None or when < armed:
+            self._armed[session] = when
+            heapq.heappush(self._timers, (when, next(self._order), session))
+
+    def get_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` for never."""
+        while self._timers and self._armed.get(self._timers[0][2]) != self._timers[0][0]:
+            heapq.heappop(self._timers)
+        earliest = min(self._handshake_timers(), default=None)
+        if self._timers:
+            first = self._timers[0][0]
+            return first if earliest is None else min(first, earliest)
+        return earliest
+
+    def _handshake_timers(self) -> Iterator[float]:
+        for initiator in self._initiators.values():
+            yield initiator.get_timer()
+        for responder in self._responders.values():
+            yield responder.deadline
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do what is due; early calls are harmless."""
+        while self._timers and self._timers[0][0] <= now:
+            when, _, session = heapq.heappop(self._timers)
+            if self._armed.get(session) != when:
+                continue
+            del self._armed[session]
+            due = session.get_timer()
+            if due is not None and due <= now:
+                session.handle_timer(now=now)
+                self._dirty[session] = None
+            else:
+                self._arm(session)
+        self._expire_handshakes(now=now)
+
+    def _expire_handshakes(self, *, now: float) -> None:
+        handshakes: list[Initiator | Responder] = [*self._initiators.values(), *self._responders.values()]
+        for handshake in handshakes:
+            if now < handshake.deadline:
+                continue
+            session = self._by_connection.get(handshake.parameters.connection_id)
+            if session is not None:
+                self._remove(session)
+            else:
+                self._fail(handshake)
+            name = handshake.peer.name
+            if isinstance(handshake, Responder) and name in self._wanted:
+                self._wanted.discard(name)
+                self.connect(name, now=now)
+
+    def next_event(self) -> UdpEvent | None:
+        """The next event, or ``None``. Messages stay with their session, unpaid, until asked for here."""
+        if self._events:
+            return self._events.popleft()
+        while self._ready:
+            session = next(iter(self._ready))
+            if session not in self._unconfirmed:
+                event = session.next_event()
+                if event is not None:
+                    return event
+            del self._ready[session]
+        return None

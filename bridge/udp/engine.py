@@ -1,0 +1,366 @@
+"""The endpoint on an asyncio loop: one socket, drained in batches, flushed once per batch.
+
+The order of work is fixed: feed what came, send, re-arm, dispatch. Sending goes before dispatching so that
+a slow handler does not delay acknowledgements; what handlers send themselves goes out in one flush after
+all of them ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Final, Self, assert_never
+
+from bridge.errors import ClosedError, ConnectionLostError, DeadlineError, InvalidStateError
+from bridge.jose import Jwk
+from bridge.udp.conditioner import Conditioner
+from bridge.udp.config import UdpConfig
+from bridge.udp.endpoint import Endpoint
+from bridge.udp.events import (
+    MessageReceived,
+    PeerUnreachable,
+    SessionClosed,
+    SessionEstablished,
+    StateReceived,
+    UdpEvent,
+)
+from bridge.udp.peers import Address, Peer
+from bridge.udp.session import Session
+from bridge.udp.socket import SocketCounters, UdpSocket
+from bridge.udp.statistics import EndpointStatistics
+
+_RECEIVE_CALLS: Final = 64
+"""System calls per turn of the loop: a flood must not starve timers and other tasks."""
+_EVENTS_PER_TURN: Final = 4096
+
+_logger = logging.getLogger("bridge.udp")
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class UdpEngine:
+    """Datagram sessions over one UDP socket, as an async context manager.
+
+    Events go to ``on_event``, called synchronously from the loop, or, where none is given, to
+    :meth:`events`. Then messages nobody takes hold back their senders by credit, and states nobody takes
+    are dropped oldest first.
+    """
+
+    def __init__(
+        self,
+        config: UdpConfig,
+        *,
+        identity: Jwk,
+        on_event: Callable[[UdpEvent], None] | None = None,
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        """Make an engine; the socket is opened on entering it.
+
+        Args:
+            identity: private P-256 key.
+            on_event: must be quick and should not raise; what it raises goes to the loop's handler.
+            conditioner: a bad network for outgoing datagrams; for tests and rehearsals.
+        """
+        self._config = config
+        self._on_event = on_event
+        self._conditioner = conditioner
+        self._endpoint = Endpoint(
+            config,
+            identity=identity,
+            random_bytes=secrets.token_bytes,
+            unix_ms=_unix_ms,
+            on_pending=self._schedule_flush,
+        )
+        self._socket: UdpSocket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._now = 0.0
+        self._flush_scheduled = False
+        self._is_writing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._waiters: dict[str, list[asyncio.Future[Session]]] = {}
+        self._readable = asyncio.Event()
+        self._is_closed = False
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._socket = UdpSocket(self._config)
+        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        self._pump()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell peers, close the socket, end :meth:`events`; messages not acknowledged are reported first."""
+        if self._is_closed or self._socket is None or self._loop is None:
+            return
+        self._endpoint.close()
+        self._transmit()
+        self._dispatch(limit=None)
+        self._is_closed = True
+        self._loop.remove_reader(self._socket.fileno())
+        if self._is_writing:
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(ClosedError("the engine was closed"))
+        self._waiters.clear()
+        self._readable.set()
+
+    # -- the application's verbs --------------------------------------------------------------
+
+    @property
+    def local_address(self) -> Address:
+        """Where the socket is bound.
+
+        Raises:
+            InvalidStateError: the engine is not open.
+        """
+        return self._open_socket().local_address
+
+    @property
+    def socket_counters(self) -> SocketCounters:
+        """System calls and errors of the socket."""
+        return self._open_socket().counters
+
+    @property
+    def uses_offload(self) -> tuple[bool, bool]:
+        """Whether the kernel segments (out) and merges (in) runs of datagrams for us."""
+        return self._open_socket().sends_segments, self._open_socket().receives_segments
+
+    def add_peer(self, peer: Peer) -> None:
+        """See :meth:`bridge.udp.endpoint.Endpoint.add_peer`."""
+        self._endpoint.add_peer(peer)
+
+    def remove_peer(self, name: str) -> None:
+        """See :meth:`bridge.udp.endpoint.Endpoint.remove_peer`."""
+        self._endpoint.remove_peer(name)
+
+    def session(self, name: str) -> Session | None:
+        """The established session with a peer, or ``None``."""
+        return self._endpoint.session(name)
+
+    def statistics(self) -> EndpointStatistics:
+        """Counters of the endpoint."""
+        return self._endpoint.statistics()
+
+    async def connect(self, name: str, *, timeout: float) -> Session:  # noqa: ASYNC109 - the deadline is part of the contract
+        """The session with a peer, made if there is none.
+
+        Args:
+            timeout: seconds; the handshake itself goes on until ``handshake_timeout``.
+
+        Raises:
+            ConfigurationError: no such peer.
+            ConnectionLostError: the peer did not answer within ``handshake_timeout``.
+            DeadlineError: ``timeout`` passed.
+            ClosedError: the engine was closed meanwhile.
+        """
+        session = self._endpoint.session(name)
+        if session is not None:
+            return session
+        loop = self._running_loop()
+        waiter: asyncio.Future[Session] = loop.create_future()
+        self._endpoint.connect(name, now=loop.time())
+        waiters = self._waiters.setdefault(name, [])
+        waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError as error:
+            raise DeadlineError(f"no session with {name} within {timeout} s") from error
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+    def start_connect(self, name: str) -> None:
+        """Begin what :meth:`connect` does without waiting; an event tells the outcome.
+
+        Raises:
+            ConfigurationError: no such peer.
+        """
+        self._endpoint.connect(name, now=self._running_loop().time())
+
+    async def events(self) -> AsyncIterator[UdpEvent]:
+        """Events until the engine is closed, for one reader; only where no ``on_event`` was given.
+
+        Raises:
+            InvalidStateError: events go to ``on_event``.
+        """
+        if self._on_event is not None:
+            raise InvalidStateError("events go to on_event")
+        while True:
+            event = self._endpoint.next_event()
+            if event is not None:
+                yield event
+            elif self._is_closed:
+                return
+            else:
+                self._readable.clear()
+                await self._readable.wait()
+
+    # -- the loop's callbacks -----------------------------------------------------------------
+
+    def _open_socket(self) -> UdpSocket:
+        if self._socket is None or self._is_closed:
+            raise InvalidStateError("the engine is not open")
+        return self._socket
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._is_closed:
+            raise InvalidStateError("the engine is not open: use 'async with'")
+        return self._loop
+
+    def _on_readable(self) -> None:
+        self._now = self._running_loop().time()
+        self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS)
+        self._pump()
+
+    def _receive(self, datagram: memoryview, address: Address) -> None:
+        self._endpoint.receive_datagram(datagram, address, now=self._now)
+
+    def _on_writable(self) -> None:
+        self._open_socket().flush()
+        self._watch_writability()
+
+    def _on_timer(self) -> None:
+        self._timer = self._timer_at = None
+        self._endpoint.handle_timer(now=self._running_loop().time())
+        self._pump()
+
+    def _schedule_flush(self) -> None:
+        if self._flush_scheduled or self._loop is None or self._is_closed:
+            return
+        self._flush_scheduled = True
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if not self._is_closed:
+            self._pump()
+
+    def flush(self) -> None:
+        """Send now what would otherwise go at the end of this turn of the loop."""
+        self._running_loop()
+        self._transmit()
+        self._rearm()
+
+    def _pump(self) -> None:
+        self._transmit()
+        self._rearm()
+        self._dispatch(limit=_EVENTS_PER_TURN)
+
+    def _transmit(self) -> None:
+        if os.getpid() != self._pid:
+            # A child would seal other plaintexts under the sequences its parent also uses.
+            raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
+        loop = self._running_loop()
+        now = loop.time()
+        datagrams = self._endpoint.datagrams_to_send(now=now)
+        if self._conditioner is not None:
+            for datagram, address in datagrams:
+                self._conditioner.push(datagram, address, now=now)
+            datagrams = self._conditioner.pop_due(now=now)
+        if datagrams:
+            self._open_socket().send(datagrams)
+            self._watch_writability()
+
+    def _watch_writability(self) -> None:
+        udp, loop = self._open_socket(), self._running_loop()
+        if udp.has_backlog and not self._is_writing:
+            loop.add_writer(udp.fileno(), self._on_writable)
+        elif self._is_writing and not udp.has_backlog:
+            loop.remove_writer(udp.fileno())
+        self._is_writing = udp.has_backlog
+
+    def _rearm(self) -> None:
+        when = self._endpoint.get_timer()
+        if self._conditioner is not None:
+            held = self._conditioner.get_timer()
+            when = held if when is None else when if held is None else min(when, held)
+        # A timer that moved back fires early, finds nothing due and is armed anew.
+        if when is None or (self._timer_at is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._running_loop().call_at(when, self._on_timer)
+
+    def _dispatch(self, *, limit: int | None) -> None:
+        if self._on_event is None:
+            self._settle_from_sessions()
+            self._readable.set()
+            return
+        taken = 0
+        while limit is None or taken < limit:
+            event = self._endpoint.next_event()
+            if event is None:
+                return
+            taken += 1
+            self._settle(event)
+            try:
+                self._on_event(event)
+            except Exception as error:
+                # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
+                self._running_loop().call_exception_handler(
+                    {
+                        "message": f"on_event raised for {type(event).__name__} of {event.peer}",
+                        "exception": error,
+                    }
+                )
+        self._schedule_flush()
+
+    def _settle(self, event: UdpEvent) -> None:
+        match event:
+            case SessionEstablished(peer=peer, session=session):
+                _logger.info("session with %s established at %s", peer, session.address)
+                for waiter in self._waiters.pop(peer, []):
+                    if not waiter.done():
+                        waiter.set_result(session)
+            case PeerUnreachable(peer=peer):
+                _logger.info("peer %s is unreachable", peer)
+                for waiter in self._waiters.pop(peer, []):
+                    if not waiter.done():
+                        waiter.set_exception(ConnectionLostError(f"peer {peer} did not answer"))
+            case SessionClosed(peer=peer, reason=reason, by_peer=by_peer):
+                _logger.info(
+                    "session with %s closed: %s%s", peer, reason.name, " by the peer" if by_peer else ""
+                )
+            case StateReceived() | MessageReceived():
+                pass
+            case _:
+                assert_never(event)
+
+    def _settle_from_sessions(self) -> None:
+        """Wake ``connect`` where nobody may be reading events yet."""
+        for name in list(self._waiters):
+            session = self._endpoint.session(name)
+            if session is not None:
+                for waiter in self._waiters.pop(name):
+                    if not waiter.done():
+                        waiter.set_result(session)
+            elif not self._endpoint.is_connecting(name):
+                for waiter in self._waiters.pop(name):
+                    if not waiter.done():
+                        waiter.set_exception(ConnectionLostError(f"peer {name} did not answer"))

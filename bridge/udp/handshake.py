@@ -1,0 +1,261 @@
+"""The two-datagram handshake: INIT and REPLY, each one signed box. Sans-IO.
+
+The boxes' own ephemeral keys are the session's Diffie-Hellman keys, so a box costs no second key pair and
+the session has forward secrecy; the transcript hash in the key schedule ties both boxes together. A third
+datagram of proof was rejected: the first sealed datagram each way confirms the keys just as well.
+
+Source: docs/protocol.md §5, "Handshake".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from bridge.errors import InvalidStateError
+from bridge.jose import Jwk, SignedBoxClaims, open_signed_box, seal_signed_box, shared_secret
+from bridge.udp.keys import DirectionKeys, derive_session_keys, transcript_hash
+from bridge.udp.peers import Peer
+from bridge.udp.wire import (
+    Parameters,
+    Reply,
+    encode_init,
+    encode_parameters,
+    encode_reply,
+    parse_parameters_untrusted,
+)
+
+_MAX_RETRY_DOUBLINGS: Final = 4
+
+
+class HandshakeState(Enum):
+    """Where a handshake stands."""
+
+    START = auto()
+    INIT_SENT = auto()
+    """Initiator: waiting for the REPLY, repeating the INIT."""
+    REPLY_SENT = auto()
+    """Responder: keys are known, the initiator has not shown that it has them."""
+    REPLY_RECEIVED = auto()
+    """Initiator: keys are known, the responder has not shown that it has them."""
+    CONFIRMED = auto()
+    FAILED = auto()
+
+
+_NEXT: Final = {
+    HandshakeState.START: {HandshakeState.INIT_SENT, HandshakeState.REPLY_SENT, HandshakeState.FAILED},
+    HandshakeState.INIT_SENT: {HandshakeState.REPLY_RECEIVED, HandshakeState.FAILED},
+    HandshakeState.REPLY_SENT: {HandshakeState.CONFIRMED, HandshakeState.FAILED},
+    HandshakeState.REPLY_RECEIVED: {HandshakeState.CONFIRMED, HandshakeState.FAILED},
+    HandshakeState.CONFIRMED: set[HandshakeState](),
+    HandshakeState.FAILED: set[HandshakeState](),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """What a handshake agreed on, seen from this side."""
+
+    sending: DirectionKeys
+    receiving: DirectionKeys
+    remote: Parameters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandshakeTimes:
+    """The present, on both clocks, and how long things may take."""
+
+    now: float
+    """Monotonic seconds."""
+    now_ms: int
+    """Unix milliseconds, for the issue time of boxes."""
+    timeout: float
+    """Seconds until the handshake has failed."""
+    lifetime: float
+    """Seconds for which a box is valid."""
+
+
+class _Handshake:
+    """What both roles share: the peer, the deadline and the state, written in one place only."""
+
+    def __init__(self, *, peer: Peer, session_id: bytes, parameters: Parameters, deadline: float) -> None:
+        self.peer = peer
+        self.session_id = session_id
+        self.parameters = parameters
+        self.deadline = deadline
+        self._state = HandshakeState.START
+
+    @property
+    def state(self) -> HandshakeState:
+        return self._state
+
+    def _enter(self, state: HandshakeState) -> None:
+        if state not in _NEXT[self._state]:
+            raise InvalidStateError(f"handshake cannot go from {self._state.name} to {state.name}")
+        self._state = state
+
+    def confirm(self) -> None:
+        """The peer sealed a datagram under the agreed keys.
+
+        Raises:
+            InvalidStateError: there are no agreed keys.
+        """
+        self._enter(HandshakeState.CONFIRMED)
+
+    def fail(self) -> None:
+        """Give up.
+
+        Raises:
+            InvalidStateError: it is over already.
+        """
+        self._enter(HandshakeState.FAILED)
+
+
+class Initiator(_Handshake):
+    """The side that sends INIT. The same bytes are repeated until the REPLY comes."""
+
+    def __init__(
+        self,
+        *,
+        identity: Jwk,
+        peer: Peer,
+        session_id: bytes,
+        parameters: Parameters,
+        times: HandshakeTimes,
+        retry_interval: float,
+    ) -> None:
+        """Seal the INIT.
+
+        Args:
+            identity: this side's private P-256 key.
+            session_id: 16 random bytes.
+            parameters: our connection id and credit.
+            retry_interval: seconds until the first repetition; doubled four times.
+        """
+        super().__init__(
+            peer=peer, session_id=session_id, parameters=parameters, deadline=times.now + times.timeout
+        )
+        self._identity = identity
+        self._ephemeral = Jwk.generate("P-256")
+        self._box = seal_signed_box(
+            encode_parameters(parameters),
+            sender=identity,
+            recipient=peer.public_key,
+            session=session_id,
+            sequence=0,
+            issued_at_ms=times.now_ms,
+            lifetime_ms=int(times.lifetime * 1000),
+            purpose="init",
+            direction="i",
+            ephemeral=self._ephemeral,
+        ).encode()
+        self._datagram = encode_init(self._box)
+        self._retry_interval = retry_interval
+        self._retries = 0
+        self._send_at = times.now
+        self._enter(HandshakeState.INIT_SENT)
+
+    def get_timer(self) -> float:
+        """When to call :meth:`datagram_to_send` next, or to give up."""
+        if self._state is HandshakeState.INIT_SENT:
+            return min(self._send_at, self.deadline)
+        return self.deadline
+
+    def datagram_to_send(self, *, now: float) -> bytes | None:
+        """The INIT, when it is due."""
+        if self._state is not HandshakeState.INIT_SENT or now < self._send_at:
+            return None
+        self._send_at = now + self._retry_interval * (1 << min(self._retries, _MAX_RETRY_DOUBLINGS))
+        self._retries += 1
+        return self._datagram
+
+    def receive_reply(self, reply: Reply, *, now_ms: int) -> Agreement:
+        """Check the REPLY and derive keys. A REPLY that fails changes nothing: it may be a stranger's.
+
+        Raises:
+            InvalidStateError: a REPLY was taken before.
+            BoxError: not the answer to our INIT, or not to be opened.
+            SignatureError: not signed by the peer.
+            DecodeError: the peer's parameters.
+        """
+        if self._state is not HandshakeState.INIT_SENT:
+            raise InvalidStateError("a reply was taken before")
+        opened = open_signed_box(
+            reply.box.decode("ascii", "replace"),
+            recipient=self._identity,
+            sender=self.peer.public_key,
+            purpose="reply",
+            direction="r",
+            session=self.session_id,
+            now_ms=now_ms,
+        )
+        remote = parse_parameters_untrusted(opened.payload)
+        keys = derive_session_keys(
+            shared_secret=shared_secret(self._ephemeral, opened.ephemeral),
+            transcript=transcript_hash(self._box, reply.box),
+        )
+        del self._ephemeral
+        self._enter(HandshakeState.REPLY_RECEIVED)
+        return Agreement(sending=keys.initiator, receiving=keys.responder, remote=remote)
+
+
+class Responder(_Handshake):
+    """The side that answers an INIT. The same REPLY answers the same INIT again."""
+
+    def __init__(
+        self,
+        *,
+        identity: Jwk,
+        peer: Peer,
+        box: bytes,
+        claims: SignedBoxClaims,
+        parameters: Parameters,
+        times: HandshakeTimes,
+    ) -> None:
+        """Check the INIT, derive keys and seal the REPLY.
+
+        Args:
+            peer: the one whose thumbprint the box names, with the key the homeserver has for it.
+            box: the INIT's box as received.
+            claims: what the box says of itself; believed only once the signature held.
+
+        Raises:
+            BoxError: not to be opened.
+            SignatureError: not signed by the peer.
+            DecodeError: the peer's parameters.
+        """
+        super().__init__(
+            peer=peer, session_id=claims.session, parameters=parameters, deadline=times.now + times.timeout
+        )
+        self.issued_at_ms = claims.issued_at_ms
+        self.init_box = box
+        opened = open_signed_box(
+            box.decode("ascii", "replace"),
+            recipient=identity,
+            sender=peer.public_key,
+            purpose="init",
+            direction="i",
+            now_ms=times.now_ms,
+        )
+        remote = parse_parameters_untrusted(opened.payload)
+        ephemeral = Jwk.generate("P-256")
+        reply_box = seal_signed_box(
+            encode_parameters(parameters),
+            sender=identity,
+            recipient=peer.public_key,
+            session=claims.session,
+            sequence=0,
+            issued_at_ms=times.now_ms,
+            lifetime_ms=int(times.lifetime * 1000),
+            purpose="reply",
+            direction="r",
+            ephemeral=ephemeral,
+        ).encode()
+        self.reply = encode_reply(remote.connection_id, reply_box)
+        keys = derive_session_keys(
+            shared_secret=shared_secret(ephemeral, opened.ephemeral),
+            transcript=transcript_hash(box, reply_box),
+        )
+        self.agreement = Agreement(sending=keys.responder, receiving=keys.initiator, remote=remote)
+        self._enter(HandshakeState.REPLY_SENT)

@@ -1,0 +1,36 @@
+"""Round-trip time and the probe timer (RFC 6298, with the granularity of a float)."""
+
+from __future__ import annotations
+
+
+class RttEstimator:
+    """Smoothed round-trip time of one session, in seconds."""
+
+    __slots__ = ("_initial", "latest", "minimum", "smoothed", "variation")
+
+    def __init__(self, initial: float) -> None:
+        self._initial = initial
+        self.latest: float | None = None
+        self.minimum: float | None = None
+        self.smoothed = initial
+        self.variation = initial / 2
+
+    def sample(self, rtt: float) -> None:
+        """Take one measurement, hold time already subtracted (RFC 6298, section 2)."""
+        if self.latest is None or self.minimum is None:
+            self.minimum = rtt
+            self.smoothed = rtt
+            self.variation = rtt / 2
+        else:
+            self.minimum = min(self.minimum, rtt)
+            self.variation += (abs(self.smoothed - rtt) - self.variation) / 4
+            self.smoothed += (rtt - self.smoothed) / 8
+        self.latest = rtt
+
+    def probe_timeout(self, *, ack_delay: float, minimum: float) -> float:
+        """How long an unanswered datagram may stay unanswered, without backoff."""
+        return max(minimum, self.smoothed + 4 * self.variation) + ack_delay
+
+    def reorder_time(self) -> float:
+        """How late a datagram may be before it counts as lost: 9/8 round trips (RFC 9002, 6.1.2)."""
+        return max(self.smoothed, self.latest or self._initial) * 1.125

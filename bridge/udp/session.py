@@ -1,0 +1,599 @@
+"""An established session: sealed datagrams in, events out, and back. Sans-IO.
+
+After :meth:`Session.receive_datagram`, :meth:`Session.handle_timer` or a ``send_…`` call, the owner calls
+:meth:`Session.datagrams_to_send`, re-arms by :meth:`Session.get_timer`, then drains
+:meth:`Session.next_event`. ``now`` is monotonic seconds and never goes back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from bridge.errors import BoxError, DecodeError, InvalidStateError, LimitExceededError, ProtocolError
+from bridge.udp.config import UdpConfig
+from bridge.udp.events import CloseReason, MessageReceived, SessionClosed, StateReceived, UdpEvent
+from bridge.udp.keys import Aead, DirectionKeys
+from bridge.udp.latest import LatestReceiver, LatestSender
+from bridge.udp.loss import SentDatagram, SentLedger
+from bridge.udp.peers import Address
+from bridge.udp.reliable import ReliableReceiver, ReliableSender
+from bridge.udp.replay import ReplayWindow
+from bridge.udp.rtt import RttEstimator
+from bridge.udp.statistics import DropReason, SessionStatistics
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER,
+    DATA_HEADER_BYTES,
+    ELICITING,
+    HOLD_UNIT_US,
+    MAX_FRAMES_BYTES,
+    NO_ECHO,
+    PROLOGUE,
+    RELIABLE_HEADER_BYTES,
+    STATE,
+    STATE_HEADER,
+    TAG_BYTES,
+    Ack,
+    Close,
+    Credit,
+    Frame,
+    PathChallenge,
+    PathResponse,
+    Ping,
+    Reliable,
+    State,
+    encode_ack,
+    encode_frame,
+    parse_frames_untrusted,
+)
+
+_STAMP_MASK: Final = 0xFFFFFFFF
+_ACK_AT_ONCE: Final = 128
+"""Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
+_SMALLEST_CHUNK: Final = 64
+"""Bytes of room below which a reliable chunk goes into a datagram of its own."""
+_PROBE_DATAGRAMS: Final = 2
+_MAX_BACKOFF: Final = 6
+_COLLAPSE_BACKOFF: Final = 3
+_CLOSE_COPIES: Final = 3
+_CHALLENGE_DATAGRAM_BYTES: Final = DATA_HEADER_BYTES + PROLOGUE.size + 9 + TAG_BYTES
+_PING_FRAME: Final = encode_frame(Ping())
+_WIRE_REASONS: Final = 63
+
+
+def _ignore(_session: Session) -> None:
+    return None
+
+
+class Session:
+    """One peer, one pair of keys. Made by the endpoint once keys are agreed.
+
+    Attributes:
+        peer: the peer's name.
+        session_id: 16 bytes, chosen by the initiator.
+        connection_id: ours: the peer puts it on every datagram.
+        address: where the peer is, as far as it has proven.
+    """
+
+    def __init__(
+        self,
+        *,
+        peer: str,
+        session_id: bytes,
+        config: UdpConfig,
+        sending: DirectionKeys,
+        receiving: DirectionKeys,
+        connection_id: int,
+        remote_connection_id: int,
+        remote_window: int,
+        address: Address,
+        random_bytes: Callable[[int], bytes],
+        now: float,
+        on_pending: Callable[[Session], None] = _ignore,
+    ) -> None:
+        """Begin a session.
+
+        Args:
+            remote_window: reliable bytes the peer takes before it grants more.
+            on_pending: called when something is to be sent that no timer or datagram brought about.
+        """
+        self.peer = peer
+        self.session_id = session_id
+        self.connection_id = connection_id
+        self.address = address
+        self._config = config
+        self._remote_connection_id = remote_connection_id
+        self._random_bytes = random_bytes
+        self._on_pending = on_pending
+        self._seal = Aead(sending)
+        self._open = Aead(receiving)
+        self._replay = ReplayWindow()
+        self._rtt = RttEstimator(config.initial_rtt)
+        self._ledger = SentLedger(self._rtt)
+        self._reliable_out = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
+        self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
+        self._latest_out = LatestSender(max_streams=config.max_state_streams)
+        self._latest_in = LatestReceiver(max_streams=config.max_state_streams)
+
+        self._next_sequence = 0
+        self._outbox: list[tuple[bytes, Address]] = []
+        self._states: deque[StateReceived] = deque()
+        self._closed_event: SessionClosed | None = None
+        self._close_frame: Close | None = None
+        self.is_closed = False
+        """Nothing more is accepted; a last CLOSE may still have to be sent."""
+
+        self._last_received = now
+        self._last_sent = now
+        self._peer_stamp = 0
+        self._peer_stamp_at = now
+        self._last_echo = 0
+        self._unacknowledged = 0
+        self._ack_at: float | None = None
+        self._ack_now = False
+        self._credit_granted = config.reliable_window_bytes
+        self._ping_wanted = False
+        self._probe_from = now
+        self._probe_backoff = 0
+        self._probing = False
+        self._candidate: Address | None = None
+        self._candidate_token = b""
+        self._candidate_at = 0.0
+
+        self._drops: Counter[DropReason] = Counter()
+        self._datagrams_sent = 0
+        self._datagrams_received = 0
+        self._bytes_sent = 0
+        self._bytes_received = 0
+        self._address_changes = 0
+
+    # -- the application's verbs --------------------------------------------------------------
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the peer has shown that it holds the keys."""
+        return self._replay.largest >= 0
+
+    def send_state(self, payload: bytes, stream: int = 0) -> int:
+        """Send the newest state of a stream; an older one that was not yet sent is forgotten.
+
+        Args:
+            payload: at most 1152 bytes, not copied until sent.
+            stream: 0 … 65535.
+
+        Returns:
+            The state's number on its stream, 32 bits, wrapping; see :meth:`acknowledged_state`.
+
+        Raises:
+            InvalidStateError: the session is closed.
+            LimitExceededError: payload too long, or too many streams.
+        """
+        self._check_open()
+        number = self._latest_out.put(stream, payload)
+        self._on_pending(self)
+        return number
+
+    def acknowledged_state(self, stream: int = 0) -> int | None:
+        """Number of the newest state of the stream that the peer has acknowledged."""
+        return self._latest_out.acknowledged(stream)
+
+    def send_reliable(self, message: bytes) -> None:
+        """Queue a message for the reliable stream.
+
+        Args:
+            message: at most 64 KiB.
+
+        Raises:
+            InvalidStateError: the session is closed.
+            LimitExceededError: too long, or the buffer is full because the peer does not acknowledge.
+        """
+        self._check_open()
+        self._reliable_out.write(message)
+        self._on_pending(self)
+
+    def close(self, reason: CloseReason = CloseReason.APPLICATION, detail: str = "") -> None:
+        """Tell the peer and end the session; closing twice is closing once.
+
+        Args:
+            detail: for people; cut to 64 bytes of UTF-8.
+        """
+        if self.is_closed:
+            return
+        self._close_frame = Close(reason.value, detail)
+        self._finish(reason, by_peer=False, detail=detail)
+        self._on_pending(self)
+
+    def statistics(self) -> SessionStatistics:
+        """Counters so far."""
+        return SessionStatistics(
+            datagrams_sent=self._datagrams_sent,
+            datagrams_received=self._datagrams_received,
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            datagrams_lost=self._ledger.lost,
+            states_superseded=self._latest_out.superseded,
+            address_changes=self._address_changes,
+            rtt=None if self._rtt.latest is None else self._rtt.smoothed,
+            rtt_minimum=self._rtt.minimum,
+            reliable_buffered=self._reliable_out.buffered,
+            reliable_credit=self._reliable_out.available_credit,
+            reassembly_bytes=self._reliable_in.buffered,
+            congestion_window=self._ledger.window_bytes,
+            drops=dict(self._drops),
+        )
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise InvalidStateError(f"the session with {self.peer} is closed")
+
+    # -- datagrams in -------------------------------------------------------------------------
+
+    def receive_datagram(
+        self, data: bytes | memoryview, address: Address, *, now: float
+    ) -> DropReason | None:
+        """Take a datagram that carries our connection id.
+
+        Args:
+            data: header included; not kept.
+            address: where it came from.
+
+        Returns:
+            Why it was dropped, or ``None``.
+        """
+        if self.is_closed:
+            return self._drop(DropReason.CLOSED)
+        first, _, sequence = DATA_HEADER.unpack_from(data)
+        if first != DATA:
+            return self._drop(DropReason.KEY_PHASE)
+        if not self._replay.is_fresh(sequence):
+            return self._drop(DropReason.REPLAYED)
+        view = memoryview(data)
+        try:
+            plaintext = self._open.open(sequence, view[DATA_HEADER_BYTES:], view[:DATA_HEADER_BYTES])
+        except BoxError:
+            return self._drop(DropReason.FORGED)
+        try:
+            frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
+            for frame in frames:
+                if isinstance(frame, Reliable) and not self._reliable_in.can_accept(
+                    frame.offset, len(frame.chunk)
+                ):
+                    # Not marked, hence never acknowledged: the peer sends these bytes again.
+                    return self._drop(DropReason.REASSEMBLY_FULL)
+            self._accept(sequence, len(data), plaintext, frames, address, now=now)
+        except (DecodeError, ProtocolError) as error:
+            self.close(CloseReason.PROTOCOL_ERROR, str(error))
+        return None
+
+    def _drop(self, reason: DropReason) -> DropReason:
+        self._drops[reason] += 1
+        return reason
+
+    def _accept(
+        self, sequence: int, size: int, plaintext: bytes, frames: list[Frame], address: Address, *, now: float
+    ) -> None:
+        newest = self._replay.largest
+        self._replay.mark(sequence)
+        self._last_received = now
+        self._datagrams_received += 1
+        self._bytes_received += size
+        stamp, echo, hold = PROLOGUE.unpack_from(plaintext)
+        if sequence > newest:
+            self._peer_stamp = stamp
+            self._peer_stamp_at = now
+            self._sample_rtt(echo, hold, now=now)
+            if address != self.address:
+                self._challenge(address, size, now=now)
+        eliciting = urgent = False
+        for frame in frames:
+            eliciting = eliciting or isinstance(frame, ELICITING)
+            match frame:
+                case State(stream, number, payload):
+                    self._on_state(stream, number, payload, echo, now=now)
+                case Ack(largest, bits):
+                    self._on_ack(largest, bits, now=now)
+                case Reliable(offset, chunk):
+                    self._reliable_in.insert(offset, chunk)
+                    urgent = urgent or sequence != newest + 1
+                case Credit(received, limit):
+                    self._reliable_out.update(received, limit)
+                case Ping():
+                    urgent = True
+                case Close(code, text):
+                    reason = (
+                        CloseReason(code)
+                        if code in range(_WIRE_REASONS) and code in _REASONS
+                        else CloseReason.UNKNOWN
+                    )
+                    self._finish(reason, by_peer=True, detail=text)
+                case PathChallenge(token):
+                    self._emit([encode_frame(PathResponse(token))], now=now, address=address)
+                case PathResponse(token):
+                    self._on_path_response(token, address)
+                case _:
+                    assert_never(frame)
+        if eliciting:
+            self._note_eliciting(urgent=urgent, now=now)
+
+    def _note_eliciting(self, *, urgent: bool, now: float) -> None:
+        self._unacknowledged += 1
+        if urgent or self._unacknowledged >= self._config.acknowledge_every:
+            self._ack_now = True
+        elif self._ack_at is None:
+            self._ack_at = now + self._config.max_ack_delay
+        if self._unacknowledged >= _ACK_AT_ONCE and not self.is_closed:
+            self._emit([self._acknowledgement()], now=now)
+
+    def _sample_rtt(self, echo: int, hold: int, *, now: float) -> None:
+        if echo in (0, self._last_echo) or hold == NO_ECHO:
+            return
+        self._last_echo = echo
+        elapsed = (_stamp(now) - echo & _STAMP_MASK) - hold * HOLD_UNIT_US
+        # Negative by less than the unit of the hold time; more than the idle time-out is a peer's invention.
+        if -HOLD_UNIT_US <= elapsed <= self._config.idle_timeout * 1e6:
+            self._rtt.sample(max(elapsed, 1) / 1e6)
+
+    def _on_state(self, stream: int, number: int, payload: bytes, echo: int, *, now: float) -> None:
+        try:
+            if not self._latest_in.accept(stream, number):
+                self._drops[DropReason.STALE_STATE] += 1
+                return
+        except LimitExceededError:
+            self._drops[DropReason.STATE_STREAMS] += 1
+            return
+        if len(self._states) >= self._config.max_pending_states:
+            self._states.popleft()
+            self._drops[DropReason.STATE_OVERFLOW] += 1
+        echo_age = None if echo == 0 else (_stamp(now) - echo & _STAMP_MASK) / 1e6
+        self._states.append(
+            StateReceived(
+                peer=self.peer,
+                stream=stream,
+                number=number,
+                payload=payload,
+                received_at=now,
+                echo_age=echo_age,
+            )
+        )
+
+    def _on_ack(self, largest: int, bits: int, *, now: float) -> None:
+        if largest >= self._next_sequence:
+            raise ProtocolError("acknowledgement of a datagram that was never sent")
+        arrived, lost = self._ledger.acknowledge(largest, bits, now=now)
+        for datagram in arrived:
+            for stream, number in datagram.states:
+                self._latest_out.acknowledge(stream, number)
+        self._resend(lost)
+        if arrived:
+            self._probe_backoff = 0
+            self._probe_from = now
+
+    def _resend(self, lost: list[SentDatagram]) -> None:
+        for datagram in lost:
+            if datagram.run is not None:
+                self._reliable_out.lose(*datagram.run)
+
+    # -- address changes ----------------------------------------------------------------------
+
+    def _challenge(self, address: Address, size: int, *, now: float) -> None:
+        # The answer must not be larger than the question: the address may be somebody else's.
+        if size < _CHALLENGE_DATAGRAM_BYTES:
+            return
+        if address == self._candidate and now - self._candidate_at < self._rtt.smoothed:
+            return
+        self._candidate, self._candidate_at = address, now
+        self._candidate_token = self._random_bytes(8)
+        self._emit([encode_frame(PathChallenge(self._candidate_token))], now=now, address=address)
+
+    def _on_path_response(self, token: bytes, address: Address) -> None:
+        if self._candidate is not None and address == self._candidate and token == self._candidate_token:
+            self.address = address
+            self._candidate = None
+            self._address_changes += 1
+
+    # -- datagrams out ------------------------------------------------------------------------
+
+    def datagrams_to_send(self, *, now: float) -> list[tuple[bytes, Address]]:
+        """Seal what is due; each datagram is at most 1200 bytes and is handed out once."""
+        if self.is_closed:
+            if self._close_frame is not None:
+                # Nobody is left to repeat a lost CLOSE, so it goes several times, each sealed anew.
+                for _ in range(_CLOSE_COPIES):
+                    self._emit([encode_frame(self._close_frame)], now=now)
+                self._close_frame = None
+            return self._drain()
+        if self._next_sequence + len(self._latest_out.pending) >= self._config.max_datagrams_per_key:
+            self.close(CloseReason.KEY_EXHAUSTED)
+            return self.datagrams_to_send(now=now)
+        self._send_frames(now=now)
+        return self._drain()
+
+    def _drain(self) -> list[tuple[bytes, Address]]:
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def _send_frames(self, *, now: float) -> None:
+        reliable, pending = self._reliable_out, self._latest_out.pending
+        may_send_reliable = reliable.has_pending and self._may_send_reliable()
+        if not (pending or may_send_reliable or self._ack_now or self._ping_wanted):
+            return
+        pieces: list[bytes] = []
+        size = 0
+        run: tuple[int, int] | None = None
+        states: list[tuple[int, int]] = []
+        prologue = self._prologue(now)
+        if self._ack_now or self._unacknowledged:
+            pieces.append(self._acknowledgement())
+            size = len(pieces[0])
+        pinging = self._ping_wanted and not may_send_reliable
+        self._ping_wanted = False
+        if pinging:
+            pieces.append(_PING_FRAME)
+            size += 1
+        while may_send_reliable:
+            room = MAX_FRAMES_BYTES - size - RELIABLE_HEADER_BYTES
+            taken = reliable.take(room) if run is None and room >= _SMALLEST_CHUNK else None
+            if taken is None:
+                self._emit(pieces, now=now, prologue=prologue, run=run, pinging=pinging)
+                pieces, size, run, pinging = [], 0, None, False
+                continue
+            offset, chunk = taken
+            run = (offset, offset + len(chunk))
+            pieces.append(encode_frame(Reliable(offset, chunk)))
+            size += RELIABLE_HEADER_BYTES + len(chunk)
+            self._probing = False
+            may_send_reliable = reliable.has_pending and self._may_send_reliable(size)
+        for stream, number, payload in pending.values():
+            length = STATE_HEADER.size + len(payload)
+            if size + length > MAX_FRAMES_BYTES:
+                self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
+                pieces, size, run, states, pinging = [], 0, None, [], False
+            pieces.append(STATE_HEADER.pack(STATE, stream, number, len(payload)))
+            pieces.append(payload)
+            states.append((stream, number))
+            size += length
+        pending.clear()
+        if pieces:
+            self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
+
+    def _may_send_reliable(self, unsealed: int = 0) -> bool:
+        return self._probing or self._ledger.reliable_bytes + unsealed < self._ledger.window_bytes
+
+    def _acknowledgement(self) -> bytes:
+        self._ack_now = False
+        self._ack_at = None
+        self._unacknowledged = 0
+        self._credit_granted = self._reliable_in.limit
+        largest, bits = self._replay.acknowledgement()
+        if largest < 0:
+            return b""
+        return encode_ack(largest, bits) + encode_frame(
+            Credit(self._reliable_in.received, self._credit_granted)
+        )
+
+    def _prologue(self, now: float) -> bytes:
+        held = NO_ECHO
+        if self._peer_stamp:
+            held = min(int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US, NO_ECHO)
+        return PROLOGUE.pack(_stamp(now), self._peer_stamp, held)
+
+    def _emit(
+        self,
+        pieces: list[bytes],
+        *,
+        now: float,
+        prologue: bytes | None = None,
+        address: Address | None = None,
+        run: tuple[int, int] | None = None,
+        states: list[tuple[int, int]] | None = None,
+        pinging: bool = False,
+    ) -> None:
+        sequence = self._next_sequence
+        self._next_sequence = sequence + 1
+        header = DATA_HEADER.pack(DATA, self._remote_connection_id, sequence)
+        plaintext = b"".join((prologue or self._prologue(now), *pieces))
+        datagram = header + self._seal.seal(sequence, plaintext, header)
+        self._outbox.append((datagram, address or self.address))
+        self._last_sent = now
+        self._datagrams_sent += 1
+        self._bytes_sent += len(datagram)
+        if run is None and not states and not pinging:
+            return
+        dropped = self._ledger.record(sequence, SentDatagram(now, len(datagram), run, tuple(states or ())))
+        if dropped is not None:
+            self._resend([dropped])
+        if run is not None or pinging:
+            self._probe_from = now
+
+    # -- timers -------------------------------------------------------------------------------
+
+    def get_timer(self) -> float | None:
+        """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` once closed."""
+        if self.is_closed:
+            return None
+        timer = min(
+            self._last_received + self._config.idle_timeout, self._last_sent + self._config.keepalive_interval
+        )
+        if self._ack_at is not None:
+            timer = min(timer, self._ack_at)
+        probe = self._probe_at()
+        return timer if probe is None else min(timer, probe)
+
+    def _probe_at(self) -> float | None:
+        if self.is_confirmed and not self._reliable_out.in_flight and not self._reliable_out.is_blocked:
+            return None
+        timeout = self._rtt.probe_timeout(
+            ack_delay=self._config.max_ack_delay, minimum=self._config.min_probe_timeout
+        )
+        return self._probe_from + timeout * (1 << self._probe_backoff)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do what is due at ``now``; early calls are harmless."""
+        if self.is_closed:
+            return
+        if now >= self._last_received + self._config.idle_timeout:
+            self._finish(CloseReason.IDLE, by_peer=False, detail="nothing received")
+            return
+        if self._ack_at is not None and now >= self._ack_at:
+            self._ack_now = True
+        if now >= self._last_sent + self._config.keepalive_interval:
+            self._ping_wanted = True
+        probe = self._probe_at()
+        if probe is not None and now >= probe:
+            self._probe_backoff = min(self._probe_backoff + 1, _MAX_BACKOFF)
+            self._probe_from = now
+            if self._probe_backoff >= _COLLAPSE_BACKOFF:
+                self._ledger.collapse_window()
+            self._resend(self._ledger.give_up_oldest(_PROBE_DATAGRAMS))
+            self._probing = self._reliable_out.has_pending
+            self._ping_wanted = not self._probing
+
+    def request_confirmation(self) -> None:
+        """Ask the peer to show that it holds the keys; repeated by the probe timer until it does."""
+        self._ping_wanted = True
+        self._on_pending(self)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def next_event(self) -> UdpEvent | None:
+        """The next event, or ``None``. Taking a message gives its bytes back to the peer as credit."""
+        try:
+            message = self._reliable_in.next_message()
+        except ProtocolError as error:
+            self.close(CloseReason.PROTOCOL_ERROR, str(error))
+            message = None
+        if message is not None:
+            if self._reliable_in.limit - self._credit_granted > self._config.reliable_window_bytes // 2:
+                self._ack_now = True
+                self._on_pending(self)
+            return MessageReceived(peer=self.peer, payload=message)
+        if self._states:
+            return self._states.popleft()
+        closed, self._closed_event = self._closed_event, None
+        return closed
+
+    def abandon(self, reason: CloseReason) -> None:
+        """End the session without a word to the peer: it was displaced."""
+        self._finish(reason, by_peer=False, detail="")
+
+    def _finish(self, reason: CloseReason, *, by_peer: bool, detail: str) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._closed_event = SessionClosed(
+            peer=self.peer,
+            reason=reason,
+            by_peer=by_peer,
+            detail=detail,
+            undelivered=self._reliable_out.undelivered(),
+        )
+
+
+_REASONS: Final = frozenset(reason.value for reason in CloseReason)
+
+
+def _stamp(now: float) -> int:
+    # Zero is kept for "no stamp received yet".
+    return int(now * 1e6) & _STAMP_MASK or 1

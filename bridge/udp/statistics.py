@@ -1,0 +1,80 @@
+"""Counters of sessions and endpoints, and the reasons for which a datagram is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DropReason(StrEnum):
+    """Why a datagram, or a state in it, went no further."""
+
+    MALFORMED = "malformed"
+    """Not a datagram of this protocol."""
+    UNKNOWN_CONNECTION = "unknown_connection"
+    """Sealed for, or a REPLY to, a connection that does not exist."""
+    STRANGER = "stranger"
+    """A handshake signed by nobody among the peers."""
+    HANDSHAKE_RATE = "handshake_rate"
+    """More handshakes than may be checked."""
+    BAD_BOX = "bad_box"
+    """A handshake box that must not be opened."""
+    REPLAYED = "replayed"
+    """A sequence or handshake that was seen before, or is too old to tell."""
+    STALE_HANDSHAKE = "stale_handshake"
+    """An INIT issued before the one that made the present session."""
+    YIELDED = "yielded"
+    """An INIT of a peer whose own gives way to ours: both began at once."""
+    FORGED = "forged"
+    """A sealed datagram whose tag does not hold."""
+    KEY_PHASE = "key_phase"
+    """Sealed under a key phase this version does not have."""
+    CLOSED = "closed"
+    """For a session that is over."""
+    REASSEMBLY_FULL = "reassembly_full"
+    """Reliable bytes behind too many gaps; they come again."""
+    STALE_STATE = "stale_state"
+    """A state older than the newest of its stream."""
+    STATE_STREAMS = "state_streams"
+    """A state on one stream more than allowed."""
+    STATE_OVERFLOW = "state_overflow"
+    """A state that the application did not take in time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionStatistics:
+    """One session, since it began. Times in seconds, sizes in bytes of UDP payload."""
+
+    datagrams_sent: int
+    datagrams_received: int
+    bytes_sent: int
+    bytes_received: int
+    datagrams_lost: int
+    states_superseded: int
+    address_changes: int
+    rtt: float | None
+    """Smoothed round-trip time; ``None`` before the first sample."""
+    rtt_minimum: float | None
+    reliable_buffered: int
+    """Outgoing reliable bytes not yet acknowledged."""
+    reliable_credit: int
+    """Reliable bytes the peer would take now."""
+    reassembly_bytes: int
+    """Incoming reliable bytes that the application has not taken."""
+    congestion_window: int
+    drops: Mapping[DropReason, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndpointStatistics:
+    """One endpoint, since it began; sums over sessions that ended included."""
+
+    peers: int
+    sessions: int
+    handshakes_pending: int
+    handshakes_checked: int
+    """Signatures of handshakes that were checked."""
+    datagrams_received: int
+    datagrams_sent: int
+    drops: Mapping[DropReason, int]

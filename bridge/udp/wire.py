@@ -1,0 +1,330 @@
+"""Datagrams and frames: every byte of docs/protocol.md §5.
+
+Readers of bytes from the network end in ``_untrusted`` and raise only
+:class:`~bridge.errors.DecodeError`. Frames are named tuples rather than dataclasses: they are made on
+the data path, where a frozen dataclass costs three times as much.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from bridge.errors import DecodeError
+
+MAX_DATAGRAM_BYTES: Final = 1200
+"""Every datagram of this protocol: fits any path with the IPv6 minimum of 1280."""
+
+WIRE_VERSION: Final = 1
+
+INIT: Final = 0x10
+REPLY: Final = 0x20
+RETRY: Final = 0x30
+"""Reserved: the stateless cookie. Not sent by version 1, dropped on receipt."""
+DATA: Final = 0x40
+"""The lowest bit is the key phase; version 1 sends and accepts phase 0 only."""
+
+DATA_HEADER: Final = struct.Struct(">BIQ")
+DATA_HEADER_BYTES: Final = DATA_HEADER.size
+TAG_BYTES: Final = 16
+PROLOGUE: Final = struct.Struct(">IIH")
+"""Sender's time stamp, echo of the newest one it received, time the echo was held."""
+HOLD_UNIT_US: Final = 64
+"""Microseconds in one unit of the hold time."""
+NO_ECHO: Final = 0xFFFF
+"""Hold time that says: no stamp received yet, or held too long to time a round trip by."""
+
+MAX_PLAINTEXT_BYTES: Final = MAX_DATAGRAM_BYTES - DATA_HEADER_BYTES - TAG_BYTES
+MAX_FRAMES_BYTES: Final = MAX_PLAINTEXT_BYTES - PROLOGUE.size
+
+_INIT_HEADER: Final = struct.Struct(">BBH")
+_REPLY_HEADER: Final = struct.Struct(">BBIH")
+_PARAMETERS: Final = struct.Struct(">BBII")
+
+ACK: Final = 0x01
+CREDIT: Final = 0x02
+STATE: Final = 0x03
+RELIABLE: Final = 0x04
+PING: Final = 0x05
+CLOSE: Final = 0x06
+PATH_CHALLENGE: Final = 0x07
+PATH_RESPONSE: Final = 0x08
+
+_ACK: Final = struct.Struct(">BQB")
+_CREDIT: Final = struct.Struct(">BQQ")
+STATE_HEADER: Final = struct.Struct(">BHIH")
+_RELIABLE: Final = struct.Struct(">BQH")
+_CLOSE: Final = struct.Struct(">BBB")
+_PATH_BYTES: Final = 8
+
+ACK_BITS: Final = 256
+"""Datagrams below the largest that one ACK can name."""
+MAX_STATE_BYTES: Final = MAX_FRAMES_BYTES - STATE_HEADER.size
+MAX_CHUNK_BYTES: Final = MAX_FRAMES_BYTES - _RELIABLE.size
+RELIABLE_HEADER_BYTES: Final = _RELIABLE.size
+MAX_CLOSE_TEXT_BYTES: Final = 64
+MAX_MESSAGE_BYTES: Final = 64 << 10
+MESSAGE_PREFIX_BYTES: Final = 4
+MAX_STREAM_OFFSET: Final = 1 << 62
+"""Reliable bytes of one session in one direction: never reached, and sums of two offsets stay in 64 bits."""
+
+
+class Init(NamedTuple):
+    """First datagram of a handshake; ``box`` is the ASCII of a signed box."""
+
+    box: bytes
+
+
+class Reply(NamedTuple):
+    """Answer to an INIT, addressed to the initiator's connection id."""
+
+    connection_id: int
+    box: bytes
+
+
+class Data(NamedTuple):
+    """Header of a sealed datagram: what follows it is ciphertext and tag."""
+
+    phase: int
+    connection_id: int
+    sequence: int
+
+
+class Parameters(NamedTuple):
+    """What each side tells the other inside its handshake box."""
+
+    connection_id: int
+    reliable_window: int
+
+
+class Ack(NamedTuple):
+    """Datagrams received: ``largest``, and bit n of ``bits`` for ``largest - 1 - n``."""
+
+    largest: int
+    bits: int
+
+
+class Credit(NamedTuple):
+    """Reliable stream: bytes received without a gap, and the offset up to which more may be sent."""
+
+    received: int
+    limit: int
+
+
+class State(NamedTuple):
+    """One latest-wins state of a stream."""
+
+    stream: int
+    number: int
+    payload: bytes
+
+
+class Reliable(NamedTuple):
+    """A run of the reliable byte stream."""
+
+    offset: int
+    chunk: bytes
+
+
+class Ping(NamedTuple):
+    """Asks for an acknowledgement."""
+
+
+class Close(NamedTuple):
+    """The sender is done; ``code`` is a :class:`~bridge.udp.events.CloseReason` on the wire."""
+
+    code: int
+    text: str
+
+
+class PathChallenge(NamedTuple):
+    """Asks whoever is at the address it was sent to, to prove it can read there."""
+
+    token: bytes
+
+
+class PathResponse(NamedTuple):
+    """Echoes the token of a challenge."""
+
+    token: bytes
+
+
+Datagram = Init | Reply | Data
+Frame = Ack | Credit | State | Reliable | Ping | Close | PathChallenge | PathResponse
+
+ELICITING: Final = (State, Reliable, Ping, PathChallenge)
+"""Frames whose datagram is acknowledged."""
+
+
+def encode_init(box: bytes) -> bytes:
+    """An INIT datagram, padded with zeros to exactly 1200 bytes.
+
+    Raises:
+        ValueError: the box does not fit.
+    """
+    return _bounded(_INIT_HEADER.pack(INIT, WIRE_VERSION, len(box)) + box).ljust(MAX_DATAGRAM_BYTES, b"\0")
+
+
+def encode_reply(connection_id: int, box: bytes) -> bytes:
+    """A REPLY datagram, never longer than an INIT.
+
+    Raises:
+        ValueError: the box does not fit.
+    """
+    return _bounded(_REPLY_HEADER.pack(REPLY, WIRE_VERSION, connection_id, len(box)) + box)
+
+
+def _bounded(datagram: bytes) -> bytes:
+    if len(datagram) > MAX_DATAGRAM_BYTES:
+        raise ValueError(f"a handshake datagram of {len(datagram)} bytes; at most {MAX_DATAGRAM_BYTES}")
+    return datagram
+
+
+def parse_datagram_untrusted(data: bytes | memoryview) -> Datagram:
+    """Read the outside of a datagram.
+
+    Args:
+        data: at most 1200 bytes are accepted. It is not kept: boxes are copied out.
+
+    Raises:
+        DecodeError: not a datagram of this version, wrong size, or trailing bytes.
+    """
+    size = len(data)
+    if not DATA_HEADER_BYTES <= size <= MAX_DATAGRAM_BYTES:
+        raise DecodeError("datagram size out of bounds")
+    kind = data[0]
+    if kind & 0xFE == DATA:
+        if size < DATA_HEADER_BYTES + PROLOGUE.size + TAG_BYTES:
+            raise DecodeError("datagram too short to be sealed")
+        first, connection_id, sequence = DATA_HEADER.unpack_from(data)
+        return Data(first & 1, connection_id, sequence)
+    if data[1] != WIRE_VERSION:
+        raise DecodeError("datagram of another version")
+    if kind == INIT:
+        if size != MAX_DATAGRAM_BYTES:
+            raise DecodeError("INIT is not padded to the full size")
+        length = _INIT_HEADER.unpack_from(data)[2]
+        end = _INIT_HEADER.size + length
+        if end > size or any(data[end:]):
+            raise DecodeError("INIT length or padding")
+        return Init(bytes(data[_INIT_HEADER.size : end]))
+    if kind == REPLY:
+        _, _, connection_id, length = _REPLY_HEADER.unpack_from(data)
+        if _REPLY_HEADER.size + length != size:
+            raise DecodeError("REPLY length")
+        return Reply(connection_id, bytes(data[_REPLY_HEADER.size :]))
+    raise DecodeError("unknown datagram type")
+
+
+def encode_parameters(parameters: Parameters) -> bytes:
+    """The payload of a handshake box: 10 bytes."""
+    return _PARAMETERS.pack(WIRE_VERSION, 0, parameters.connection_id, parameters.reliable_window)
+
+
+def parse_parameters_untrusted(payload: bytes) -> Parameters:
+    """Read the payload of a handshake box.
+
+    Raises:
+        DecodeError: wrong size, version or flags.
+    """
+    if len(payload) != _PARAMETERS.size:
+        raise DecodeError("handshake parameters have another size")
+    version, flags, connection_id, window = _PARAMETERS.unpack(payload)
+    if version != WIRE_VERSION or flags != 0:
+        raise DecodeError("handshake parameters of another version")
+    return Parameters(connection_id, window)
+
+
+def encode_ack(largest: int, bits: int) -> bytes:
+    """An ACK frame; ``bits`` is cut to 256 bits and sent without its leading zero bytes."""
+    bits &= (1 << ACK_BITS) - 1
+    length = (bits.bit_length() + 7) >> 3
+    return _ACK.pack(ACK, largest, length) + bits.to_bytes(length, "big")
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Bytes of a frame. Sizes are the caller's to keep."""
+    match frame:
+        case Ack(largest, bits):
+            return encode_ack(largest, bits)
+        case Credit(received, limit):
+            return _CREDIT.pack(CREDIT, received, limit)
+        case State(stream, number, payload):
+            return STATE_HEADER.pack(STATE, stream, number, len(payload)) + payload
+        case Reliable(offset, chunk):
+            return _RELIABLE.pack(RELIABLE, offset, len(chunk)) + chunk
+        case Ping():
+            return bytes((PING,))
+        case Close(code, text):
+            encoded = text.encode()[:MAX_CLOSE_TEXT_BYTES].decode(errors="ignore").encode()
+            return _CLOSE.pack(CLOSE, code, len(encoded)) + encoded
+        case PathChallenge(token):
+            return bytes((PATH_CHALLENGE,)) + token
+        case PathResponse(token):
+            return bytes((PATH_RESPONSE,)) + token
+
+
+def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
+    """Read the frames of an opened datagram, all or nothing.
+
+    Args:
+        plaintext: authentic, so from a peer that is known; still not believed.
+        start: where the frames begin.
+
+    Raises:
+        DecodeError: anything but a sequence of whole, known frames.
+    """
+    frames: list[Frame] = []
+    position, end = start, len(plaintext)
+    try:
+        while position < end:
+            kind = plaintext[position]
+            if kind == STATE:
+                _, stream, number, length = STATE_HEADER.unpack_from(plaintext, position)
+                position += STATE_HEADER.size + length
+                frames.append(State(stream, number, plaintext[position - length : position]))
+            elif kind == ACK:
+                _, largest, length = _ACK.unpack_from(plaintext, position)
+                position += _ACK.size + length
+                frames.append(_ack_untrusted(largest, plaintext[position - length : position]))
+            elif kind == RELIABLE:
+                _, offset, length = _RELIABLE.unpack_from(plaintext, position)
+                position += _RELIABLE.size + length
+                if length == 0 or offset > MAX_STREAM_OFFSET:
+                    raise DecodeError("empty reliable chunk or offset out of bounds")
+                frames.append(Reliable(offset, plaintext[position - length : position]))
+            elif kind == CREDIT:
+                _, received, limit = _CREDIT.unpack_from(plaintext, position)
+                position += _CREDIT.size
+                if not received <= limit <= MAX_STREAM_OFFSET:
+                    raise DecodeError("credit below what was received, or out of bounds")
+                frames.append(Credit(received, limit))
+            elif kind == PING:
+                position += 1
+                frames.append(Ping())
+            elif kind == CLOSE:
+                _, code, length = _CLOSE.unpack_from(plaintext, position)
+                position += _CLOSE.size + length
+                if length > MAX_CLOSE_TEXT_BYTES:
+                    raise DecodeError("close text too long")
+                frames.append(Close(code, plaintext[position - length : position].decode()))
+            elif kind in (PATH_CHALLENGE, PATH_RESPONSE):
+                position += 1 + _PATH_BYTES
+                token = plaintext[position - _PATH_BYTES : position]
+                frames.append(PathChallenge(token) if kind == PATH_CHALLENGE else PathResponse(token))
+            else:
+                raise DecodeError(f"unknown frame {kind}")
+    except (struct.error, UnicodeDecodeError) as error:
+        raise DecodeError(f"frame cut short or not text: {error}") from error
+    if position != end:
+        raise DecodeError("frame longer than its datagram")
+    return frames
+
+
+def _ack_untrusted(largest: int, bitfield: bytes) -> Ack:
+    if len(bitfield) * 8 > ACK_BITS or (bitfield and bitfield[0] == 0):
+        raise DecodeError("acknowledgement bitfield too long or not the shortest")
+    bits = int.from_bytes(bitfield, "big")
+    if bits.bit_length() > largest:
+        raise DecodeError("acknowledgement of datagrams before the first")
+    return Ack(largest, bits)
