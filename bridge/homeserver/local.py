@@ -65,6 +65,8 @@ class LocalClusterConfig:
     """Name of the Khepri store."""
     epmd_port: int | None = None
     """Port of the port mapper; a free one when ``None``."""
+    release: Path | None = None
+    """The built release to run. ``None``: the one of this installation, built first when it is out of date."""
     detached: bool = False
     """Whether the nodes outlive this process (`khepri-bridge up`) or end with it."""
     ready_seconds: float = 60.0
@@ -145,7 +147,7 @@ class LocalCluster:
             ConfigurationError: it runs already, Erlang is missing, no release can be built, a port is taken,
                 the directory cannot be used, or a node did not get ready (with what it said, and its log).
         """
-        release = build_release(self._report)
+        release = self._config.release or build_release(self._report)
         try:
             if self._temporary:
                 self._directory = Path(tempfile.mkdtemp(prefix="khepri-bridge-"))
@@ -153,7 +155,7 @@ class LocalCluster:
             with exclusive(self._directory):
                 state = self._plan()
                 try:
-                    self._start_all(state, release / "bin" / "khepri_bridge")
+                    self._start_all(state, _executable(release))
                 except BaseException:
                     self._end_everything()
                     raise
@@ -200,7 +202,8 @@ class LocalCluster:
         node = self._node(name)
         if node.process is not None and is_running(node.process):
             raise InvalidStateError(f"{node.name} is running")
-        offset = self._spawn_node(node, workshop().executable, seed=self._seed_for(node))
+        release = self._config.release or workshop().release
+        offset = self._spawn_node(node, _executable(release), seed=self._seed_for(node))
         self._await_ready(node.name, offset, time.monotonic() + self._config.ready_seconds)
 
     def __enter__(self) -> Self:
@@ -419,6 +422,10 @@ def _write_cookies(directory: Path, state: ClusterState) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(cookie)
+
+
+def _executable(release: Path) -> Path:
+    return release / "bin" / "khepri_bridge"
 
 
 def _environment(epmd_port: int) -> dict[str, str]:

@@ -1,0 +1,31 @@
+# A homeserver: the Erlang release with its own runtime, OTP 27 of Debian 13.
+# Build from the top of the clone, after scripts/setup has put Khepri's sources into _checkouts:
+#   docker build -f docker/homeserver.Dockerfile -t khepri-bridge-homeserver .
+FROM debian:trixie-slim AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends rebar3 erlang-base erlang-asn1 erlang-crypto erlang-dev \
+        erlang-eunit erlang-inets erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key \
+        erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools
+WORKDIR /build
+# Khepri changes seldom, our application often: the layer below is kept between builds.
+COPY _checkouts _checkouts
+COPY rebar.config ./
+COPY erlang erlang
+RUN rebar3 release --dev-mode false --include-erts true \
+ && mv _build/default/rel/khepri_bridge /opt/khepri_bridge
+
+FROM debian:trixie-slim
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libncurses6 libssl3t64 libstdc++6 libsystemd0 zlib1g \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 1000 --home-dir /data --no-create-home khepri \
+ && install -d -o khepri -g khepri -m 0700 /data
+COPY --from=build /opt/khepri_bridge /opt/khepri_bridge
+COPY docker/homeserver-entrypoint /usr/local/bin/
+# Beside the release, which only its owner may change: what a node writes at run time lies below /data.
+ENV KB_DATA_DIR=/data KB_TYPE=homeserver KB_INSTANCE=local KB_STORE=homeserver LANG=C.UTF-8 \
+    ERL_CRASH_DUMP_BYTES=0
+VOLUME /data
+EXPOSE 4369
+ENTRYPOINT ["/usr/local/bin/homeserver-entrypoint"]
+CMD ["foreground"]
