@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +70,8 @@ def up(
 
 def status(name: Name = "local", directory: Directory = None, as_json: Json = False) -> None:
     """Show members, leader and versions of the running cluster; fails unless all are there."""
+    import asyncio
+
     from bridge.homeserver.local import running_cluster
     from bridge.homeserver.processes import is_running
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -51,7 +51,7 @@ def fail(message: str, *, kind: str = "Error", status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Rows under a header, columns as wide as their widest cell."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in (header, *rows))

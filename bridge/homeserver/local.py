@@ -66,7 +66,7 @@ class LocalClusterConfig:
     epmd_port: int | None = None
     """Port of the port mapper; a free one when ``None``."""
     release: Path | None = None
-    """The built release to run. ``None``: the one of this installation, built first when it is out of date."""
+    """The built release to run. ``None``: this installation's own, built first when it is out of date."""
     detached: bool = False
     """Whether the nodes outlive this process (`khepri-bridge up`) or end with it."""
     ready_seconds: float = 60.0
