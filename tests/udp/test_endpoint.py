@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bridge.jose.signed_box
+from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.jose import Jwk, seal_signed_box
+from bridge.udp.conditioner import Conditions
+from bridge.udp.config import UdpConfig
+from bridge.udp.events import (
+    CloseReason,
+    MessageReceived,
+    PeerUnreachable,
+    SessionClosed,
+    SessionEstablished,
+    StateReceived,
+)
+from bridge.udp.peers import Peer
+from bridge.udp.statistics import DropReason
+from bridge.udp.wire import INIT, MAX_DATAGRAM_BYTES, REPLY, Parameters, encode_init, encode_parameters
+from tests.support.datagrams import EPOCH_MS, Host, Network, connected_pair, introduce, sorted_keys
+
+STRANGER = ("198.51.100.7", 7)
+
+
+def drops(host: Host, reason: DropReason) -> int:
+    return host.endpoint.statistics().drops.get(reason, 0)
+
+
+def established(*hosts: Host) -> Callable[[], bool]:
+    return lambda: all(host.of_type(SessionEstablished) for host in hosts)
+
+
+def make_pair(**config: Any) -> tuple[Network, Host, Host]:
+    network = Network()
+    low, high, _ = sorted_keys()
+    a, b = (
+        network.host("a", low, config=UdpConfig(**config)),
+        network.host("b", high, config=UdpConfig(**config)),
+    )
+    introduce(a, b)
+    return network, a, b
+
+
+def captured_init(network: Network, host: Host, peer: str) -> bytes:
+    """The INIT a host sends, taken from the wire before it arrives."""
+    network.drop = lambda datagram, _source, _target: datagram[0] == INIT
+    host.endpoint.connect(peer, now=network.now)
+    network.settle(host)
+    network.drop = lambda _datagram, _source, _target: False
+    return next(datagram for _, _, datagram in network.log if datagram[0] == INIT)
+
+
+def init_box(sender: Jwk, recipient: Jwk, *, issued_at_ms: int, **changes: Any) -> bytes:
+    arguments: dict[str, Any] = {
+        "sender": sender,
+        "recipient": recipient.public(),
+        "session": bytes(16),
+        "sequence": 0,
+        "issued_at_ms": issued_at_ms,
+        "lifetime_ms": 10_000,
+        "purpose": "init",
+        "direction": "i",
+        **changes,
+    }
+    return encode_init(seal_signed_box(encode_parameters(Parameters(5, 1 << 18)), **arguments).encode())
+
+
+def test_two_datagrams_of_handshake_agree_keys_and_the_first_sealed_ones_confirm_them() -> None:
+    """R0-15..22: one signed box each way, directly between the two."""
+    network, a, b = connected_pair()
+    kinds = [datagram[0] & 0xF0 for _, _, datagram in network.log]
+    assert kinds[:2] == [INIT, REPLY]
+    assert kinds.count(INIT) == kinds.count(REPLY) == 1
+    assert {(source, target) for source, target, _ in network.log} == {
+        (a.address, b.address),
+        (b.address, a.address),
+    }
+    assert a.session("b").session_id == b.session("a").session_id
+
+
+def test_the_first_datagram_is_padded_to_the_full_size_and_the_answer_is_not_larger() -> None:
+    network, _, _ = connected_pair()
+    init, reply = (datagram for _, _, datagram in network.log[:2])
+    assert len(init) == MAX_DATAGRAM_BYTES
+    assert len(reply) <= len(init)
+
+
+def test_states_and_messages_cross_both_ways() -> None:
+    network, a, b = connected_pair()
+    a.session("b").send_state(b"here", stream=7)
+    b.session("a").send_reliable(b"hello")
+    network.run(until=lambda: bool(b.of_type(StateReceived) and a.of_type(MessageReceived)))
+    (state,) = b.of_type(StateReceived)
+    assert (state.peer, state.stream, state.payload) == ("a", 7, b"here")
+    assert state.echo_age is not None
+    assert 0 < state.echo_age < 1
+    assert a.of_type(MessageReceived)[0].payload == b"hello"
+
+
+def test_a_lost_init_is_repeated_with_identical_bytes() -> None:
+    network, a, b = make_pair()
+    lost: list[bytes] = []
+
+    def lose_two(datagram: bytes, *_: Any) -> bool:
+        if datagram[0] == INIT and len(lost) < 2:
+            lost.append(datagram)
+            return True
+        return False
+
+    network.drop = lose_two
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=established(a, b))
+    inits = {datagram for _, _, datagram in network.log if datagram[0] == INIT}
+    assert len(inits) == 1
+
+
+def test_a_lost_reply_is_repeated_without_another_signature_check() -> None:
+    network, a, b = make_pair()
+    lost: list[bytes] = []
+
+    def lose_one(datagram: bytes, *_: Any) -> bool:
+        if datagram[0] == REPLY and not lost:
+            lost.append(datagram)
+            return True
+        return False
+
+    network.drop = lose_one
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=established(a, b))
+    assert b.endpoint.statistics().handshakes_checked == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_handshake_survives_heavy_loss(seed: int) -> None:
+    network = Network(seed=seed)
+    low, high, _ = sorted_keys()
+    bad = Conditions(delay=0.01, jitter=0.02, loss=0.3, duplication=0.2)
+    a, b = network.host("a", low, conditions=bad), network.host("b", high, conditions=bad)
+    introduce(a, b)
+
+    def try_again() -> bool:
+        for event in a.of_type(PeerUnreachable):
+            a.events.remove(event)
+            a.endpoint.connect("b", now=network.now)
+        return established(a, b)()
+
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=try_again)
+
+
+def test_a_silent_peer_is_reported_unreachable_and_nothing_is_left() -> None:
+    network, a, b = make_pair()
+    network.crash(b)
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: bool(a.of_type(PeerUnreachable)))
+    assert a.endpoint.statistics().handshakes_pending == 0
+    assert a.endpoint.get_timer() is None
+
+
+def test_a_strangers_init_is_dropped_before_any_signature_check() -> None:
+    """R0-15..22: only keys that were added are ever looked up."""
+    network, a, _ = make_pair()
+    stranger = sorted_keys()[2]
+    network.inject(init_box(stranger, a.key, issued_at_ms=EPOCH_MS + 100_000), STRANGER, a)
+    assert drops(a, DropReason.STRANGER) == 1
+    assert a.endpoint.statistics().handshakes_checked == 0
+    assert not [entry for entry in network.log if entry[0] == a.address]
+
+
+def test_a_key_carried_in_the_box_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R0-15..22 (6): a box that names b but is signed by the key it carries itself is refused unopened."""
+    network, a, b = make_pair()
+    forger = Jwk.generate("P-256")
+    honest = init_box(b.key, a.key, issued_at_ms=EPOCH_MS + 100_000)
+    genuine_sign = bridge.jose.signed_box.sign_raw
+    monkeypatch.setattr(
+        bridge.jose.signed_box,
+        "sign_raw",
+        lambda data, _key, algorithm: genuine_sign(data, forger, algorithm),
+    )
+    forged = init_box(b.key, a.key, issued_at_ms=EPOCH_MS + 100_000)
+    monkeypatch.undo()
+    opened: list[object] = []
+    genuine_open = bridge.jose.signed_box.open_parts
+    monkeypatch.setattr(
+        bridge.jose.signed_box, "open_parts", lambda *args: (opened.append(args), genuine_open(*args))[1]
+    )
+    network.inject(forged, STRANGER, a)
+    assert drops(a, DropReason.BAD_BOX) == 1
+    assert opened == []
+    network.inject(honest, STRANGER, a)
+    assert len(opened) == 1
+
+
+def test_every_sampled_flipped_bit_of_an_init_is_refused_and_never_decrypted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R0-15..22 (7): decryption is never reached after a bad signature (R0-21)."""
+    network, a, b = make_pair(handshakes_per_second=1e6, handshake_burst=10_000)
+    init = captured_init(network, b, "a")
+    opened: list[object] = []
+    genuine_open = bridge.jose.signed_box.open_parts
+    monkeypatch.setattr(
+        bridge.jose.signed_box, "open_parts", lambda *args: (opened.append(args), genuine_open(*args))[1]
+    )
+    replies = len(network.log)
+    for position in range(4, MAX_DATAGRAM_BYTES, 3):
+        altered = bytearray(init)
+        altered[position] ^= 1 << position % 8
+        network.inject(bytes(altered), b.address, a)
+    assert opened == []
+    assert len(network.log) == replies
+    network.inject(init, b.address, a)
+    assert len(opened) == 1
+
+
+def test_every_sampled_flipped_bit_of_a_reply_is_refused_and_the_genuine_one_still_taken() -> None:
+    network, a, b = make_pair(handshakes_per_second=1e6, handshake_burst=10_000)
+    network.drop = lambda datagram, _source, _target: datagram[0] == REPLY
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: any(datagram[0] == REPLY for _, _, datagram in network.log), seconds=1)
+    reply = next(datagram for _, _, datagram in network.log if datagram[0] == REPLY)
+    network.drop = lambda _datagram, _source, _target: False
+    for position in range(0, len(reply), 3):
+        altered = bytearray(reply)
+        altered[position] ^= 1 << position % 8
+        network.inject(bytes(altered), b.address, a)
+    assert not a.of_type(SessionEstablished)
+    network.inject(reply, b.address, a)
+    network.run(until=established(a, b))
+
+
+def test_every_sampled_flipped_bit_of_a_sealed_datagram_is_refused() -> None:
+    network, a, b = connected_pair()
+    network.drop = lambda _datagram, source, _target: source == a.address
+    a.session("b").send_state(b"state")
+    network.settle(a)
+    sealed = network.log[-1][2]
+    for position in range(len(sealed)):
+        altered = bytearray(sealed)
+        altered[position] ^= 1 << position % 8
+        network.inject(bytes(altered), a.address, b)
+    assert not b.of_type(StateReceived)
+    network.inject(sealed, a.address, b)
+    assert len(b.of_type(StateReceived)) == 1
+
+
+def test_a_replayed_sealed_datagram_is_dropped_and_counted() -> None:
+    """R0-24: replay refused."""
+    network, a, b = connected_pair()
+    a.session("b").send_state(b"once")
+    network.run(until=lambda: bool(b.of_type(StateReceived)))
+    sealed = [datagram for source, _, datagram in network.log if source == a.address][-1]
+    network.inject(sealed, a.address, b)
+    assert len(b.of_type(StateReceived)) == 1
+    assert drops(b, DropReason.REPLAYED) == 1
+
+
+def test_a_replayed_init_is_refused_by_its_replay_key() -> None:
+    """R0-24: replay refused, after the session it made and even with other token bytes."""
+    network, a, b = connected_pair()
+    init = next(datagram for _, _, datagram in network.log if datagram[0] == INIT)
+    checked = b.endpoint.statistics().handshakes_checked
+    network.inject(init, STRANGER, b)
+    assert drops(b, DropReason.REPLAYED) == 1
+    assert b.endpoint.statistics().handshakes_checked == checked
+    assert a.session("b").session_id == b.session("a").session_id
+
+
+def test_an_init_replayed_after_a_restart_displaces_nothing() -> None:
+    """Key confirmation: whoever cannot seal under the new keys gets no session."""
+    network, a, b = connected_pair()
+    init = next(datagram for _, _, datagram in network.log if datagram[0] == INIT)
+    network.crash(b)
+    again = network.host("b", b.key, port=b.address[1])
+    introduce(a, again)
+    network.inject(init, STRANGER, again)
+    assert again.endpoint.statistics().handshakes_pending == 1
+    network.run(seconds=6)
+    assert again.endpoint.statistics().handshakes_pending == 0
+    assert again.events == []
+
+
+def test_an_init_older_than_the_one_that_made_the_session_is_stale() -> None:
+    network, _, b = connected_pair()
+    low = sorted_keys()[0]
+    network.inject(init_box(low, b.key, issued_at_ms=EPOCH_MS + 90_000), STRANGER, b)
+    assert drops(b, DropReason.STALE_HANDSHAKE) == 1
+
+
+@pytest.mark.parametrize("shift_ms", [31_000, -41_000])
+def test_an_init_outside_the_clock_limits_is_refused(shift_ms: int) -> None:
+    network, a, b = make_pair()
+    network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000 + shift_ms), a.address, b)
+    assert drops(b, DropReason.BAD_BOX) == 1
+
+
+@pytest.mark.parametrize("change", [{"purpose": "reply"}, {"direction": "r"}])
+def test_a_box_for_another_use_is_refused(change: dict[str, Any]) -> None:
+    network, a, b = make_pair()
+    network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, **change), a.address, b)
+    assert drops(b, DropReason.BAD_BOX) == 1
+
+
+def test_a_box_for_another_recipient_is_refused() -> None:
+    network, a, b = make_pair()
+    network.inject(init_box(a.key, sorted_keys()[2], issued_at_ms=EPOCH_MS + 100_000), a.address, b)
+    assert drops(b, DropReason.BAD_BOX) == 1
+
+
+def test_handshakes_beyond_the_rate_are_not_checked() -> None:
+    network, a, b = make_pair(handshakes_per_second=1.0, handshake_burst=2)
+    for number in range(5):
+        session = number.to_bytes(16, "big")
+        network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
+    assert b.endpoint.statistics().handshakes_checked == 2
+    assert drops(b, DropReason.HANDSHAKE_RATE) == 3
+
+
+def test_pending_handshakes_are_bounded() -> None:
+    network, a, b = make_pair(max_pending_handshakes=3)
+    for number in range(5):
+        session = number.to_bytes(16, "big")
+        network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
+    assert b.endpoint.statistics().handshakes_pending == 3
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.3])
+@pytest.mark.parametrize("offset", [0.0, 0.004, 0.006, 0.02])
+def test_simultaneous_initiation_ends_in_one_session(delay: float, offset: float) -> None:
+    network = Network()
+    low, high, _ = sorted_keys()
+    conditions = Conditions(delay=delay)
+    a, b = network.host("a", low, conditions=conditions), network.host("b", high, conditions=conditions)
+    introduce(a, b)
+    a.endpoint.connect("b", now=network.now)
+    network.run(seconds=offset)
+    b.endpoint.connect("a", now=network.now)
+    network.run(until=established(a, b))
+    network.run(seconds=15)
+    assert len(a.of_type(SessionEstablished)) == len(b.of_type(SessionEstablished)) == 1
+    assert a.session("b").session_id == b.session("a").session_id
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_simultaneous_initiation_under_loss_ends_in_one_session(seed: int) -> None:
+    network = Network(seed=seed)
+    low, high, _ = sorted_keys()
+    bad = Conditions(delay=0.02, jitter=0.2, loss=0.25)
+    a, b = network.host("a", low, conditions=bad), network.host("b", high, conditions=bad)
+    introduce(a, b)
+    a.endpoint.connect("b", now=network.now)
+    b.endpoint.connect("a", now=network.now)
+    network.run(seconds=30)
+    for host, peer in ((a, "b"), (b, "a")):
+        if host.endpoint.session(peer) is None:
+            host.endpoint.connect(peer, now=network.now)
+    network.run(seconds=30)
+    assert a.session("b").session_id == b.session("a").session_id
+
+
+def test_a_restarted_peer_displaces_its_old_session_after_confirmation() -> None:
+    network, a, b = connected_pair()
+    network.crash(a)
+    b.session("a").send_reliable(b"never arrived")
+    network.run(seconds=0.5)
+    again = network.host("a", a.key, port=2000)
+    introduce(b, again)
+    again.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: bool(b.of_type(SessionClosed)))
+    (closed,) = b.of_type(SessionClosed)
+    assert closed.reason is CloseReason.DISPLACED
+    assert closed.undelivered == (b"never arrived",)
+    kinds = [type(event) for event in b.events]
+    assert kinds.index(SessionClosed) < len(kinds) - 1 - kinds[::-1].index(SessionEstablished)
+    network.run(until=established(again))
+    assert b.session("a").session_id == again.session("b").session_id
+
+
+def test_an_address_change_is_followed_once_the_new_address_is_proven() -> None:
+    network, a, b = connected_pair()
+    network.move(a, ("203.0.113.9", 9))
+    a.session("b").send_state(b"moved, in a datagram longer than a challenge")
+    network.run(until=lambda: b.session("a").address == ("203.0.113.9", 9))
+    b.session("a").send_reliable(b"found you")
+    network.run(until=lambda: bool(a.of_type(MessageReceived)))
+    assert b.session("a").statistics().address_changes == 1
+
+
+def test_a_datagram_relayed_from_elsewhere_moves_nothing() -> None:
+    """The address is not proven by the datagram: an onlooker can send a copy first."""
+    network, a, b = connected_pair()
+    network.drop = lambda _datagram, source, _target: source == a.address
+    a.session("b").send_state(b"intercepted and sent on from another address")
+    network.settle(a)
+    relayed = network.log[-1][2]
+    network.drop = lambda _datagram, _source, _target: False
+    sent = len(network.log)
+    network.inject(relayed, STRANGER, b)
+    to_stranger = [datagram for _, target, datagram in network.log[sent:] if target == STRANGER]
+    assert sum(map(len, to_stranger)) <= len(relayed)
+    network.run(seconds=3)
+    assert b.session("a").address == a.address
+    assert len(b.of_type(StateReceived)) == 1
+
+
+def test_closing_tells_the_peer_and_empties_the_tables() -> None:
+    network, a, b = connected_pair()
+    a.session("b").close(detail="done here")
+    network.run(until=lambda: bool(b.of_type(SessionClosed)))
+    (closed,) = b.of_type(SessionClosed)
+    assert (closed.reason, closed.by_peer, closed.detail) == (CloseReason.APPLICATION, True, "done here")
+    assert a.endpoint.statistics().sessions == b.endpoint.statistics().sessions == 0
+    assert a.endpoint.get_timer() is None
+
+
+def test_closing_an_endpoint_closes_its_sessions() -> None:
+    network, a, b = connected_pair()
+    a.endpoint.close()
+    network.run(until=lambda: bool(b.of_type(SessionClosed)))
+    assert b.of_type(SessionClosed)[0].reason is CloseReason.SHUTDOWN
+    with pytest.raises(InvalidStateError):
+        a.endpoint.connect("b", now=network.now)
+
+
+def test_a_vanished_peer_is_noticed_by_the_idle_time_out() -> None:
+    network, a, b = connected_pair()
+    network.crash(b)
+    network.run(until=lambda: bool(a.of_type(SessionClosed)))
+    assert a.of_type(SessionClosed)[0].reason is CloseReason.IDLE
+
+
+def test_keepalives_hold_an_idle_session_open() -> None:
+    network, a, b = connected_pair()
+    network.run(seconds=60)
+    assert a.session("b").session_id == b.session("a").session_id
+
+
+def test_another_key_for_a_peer_ends_the_session_of_the_old_one() -> None:
+    """R0-24: revocation takes effect at once."""
+    network, a, b = connected_pair()
+    a.endpoint.add_peer(Peer(name="b", public_key=sorted_keys()[2].public(), address=b.address))
+    network.run(until=lambda: bool(a.of_type(SessionClosed)))
+    assert a.of_type(SessionClosed)[0].reason is CloseReason.PEER_REMOVED
+
+
+def test_a_removed_peer_is_a_stranger() -> None:
+    network, a, b = connected_pair()
+    b.endpoint.remove_peer("a")
+    network.run(until=lambda: bool(a.of_type(SessionClosed)))
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: drops(b, DropReason.STRANGER) > 0)
+    with pytest.raises(ConfigurationError):
+        b.endpoint.connect("a", now=network.now)
+
+
+def test_three_hosts_hold_three_sessions() -> None:
+    network = Network()
+    hosts = [network.host(name, key) for name, key in zip("abc", sorted_keys(), strict=True)]
+    introduce(*hosts)
+    for host in hosts:
+        for other in hosts:
+            if other is not host:
+                host.endpoint.connect(other.name, now=network.now)
+    network.run(until=lambda: all(host.endpoint.statistics().sessions == 2 for host in hosts))
+    network.run(seconds=15)
+    assert all(len(host.of_type(SessionEstablished)) == 2 for host in hosts)
+
+
+def test_an_identity_without_a_private_key_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        Network().host("a", sorted_keys()[0].public())
+
+
+def test_an_endpoint_is_not_its_own_peer() -> None:
+    _, a, _ = make_pair()
+    with pytest.raises(ConfigurationError):
+        a.endpoint.add_peer(Peer(name="me", public_key=a.key.public(), address=a.address))
