@@ -31,7 +31,7 @@ PublicKey = (
 MAX_PEM_BYTES = 16_384
 """A P-521 key takes under 500; the rest is room for the text that tools write around a key."""
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[^-]*-----END \1-----")
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 
 
 def load_pem_untrusted(pem: bytes) -> PrivateKey | PublicKey:
