@@ -12,9 +12,7 @@ from bridge.errors import KeyFormatError
 from bridge.jose import Jwk
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
 from bridge.jose.key import MAX_KEY_BYTES, MAX_OCT_BYTES
-
-CURVES = ("P-256", "P-384", "P-521", "X25519", "X448", "Ed25519", "Ed448")
-KEYS = {curve: Jwk.generate(curve) for curve in CURVES}
+from tests.support.jose_keys import CURVES, KEYS
 
 # RFC 7517 appendix A.2, the example with a private P-256 key; RFC 8037 appendix A.1 and A.3.
 P256 = {

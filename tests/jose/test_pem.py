@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from bridge.errors import KeyFormatError
 from bridge.jose import Jwk
 from bridge.jose.pem import MAX_PEM_BYTES, load_pem_untrusted
-
-CURVES = ("P-256", "P-384", "P-521", "X25519", "X448", "Ed25519", "Ed448")
+from tests.support.jose_keys import CURVES
 
 PARAMETERS = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
 
