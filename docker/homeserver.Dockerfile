@@ -11,7 +11,7 @@ WORKDIR /build
 COPY _checkouts _checkouts
 COPY rebar.config ./
 COPY erlang erlang
-RUN rebar3 release --dev-mode false --include-erts true \
+RUN rebar3 release --dev-mode false --include-erts /usr/lib/erlang \
  && mv _build/default/rel/khepri_bridge /opt/khepri_bridge
 
 FROM debian:trixie-slim
@@ -21,7 +21,7 @@ RUN apt-get update \
  && useradd --system --uid 1000 --home-dir /data --no-create-home khepri \
  && install -d -o khepri -g khepri -m 0700 /data
 COPY --from=build /opt/khepri_bridge /opt/khepri_bridge
-COPY docker/homeserver-entrypoint /usr/local/bin/
+COPY docker/homeserver-entrypoint docker/homeserver-eval /usr/local/bin/
 # Beside the release, which only its owner may change: what a node writes at run time lies below /data.
 ENV KB_DATA_DIR=/data KB_TYPE=homeserver KB_INSTANCE=local KB_STORE=homeserver LANG=C.UTF-8 \
     ERL_CRASH_DUMP_BYTES=0
