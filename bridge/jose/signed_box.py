@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.errors import BoxError, KeyFormatError, SignatureError
+from bridge.errors import BoxError
 from bridge.jose.box import BoxParts, box_compact, open_parts, parse_box_untrusted, seal
 from bridge.jose.encoding import (
     base64url_decode_untrusted,
@@ -208,10 +208,7 @@ def open_signed_box(
     claims = parsed.claims
     if sender.curve != CURVE or claims.sender != sender.thumbprint():
         raise BoxError("the box names another sender than the key that was looked up")
-    try:
-        verify_raw(parsed.signature, parsed.covered, sender, ALGORITHM)
-    except KeyFormatError as error:
-        raise SignatureError(f"cannot verify: {error}") from error
+    verify_raw(parsed.signature, parsed.covered, sender, ALGORITHM)
     if claims.recipient != recipient.thumbprint():
         raise BoxError("the box is for another recipient")
     if parsed.version != VERSION:

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +72,14 @@ def test_keys_of_other_kinds_are_refused() -> None:
     ):
         with pytest.raises(KeyFormatError):
             Jwk.from_pem(pem)
+
+
+def test_a_public_key_of_small_order_is_refused() -> None:
+    pem = ed25519.Ed25519PublicKey.from_public_bytes(b"\1" + bytes(31)).public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    with pytest.raises(KeyFormatError, match="small order"):
+        Jwk.from_pem(pem)
 
 
 def test_the_size_of_a_text_is_bounded() -> None:

@@ -151,6 +151,12 @@ def test_an_edwards_key_of_small_order_never_becomes_a_key(y: int) -> None:
         Jwk.from_dict({"kty": "OKP", "crv": "Ed25519", "x": base64url_encode(y.to_bytes(32, "little"))})
 
 
+def test_an_edwards_signature_has_one_length() -> None:
+    head, _, signature = sign(b"x", KEYS["Ed25519"]).rpartition(".")
+    with pytest.raises(SignatureError, match="wrong length"):
+        verify(f"{head}.{signature}AA", KEYS["Ed25519"])
+
+
 def test_keys_that_cannot_sign_do_not() -> None:
     rsa = Jwk.from_dict({"kty": "RSA", "n": "AQAB", "e": "AQAB"})
     for key in (ALICE.public(), KEYS["X25519"], rsa):

@@ -253,6 +253,27 @@ def test_a_signature_moved_to_another_ephemeral_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h.update(enc="A256GCM"),
+        lambda h: h.update(alg="ECDH-SS", spk=h.pop("epk")),
+        lambda h: h.update(kid="k"),
+        lambda h: h.pop("apu"),
+        lambda h: h.update(apu=h["apv"]),
+        lambda h: h["epk"].update(kid="k"),
+        lambda h: h.update(epk=KEYS["X25519"].public().to_dict()),
+    ],
+)
+def test_the_box_inside_has_one_form_whatever_plain_boxes_may_have(change: Any) -> None:
+    segments = _seal().split(".")
+    header = json_object_untrusted(base64url_decode_untrusted(segments[1]))
+    change(header)
+    covered = ".".join([segments[0], base64url_encode(json_encode(header)), *segments[2:6]])
+    with pytest.raises(BoxError, match=r"sealed with|bare one|between other keys"):
+        _open(f"{covered}.{base64url_encode(sign_raw(covered.encode(), ALICE, 'ES256'))}")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"sender": ALICE.public()},
