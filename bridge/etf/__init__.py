@@ -1,0 +1,35 @@
+"""The External Term Format of Erlang."""
+
+from bridge.etf.decode import decode_prefix_untrusted, decode_term, decode_term_untrusted
+from bridge.etf.encode import encode_term, term_identity
+from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
+from bridge.etf.mapping import ErlangMap
+from bridge.etf.terms import (
+    Atom,
+    BitString,
+    Closure,
+    ExportFun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+)
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Atom",
+    "BitString",
+    "Closure",
+    "ErlangMap",
+    "ExportFun",
+    "ImproperList",
+    "Pid",
+    "Port",
+    "Reference",
+    "TermLimits",
+    "decode_prefix_untrusted",
+    "decode_term",
+    "decode_term_untrusted",
+    "encode_term",
+    "term_identity",
+]

@@ -1,0 +1,389 @@
+"""Bytes to terms.
+
+Source of the format: Erlang "External Term Format", section by tag. One loop with a stack of open
+containers; rejected: a function per tag, which costs a call per element and ends at Python's recursion limit.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from math import isfinite
+from typing import Any, Final, NoReturn
+
+from bridge.errors import ConfigurationError, DecodeError, LimitExceededError
+from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
+from bridge.etf.mapping import ErlangMap
+from bridge.etf.terms import (
+    MAX_ATOM_CHARACTERS,
+    Atom,
+    BitString,
+    Closure,
+    ExportFun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+)
+
+_U16: Final = struct.Struct(">H").unpack_from
+_U32: Final = struct.Struct(">I").unpack_from
+_I32: Final = struct.Struct(">i").unpack_from
+_F64: Final = struct.Struct(">d").unpack_from
+_PID: Final = struct.Struct(">III").unpack_from
+_OLD_PID: Final = struct.Struct(">IIB").unpack_from
+_OLD_PORT: Final = struct.Struct(">IB").unpack_from
+_NEW_PORT: Final = struct.Struct(">II").unpack_from
+_V4_PORT: Final = struct.Struct(">QI").unpack_from
+_WORDS: Final = [struct.Struct(f">{n}I").unpack_from for n in range(7)]
+
+_TUPLE, _LIST, _TAIL, _MAP, _ROOT = range(5)
+
+_CACHE_SIZE: Final = 8_192
+"""entries of the cache of atoms; when full it is emptied, since a hit is only a saving"""
+_atoms: Final[dict[bytes, Any]] = {}
+
+
+def decode_term(data: bytes, *, limits: TermLimits = DEFAULT_LIMITS) -> Any:
+    """The one term that ``term_to_binary/1,2`` wrote, with nothing after it.
+
+    Args:
+        data: starts with 131; may be compressed. Never trusted.
+        limits: what the term may ask for.
+
+    Raises:
+        DecodeError: malformed, truncated, or something follows the term.
+        LimitExceededError: over one of the limits.
+    """
+    return decode_term_untrusted(data, limits)
+
+
+def decode_term_untrusted(data: bytes, limits: TermLimits = DEFAULT_LIMITS) -> Any:
+    """Like ``decode_term``; the name marks the boundary where it is called inside the package."""
+    term, end = decode_prefix_untrusted(data, 0, limits)
+    if end != len(data):
+        raise DecodeError(f"{len(data) - end} bytes follow the term")
+    return term
+
+
+def decode_prefix_untrusted(data: bytes, offset: int, limits: TermLimits = DEFAULT_LIMITS) -> tuple[Any, int]:
+    """The term at ``offset`` (its 131) and where it ends; a compressed one must end the data.
+
+    Raises:
+        DecodeError: malformed or truncated.
+        LimitExceededError: over one of the limits.
+    """
+    if len(data) - offset > limits.max_bytes:
+        raise LimitExceededError("max_bytes", limits.max_bytes, "bytes")
+    if type(data) is not bytes:
+        data = bytes(data)
+    try:
+        if data[offset] != 131:
+            raise DecodeError(f"a term starts with 131, not {data[offset]}")
+        if data[offset + 1] == 80:
+            inflated = _inflate(data, offset + 2, limits)
+            term, end = _decode(inflated, 0, limits)
+            if end != len(inflated):
+                raise DecodeError("bytes follow the term inside the compressed data")
+            return term, len(data)
+        return _decode(data, offset + 1, limits)
+    except (IndexError, struct.error):
+        raise DecodeError("the term is truncated") from None
+    except UnicodeDecodeError:
+        raise DecodeError("an atom is not UTF-8") from None
+
+
+def _inflate(data: bytes, start: int, limits: TermLimits) -> bytes:
+    (size,) = _U32(data, start)
+    if size > limits.max_inflated_bytes:
+        raise LimitExceededError("max_inflated_bytes", limits.max_inflated_bytes, "bytes")
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(memoryview(data)[start + 4 :], size + 1)
+    except zlib.error as error:
+        raise DecodeError(f"the compressed term does not inflate: {error}") from None
+    # A byte more than claimed was asked for, so that a larger term shows without being inflated.
+    if len(inflated) != size or not inflater.eof or inflater.unused_data:
+        raise DecodeError(f"the compressed term is not of the {size} bytes it claims")
+    return inflated
+
+
+def _truncated() -> NoReturn:
+    raise DecodeError("the term is truncated")
+
+
+def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
+    size = len(data)
+    room = limits.max_elements
+    unseen = limits.max_atoms
+    max_depth = limits.max_depth
+    atoms = _atoms
+    stack: list[tuple[int, list[Any], int]] = []
+    kind = _ROOT
+    items: list[Any] = []
+    left = 1
+    value: Any
+    while True:
+        # One element. The tests are in the order of how often a tag occurs in calls and their answers.
+        tag = data[pos]
+        if tag == 119 or tag == 115:  # two comparisons beat building a tuple
+            end = pos + 2 + data[pos + 1]
+            raw = data[pos:end]
+            value = atoms.get(raw)
+            if value is None:
+                if end > size:
+                    _truncated()
+                unseen = _count_atom(unseen, limits)
+                value = _new_atom(raw, raw[2:].decode("utf-8" if tag == 119 else "latin-1"))
+            pos = end
+        elif tag == 109:
+            end = pos + 5 + _U32(data, pos + 1)[0]
+            if end > size:
+                _truncated()
+            value = data[pos + 5 : end]
+            pos = end
+        elif tag == 97:
+            value = data[pos + 1]
+            pos += 2
+        elif tag == 104 or tag == 105 or tag == 108 or tag == 116:
+            if tag == 104:
+                count = data[pos + 1]
+                pos += 2
+            else:
+                (count,) = _U32(data, pos + 1)
+                pos += 5
+                if tag == 116:
+                    count *= 2
+            # Each element is a byte at least, so a false count is found before anything is made for it.
+            if count > size - pos:
+                _truncated()
+            room -= count
+            if room < 0:
+                raise LimitExceededError("max_elements", limits.max_elements, "elements")
+            if count:
+                if len(stack) >= max_depth:
+                    raise LimitExceededError("max_depth", max_depth, "levels")
+                stack.append((kind, items, left))
+                kind = _LIST if tag == 108 else _MAP if tag == 116 else _TUPLE
+                items = []
+                left = count
+                continue
+            if tag == 108:
+                # [] before the bar leaves the tail alone, which OTP reads so too, and never writes.
+                continue
+            value = {} if tag == 116 else ()
+        elif tag == 106:
+            value = []
+            pos += 1
+        elif tag == 98:
+            value = _I32(data, pos + 1)[0]
+            pos += 5
+        elif tag == 107:
+            start = pos + 3
+            pos = start + _U16(data, pos + 1)[0]
+            if pos > size:
+                _truncated()
+            room -= pos - start
+            if room < 0:
+                raise LimitExceededError("max_elements", limits.max_elements, "elements")
+            value = list(data[start:pos])
+        elif tag == 70:
+            value = _F64(data, pos + 1)[0]
+            if not isfinite(value):
+                raise DecodeError("a float is not finite")
+            pos += 9
+        elif tag == 110 or tag == 111:
+            if tag == 110:
+                length = data[pos + 1]
+                pos += 2
+            else:
+                (length,) = _U32(data, pos + 1)
+                pos += 5
+            sign = data[pos]
+            end = pos + 1 + length
+            if end > size:
+                _truncated()
+            if sign > 1:
+                raise DecodeError(f"the sign of an integer is 0 or 1, not {sign}")
+            value = int.from_bytes(data[pos + 1 : end], "little")
+            if sign:
+                value = -value
+            pos = end
+        else:
+            value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits)
+        items.append(value)
+        left -= 1
+        while not left:
+            if kind == _TUPLE:
+                value = tuple(items)
+            elif kind == _LIST:
+                follows = data[pos]
+                if follows == 106:
+                    pos += 1
+                    value = items
+                elif follows == 108:
+                    # A list as the tail of a list is one list; going on in place keeps a chain of them linear.
+                    (left,) = _U32(data, pos + 1)
+                    pos += 5
+                    if left > size - pos:
+                        _truncated()
+                    room -= left
+                    if room < 0:
+                        raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                    continue
+                else:
+                    kind = _TAIL
+                    left = 1
+                    break
+            elif kind == _MAP:
+                value = _map(items)
+            elif kind == _TAIL:
+                tail = items.pop()
+                if type(tail) is list:
+                    items += tail
+                    value = items
+                elif type(tail) is ImproperList:
+                    raise DecodeError("an improper list inside the tail of a list")
+                else:
+                    value = ImproperList(items, tail)
+            else:
+                return items[0], pos
+            kind, items, left = stack.pop()
+            items.append(value)
+            left -= 1
+
+
+def _map(items: list[Any]) -> Any:
+    keys = items[::2]
+    try:
+        plain = dict(zip(keys, items[1::2], strict=True))
+    except TypeError:
+        plain = None
+    except RecursionError:
+        raise LimitExceededError("max_depth", 1_000, "levels of a key of a map") from None
+    if plain is not None and len(plain) == len(keys):
+        return plain
+    try:
+        return ErlangMap(zip(keys, items[1::2], strict=True))
+    except ConfigurationError:
+        raise DecodeError("a key occurs twice in a map") from None
+
+
+def _count_atom(unseen: int, limits: TermLimits) -> int:
+    if not unseen:
+        raise LimitExceededError("max_atoms", limits.max_atoms, "new atoms")
+    return unseen - 1
+
+
+def _new_atom(raw: bytes, text: str) -> Any:
+    if len(text) > MAX_ATOM_CHARACTERS:
+        raise DecodeError(f"an atom of {len(text)} characters; {MAX_ATOM_CHARACTERS} is the most")
+    value: Any = {"true": True, "false": False}.get(text)
+    if value is None:
+        value = Atom(text)
+    if len(_atoms) >= _CACHE_SIZE:
+        _atoms.clear()
+    _atoms[raw] = value
+    return value
+
+
+def _atom_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Any, int, int]:
+    """The atom at its tag: value (a bool for true and false), its end, what is left of the budget."""
+    tag = data[pos]
+    if tag in (119, 115):
+        start, length = pos + 2, data[pos + 1]
+    elif tag in (118, 100):
+        start, length = pos + 3, _U16(data, pos + 1)[0]
+    else:
+        raise DecodeError(f"tag {tag} where an atom belongs")
+    end = start + length
+    if end > len(data):
+        _truncated()
+    raw = data[pos:end]
+    value = _atoms.get(raw)
+    if value is None:
+        unseen = _count_atom(unseen, limits)
+        value = _new_atom(raw, data[start:end].decode("utf-8" if tag in (119, 118) else "latin-1"))
+    return value, end, unseen
+
+
+def _name_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Atom, int, int]:
+    value, end, unseen = _atom_at(data, pos, unseen, limits)
+    if type(value) is bool:
+        value = Atom("true" if value else "false")
+    return value, end, unseen
+
+
+def _rare(tag: int, data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Any, int, int]:
+    """One element of a rarer kind; ``pos`` is after its tag."""
+    value: Any
+    match tag:
+        case 118 | 100:  # ATOM_UTF8_EXT, ATOM_EXT
+            return _atom_at(data, pos - 1, unseen, limits)
+        case 88 | 103:  # NEW_PID_EXT, PID_EXT
+            node, end, unseen = _name_at(data, pos, unseen, limits)
+            pos = end + (12 if tag == 88 else 9)
+            if tag == 88:
+                number, serial, creation = _PID(data, end)
+            else:
+                number, serial, creation = _OLD_PID(data, end)
+            return Pid(node, number, serial, creation), pos, unseen
+        case 90 | 114:  # NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT
+            (count,) = _U16(data, pos)
+            if not 1 <= count <= 5:
+                raise DecodeError(f"a reference of {count} words")
+            node, end, unseen = _name_at(data, pos + 2, unseen, limits)
+            if tag == 90:
+                creation, *ids = _WORDS[count + 1](data, end)
+                return Reference(node, creation, tuple(ids)), end + 4 * count + 4, unseen
+            return Reference(node, data[end], _WORDS[count](data, end + 1)), end + 1 + 4 * count, unseen
+        case 101:  # REFERENCE_EXT
+            node, end, unseen = _name_at(data, pos, unseen, limits)
+            number, creation = _OLD_PORT(data, end)
+            return Reference(node, creation, (number,)), end + 5, unseen
+        case 120:  # V4_PORT_EXT
+            node, end, unseen = _name_at(data, pos, unseen, limits)
+            return Port(node, *_V4_PORT(data, end)), end + 12, unseen
+        case 89:  # NEW_PORT_EXT
+            node, end, unseen = _name_at(data, pos, unseen, limits)
+            return Port(node, *_NEW_PORT(data, end)), end + 8, unseen
+        case 102:  # PORT_EXT
+            node, end, unseen = _name_at(data, pos, unseen, limits)
+            return Port(node, *_OLD_PORT(data, end)), end + 5, unseen
+        case 113:  # EXPORT_EXT
+            module, end, unseen = _name_at(data, pos, unseen, limits)
+            function, end, unseen = _name_at(data, end, unseen, limits)
+            if data[end] != 97:
+                raise DecodeError("the arity of an export fun is a small integer")
+            return ExportFun(module, function, data[end + 1]), end + 2, unseen
+        case 112:  # NEW_FUN_EXT; its size counts itself
+            end = pos + _U32(data, pos)[0]
+            if end > len(data):
+                _truncated()
+            # arity 1, uniq 16, index 4, number of free variables 4, then at least module, index, uniq and pid
+            if end - pos < 4 + 25 + 4:
+                raise DecodeError("a fun is too short to be one")
+            return Closure(data[pos + 4 : end]), end, unseen
+        case 77:  # BIT_BINARY_EXT
+            (length,) = _U32(data, pos)
+            bits = data[pos + 4]
+            end = pos + 5 + length
+            if end > len(data):
+                _truncated()
+            raw = data[pos + 5 : end]
+            if bits > 8 or (length == 0) != (bits == 0):
+                raise DecodeError(f"a bit string of {length} bytes with {bits} bits in the last")
+            return (raw if bits in (0, 8) else BitString(raw, bits)), end, unseen
+        case 99:  # FLOAT_EXT
+            end = pos + 31
+            if end > len(data):
+                _truncated()
+            try:
+                value = float(data[pos:end].rstrip(b"\0"))
+            except ValueError:
+                raise DecodeError("a float is no number") from None
+            if not isfinite(value):
+                raise DecodeError("a float is not finite")
+            return value, end, unseen
+        case _:
+            raise DecodeError(f"tag {tag} is none of the format, or of a part of it that was not agreed")
