@@ -122,6 +122,9 @@ class Endpoint:
             self._forget_peer(name)
 
     def _forget_peer(self, name: str) -> None:
+        if self.is_connecting(name):
+            self._events.append(PeerUnreachable(peer=name))
+            self._on_pending()
         self._newest_init.pop(name, None)
         self._wanted.discard(name)
         self._discard_handshakes(name)

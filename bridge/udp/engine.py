@@ -111,6 +111,11 @@ class UdpEngine:
         """Tell peers, close the socket, end :meth:`events`; messages not acknowledged are reported first."""
         if self._is_closed or self._socket is None or self._loop is None:
             return
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(ClosedError("the engine was closed"))
+        self._waiters.clear()
         self._endpoint.close()
         self._transmit()
         self._dispatch(limit=None)
@@ -121,11 +126,6 @@ class UdpEngine:
         self._socket.close()
         if self._timer is not None:
             self._timer.cancel()
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(ClosedError("the engine was closed"))
-        self._waiters.clear()
         self._readable.set()
 
     # -- the application's verbs --------------------------------------------------------------

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-import bridge.jose.signed_box
 from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.jose import Jwk, seal_signed_box
+from bridge.jose.box import BoxParts, open_parts
+from bridge.jose.signature import sign_raw
 from bridge.udp.conditioner import Conditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import (
@@ -67,6 +68,18 @@ def init_box(sender: Jwk, recipient: Jwk, *, issued_at_ms: int, **changes: Any) 
         **changes,
     }
     return encode_init(seal_signed_box(encode_parameters(Parameters(5, 1 << 18)), **arguments).encode())
+
+
+def watch_decryption(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is handed to the decryption of boxes from here on."""
+    opened: list[object] = []
+
+    def watched(box: BoxParts, recipient: Jwk) -> bytes:
+        opened.append(box)
+        return open_parts(box, recipient)
+
+    monkeypatch.setattr("bridge.jose.signed_box.open_parts", watched)
+    return opened
 
 
 def test_two_datagrams_of_handshake_agree_keys_and_the_first_sealed_ones_confirm_them() -> None:
@@ -176,19 +189,12 @@ def test_a_key_carried_in_the_box_is_not_believed(monkeypatch: pytest.MonkeyPatc
     network, a, b = make_pair()
     forger = Jwk.generate("P-256")
     honest = init_box(b.key, a.key, issued_at_ms=EPOCH_MS + 100_000)
-    genuine_sign = bridge.jose.signed_box.sign_raw
     monkeypatch.setattr(
-        bridge.jose.signed_box,
-        "sign_raw",
-        lambda data, _key, algorithm: genuine_sign(data, forger, algorithm),
+        "bridge.jose.signed_box.sign_raw", lambda data, _key, algorithm: sign_raw(data, forger, algorithm)
     )
     forged = init_box(b.key, a.key, issued_at_ms=EPOCH_MS + 100_000)
     monkeypatch.undo()
-    opened: list[object] = []
-    genuine_open = bridge.jose.signed_box.open_parts
-    monkeypatch.setattr(
-        bridge.jose.signed_box, "open_parts", lambda *args: (opened.append(args), genuine_open(*args))[1]
-    )
+    opened = watch_decryption(monkeypatch)
     network.inject(forged, STRANGER, a)
     assert drops(a, DropReason.BAD_BOX) == 1
     assert opened == []
@@ -202,11 +208,7 @@ def test_every_sampled_flipped_bit_of_an_init_is_refused_and_never_decrypted(
     """R0-15..22 (7): decryption is never reached after a bad signature (R0-21)."""
     network, a, b = make_pair(handshakes_per_second=1e6, handshake_burst=10_000)
     init = captured_init(network, b, "a")
-    opened: list[object] = []
-    genuine_open = bridge.jose.signed_box.open_parts
-    monkeypatch.setattr(
-        bridge.jose.signed_box, "open_parts", lambda *args: (opened.append(args), genuine_open(*args))[1]
-    )
+    opened = watch_decryption(monkeypatch)
     replies = len(network.log)
     for position in range(4, MAX_DATAGRAM_BYTES, 3):
         altered = bytearray(init)

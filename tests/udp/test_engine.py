@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    DeadlineError,
+    InvalidStateError,
+)
+from bridge.jose import Jwk
+from bridge.udp.conditioner import Conditioner, Conditions
+from bridge.udp.config import UdpConfig
+from bridge.udp.engine import UdpEngine
+from bridge.udp.events import (
+    MessageReceived,
+    PeerUnreachable,
+    SessionClosed,
+    SessionEstablished,
+    StateReceived,
+    UdpEvent,
+)
+from bridge.udp.peers import Peer
+from bridge.udp.statistics import DropReason
+from tests.support.datagrams import sorted_keys
+
+
+class Recorder:
+    """Keeps events and lets a test wait for a condition on them."""
+
+    def __init__(self) -> None:
+        self.events: list[UdpEvent] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: UdpEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[list[UdpEvent]], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition(self.events):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def messages(events: list[UdpEvent]) -> list[bytes]:
+    return [event.payload for event in events if isinstance(event, MessageReceived)]
+
+
+@asynccontextmanager
+async def two_engines(
+    *,
+    config: UdpConfig | None = None,
+    on_a: Callable[[UdpEvent], None] | None = None,
+    on_b: Callable[[UdpEvent], None] | None = None,
+    conditioner: Conditioner | None = None,
+) -> AsyncIterator[tuple[UdpEngine, UdpEngine]]:
+    low, high, _ = sorted_keys()
+    chosen = config or UdpConfig()
+    async with (
+        UdpEngine(chosen, identity=low, on_event=on_a, conditioner=conditioner) as a,
+        UdpEngine(chosen, identity=high, on_event=on_b) as b,
+    ):
+        a.add_peer(Peer(name="b", public_key=high.public(), address=b.local_address))
+        b.add_peer(Peer(name="a", public_key=low.public(), address=a.local_address))
+        yield a, b
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("offload", [True, False])
+async def test_states_and_messages_cross_real_sockets(host: str, offload: bool) -> None:
+    """R0-34: an update goes from one server to the other directly, one hop."""
+    recorder = Recorder()
+    async with two_engines(config=UdpConfig(host=host, offload=offload), on_b=recorder) as (a, b):
+        session = await a.connect("b", timeout=20)
+        session.send_state(b"state", stream=9)
+        sent = [bytes([n]) * 5000 for n in range(40)]
+        for message in sent:
+            session.send_reliable(message)
+        await recorder.until(lambda events: len(messages(events)) == len(sent))
+        assert messages(recorder.events) == sent
+        assert [event.payload for event in recorder.events if isinstance(event, StateReceived)] == [b"state"]
+        if not offload:
+            assert a.uses_offload == b.uses_offload == (False, False)
+
+
+async def test_both_may_connect_at_once_and_get_the_same_session() -> None:
+    async with two_engines() as (a, b):
+        first, second = await asyncio.gather(a.connect("b", timeout=20), b.connect("a", timeout=20))
+        assert first.session_id == second.session_id
+        assert await a.connect("b", timeout=1) is first
+
+
+async def test_the_reliable_stream_is_complete_and_in_order_on_a_bad_network() -> None:
+    recorder = Recorder()
+    bad = Conditioner(Conditions(loss=0.1, delay=0.002, jitter=0.004, duplication=0.1), seed=3)
+    async with two_engines(on_b=recorder, conditioner=bad) as (a, _):
+        session = await a.connect("b", timeout=20)
+        sent = [str(n).encode() * 300 for n in range(100)]
+        for message in sent:
+            session.send_reliable(message)
+        await recorder.until(lambda events: len(messages(events)) == len(sent))
+        assert messages(recorder.events) == sent
+
+
+async def test_events_can_be_iterated_until_the_engine_closes() -> None:
+    async with two_engines() as (a, b):
+
+        async def collect() -> list[UdpEvent]:
+            return [event async for event in b.events()]
+
+        reader = asyncio.create_task(collect())
+        session = await a.connect("b", timeout=20)
+        session.send_reliable(b"last words")
+        a.flush()
+        a.close()
+        async with asyncio.timeout(20):
+            while b.session("a") is not None:
+                await asyncio.sleep(0)
+        b.close()
+        kinds = [type(event) for event in await reader]
+        assert kinds == [SessionEstablished, MessageReceived, SessionClosed]
+
+
+async def test_iteration_and_a_callback_exclude_each_other() -> None:
+    async with two_engines(on_a=Recorder()) as (a, _):
+        with pytest.raises(InvalidStateError):
+            await anext(aiter(a.events()))
+
+
+async def test_a_silent_peer_ends_connect_with_a_lost_connection() -> None:
+    recorder = Recorder()
+    config = UdpConfig(handshake_timeout=0.05)
+    low, high, _ = sorted_keys()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with UdpEngine(config, identity=low, on_event=recorder) as engine:
+            engine.add_peer(Peer(name="b", public_key=high.public(), address=silent.getsockname()))
+            with pytest.raises(ConnectionLostError):
+                await engine.connect("b", timeout=20)
+    assert recorder.events == [PeerUnreachable(peer="b")]
+
+
+async def test_connect_honours_its_deadline() -> None:
+    low, high, _ = sorted_keys()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with UdpEngine(UdpConfig(), identity=low) as engine:
+            engine.add_peer(Peer(name="b", public_key=high.public(), address=silent.getsockname()))
+            with pytest.raises(DeadlineError):
+                await engine.connect("b", timeout=0.01)
+
+
+async def test_closing_ends_a_waiting_connect() -> None:
+    low, high, _ = sorted_keys()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with UdpEngine(UdpConfig(), identity=low) as engine:
+            engine.add_peer(Peer(name="b", public_key=high.public(), address=silent.getsockname()))
+            waiting = asyncio.create_task(engine.connect("b", timeout=20))
+            await asyncio.sleep(0)
+            engine.close()
+            with pytest.raises(ClosedError):
+                await waiting
+
+
+async def test_connecting_to_an_unknown_peer_is_refused() -> None:
+    async with two_engines() as (a, _):
+        with pytest.raises(ConfigurationError):
+            await a.connect("nobody", timeout=1)
+
+
+async def test_an_engine_that_is_not_open_refuses() -> None:
+    engine = UdpEngine(UdpConfig(), identity=sorted_keys()[0])
+    with pytest.raises(InvalidStateError):
+        _ = engine.local_address
+    with pytest.raises(InvalidStateError):
+        engine.start_connect("b")
+
+
+async def test_a_raising_callback_is_reported_and_the_engine_goes_on() -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: reported.append(context["exception"])
+    )
+    recorder = Recorder()
+
+    def raising(event: UdpEvent) -> None:
+        recorder(event)
+        raise ValueError("the application's fault")
+
+    async with two_engines(on_b=raising) as (a, _):
+        session = await a.connect("b", timeout=20)
+        session.send_reliable(b"one")
+        session.send_reliable(b"two")
+        await recorder.until(lambda events: messages(events) == [b"one", b"two"])
+    assert all(isinstance(error, ValueError) for error in reported)
+    assert len(reported) == len(recorder.events)
+
+
+async def test_junk_from_strangers_is_counted_and_harms_nothing() -> None:
+    """R0-14: malformed input is dropped without a crash."""
+    recorder = Recorder()
+    async with two_engines(on_b=recorder) as (a, b):
+        session = await a.connect("b", timeout=20)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for junk in (
+                b"",
+                b"\x40",
+                b"\x10" * 1200,
+                b"\x40" * 40,
+                b"\xff" * 4000,
+                b"\x20\x01" + bytes(100),
+            ):
+                stranger.sendto(junk, b.local_address)
+            session.send_reliable(b"after the junk")
+            await recorder.until(lambda events: messages(events) == [b"after the junk"])
+        drops = b.statistics().drops
+        assert drops[DropReason.UNKNOWN_CONNECTION] == 1
+        assert drops[DropReason.MALFORMED] == 5
+
+
+async def test_messages_not_acknowledged_are_reported_when_the_engine_closes() -> None:
+    recorder = Recorder()
+    async with two_engines(on_a=recorder) as (a, b):
+        session = await a.connect("b", timeout=20)
+        b.close()
+        session.send_reliable(b"too late")
+        a.close()
+    closed = [event for event in recorder.events if isinstance(event, SessionClosed)]
+    assert [event.undelivered for event in closed] == [(b"too late",)]
+
+
+async def test_an_engine_refuses_to_seal_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_engines() as (a, _):
+        session = await a.connect("b", timeout=20)
+        session.send_state(b"would reuse a sequence")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.getpid", lambda: -1)
+            with pytest.raises(InvalidStateError):
+                a.flush()
+
+
+async def test_a_key_of_another_curve_is_no_identity() -> None:
+    with pytest.raises(ConfigurationError):
+        UdpEngine(UdpConfig(), identity=Jwk.generate("P-384"))

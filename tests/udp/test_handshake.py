@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.errors import BoxError, DecodeError, InvalidStateError, SignatureError
+from bridge.jose import Jwk, peek_claims_untrusted, seal_signed_box
+from bridge.udp.handshake import _NEXT, HandshakeState, HandshakeTimes, Initiator, Responder
+from bridge.udp.peers import Peer
+from bridge.udp.wire import MAX_DATAGRAM_BYTES, Init, Parameters, Reply, parse_datagram_untrusted
+from tests.support.datagrams import EPOCH_MS, sorted_keys
+
+TIMES = HandshakeTimes(now=10.0, now_ms=EPOCH_MS, timeout=5.0, lifetime=10.0)
+PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
+
+
+def initiator() -> Initiator:
+    low, high, _ = sorted_keys()
+    return Initiator(
+        identity=low,
+        peer=Peer(name="b", public_key=high.public(), address=("192.0.2.2", 2)),
+        session_id=bytes(range(16)),
+        parameters=Parameters(11, 1 << 18),
+        times=TIMES,
+        retry_interval=0.25,
+    )
+
+
+def responder(box: bytes, *, sender: Jwk | None = None) -> Responder:
+    low, high, _ = sorted_keys()
+    return Responder(
+        identity=high,
+        peer=Peer(name="a", public_key=(sender or low).public(), address=("192.0.2.1", 1)),
+        box=box,
+        claims=peek_claims_untrusted(box.decode()),
+        parameters=Parameters(22, 1 << 19),
+        times=TIMES,
+    )
+
+
+def init_of(sending: Initiator) -> bytes:
+    datagram = sending.datagram_to_send(now=10.0)
+    assert datagram is not None
+    parsed = parse_datagram_untrusted(datagram)
+    assert isinstance(parsed, Init)
+    return parsed.box
+
+
+def reply_of(answering: Responder) -> Reply:
+    parsed = parse_datagram_untrusted(answering.reply)
+    assert isinstance(parsed, Reply)
+    return parsed
+
+
+def test_both_sides_agree_on_keys_and_parameters() -> None:
+    first = initiator()
+    second = responder(init_of(first))
+    agreement = first.receive_reply(reply_of(second), now_ms=EPOCH_MS)
+    assert agreement.sending == second.agreement.receiving
+    assert agreement.receiving == second.agreement.sending
+    assert agreement.remote == Parameters(22, 1 << 19)
+    assert second.agreement.remote == Parameters(11, 1 << 18)
+    assert reply_of(second).connection_id == 11
+
+
+def test_two_handshakes_never_have_the_same_keys() -> None:
+    first = initiator()
+    box = init_of(first)
+    assert responder(box).agreement.sending != responder(box).agreement.sending
+
+
+def test_the_reply_is_not_larger_than_the_init() -> None:
+    assert len(responder(init_of(initiator())).reply) <= MAX_DATAGRAM_BYTES
+
+
+def test_a_reply_to_another_init_is_refused_and_the_right_one_still_taken() -> None:
+    first = initiator()
+    box = init_of(first)
+    low, high, _ = sorted_keys()
+    foreign = seal_signed_box(
+        b"",
+        sender=high,
+        recipient=low.public(),
+        session=bytes(16),
+        sequence=0,
+        issued_at_ms=EPOCH_MS,
+        lifetime_ms=1000,
+        purpose="reply",
+        direction="r",
+    )
+    with pytest.raises(BoxError):
+        first.receive_reply(Reply(11, foreign.encode()), now_ms=EPOCH_MS)
+    first.receive_reply(reply_of(responder(box)), now_ms=EPOCH_MS)
+
+
+def test_parameters_of_another_size_are_refused() -> None:
+    low, high, _ = sorted_keys()
+    box = seal_signed_box(
+        b"odd",
+        sender=low,
+        recipient=high.public(),
+        session=bytes(16),
+        sequence=0,
+        issued_at_ms=EPOCH_MS,
+        lifetime_ms=1000,
+        purpose="init",
+        direction="i",
+    )
+    with pytest.raises(DecodeError):
+        responder(box.encode())
+
+
+def test_only_the_looked_up_key_verifies() -> None:
+    """R0-15..22 (6): the key is fetched, never carried."""
+    with pytest.raises((BoxError, SignatureError)):
+        responder(init_of(initiator()), sender=sorted_keys()[2])
+
+
+def test_a_second_reply_is_refused() -> None:
+    first = initiator()
+    reply = reply_of(responder(init_of(first)))
+    first.receive_reply(reply, now_ms=EPOCH_MS)
+    with pytest.raises(InvalidStateError):
+        first.receive_reply(reply, now_ms=EPOCH_MS)
+
+
+def test_the_init_is_repeated_with_backoff_and_identical_bytes() -> None:
+    first = initiator()
+    sent: dict[float, bytes] = {}
+    while (now := first.get_timer()) < first.deadline:
+        datagram = first.datagram_to_send(now=now)
+        assert datagram is not None
+        sent[now] = datagram
+    assert list(sent) == [10.0, 10.25, 10.75, 11.75, 13.75]
+    assert len(set(sent.values())) == 1
+
+
+def test_nothing_is_confirmed_before_keys_are_agreed() -> None:
+    with pytest.raises(InvalidStateError):
+        initiator().confirm()
+
+
+@pytest.mark.parametrize("finish", ["confirm", "fail"])
+def test_a_finished_handshake_takes_no_further_step(finish: str) -> None:
+    second = responder(init_of(initiator()))
+    getattr(second, finish)()
+    for step in (second.confirm, second.fail):
+        with pytest.raises(InvalidStateError):
+            step()
+
+
+def test_the_state_table_is_the_documented_one() -> None:
+    section = PROTOCOL.read_text().split("### Handshake states", 1)[1].split("###", 1)[0]
+    documented: dict[str, Any] = {state.name: set() for state in HandshakeState}
+    for source, target in re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", section, re.MULTILINE):
+        documented[source].add(target)
+    assert documented == {state.name: {target.name for target in targets} for state, targets in _NEXT.items()}
+
+
+def test_confirmed_is_entered_only_from_states_with_agreed_keys() -> None:
+    sources = {state for state, targets in _NEXT.items() if HandshakeState.CONFIRMED in targets}
+    assert sources == {HandshakeState.REPLY_SENT, HandshakeState.REPLY_RECEIVED}

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import LimitExceededError
+from bridge.udp.latest import LatestReceiver, LatestSender
+from bridge.udp.wire import MAX_STATE_BYTES
+
+
+@given(st.permutations(range(20)))
+def test_only_states_newer_than_all_before_are_accepted(order: list[int]) -> None:
+    receiver = LatestReceiver(max_streams=1)
+    newest = -1
+    for number in order:
+        assert receiver.accept(0, number) == (number > newest)
+        newest = max(newest, number)
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.integers(1, (1 << 31) - 1))
+def test_numbers_wrap_by_serial_arithmetic(start: int, step: int) -> None:
+    receiver = LatestReceiver(max_streams=1)
+    receiver.accept(0, start)
+    after = (start + step) & 0xFFFFFFFF
+    assert receiver.accept(0, after)
+    assert not receiver.accept(0, start)
+
+
+def test_streams_do_not_hinder_each_other() -> None:
+    receiver = LatestReceiver(max_streams=2)
+    assert receiver.accept(1, 100)
+    assert receiver.accept(2, 5)
+    with pytest.raises(LimitExceededError):
+        receiver.accept(3, 1)
+
+
+def test_a_newer_state_supersedes_the_unsent_one() -> None:
+    sender = LatestSender(max_streams=2)
+    sender.put(1, b"old")
+    number = sender.put(1, b"new")
+    assert [(state.number, state.payload) for state in sender.pending.values()] == [(number, b"new")]
+    assert sender.superseded == 1
+
+
+@pytest.mark.parametrize(("size", "fits"), [(MAX_STATE_BYTES, True), (MAX_STATE_BYTES + 1, False)])
+def test_a_state_has_its_largest_size(size: int, fits: bool) -> None:
+    sender = LatestSender(max_streams=1)
+    if fits:
+        sender.put(0, bytes(size))
+    else:
+        with pytest.raises(LimitExceededError):
+            sender.put(0, bytes(size))
+
+
+@pytest.mark.parametrize("stream", [-1, 0x10000])
+def test_a_stream_outside_16_bits_is_refused(stream: int) -> None:
+    with pytest.raises(LimitExceededError):
+        LatestSender(max_streams=10).put(stream, b"")
+
+
+def test_one_stream_too_many_is_refused() -> None:
+    sender = LatestSender(max_streams=1)
+    sender.put(0, b"")
+    with pytest.raises(LimitExceededError):
+        sender.put(1, b"")
+
+
+def test_acknowledgements_out_of_order_leave_the_newest() -> None:
+    sender = LatestSender(max_streams=1)
+    sender.acknowledge(0, 5)
+    sender.acknowledge(0, 3)
+    assert sender.acknowledged(0) == 5
