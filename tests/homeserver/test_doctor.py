@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.homeserver.cluster_state import STATE_FILE
+from bridge.homeserver.doctor import Finding, examine
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from tests.support.fake_release import fake_release
+
+
+def finding(check: str) -> Finding:
+    return next(each for each in examine() if each.check == check)
+
+
+def test_everything_that_is_not_good_has_a_remedy() -> None:
+    for each in examine():
+        assert (each.verdict == "good") == (each.remedy == ""), each
+
+
+def test_a_machine_without_erlang_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert finding("Erlang").verdict == "bad"
+    assert "apt-get install" in finding("rebar3").remedy
+
+
+@pytest.mark.erlang
+def test_a_running_cluster_is_no_leftover_and_an_interrupted_one_is(tmp_path: Path) -> None:
+    place = tmp_path / "cluster"
+    config = LocalClusterConfig(nodes=1, directory=place, release=fake_release(tmp_path / "release"))
+    with LocalCluster(config):
+        assert str(place) in finding("leftovers").text
+        assert finding("leftovers").verdict == "good"
+        (place / STATE_FILE).rename(place / "aside")
+        assert finding("leftovers").remedy == f"khepri-bridge down --dir {place}"
+        (place / "aside").rename(place / STATE_FILE)
