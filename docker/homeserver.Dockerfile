@@ -11,7 +11,7 @@ WORKDIR /build
 COPY _checkouts _checkouts
 COPY rebar.config ./
 COPY erlang erlang
-RUN rebar3 release --dev-mode false --include-erts /usr/lib/erlang \
+RUN rebar3 release \
  && mv _build/default/rel/khepri_bridge /opt/khepri_bridge
 
 FROM debian:trixie-slim
@@ -22,9 +22,7 @@ RUN apt-get update \
  && install -d -o khepri -g khepri -m 0700 /data
 COPY --from=build /opt/khepri_bridge /opt/khepri_bridge
 COPY docker/homeserver-entrypoint docker/homeserver-eval /usr/local/bin/
-# Beside the release, which only its owner may change: what a node writes at run time lies below /data.
-ENV KB_DATA_DIR=/data KB_TYPE=homeserver KB_INSTANCE=local KB_STORE=homeserver LANG=C.UTF-8 \
-    ERL_CRASH_DUMP_BYTES=0
+ENV KB_DATA_DIR=/data KB_LISTEN=0.0.0.0 KB_TYPE=homeserver KB_INSTANCE=local KB_STORE=homeserver LANG=C.UTF-8
 VOLUME /data
 EXPOSE 4369
 ENTRYPOINT ["/usr/local/bin/homeserver-entrypoint"]

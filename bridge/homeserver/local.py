@@ -236,7 +236,7 @@ class LocalCluster:
             self._report(f"ending {len(running)} processes that an interrupted start left behind")
             end_processes(running, grace=_STOP_SECONDS)
         names = [f"hs{number}@{HOST}" for number in range(1, self._config.nodes + 1)]
-        founded = sorted(path.name for path in self._directory.glob("hs*") if (path / "khepri").is_dir())
+        founded = [path.name for path in self._directory.glob("hs[1-9]") if _holds_data(path)]
         if len(founded) > len(names):
             raise ConfigurationError(
                 f"{self._directory} holds the data of {len(founded)} nodes, fewer may have no majority: "
@@ -254,7 +254,7 @@ class LocalCluster:
         self._record(state)
         self._start_epmd()
         _write_cookies(self._directory, state)
-        founded = [node for node in state.nodes if self._is_founded(node)]
+        founded = [node for node in state.nodes if _holds_data(self._directory / node.short)]
         # Members with data need each other for a majority, so they start together; a fresh cluster is founded
         # by its first node, which the others then find ready to be joined.
         first = founded or [state.nodes[0]]
@@ -266,9 +266,6 @@ class LocalCluster:
             for name, offset in offsets.items():
                 self._await_ready(name, offset, deadline)
                 self._report(f"{name} is ready")
-
-    def _is_founded(self, node: NodeRecord) -> bool:
-        return (self._directory / node.short / "khepri").is_dir()
 
     def _seed_for(self, node: NodeRecord) -> str:
         """The node that ``node`` joins through: the first one, which founds the cluster itself."""
@@ -319,7 +316,6 @@ class LocalCluster:
             environment={
                 **_environment(self.state.epmd_port),
                 "HOME": str(data),
-                "RELX_OUT_FILE_PATH": str(data),
                 "KB_NODE": node.name,
                 "KB_DATA_DIR": str(data),
                 "KB_SEED": seed,
@@ -422,6 +418,11 @@ def _write_cookies(directory: Path, state: ClusterState) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(cookie)
+
+
+def _holds_data(directory: Path) -> bool:
+    """Whether a node has written there; the cookie and other dotfiles are no data."""
+    return directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir())
 
 
 def _executable(release: Path) -> Path:

@@ -1,10 +1,10 @@
 """Containers for tests: a daemon, the images, and homeservers on a network of their own.
 
-By Docker's own command rather than its Python library: that one has no types, type checkers confuse it with the
-folder ``docker/``, and builds go through the command anyway.
+By Docker's own command rather than its Python library: that one has no types, type checkers confuse it with
+the folder ``docker/``, and builds go through the command anyway.
 
-Fixtures: ``docker_daemon``, ``homeserver_image``, ``simulation_image`` (session), ``homeservers`` (per test). A
-test module takes them by importing them, so that tests without Docker never come near a daemon.
+Fixtures: ``docker_daemon``, ``homeserver_image``, ``simulation_image`` (session), ``homeservers`` (per test).
+A test module takes them by importing them, so that tests without Docker never come near a daemon.
 """
 
 from __future__ import annotations
