@@ -75,6 +75,21 @@ class World:
         self._velocity[slot] = velocity
         self._lock[slot] += np.uint64(1)
 
+    def scatter(
+        self,
+        slots: npt.NDArray[np.intp],
+        *,
+        tick: int,
+        positions: npt.NDArray[np.float64],
+        velocities: npt.NDArray[np.float64],
+    ) -> None:
+        """Set the states of many slots, shapes (n,), (n, 3) and (n, 3). Only the one writer may call this."""
+        self._lock[slots] += np.uint64(1)
+        self._tick[slots] = np.uint64(tick)
+        self._position[slots] = positions
+        self._velocity[slots] = velocities
+        self._lock[slots] += np.uint64(1)
+
     def read(self, slot: int) -> WorldState:
         """Consistent state of one slot.
 

@@ -26,6 +26,13 @@ def test_gathering_takes_many_slots_in_the_order_asked_for() -> None:
     assert velocities.shape == (2, 3)
 
 
+def test_scattering_sets_many_slots_and_no_other() -> None:
+    world = World(bytearray(World.size(4)), 4)
+    world.scatter(np.array([3, 1]), tick=5, positions=np.full((2, 3), 2.0), velocities=np.ones((2, 3)))
+    assert [world.read(slot).tick for slot in range(4)] == [0, 5, 0, 5]
+    assert world.read(3).position.tolist() == [2.0, 2.0, 2.0]
+
+
 def test_a_slot_left_half_written_is_reported_not_read() -> None:
     memory = bytearray(World.size(1))
     world = World(memory, 1)

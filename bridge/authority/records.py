@@ -1,0 +1,265 @@
+"""Records of the homeserver's tree and its inbox messages, decoded (``docs/protocol.md`` §2, §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bridge.errors import DecodeError
+from bridge.etf import Atom
+
+
+class Rule(StrEnum):
+    """What the master lets others do with an entity (R0-8)."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaiting:
+    """The release that a granted authority still waits for."""
+
+    session: bytes
+    server: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityRecord:
+    """Who owns, who masters and who simulates one entity (R0-9).
+
+    Attributes:
+        session: 16 bytes, the session that holds authority; ``None`` while the entity is dormant.
+        server: its server.
+        epoch: 64 bits, rises with every grant; 0 before the first.
+        home: the instance that keeps this record.
+        version: rises with every change of the record.
+    """
+
+    entity: str
+    owner: str
+    master: str
+    rule: Rule
+    session: bytes | None
+    server: str | None
+    epoch: int
+    awaiting: Awaiting | None
+    home: str
+    version: int
+
+    @classmethod
+    def from_term(cls, term: Any) -> EntityRecord:
+        """Decode a record.
+
+        Raises:
+            DecodeError: a member is missing or of another type.
+        """
+        fields = _Fields(term)
+        awaiting = fields.optional("awaiting")
+        return cls(
+            entity=fields.text("entity"),
+            owner=fields.text("owner"),
+            master=fields.text("master"),
+            rule=fields.rule("rule"),
+            session=fields.optional("session"),
+            server=fields.optional_text("server"),
+            epoch=fields.number("epoch"),
+            awaiting=None if awaiting is None else _awaiting(awaiting),
+            home=fields.text("home"),
+            version=fields.number("version"),
+        )
+
+
+def _awaiting(term: Any) -> Awaiting:
+    fields = _Fields(term)
+    return Awaiting(
+        session=fields.binary("session"), server=fields.text("server"), epoch=fields.number("epoch")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRecord:
+    """A simulation server as its homeserver knows it.
+
+    Attributes:
+        session: 16 bytes; ``None`` while the server is away.
+        key: the public key, a JWK as JSON.
+        thumbprint: RFC 7638 thumbprint of that key.
+        host: where its data plane listens.
+        port: UDP port.
+    """
+
+    server: str
+    session: bytes | None
+    key: bytes
+    thumbprint: str
+    host: str
+    port: int
+
+    @classmethod
+    def from_term(cls, term: Any) -> ServerRecord:
+        """Decode a record.
+
+        Raises:
+            DecodeError: a member is missing or of another type.
+        """
+        fields = _Fields(term)
+        match fields.member("address"):
+            case (bytes() as host, int() as port) if 0 < port < 65536:
+                pass
+            case other:
+                raise DecodeError(f"no address of a server: {other!r:.100}")
+        return cls(
+            server=fields.text("server"),
+            session=fields.optional("session"),
+            key=fields.binary("key"),
+            thumbprint=fields.text("thumbprint"),
+            host=host.decode(),
+            port=port,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Where a message stands in its transfer: 16 bytes that name the transfer, and the messages before it."""
+
+    trace: bytes
+    hop: int
+
+    def next(self) -> Step:
+        """The step of a message that this one causes."""
+        return Step(trace=self.trace, hop=self.hop + 1)
+
+    @classmethod
+    def from_term(cls, term: Any) -> Step:
+        """Decode ``trace`` and ``hop`` of an answer or an inbox message."""
+        fields = _Fields(term)
+        return cls(trace=fields.binary("trace"), hop=fields.number("hop"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The homeserver gives this server an entity that another one pushed.
+
+    Attributes:
+        epoch: of the grant.
+        previous: the epoch that the giver released.
+        giver: the server that released it.
+        box: its signed release, sealed for this server.
+    """
+
+    entity: str
+    epoch: int
+    previous: int
+    giver: str
+    owner: str
+    box: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """The homeserver gave the entity to another server; this one must stop and send its release.
+
+    Attributes:
+        epoch: to release.
+        granted: epoch of the new holder.
+        taker: the new holder's server.
+        unread: a grant of ``epoch`` that this recall replaced in the inbox before it was read.
+    """
+
+    entity: str
+    epoch: int
+    granted: int
+    taker: str
+    owner: str
+    step: Step
+    unread: Grant | None = None
+
+
+InboxMessage = Grant | Recall
+
+
+def inbox_message(term: Any) -> InboxMessage:
+    """Decode an inbox message.
+
+    Raises:
+        DecodeError: of another type, or a member is missing.
+    """
+    fields = _Fields(term)
+    match str(fields.member("type")):
+        case "grant":
+            return _grant(term)
+        case "recall":
+            unread = fields.optional("unread")
+            return Recall(
+                entity=fields.text("entity"),
+                epoch=fields.number("epoch"),
+                granted=fields.number("granted"),
+                taker=fields.text("to"),
+                owner=fields.text("owner"),
+                step=Step.from_term(term),
+                unread=None if unread is None else _grant(unread),
+            )
+        case other:
+            raise DecodeError(f"no inbox message: type {other!r:.50}")
+
+
+def _grant(term: Any) -> Grant:
+    fields = _Fields(term)
+    return Grant(
+        entity=fields.text("entity"),
+        epoch=fields.number("epoch"),
+        previous=fields.number("previous"),
+        giver=fields.text("from"),
+        owner=fields.text("owner"),
+        box=fields.text("box"),
+        step=Step.from_term(term),
+    )
+
+
+class _Fields:
+    """Typed access to the members of a record; a miss says which."""
+
+    def __init__(self, term: Any) -> None:
+        if not isinstance(term, Mapping):
+            raise DecodeError(f"no record: {term!r:.100}")
+        self._term = term
+
+    def member(self, name: str) -> Any:
+        try:
+            return self._term[Atom(name)]
+        except KeyError:
+            raise DecodeError(f"a record without {name}: {self._term!r:.200}") from None
+
+    def optional(self, name: str) -> Any:
+        value = self._term.get(Atom(name))
+        return None if value == Atom("undefined") else value
+
+    def binary(self, name: str) -> bytes:
+        value = self.member(name)
+        if not isinstance(value, bytes):
+            raise DecodeError(f"{name} is no binary: {value!r:.100}")
+        return value
+
+    def text(self, name: str) -> str:
+        return self.binary(name).decode(errors="replace")
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self.optional(name) is None else self.text(name)
+
+    def number(self, name: str) -> int:
+        value = self.member(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise DecodeError(f"{name} is no number: {value!r:.100}")
+        return value
+
+    def rule(self, name: str) -> Rule:
+        try:
+            return Rule(str(self.member(name)))
+        except ValueError:
+            raise DecodeError(f"{name} is no rule: {self.member(name)!r:.100}") from None

@@ -1,0 +1,239 @@
+"""``demo``, ``replay``, ``sim``, ``trace``, ``history``: authority that changes hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bridge.cli.cluster import Directory, Name, cluster_directory
+from bridge.cli.output import Json, emit, example, fail, table
+
+_DEMO_PASSES = 160
+_DEMO_SECONDS = 20.0
+
+Linger = Annotated[
+    int,
+    typer.Option(
+        "--linger-ms",
+        help="Let each former holder send on for so long after a hand-over, to be refused.",
+        min=0,
+        max=10_000,
+    ),
+]
+Record = Annotated[
+    Path | None,
+    typer.Option("--record", help="Directory for history.jsonl and messages.jsonl.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    example(app, "demo", "khepri-bridge demo --json")(demo)
+    replays = typer.Typer(no_args_is_help=True, help="Replay recorded events through a cluster.")
+    example(replays, "passes", "khepri-bridge replay passes passes_game1.csv --speed 60")(replay_passes)
+    app.add_typer(replays, name="replay")
+    example(app, "sim", "khepri-bridge sim --name sim1 --cluster local")(simulate)
+    example(app, "trace", "khepri-bridge trace record/messages.jsonl")(trace)
+    histories = typer.Typer(no_args_is_help=True, help="Check what servers recorded.")
+    example(histories, "check", "khepri-bridge history check record/history.jsonl")(check_history)
+    app.add_typer(histories, name="history")
+
+
+def demo(
+    passes: Annotated[int, typer.Option(help="Number of passes.", min=1, max=10_000)] = _DEMO_PASSES,
+    seconds: Annotated[float, typer.Option(help="Length of play.", min=1, max=3_600)] = _DEMO_SECONDS,
+    seed: Annotated[int, typer.Option(help="Seed of the generated match.")] = 1,
+    linger_ms: Linger = 200,
+    record: Record = None,
+    as_json: Json = False,
+) -> None:
+    """Start three homeservers and two simulation servers, play a generated match, end with a table."""
+    from bridge.cli.stage import play
+    from bridge.sim.match import generate_match
+
+    match = generate_match(passes=passes, seconds=seconds, seed=seed)
+    asyncio_run(
+        play(match, speed=1.0, linger_ms=linger_ms, directory=None, sims=(), record=record, as_json=as_json)
+    )
+
+
+def replay_passes(
+    file: Annotated[
+        Path | None, typer.Argument(help="Event file of a match; without one a match is generated.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(help="Time lapse: 60 plays an hour in a minute.", min=0.01, max=100_000)
+    ] = 60.0,
+    linger_ms: Linger = 200,
+    name: Name = "local",
+    directory: Directory = None,
+    sims: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sim",
+            help="NAME=COMMAND that starts a simulation server elsewhere (twice or more); "
+            "COMMAND ends in `khepri-bridge sim … --commands`.",
+            show_default=False,
+        ),
+    ] = None,
+    record: Record = None,
+    as_json: Json = False,
+) -> None:
+    """Replay the passes of a match; every one moves the ball's owner, and its authority where it crosses.
+
+    Players are spread over two servers by turns, in the order of their names. A cluster that `up` started is
+    used; where none runs, one is started for the replay.
+    """
+    from bridge.cli.stage import play
+    from bridge.homeserver.cluster_state import load_state
+    from bridge.sim.match import generate_match, load_match
+
+    match = load_match(file) if file is not None else generate_match(passes=800, seconds=5_700, seed=1)
+    place = cluster_directory(directory, name)
+    running = load_state(place) is not None
+    asyncio_run(
+        play(
+            match,
+            speed=speed,
+            linger_ms=linger_ms,
+            directory=place if running else None,
+            sims=tuple(sims or ()),
+            record=record,
+            as_json=as_json,
+        )
+    )
+
+
+def simulate(
+    server: Annotated[str, typer.Option("--name", help="Name of the simulation server.")],
+    cluster: Annotated[
+        str | None, typer.Option(help="Join this machine's cluster of that name.", show_default=False)
+    ] = None,
+    directory: Directory = None,
+    node: Annotated[
+        str | None, typer.Option(help="Name of the hidden node.", show_default="NAME@127.0.0.1")
+    ] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help="Node name of a homeserver, once or more.", show_default=False)
+    ] = None,
+    cookie_file: Annotated[
+        Path | None, typer.Option(help="File with the cookie.", show_default="~/.erlang.cookie")
+    ] = None,
+    epmd_port: Annotated[int, typer.Option(help="Port of the port mapper.")] = 4369,
+    store: Annotated[str, typer.Option(help="Id of the store.")] = "homeserver",
+    host: Annotated[str, typer.Option(help="Address for state datagrams.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="UDP port; 0 takes a free one.", min=0, max=65_535)] = 0,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Private key; made where there is none.", show_default=False)
+    ] = None,
+    linger_ms: Linger = 0,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Read commands from standard input, one JSON object a line.")
+    ] = False,
+) -> None:
+    """Run a simulation server until Ctrl-C, or the end of its commands; events go to standard output."""
+    from bridge.cli.stage import local_simulation, read_cookie_file
+    from bridge.sim.config import SimulationConfig
+    from bridge.sim.stdio import serve
+
+    node_name = node or f"{server}@127.0.0.1"
+    if cluster is not None or directory is not None:
+        config = local_simulation(
+            cluster_directory(directory, cluster or "local"),
+            server=server,
+            node=node_name,
+            port=port,
+            linger_ms=linger_ms,
+            key_file=key_file,
+        )
+    else:
+        if not member:
+            fail("name a homeserver with --member, or a cluster of this machine with --cluster", status=2)
+        config = SimulationConfig(
+            name=server,
+            node=node_name,
+            members=tuple(member),
+            cookie=read_cookie_file(cookie_file),
+            epmd_port=epmd_port,
+            store=store,
+            host=host,
+            port=port,
+            key_file=None if key_file is None else str(key_file),
+            linger_ms=linger_ms,
+        )
+    asyncio_run(serve(config, commands=commands))
+
+
+def trace(
+    file: Annotated[Path, typer.Argument(help="messages.jsonl of a recorded replay.")],
+    last: Annotated[int, typer.Option(help="Also print each message of the last N transfers.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Count the messages that really crossed in each transfer, against the formula."""
+    from bridge.authority import CASES, messages_per_transfer, transfers
+    from bridge.cli.record import read_messages
+
+    grouped = [t for t in transfers(read_messages(file)) if t.case in CASES]
+    rows, result = [], {}
+    for case, (kinds, critical) in CASES.items():
+        of_case = [t for t in grouped if t.case == case]
+        if not of_case:
+            continue
+        mean = messages_per_transfer(of_case)
+        path = sum(t.critical_path for t in of_case) / len(of_case)
+        rows.append((case, str(len(of_case)), f"{mean:.2f}", str(len(kinds)), f"{path:.2f}", str(critical)))
+        result[case] = {
+            "transfers": len(of_case),
+            "messages": round(mean, 3),
+            "messages_formula": len(kinds),
+            "critical_path": round(path, 3),
+            "critical_path_formula": critical,
+        }
+    header = ("case", "transfers", "messages", "formula", "critical path", "formula")
+    lines = [table(header, rows)]
+    for one in grouped[len(grouped) - last :] if last else []:
+        begin = min(message.at_ns for message in one.messages)
+        lines.append(f"\n{one.case} {one.trace.hex()}")
+        lines.extend(
+            f"  {(m.at_ns - begin) / 1e6:8.3f} ms  {m.hop}  {m.sender} -> {m.receiver}  {m.kind}"
+            for m in one.messages
+        )
+    emit(result, as_json=as_json, text="\n".join(lines))
+
+
+def check_history(
+    files: Annotated[list[Path], typer.Argument(help="history.jsonl of one run, of all its servers.")],
+    as_json: Json = False,
+) -> None:
+    """Prove from the records that no two servers held an entity at once, or print the counter-example."""
+    from bridge.authority import check
+    from bridge.cli.record import read_history
+
+    verdict = check([entry for file in files for entry in read_history(file)])
+    emit(
+        {
+            "acts": verdict.acts,
+            "double_holders": len(verdict.double_holders),
+            "stale_acceptances": len(verdict.stale_acceptances),
+            "lost_grants": len(verdict.lost_grants),
+            "changed_states": len(verdict.changed_states),
+            "violations": [violation.text for violation in verdict.violations],
+        },
+        as_json=as_json,
+        text="\n".join(f"VIOLATED {v.rule}: {v.text}" for v in verdict.violations)
+        or f"{verdict.acts} acts: no two holders at an instant, nothing stale accepted, no state changed",
+    )
+    if verdict.violations:
+        raise typer.Exit(1)
+
+
+def asyncio_run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on the fast event loop; Ctrl-C cancels it, so that everything is closed."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)

@@ -1,0 +1,63 @@
+"""What a replay leaves on disk: one JSON object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bridge.authority import Entry, Message, decode_entries, encode_entry
+from bridge.errors import ConfigurationError
+
+HISTORY: Final = "history.jsonl"
+MESSAGES: Final = "messages.jsonl"
+
+
+def write_record(directory: Path, entries: Iterable[Entry], messages: Iterable[Message]) -> None:
+    """Write both files into a directory, which is made.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / HISTORY).write_bytes(b"".join(encode_entry(entry) + b"\n" for entry in entries))
+        encode = msgspec.json.Encoder().encode
+        (directory / MESSAGES).write_bytes(b"".join(encode(message) + b"\n" for message in messages))
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the record to {directory}: {error.strerror}") from error
+
+
+def read_history(file: Path) -> list[Entry]:
+    """Entries of a history file.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+        DecodeError: a line is no entry.
+    """
+    return decode_entries(_lines(file))
+
+
+def read_messages(file: Path) -> list[Message]:
+    """Messages of a record.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is no message.
+    """
+    decoder = msgspec.json.Decoder(Message)
+    messages = []
+    for number, line in enumerate(_lines(file), start=1):
+        try:
+            messages.append(decoder.decode(line))
+        except msgspec.MsgspecError as error:
+            raise ConfigurationError(f"{file}, line {number}: {error}") from error
+    return messages
+
+
+def _lines(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error

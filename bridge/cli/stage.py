@@ -1,0 +1,205 @@
+"""The stage of a replay: a cluster, two simulation servers, the match on them, and the table at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bridge.authority import EntityRecord
+from bridge.cli.output import emit, progress
+from bridge.cli.record import write_record
+from bridge.cli.score import result_object, result_table
+from bridge.errors import BridgeError, ConfigurationError
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig, read_cookie, running_cluster
+from bridge.khepri import Khepri
+from bridge.node import HiddenNode, NodeConfig
+from bridge.sim.config import SimulationConfig
+from bridge.sim.driver import SimulationProcess
+from bridge.sim.match import Match
+from bridge.sim.replay import Progress, Replay
+
+SERVERS: Final = ("sim1", "sim2")
+_PROGRESS_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a match is played: a cluster of this machine."""
+
+    directory: Path
+    members: tuple[str, ...]
+    cookie: str
+    epmd_port: int
+    store: str
+
+
+def local_simulation(
+    directory: Path, *, server: str, node: str, port: int, linger_ms: int, key_file: Path | None
+) -> SimulationConfig:
+    """Configuration of a simulation server that joins a cluster of this machine.
+
+    Its key is kept beside the cluster's state, so that it is the same server when it starts again.
+
+    Raises:
+        InvalidStateError: no such cluster runs.
+    """
+    stage = _running(directory)
+    keys = directory / "keys"
+    keys.mkdir(mode=0o700, exist_ok=True)
+    return SimulationConfig(
+        name=server,
+        node=node,
+        members=stage.members,
+        cookie=stage.cookie,
+        epmd_port=stage.epmd_port,
+        store=stage.store,
+        port=port,
+        key_file=str(key_file or keys / f"{server}.pem"),
+        linger_ms=linger_ms,
+    )
+
+
+def read_cookie_file(file: Path | None) -> str | None:
+    """The cookie in a file, or ``None`` where the node shall read ``~/.erlang.cookie``.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is empty.
+    """
+    if file is None:
+        return None
+    try:
+        cookie = file.read_text(encoding="latin-1").strip()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the cookie file {file}: {error.strerror}") from error
+    if not cookie:
+        raise ConfigurationError(f"the cookie file {file} is empty")
+    return cookie
+
+
+async def play(
+    match: Match,
+    *,
+    speed: float,
+    linger_ms: int,
+    directory: Path | None,
+    sims: tuple[str, ...],
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay a match and print what came of it.
+
+    Args:
+        match: what is played.
+        speed: time lapse.
+        linger_ms: how long former holders send on.
+        directory: of a running cluster; ``None`` starts one of three nodes for this replay.
+        sims: ``NAME=COMMAND`` of simulation servers to use instead of two on this machine.
+        record: where to leave history and messages.
+        as_json: print one object instead of the table.
+
+    Raises:
+        BridgeError: the cluster or a server could not start, or a pass failed for good.
+    """
+    with _cluster(directory) as stage:
+        progress(
+            f"{match.source}: {len(match.passes)} passes of {len(match.players)} players in "
+            f"{match.seconds / speed:.0f} s, two servers, {len(stage.members)} homeservers"
+        )
+        replay = Replay(match, speed=speed, on_progress=_Ticker())
+        commands = _commands(stage, sims, linger_ms)
+        async with AsyncExitStack() as stack:
+            servers = {}
+            for name, command in commands.items():
+                servers[name] = SimulationProcess(name, command, replay.on_event)
+                stack.push_async_callback(servers[name].close)
+            await asyncio.gather(*(server.start() for server in servers.values()))
+            began = time.monotonic()
+            await replay.run(servers)
+            seconds = time.monotonic() - began
+            async with _observer(stage) as store:
+                health = await store.health(timeout=10.0)
+                outcome = await replay.outcome(await _final_epochs(store))
+        if record is not None:
+            write_record(record, outcome.entries, outcome.messages)
+        for violation in outcome.violations:
+            progress(f"VIOLATED {violation.rule}: {violation.text}")
+        result = result_object(outcome, health, match=match, seconds=seconds)
+        emit(result, as_json=as_json, text=result_table(outcome, health, match=match, seconds=seconds))
+    if outcome.double_holders or outcome.lost_updates:
+        raise BridgeError(f"{outcome.double_holders} double holders, {outcome.lost_updates} lost updates")
+
+
+class _Ticker:
+    """Prints a line of progress at most once a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, now: Progress) -> None:
+        clock = time.monotonic()
+        if clock - self._last < _PROGRESS_SECONDS and now.done < now.total:
+            return
+        self._last = clock
+        latency = "" if now.last_ms is None else f", last {now.last_ms:.1f} ms"
+        progress(f"pass {now.done}/{now.total}, {now.transfers} transfers{latency}")
+
+
+@contextmanager
+def _cluster(directory: Path | None) -> Iterator[Stage]:
+    if directory is not None:
+        yield _running(directory)
+        return
+    with LocalCluster(LocalClusterConfig(nodes=3), progress) as cluster:
+        yield _running(cluster.directory)
+
+
+def _running(directory: Path) -> Stage:
+    state = running_cluster(directory)
+    return Stage(
+        directory=directory,
+        members=tuple(node.name for node in state.nodes),
+        cookie=read_cookie(directory, state),
+        epmd_port=state.epmd_port,
+        store=state.store,
+    )
+
+
+def _commands(stage: Stage, sims: tuple[str, ...], linger_ms: int) -> dict[str, list[str]]:
+    if not sims:
+        base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(stage.directory), "--commands"]
+        return {name: [*base, "--name", name, "--linger-ms", str(linger_ms)] for name in SERVERS}
+    commands = {}
+    for sim in sims:
+        name, equals, command = sim.partition("=")
+        if not equals or not shlex.split(command):
+            raise ConfigurationError(f"--sim {sim!r}: write NAME=COMMAND")
+        commands[name] = shlex.split(command)
+    if len(commands) < 2:
+        raise ConfigurationError("a replay needs two simulation servers: give --sim twice")
+    return commands
+
+
+@asynccontextmanager
+async def _observer(stage: Stage) -> AsyncIterator[Khepri]:
+    # One stable name for each process id: a random one would leave an atom in every member for ever.
+    name = f"replay{os.getpid() % 100}@127.0.0.1"
+    async with (
+        HiddenNode(name, cookie=stage.cookie, config=NodeConfig(epmd_port=stage.epmd_port)) as node,
+        Khepri(node, stage.members, store=stage.store) as store,
+    ):
+        yield store
+
+
+async def _final_epochs(store: Khepri) -> dict[str, int]:
+    # "consistency" asks the leader, so that an acknowledged grant cannot be missing from a slow follower.
+    nodes = await store.get_many("/:bridge/:entities/*", favor="consistency", timeout=20.0)
+    records = [EntityRecord.from_term(data) for data in nodes.values() if data is not None]
+    return {record.entity: record.epoch for record in records}

@@ -1,0 +1,115 @@
+"""Answers of ``kb_api`` as values or exceptions, one class per reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bridge.errors import BridgeError, DeadlineError, KhepriError, ProtocolError
+from bridge.etf import Atom
+
+
+class NodeNotFoundError(KhepriError):
+    """The path names no node of the tree."""
+
+
+class MismatchingNodeError(KhepriError):
+    """A node is not what the operation demanded: it exists already, or holds other data."""
+
+
+class KeepWhileConditionsNotMetError(KhepriError):
+    """A ``keep_while`` condition does not hold now."""
+
+
+class TransactionAbortedError(KhepriError):
+    """An ``Abort`` ran; ``props["reason"]`` is what it carried."""
+
+
+class InvalidRequestError(KhepriError):
+    """A path, data, option or operation that the homeserver does not take."""
+
+
+class PoisonError(KhepriError):
+    """The request would have crashed the store on every member; it was refused before the log."""
+
+
+class ReservedPathError(KhepriError):
+    """Below ``/:bridge`` only the homeserver itself writes."""
+
+
+class TooLargeError(KhepriError):
+    """Data beyond the homeserver's limit."""
+
+
+class AtomBudgetError(KhepriError):
+    """The path would make a new atom, and the remote virtual machine has used up its budget of them."""
+
+
+class StoreUnavailableError(KhepriError):
+    """The store does not run on that member, or has no leader now; repeating later can help."""
+
+
+class StoreTimeoutError(KhepriError):
+    """The homeserver's own deadline passed; a write may have been applied."""
+
+
+class UnknownOutcomeError(KhepriError):
+    """The result of this operation id was forgotten: it was answered before, or is too old."""
+
+
+class UnknownKhepriError(KhepriError):
+    """A reason that this version does not know; ``reason`` and ``props`` are as they came."""
+
+
+_BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
+    "node_not_found": NodeNotFoundError,
+    "mismatching_node": MismatchingNodeError,
+    "keep_while_conditions_not_met": KeepWhileConditionsNotMetError,
+    "aborted": TransactionAbortedError,
+    "invalid_path": InvalidRequestError,
+    "invalid_data": InvalidRequestError,
+    "invalid_options": InvalidRequestError,
+    "invalid_operation": InvalidRequestError,
+    "invalid_request": InvalidRequestError,
+    "poison": PoisonError,
+    "reserved_path": ReservedPathError,
+    "too_large": TooLargeError,
+    "atom_budget": AtomBudgetError,
+    "store_not_running": StoreUnavailableError,
+    "no_leader": StoreUnavailableError,
+    "timeout": StoreTimeoutError,
+    "outcome_unknown": UnknownOutcomeError,
+}
+
+TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)
+"""refusals that say nothing about the request itself"""
+
+
+def unwrap(reply: Any) -> Any:
+    """The value of ``{ok, Value}``.
+
+    Raises:
+        KhepriError: ``{error, {Reason, Props}}``, as the class of its reason.
+        ProtocolError: anything else; the homeserver runs another version.
+    """
+    match reply:
+        case (Atom() as tag, value) if tag == Atom("ok"):
+            return value
+        case (Atom() as tag, (Atom() as reason, Mapping() as props)) if tag == Atom("error"):
+            raise khepri_error(reason, props)
+        case _:
+            raise ProtocolError(f"no answer of kb_api: {reply!r:.200}")
+
+
+def khepri_error(reason: Atom, props: Mapping[Any, Any]) -> KhepriError:
+    """The exception for a reason; what the server said is never lost."""
+    named = {str(key): value for key, value in props.items()}
+    said = named.get("message", b"")
+    text = said.decode(errors="replace") if isinstance(said, bytes) else repr(said)
+    cls = _BY_REASON.get(str(reason), UnknownKhepriError)
+    return cls(f"{reason}: {text}" if text else str(reason), reason=reason, props=named)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later or through another member."""
+    return isinstance(error, (*TRANSIENT, DeadlineError)) and isinstance(error, BridgeError)

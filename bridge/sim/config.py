@@ -1,0 +1,47 @@
+"""Configuration of a simulation server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationConfig:
+    """How one simulation server runs."""
+
+    name: str
+    """the server's name at the homeserver, stable from start to start"""
+    node: str
+    """name of its hidden node, ``name@host``"""
+    members: tuple[str, ...]
+    """node names of homeservers; one is enough to start, more survive its death"""
+    cookie: str | None = None
+    """shared secret of the cluster; ``None`` reads ``~/.erlang.cookie``"""
+    epmd_port: int = 4369
+    """TCP port of the port mapper on each node's host"""
+    store: str = "homeserver"
+    """id of the store"""
+    host: str = "127.0.0.1"
+    """address the data plane listens on, and tells other servers"""
+    port: int = 0
+    """UDP port; 0 takes a free one"""
+    key_file: str | None = None
+    """private key, made where there is none; ``None`` makes one for this run alone"""
+    rate_hz: float = 60.0
+    """simulation ticks and state datagrams a second"""
+    capacity: int = 1_024
+    """slots of the shared world: entities that one server can hold at once"""
+    linger_ms: int = 0
+    """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rate_hz <= 1_000:
+            raise ConfigurationError(f"rate_hz is 1 to 1000, not {self.rate_hz}")
+        if not 1 <= self.capacity <= 65_536:
+            raise ConfigurationError(f"capacity is 1 to 65536, not {self.capacity}")
+        if not self.members:
+            raise ConfigurationError("name at least one homeserver node")
+        if not 0 <= self.linger_ms <= 10_000:
+            raise ConfigurationError(f"linger_ms is 0 to 10000, not {self.linger_ms}")

@@ -1,0 +1,216 @@
+"""The control plane's end: starts the data plane's process and talks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import mmap
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from bridge.errors import ClosedError, ConfigurationError, DeadlineError, InvalidStateError
+from bridge.replication import World
+from bridge.sim.dataplane.messages import (
+    Command,
+    Event,
+    Fatal,
+    MakeReport,
+    Opened,
+    OpenRelease,
+    Ready,
+    Refused,
+    Report,
+    Sealed,
+    Shutdown,
+    Start,
+    Stop,
+    decode_event,
+    encode_frame,
+)
+
+_START_SECONDS: Final = 20.0
+"""a Python process with numpy and cryptography takes half a second; a loaded machine takes many times that"""
+_ANSWER_SECONDS: Final = 10.0
+_END_SECONDS: Final = 3.0
+
+
+class DataPlaneClient:
+    """A running data plane.
+
+    Attributes:
+        world: the shared slots; this side is their one writer.
+        ready: key and address, once ``start`` has returned.
+    """
+
+    world: World
+    ready: Ready
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self._on_event = on_event
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Event]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self, start: Start) -> Ready:
+        """Start the process.
+
+        Raises:
+            ConfigurationError: it cannot run; the text is its own.
+        """
+        # An anonymous file instead of multiprocessing.shared_memory: no name to collide or to clean up,
+        # and Python 3.11's resource tracker would unlink a named block when the child ends.
+        world_fd = os.memfd_create("khepri-bridge-world", os.MFD_CLOEXEC)
+        size = World.size(start.capacity)
+        os.ftruncate(world_fd, size)
+        self.world = World(mmap.mmap(world_fd, size), start.capacity)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "bridge.sim.dataplane.process",
+                str(theirs.fileno()),
+                str(world_fd),
+                pass_fds=(theirs.fileno(), world_fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=_environment(),
+            )
+        finally:
+            theirs.close()
+            os.close(world_fd)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self.tell(start)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                first = await _read_event(reader)
+        except TimeoutError:
+            raise DeadlineError(f"the data plane did not start in {_START_SECONDS:.0f} s") from None
+        match first:
+            case Ready():
+                self.ready = first
+            case Fatal(error=error):
+                raise ConfigurationError(error)
+            case _:
+                raise ConfigurationError("the data plane ended while it started; its error stands above")
+        self._reading = asyncio.create_task(self._read(reader))
+        return first
+
+    def tell(self, command: Command) -> None:
+        """Send a command that has no answer.
+
+        Raises:
+            ClosedError: the process has ended.
+        """
+        if self._writer is None or self._writer.is_closing():
+            raise ClosedError("the data plane has ended")
+        self._writer.write(encode_frame(command))
+
+    async def stop_sealing(self, entity: str, to: str, *, linger_ns: int = 0) -> str:
+        """Stop acting for an entity and get the signed release.
+
+        Raises:
+            InvalidStateError: it is not held, or the key of ``to`` is not known.
+        """
+        number = next(self._ids)
+        answer = await self._ask(number, Stop(id=number, entity=entity, to=to, linger_ns=linger_ns))
+        match answer:
+            case Sealed(box=box):
+                return box
+            case _:
+                raise InvalidStateError(_refusal(answer))
+
+    async def open_release(self, *, entity: str, giver: str, previous: int, epoch: int, box: str) -> bytes:
+        """Verify and open a release; the last state.
+
+        Raises:
+            InvalidStateError: it does not hold; the text says why.
+        """
+        number = next(self._ids)
+        answer = await self._ask(
+            number,
+            OpenRelease(id=number, entity=entity, giver=giver, previous=previous, epoch=epoch, box=box),
+        )
+        match answer:
+            case Opened(state=state):
+                return state
+            case _:
+                raise InvalidStateError(_refusal(answer))
+
+    async def report(self, *, drain_seconds: float = 5.0) -> Report:
+        """Records and counts so far, after everything reliable has arrived or the time is up."""
+        number = next(self._ids)
+        answer = await self._ask(
+            number, MakeReport(id=number, drain_seconds=drain_seconds), _ANSWER_SECONDS + drain_seconds
+        )
+        if not isinstance(answer, Report):
+            raise InvalidStateError(_refusal(answer))
+        return answer
+
+    async def close(self) -> None:
+        """End the process; it is killed where it does not end by itself."""
+        self._closing = True
+        with contextlib.suppress(ClosedError):
+            self.tell(Shutdown())
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    async def _ask(self, number: int, command: Command, seconds: float = _ANSWER_SECONDS) -> Event:
+        future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self.tell(command)
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise DeadlineError(f"the data plane did not answer in {seconds:.0f} s") from None
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while (event := await _read_event(reader)) is not None:
+            match event:
+                case Sealed(id=number) | Opened(id=number) | Refused(id=number) | Report(id=number):
+                    future = self._waiting.get(number)
+                    if future is not None and not future.done():
+                        future.set_result(event)
+                case _:
+                    self._on_event(event)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ClosedError("the data plane has ended"))
+        if not self._closing:
+            self._on_event(Fatal(error="the data plane has ended"))
+
+
+def _refusal(answer: Event) -> str:
+    return answer.error if isinstance(answer, Refused) else f"the data plane answered {answer!r:.100}"
+
+
+def _environment() -> dict[str, str]:
+    """What the child needs of ours. A cookie in the environment, or a home with one, is not among it."""
+    keep = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
+    return {name: os.environ[name] for name in keep if name in os.environ} | {"HOME": "/nonexistent"}
+
+
+async def _read_event(reader: asyncio.StreamReader) -> Event | None:
+    try:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        return decode_event(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return None

@@ -1,0 +1,41 @@
+"""The server's private key: made once, kept in a file that only its user can read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bridge.errors import ConfigurationError
+from bridge.jose import Jwk
+
+
+def load_or_create_key(path: str | None) -> Jwk:
+    """The P-256 key of ``path``, made there if there is none; without a path a key for this run alone.
+
+    Raises:
+        ConfigurationError: the file can be read by others, or cannot be written.
+        KeyFormatError: it holds no key.
+    """
+    if path is None:
+        return Jwk.generate("P-256")
+    file = Path(path)
+    try:
+        # Exclusive creation with the final mode: another process never sees half a key or a readable one.
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _load(file)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the key file {file}: {error.strerror}") from error
+    key = Jwk.generate("P-256")
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(key.to_pem())
+    return key
+
+
+def _load(file: Path) -> Jwk:
+    if file.stat().st_mode & 0o077:
+        raise ConfigurationError(f"others can read the key file {file}: chmod 600 {file}")
+    key = Jwk.from_pem(file.read_bytes())
+    if not key.is_private:
+        raise ConfigurationError(f"{file} holds a public key; a server needs its private one")
+    return key

@@ -1,0 +1,219 @@
+"""What the control plane and its data plane say to each other over their socket pair.
+
+Frames: ``u32`` length, then MessagePack of one tagged structure. Both ends are this package at one version,
+so the frames are no public protocol; they are typed so that nothing a stranger sent reaches the control
+plane except as a field of one of these.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+"""bytes; the report of a long run is the largest frame"""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """First frame: how to run. The answer is ``Ready``."""
+
+    server: str
+    session: bytes
+    host: str
+    port: int
+    capacity: int
+    rate_hz: float
+    key_file: str | None = None
+
+
+class AddPeer(msgspec.Struct, frozen=True, kw_only=True, tag="add_peer"):
+    """A server that the homeserver knows: its key as fetched there, and where it listens (R0-15)."""
+
+    server: str
+    session: bytes | None
+    key: bytes
+    thumbprint: str
+    host: str
+    port: int
+
+
+class RaiseFence(msgspec.Struct, frozen=True, kw_only=True, tag="fence"):
+    """The homeserver's word on who holds an entity; ``server`` is empty while it is dormant."""
+
+    entity: str
+    epoch: int
+    server: str
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
+    """Seal the state of a slot from now on, under this epoch."""
+
+    entity: str
+    epoch: int
+    slot: int
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """Stop sealing, then sign the release for ``to``. The answer is ``Sealed``.
+
+    ``linger_ns`` lets a test be a late ex-owner on purpose: records go on under the old epoch for so long.
+    """
+
+    id: int
+    entity: str
+    to: str
+    linger_ns: int = 0
+
+
+class OpenRelease(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
+    """Verify and open a release of ``giver``. The answer is ``Opened`` or ``Refused``."""
+
+    id: int
+    entity: str
+    giver: str
+    previous: int
+    epoch: int
+    box: str
+
+
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
+    """Send an encoded message of ``bridge.authority`` on the reliable stream to a server."""
+
+    to: str
+    message: bytes
+
+
+class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="make_report"):
+    """Wait until nothing reliable is on its way, at most ``drain_seconds``. The answer is ``Report``."""
+
+    id: int
+    drain_seconds: float
+
+
+class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
+    """Close the sessions and end."""
+
+
+Command = Start | AddPeer | RaiseFence | Hold | Stop | OpenRelease | SendMessage | MakeReport | Shutdown
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The data plane listens; its private key never leaves it."""
+
+    key: bytes
+    thumbprint: str
+    host: str
+    port: int
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True, tag="sealed"):
+    """Nothing more is sealed for the entity; this is the release."""
+
+    id: int
+    box: str
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+    """The release holds; ``state`` is the last state (26 bytes, or empty)."""
+
+    id: int
+    state: bytes
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The command could not be carried out."""
+
+    id: int
+    error: str
+
+
+class PeerUp(msgspec.Struct, frozen=True, kw_only=True, tag="peer_up"):
+    """A session with the server stands."""
+
+    server: str
+
+
+class PeerDown(msgspec.Struct, frozen=True, kw_only=True, tag="peer_down"):
+    """The session with the server ended, or could not be made; it is tried again."""
+
+    server: str
+    reason: str
+
+
+class PeerMessageReceived(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
+    """A message of ``bridge.authority`` from a server, decoded and encoded again by the data plane."""
+
+    server: str
+    message: bytes
+    at_ns: int
+
+
+class FirstAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="first_accepted"):
+    """The first state of an entity under an epoch was accepted."""
+
+    server: str
+    entity: str
+    epoch: int
+    at_ns: int
+
+
+class Fatal(msgspec.Struct, frozen=True, kw_only=True, tag="fatal"):
+    """The data plane cannot run; it ends after this."""
+
+    error: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """What happened.
+
+    Attributes:
+        history: encoded entries of ``bridge.authority.history``.
+        verdicts: state records by verdict (``accepted``, ``late``, ``early``, ``foreign``, ``unknown``).
+        sent: distinct reliable messages sent, by server.
+        received: distinct reliable messages received, by server.
+        malformed: payloads of authenticated peers that did not decode.
+    """
+
+    id: int
+    history: list[bytes]
+    verdicts: dict[str, int]
+    sent: dict[str, int]
+    received: dict[str, int]
+    malformed: int
+
+
+Event = (
+    Ready
+    | Sealed
+    | Opened
+    | Refused
+    | PeerUp
+    | PeerDown
+    | PeerMessageReceived
+    | FirstAccepted
+    | Fatal
+    | Report
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_command_decoder = msgspec.msgpack.Decoder(Command)
+_event_decoder = msgspec.msgpack.Decoder(Event)
+
+
+def encode_frame(message: Command | Event) -> bytes:
+    """A frame with its length."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+def decode_command(body: bytes) -> Command:
+    """Body of a frame to the data plane."""
+    command: Command = _command_decoder.decode(body)
+    return command
+
+
+def decode_event(body: bytes) -> Event:
+    """Body of a frame to the control plane."""
+    event: Event = _event_decoder.decode(body)
+    return event

@@ -1,0 +1,263 @@
+"""The data plane's process: reads strangers' datagrams, holds the private key, knows no cookie.
+
+Started by ``client.py`` as ``python -m bridge.sim.dataplane.process CONTROL_FD WORLD_FD``. It ends when the
+control plane's end of the socket closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import uvloop
+
+from bridge.authority import encode_entry
+from bridge.errors import BridgeError
+from bridge.jose import Jwk
+from bridge.replication import World
+from bridge.sim.dataplane.keys import load_or_create_key
+from bridge.sim.dataplane.messages import (
+    MAX_FRAME_BYTES,
+    AddPeer,
+    Command,
+    Event,
+    Fatal,
+    Hold,
+    MakeReport,
+    Opened,
+    OpenRelease,
+    PeerDown,
+    PeerUp,
+    RaiseFence,
+    Ready,
+    Refused,
+    Report,
+    Sealed,
+    SendMessage,
+    Shutdown,
+    Start,
+    Stop,
+    decode_command,
+    encode_frame,
+)
+from bridge.sim.dataplane.plane import DataPlane
+from bridge.udp import (
+    MessageReceived,
+    Peer,
+    PeerUnreachable,
+    SessionClosed,
+    SessionEstablished,
+    StateReceived,
+    UdpConfig,
+    UdpEngine,
+    UdpEvent,
+)
+
+_RECONNECT_SECONDS: Final = 0.5
+"""between attempts to reach a server that does not answer; one padded datagram each"""
+_DRAIN_POLL_SECONDS: Final = 0.01
+
+
+class DataPlaneProcess:
+    """Joins engine, plane and control socket; everything runs in one event loop."""
+
+    def __init__(self, start: Start, world: World, key: Jwk, send: Callable[[Event], None]) -> None:
+        self._start = start
+        self._key = key
+        self._send = send
+        self._engine = UdpEngine(
+            UdpConfig(host=start.host, port=start.port), identity=key, on_event=self._on_event
+        )
+        self._plane = DataPlane(server=start.server, session=start.session, key=key, world=world, emit=send)
+        self._sessions_open: set[str] = set()
+        self._connecting: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, commands: asyncio.StreamReader) -> None:
+        """Serve commands until ``Shutdown`` or the end of the control plane."""
+        async with self._engine:
+            host, port = self._engine.local_address[:2]
+            self._send(
+                Ready(
+                    key=self._key.public().to_json().encode(),
+                    thumbprint=self._key.thumbprint(),
+                    host=host,
+                    port=port,
+                )
+            )
+            ticking = asyncio.create_task(self._tick_forever())
+            try:
+                while (command := await _read_command(commands)) is not None:
+                    if isinstance(command, Shutdown):
+                        break
+                    await self._carry_out(command)
+            finally:
+                for task in (ticking, *self._connecting.values()):
+                    task.cancel()
+
+    async def _carry_out(self, command: Command) -> None:
+        now_ns = time.monotonic_ns()
+        match command:
+            case AddPeer():
+                self._add_peer(command)
+            case RaiseFence(entity=entity, epoch=epoch, server=server):
+                self._plane.raise_fence(entity, epoch, server)
+            case Hold(entity=entity, epoch=epoch, slot=slot):
+                self._plane.hold(entity, epoch, slot, now_ns=now_ns)
+            case SendMessage(to=to, message=message):
+                with contextlib.suppress(BridgeError):
+                    self._plane.send_message(to, message)
+            case Stop(id=number) | OpenRelease(id=number):
+                try:
+                    self._send(self._answer(command, now_ns))
+                except BridgeError as error:
+                    self._send(Refused(id=number, error=f"{type(error).__name__}: {error}"))
+            case MakeReport():
+                self._send(await self._report(command))
+            case _:
+                raise AssertionError(f"{command!r} twice")
+        self._engine.flush()
+
+    def _answer(self, command: Stop | OpenRelease, now_ns: int) -> Event:
+        now_ms = time.time_ns() // 1_000_000
+        match command:
+            case Stop(id=number, entity=entity, to=to, linger_ns=linger_ns):
+                box = self._plane.stop(entity, to, linger_ns=linger_ns, now_ns=now_ns, now_ms=now_ms)
+                return Sealed(id=number, box=box)
+            case OpenRelease(id=number, entity=entity, giver=giver, previous=previous, box=box):
+                state = self._plane.open_release(
+                    entity=entity, giver=giver, previous=previous, box=box, now_ms=now_ms
+                )
+                return Opened(id=number, state=state)
+
+    def _add_peer(self, command: AddPeer) -> None:
+        key = Jwk.from_json(command.key.decode())
+        if key.thumbprint() != command.thumbprint:
+            # The homeserver's record contradicts itself; a key that is not the named one is never used (R0-20).
+            return
+        self._plane.add_peer(server=command.server, key=key, session=command.session)
+        self._engine.add_peer(Peer(name=command.server, public_key=key, address=(command.host, command.port)))
+        # Both sides learn of each other from the feed; one of them begins, so that handshakes do not cross.
+        if self._key.thumbprint() < command.thumbprint and command.session is not None:
+            self._connect(command.server)
+
+    def _connect(self, server: str) -> None:
+        running = self._connecting.get(server)
+        if running is None or running.done():
+            self._connecting[server] = asyncio.create_task(self._keep_connected(server))
+
+    async def _keep_connected(self, server: str) -> None:
+        while server not in self._sessions_open:
+            with contextlib.suppress(BridgeError):
+                await self._engine.connect(server, timeout=5.0)
+                return
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _on_event(self, event: UdpEvent) -> None:
+        now_ns = time.monotonic_ns()
+        match event:
+            case StateReceived(peer=peer, payload=payload):
+                self._plane.receive_state(peer, payload, now_ns=now_ns)
+            case MessageReceived(peer=peer, payload=payload):
+                self._plane.receive_message(peer, payload, now_ns=now_ns)
+            case SessionEstablished(peer=peer, session=session):
+                self._sessions_open.add(peer)
+                self._plane.link_up(peer, session)
+                self._send(PeerUp(server=peer))
+            case SessionClosed(peer=peer, reason=reason, undelivered=undelivered):
+                self._sessions_open.discard(peer)
+                self._plane.link_down(peer, undelivered)
+                self._send(PeerDown(server=peer, reason=reason.name.lower()))
+                if reason.name != "DISPLACED":
+                    self._connect(peer)
+            case PeerUnreachable(peer=peer):
+                self._send(PeerDown(server=peer, reason="unreachable"))
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        period = 1.0 / self._start.rate_hz
+        due = loop.time()
+        while True:
+            self._plane.tick(now_ns=time.monotonic_ns())
+            self._engine.flush()
+            # A late turn is not made up for: latest-wins state needs the newest, not every one.
+            due = max(due + period, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    async def _report(self, command: MakeReport) -> Report:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + command.drain_seconds
+        while self._undelivered() and loop.time() < deadline:
+            # An event for "all acknowledged" would be set and cleared on every message of a busy link.
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        return Report(
+            id=command.id,
+            history=[encode_entry(entry) for entry in self._plane.entries()],
+            verdicts=dict(self._plane.verdicts),
+            sent=self._plane.sent(),
+            received=self._plane.received(),
+            malformed=self._plane.malformed,
+        )
+
+    def _undelivered(self) -> bool:
+        open_sessions = (self._engine.session(name) for name in self._sessions_open)
+        return self._plane.waiting() > 0 or any(
+            session is not None and session.statistics().reliable_buffered > 0 for session in open_sessions
+        )
+
+
+async def _read_command(reader: asyncio.StreamReader) -> Command | None:
+    try:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if length > MAX_FRAME_BYTES:
+            return None
+        return decode_command(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return None
+
+
+async def serve(control: socket.socket, world_fd: int) -> None:
+    """Run the data plane on its two inherited descriptors."""
+    reader, writer = await asyncio.open_connection(sock=control)
+    start = await _read_command(reader)
+    if not isinstance(start, Start):
+        return
+
+    def send(event: Event) -> None:
+        if not writer.is_closing():
+            writer.write(encode_frame(event))
+
+    try:
+        memory = mmap.mmap(world_fd, World.size(start.capacity))
+        key = load_or_create_key(start.key_file)
+        await DataPlaneProcess(start, World(memory, start.capacity), key, send).run(reader)
+    except BridgeError as error:
+        send(Fatal(error=str(error)))
+    except OSError as error:
+        send(Fatal(error=f"cannot use UDP {start.host}:{start.port}: {error.strerror or error}"))
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def main() -> None:
+    """Entry of the child process."""
+    # The terminal's Ctrl-C reaches the whole group; the control plane decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    world_fd = int(sys.argv[2])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(control, world_fd))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

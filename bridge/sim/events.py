@@ -1,0 +1,40 @@
+"""What a simulation server tells whoever runs it; also its lines on standard output (``stdio.py``)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class AuthorityGained(msgspec.Struct, frozen=True, kw_only=True, tag="authority_gained"):
+    """The server acts for the entity from now on."""
+
+    entity: str
+    epoch: int
+    at_ns: int
+
+
+class StateAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="state_accepted"):
+    """The first state of another server's entity under an epoch was accepted here."""
+
+    entity: str
+    epoch: int
+    sender: str
+    at_ns: int
+
+
+class PeerSessionChanged(msgspec.Struct, frozen=True, kw_only=True, tag="peer"):
+    """A datagram session with another server began or ended."""
+
+    server: str
+    up: bool
+    reason: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
+    """Something that nobody waits for went wrong; ``fatal``: the server cannot go on."""
+
+    text: str
+    fatal: bool
+
+
+ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Problem

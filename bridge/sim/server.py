@@ -1,0 +1,523 @@
+"""A simulation server's control plane: a hidden node that moves authority, beside a data plane for state.
+
+This process never reads a stranger's byte; the data plane never sees a cookie (``docs/threat-model.md``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+import numpy.typing as npt
+
+from bridge.authority import (
+    HOME,
+    Accepted,
+    Bind,
+    EntityExistsError,
+    EntityRecord,
+    Grant,
+    Holdings,
+    Homeserver,
+    InboxMessage,
+    Message,
+    NotHolderError,
+    Offer,
+    PeerMessage,
+    Phase,
+    Recall,
+    Released,
+    Rule,
+    ServerRecord,
+    Step,
+    decode_message_untrusted,
+    encode_message,
+    inbox_message,
+)
+from bridge.errors import AuthorityError, BridgeError, ConfigurationError, InvalidStateError
+from bridge.etf import Atom
+from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated
+from bridge.node import Gateway, HiddenNode
+from bridge.replication import decode_state_untrusted
+from bridge.sim.bodies import Bodies
+from bridge.sim.config import SimulationConfig
+from bridge.sim.dataplane import DataPlaneClient
+from bridge.sim.dataplane.messages import (
+    AddPeer,
+    Event,
+    Fatal,
+    FirstAccepted,
+    Hold,
+    PeerDown,
+    PeerMessageReceived,
+    PeerUp,
+    RaiseFence,
+    Report,
+    SendMessage,
+    Start,
+)
+from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+
+_BRIDGE: Final = Atom("bridge")
+_SERVERS: Final = Atom("servers")
+_ENTITIES: Final = Atom("entities")
+_INBOX: Final = Atom("inbox")
+_TAKE_SECONDS: Final = 10.0
+"""how long to wait for the release of a granted entity; its former holder may be gone"""
+_DRAIN_SECONDS: Final = 5.0
+
+_log = logging.getLogger("bridge.sim")
+
+
+class SimulationServer:
+    """One simulation server, as an async context manager.
+
+    Every change of authority is an answer of the homeserver to this server's own write, or a message in its
+    inbox there, with the other side's signed release. Nothing acts on a read.
+
+    Args:
+        config: how to run.
+        on_event: called in the event loop with what a driver or a log wants to know; must not block.
+    """
+
+    def __init__(self, config: SimulationConfig, on_event: Callable[[ServerEvent], None]) -> None:
+        self.config = config
+        self.session = secrets.token_bytes(16)
+        self.messages: list[Message] = []
+        self._on_event = on_event
+        self._stack = AsyncExitStack()
+        self._plane = DataPlaneClient(self._on_plane_event)
+        self._holdings = Holdings()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._slots: dict[str, int] = {}
+        self._recalls: dict[str, Recall] = {}
+        self._offered: set[str] = set()
+        self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._servers: dict[str, ServerRecord] = {}
+        self._entities: dict[str, EntityRecord] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        config = self.config
+        self._stack.push_async_callback(self._plane.close)
+        ready = await self._plane.start(
+            Start(
+                server=config.name,
+                session=self.session,
+                host=config.host,
+                port=config.port,
+                capacity=config.capacity,
+                rate_hz=config.rate_hz,
+                key_file=config.key_file,
+            )
+        )
+        self._bodies = Bodies(self._plane.world)
+        node = await self._stack.enter_async_context(HiddenNode(config.node, cookie=config.cookie))
+        gateway = Gateway(node, list(config.members))
+        self._stack.push_async_callback(gateway.close)
+        self._store = Khepri(node, gateway, store=config.store, client=config.name)
+        self._home = Homeserver(self._store, self.session)
+        await self._home.open_session(
+            server=config.name, key=ready.key, thumbprint=ready.thumbprint, address=(ready.host, ready.port)
+        )
+        self._stack.push_async_callback(self._cancel_tasks)
+        # The feed of servers and entities first: a grant names a giver whose key must be known by then.
+        watching = asyncio.Event()
+        self._spawn(self._watch(watching))
+        self._spawn(self._simulate())
+        async with asyncio.timeout(_TAKE_SECONDS):
+            await watching.wait()
+
+    async def close(self) -> None:
+        """Release everything, end the session at the homeserver, end the data plane."""
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._home.close_session()
+        except (BridgeError, TimeoutError) as error:
+            _log.warning("session of %s not closed: %s", self.config.name, error)
+        finally:
+            await self._stack.aclose()
+
+    async def spawn(
+        self, entity: str, *, owner: str, position: npt.ArrayLike, rule: Rule = Rule.ALLOW
+    ) -> EntityRecord:
+        """Create an entity that this server holds, or take over a dormant one of that name.
+
+        Raises:
+            ConflictError: somebody else holds it.
+        """
+        async with self._locks[entity]:
+            slot = self._slot(entity)
+            self._bodies.place(slot, position)
+            try:
+                record = await self._home.create_entity(entity=entity, owner=owner, master=owner, rule=rule)
+            except EntityExistsError:
+                known = await self._home.entity(entity)
+                record = await self._home.pull(
+                    entity=entity, epoch=known.epoch, owner=owner, step=self._first_step()
+                )
+            return await self._granted(record)
+
+    async def give(self, entity: str, *, owner: str) -> EntityRecord:
+        """Pass the entity to another player of this server: the owner changes, the authority stays."""
+        async with self._locks[entity]:
+            holding = self._held(entity)
+            return await self._home.give(entity=entity, epoch=holding, owner=owner, step=self._first_step())
+
+    async def push(self, entity: str, *, owner: str, to: str) -> EntityRecord:
+        """Pass owner and authority to another server (Case 2, push).
+
+        Raises:
+            NotHolderError: another server pulled it first; its recall is obeyed.
+            AuthorityError: refused; this server goes on simulating.
+        """
+        async with self._locks[entity]:
+            epoch = self._held(entity)
+            await self._know(to)
+            step = self._first_step()
+            box = await self._stop(entity, to)
+            try:
+                record = await self._home.push(
+                    entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
+                )
+            except NotHolderError:
+                raise
+            except AuthorityError:
+                self._act(entity, self._holdings.resume(entity).epoch)
+                raise
+            self._crossed(step, "push", self.config.name, HOME)
+            self._crossed(step.next(), "answer", HOME, self.config.name)
+            self._holdings.follow(entity, record.epoch)
+            self._raise_fence(record)
+            return record
+
+    async def pull(self, entity: str, *, owner: str) -> EntityRecord:
+        """Take owner and authority from whoever has it (Case 2, pull); returns once this server acts.
+
+        Raises:
+            ConflictError: another server took it in the same moment.
+            DeniedError: the entity's rule forbids it.
+            InvalidStateError: the former holder's release did not come in time.
+        """
+        async with self._locks[entity]:
+            known = self._entities.get(entity) or await self._home.entity(entity)
+            step = self._first_step()
+            record = await self._home.pull(entity=entity, epoch=known.epoch, owner=owner, step=step)
+            self._crossed(step, "pull", self.config.name, HOME)
+            self._crossed(step.next(), "answer", HOME, self.config.name)
+            gained = self._gaining(entity, record.epoch)
+            await self._granted(record)
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                await gained
+        except TimeoutError:
+            raise InvalidStateError(f"{entity}: the release of its former holder has not come") from None
+        return record
+
+    async def offer(self, entity: str, *, owner: str, to: str) -> None:
+        """Hand the release directly to another server, which claims the entity (switching, R0-33)."""
+        async with self._locks[entity]:
+            epoch = self._held(entity)
+            await self._know(to)
+            step = self._first_step()
+            box = await self._stop(entity, to)
+            self._offered.add(entity)
+            self._tell(
+                to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
+            )
+
+    def place(self, entity: str, position: npt.ArrayLike, velocity: npt.ArrayLike = (0.0, 0.0, 0.0)) -> None:
+        """Put a held entity somewhere, with a velocity.
+
+        Raises:
+            InvalidStateError: it is not held here.
+        """
+        self._held(entity)
+        self._bodies.place(self._slot(entity), position, velocity)
+
+    async def report(self) -> Report:
+        """Records and counts of the data plane, after everything reliable has arrived."""
+        return await self._plane.report(drain_seconds=_DRAIN_SECONDS)
+
+    # What comes from the homeserver.
+
+    async def _watch(self, ready: asyncio.Event) -> None:
+        inbox: Path = [_BRIDGE, _INBOX, self.session]
+        async with self._store.watch([_BRIDGE, _SERVERS], [_BRIDGE, _ENTITIES], inbox) as feed:
+            async for change in feed:
+                match change:
+                    case Snapshot(nodes=nodes):
+                        # Sorted, a path of an entity or a server comes before one of the inbox or not, so
+                        # keys are told first whatever the order of the map.
+                        for kind in (_SERVERS, _ENTITIES, _INBOX):
+                            for path, data in nodes.items():
+                                if path[1] == kind:
+                                    self._learn(path, data)
+                        ready.set()
+                    case Updated(path=path, data=data):
+                        self._learn(path, data)
+                    case Deleted():
+                        pass
+
+    def _learn(self, path: NativePath, data: object) -> None:
+        if len(path) < 3 or data is None:
+            return
+        if path[1] == _SERVERS:
+            self._learn_server(ServerRecord.from_term(data))
+        elif path[1] == _ENTITIES:
+            record = EntityRecord.from_term(data)
+            known = self._entities.get(record.entity)
+            if known is None or record.version > known.version:
+                self._entities[record.entity] = record
+                self._raise_fence(record)
+                if record.entity in self._offered and record.session != self.session:
+                    # Nobody answers an offer; that the homeserver names another holder is the answer.
+                    self._offered.discard(record.entity)
+                    self._holdings.follow(record.entity, record.epoch)
+        elif len(path) == 4:
+            message = inbox_message(data)
+            self._spawn(self._read_inbox(message))
+
+    def _learn_server(self, record: ServerRecord) -> None:
+        if record.server == self.config.name or self._servers.get(record.server) == record:
+            return
+        self._servers[record.server] = record
+        self._plane.tell(
+            AddPeer(
+                server=record.server,
+                session=record.session,
+                key=record.key,
+                thumbprint=record.thumbprint,
+                host=record.host,
+                port=record.port,
+            )
+        )
+
+    async def _know(self, server: str) -> None:
+        if server not in self._servers:
+            self._learn_server(await self._home.server(server))
+
+    async def _read_inbox(self, message: InboxMessage) -> None:
+        async with self._locks[message.entity]:
+            match message:
+                case Grant():
+                    await self._take_grant(message)
+                case Recall():
+                    await self._obey(message)
+
+    async def _take_grant(self, grant: Grant) -> None:
+        if grant.epoch <= self._holdings[grant.entity].epoch:
+            return  # The feed is at least once, and a snapshot tells old news.
+        self._crossed(grant.step, "grant", HOME, self.config.name)
+        await self._know(grant.giver)
+        await self._take_state(grant.entity, grant.giver, grant.previous, grant.epoch, grant.box)
+        self._act(grant.entity, self._holdings.grant(grant.entity, grant.epoch).epoch)
+        step = grant.step.next()
+        self._tell(
+            grant.giver, Accepted(trace=step.trace, hop=step.hop, entity=grant.entity, epoch=grant.epoch)
+        )
+
+    async def _obey(self, recall: Recall) -> None:
+        if recall.unread is not None:
+            await self._take_grant(recall.unread)
+        holding = self._holdings[recall.entity]
+        if recall.granted <= holding.epoch or recall.epoch != holding.epoch:
+            return  # Old news: what it recalls was released already.
+        if holding.phase is Phase.AWAITING:
+            self._recalls[recall.entity] = recall
+            return
+        if holding.phase is Phase.FOLLOWING:
+            return
+        self._crossed(recall.step, "recall", HOME, self.config.name)
+        await self._know(recall.taker)
+        box = await self._stop(recall.entity, recall.taker)
+        self._holdings.follow(recall.entity, recall.granted)
+        self._plane.tell(RaiseFence(entity=recall.entity, epoch=recall.granted, server=recall.taker))
+        step = recall.step.next()
+        self._tell(
+            recall.taker,
+            Released(trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box),
+        )
+
+    # What comes from other servers.
+
+    async def _take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
+        match message:
+            case Released():
+                await self._take_release(server, message, at_ns)
+            case Accepted():
+                self._crossed(_step(message), "accepted", server, self.config.name, at_ns)
+            case Offer():
+                await self._claim(server, message, at_ns)
+            case Bind():
+                pass
+
+    async def _take_release(self, server: str, message: Released, at_ns: int) -> None:
+        entity = message.entity
+        async with self._locks[entity]:
+            holding = self._holdings[entity]
+            if holding.phase is not Phase.AWAITING or holding.epoch != message.epoch:
+                return
+            assert holding.awaited is not None
+            await self._take_state(entity, server, holding.awaited, message.epoch, message.box)
+            self._crossed(_step(message), "released", server, self.config.name, at_ns)
+            self._holdings.receive_release(entity, message.epoch, holding.awaited)
+            self._act(entity, message.epoch)
+            recall = self._recalls.pop(entity, None)
+            if recall is not None:
+                await self._obey(recall)
+
+    async def _claim(self, server: str, message: Offer, at_ns: int) -> None:
+        async with self._locks[message.entity]:
+            step = _step(message)
+            self._crossed(step, "offer", server, self.config.name, at_ns)
+            record = await self._home.claim(
+                entity=message.entity, owner=message.owner, box=message.box, step=step.next()
+            )
+            self._crossed(step.next(), "claim", self.config.name, HOME)
+            self._crossed(step.next().next(), "answer", HOME, self.config.name)
+            await self._take_state(message.entity, server, message.epoch, record.epoch, message.box)
+            self._act(message.entity, self._holdings.grant(message.entity, record.epoch).epoch)
+
+    # Acting.
+
+    async def _granted(self, record: EntityRecord) -> EntityRecord:
+        if record.awaiting is None:
+            self._act(record.entity, self._holdings.grant(record.entity, record.epoch).epoch)
+        else:
+            await self._know(record.awaiting.server)
+            self._holdings.wait(record.entity, record.epoch, record.awaiting.epoch)
+            self._raise_fence(record)
+        return record
+
+    async def _take_state(self, entity: str, giver: str, previous: int, epoch: int, box: str) -> None:
+        data = await self._plane.open_release(
+            entity=entity, giver=giver, previous=previous, epoch=epoch, box=box
+        )
+        state = decode_state_untrusted(data)
+        self._bodies.take_over(self._slot(entity), state.tick, state.position, state.velocity)
+
+    def _act(self, entity: str, epoch: int) -> None:
+        slot = self._slot(entity)
+        self._plane.tell(Hold(entity=entity, epoch=epoch, slot=slot))
+        self._bodies.hold(slot)
+        gained = self._gained.pop((entity, epoch), None)
+        if gained is not None and not gained.done():
+            gained.set_result(None)
+        self._on_event(AuthorityGained(entity=entity, epoch=epoch, at_ns=time.monotonic_ns()))
+
+    async def _stop(self, entity: str, to: str) -> str:
+        if self._holdings[entity].phase is Phase.HOLDING:
+            self._holdings.stop(entity)
+        self._bodies.let_go(self._slot(entity))
+        return await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
+
+    def _held(self, entity: str) -> int:
+        holding = self._holdings[entity]
+        if holding.phase is not Phase.HOLDING:
+            raise InvalidStateError(
+                f"{self.config.name} does not hold {entity} ({holding.phase.name.lower()})"
+            )
+        return holding.epoch
+
+    def _gaining(self, entity: str, epoch: int) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gained[entity, epoch] = future
+        return future
+
+    def _slot(self, entity: str) -> int:
+        slot = self._slots.setdefault(entity, len(self._slots))
+        if slot >= self.config.capacity:
+            raise ConfigurationError(
+                f"more than {self.config.capacity} entities: raise the capacity of {self.config.name}"
+            )
+        return slot
+
+    def _raise_fence(self, record: EntityRecord) -> None:
+        self._plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))
+
+    def _tell(self, server: str, message: PeerMessage) -> None:
+        self._plane.tell(SendMessage(to=server, message=encode_message(message)))
+
+    async def _simulate(self) -> None:
+        loop = asyncio.get_running_loop()
+        period = 1.0 / self.config.rate_hz
+        due = loop.time()
+        while True:
+            self._bodies.step(period)
+            due = max(due + period, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    # Plumbing.
+
+    def _on_plane_event(self, event: Event) -> None:
+        match event:
+            case PeerMessageReceived(server=server, message=data, at_ns=at_ns):
+                self._spawn(self._take_message(server, decode_message_untrusted(data), at_ns))
+            case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
+                self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
+            case PeerUp(server=server):
+                self._on_event(PeerSessionChanged(server=server, up=True, reason=""))
+            case PeerDown(server=server, reason=reason):
+                self._on_event(PeerSessionChanged(server=server, up=False, reason=reason))
+            case Fatal(error=error):
+                self._on_event(Problem(text=error, fatal=True))
+            case _:
+                _log.error("unexpected event of the data plane: %r", event)
+
+    def _crossed(self, step: Step, kind: str, sender: str, receiver: str, at_ns: int | None = None) -> None:
+        self.messages.append(
+            Message(
+                trace=step.trace,
+                hop=step.hop,
+                kind=kind,
+                sender=sender,
+                receiver=receiver,
+                at_ns=at_ns or time.monotonic_ns(),
+            )
+        )
+
+    def _first_step(self) -> Step:
+        return Step(trace=secrets.token_bytes(16), hop=0)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, BridgeError):
+                _log.error("a task of %s failed", self.config.name, exc_info=error)
+            self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))
+
+    async def _cancel_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _step(message: Released | Accepted | Offer) -> Step:
+    return Step(trace=message.trace, hop=message.hop)

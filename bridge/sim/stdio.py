@@ -1,0 +1,243 @@
+"""A simulation server driven over its standard streams: commands in, events out, one JSON object a line.
+
+What stands behind a driver: another process that starts servers, on this machine or by ``docker exec``,
+and tells them what the players do. Standard output holds nothing but these lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import msgspec
+
+from bridge.authority import Message, Rule
+from bridge.errors import BridgeError, InvalidStateError
+from bridge.sim.config import SimulationConfig
+from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.server import SimulationServer
+
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+"""bytes; the report of a long match is the longest line"""
+
+_Id = Annotated[int, msgspec.Meta(ge=0)]
+Vector = tuple[float, float, float]
+
+
+class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
+    """Create an entity, or take over a dormant one of that name."""
+
+    id: _Id
+    entity: str
+    owner: str
+    position: Vector
+    rule: str = Rule.ALLOW.value
+
+
+class Kick(msgspec.Struct, frozen=True, kw_only=True, tag="kick"):
+    """Put a held entity somewhere with a velocity and pass it to another player.
+
+    ``to`` is that player's server: another one gets the authority with it. ``way`` is ``push`` or ``offer``.
+    """
+
+    id: _Id
+    entity: str
+    owner: str
+    to: str
+    position: Vector
+    velocity: Vector
+    way: str = "push"
+
+
+class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
+    """Take an entity from whoever has it."""
+
+    id: _Id
+    entity: str
+    owner: str
+
+
+class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """Tell the records and counts."""
+
+    id: _Id
+
+
+class Quit(msgspec.Struct, frozen=True, kw_only=True, tag="quit"):
+    """Release everything and end; the end of standard input does the same."""
+
+
+Command = Spawn | Kick | Take | MakeReport | Quit
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """The server is ready."""
+
+    server: str
+    node: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """The command was carried out; ``epoch`` is the entity's epoch after it (0 for an offer)."""
+
+    id: int
+    epoch: int
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The command was refused; ``error`` starts with the name of the exception."""
+
+    id: int
+    error: str
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
+    """Records and counts; the fields are those of the data plane's report."""
+
+    id: int
+    history: list[bytes]
+    messages: list[Message]
+    verdicts: dict[str, int]
+    sent: dict[str, int]
+    received: dict[str, int]
+    malformed: int
+
+
+Line = Started | Done | Failed | Reported | AuthorityGained | StateAccepted | PeerSessionChanged | Problem
+
+_encoder: Final = msgspec.json.Encoder()
+_command_decoder: Final = msgspec.json.Decoder(Command)
+_line_decoder: Final = msgspec.json.Decoder(Line)
+
+
+def encode_line(message: Command | Line) -> bytes:
+    """One line with its line feed."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    """A line to a server; raises ``msgspec.MsgspecError``."""
+    command: Command = _command_decoder.decode(line)
+    return command
+
+
+def decode_line(line: bytes) -> Line:
+    """A line from a server; raises ``msgspec.MsgspecError``."""
+    told: Line = _line_decoder.decode(line)
+    return told
+
+
+async def serve(config: SimulationConfig, *, commands: bool) -> None:
+    """Run a simulation server until it is cancelled, or until ``quit`` or the end of its commands.
+
+    Args:
+        config: how to run.
+        commands: whether standard input is read.
+
+    Raises:
+        BridgeError: it cannot start.
+    """
+    reader = await _standard_input() if commands else None
+    out = sys.stdout.buffer
+
+    def write(line: Line) -> None:
+        # A driver that has gone away is noticed as the end of standard input.
+        with contextlib.suppress(BrokenPipeError):
+            out.write(encode_line(line))
+            out.flush()
+
+    ended = asyncio.Event()
+
+    def on_event(event: ServerEvent) -> None:
+        write(event)
+        if isinstance(event, Problem) and event.fatal:
+            ended.set()
+
+    async with SimulationServer(config, on_event) as server:
+        write(Started(server=config.name, node=config.node))
+        tasks = {asyncio.create_task(_fatal(ended))}
+        if reader is not None:
+            tasks.add(asyncio.create_task(_read_commands(reader, server, write)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _standard_input() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    return reader
+
+
+async def _fatal(ended: asyncio.Event) -> None:
+    await ended.wait()
+    raise InvalidStateError("the data plane has ended; start the server again")
+
+
+async def _read_commands(
+    reader: asyncio.StreamReader, server: SimulationServer, write: Callable[[Line], None]
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        while line := await reader.readline():
+            try:
+                command = decode_command(line)
+            except msgspec.MsgspecError as error:
+                write(Problem(text=f"no command: {error}", fatal=False))
+                continue
+            if isinstance(command, Quit):
+                return
+            group.create_task(_carry_out(command, server, write))
+
+
+async def _carry_out(
+    command: Spawn | Kick | Take | MakeReport, server: SimulationServer, write: Callable[[Line], None]
+) -> None:
+    try:
+        write(await _answer(command, server))
+    except BridgeError as error:
+        write(Failed(id=command.id, error=f"{type(error).__name__}: {error}"))
+
+
+async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationServer) -> Line:
+    match command:
+        case Spawn():
+            record = await server.spawn(
+                command.entity, owner=command.owner, position=command.position, rule=Rule(command.rule)
+            )
+            return Done(id=command.id, epoch=record.epoch)
+        case Kick():
+            return Done(id=command.id, epoch=await _kick(command, server))
+        case Take():
+            record = await server.pull(command.entity, owner=command.owner)
+            return Done(id=command.id, epoch=record.epoch)
+        case MakeReport():
+            report = await server.report()
+            return Reported(
+                id=command.id,
+                history=report.history,
+                messages=server.messages,
+                verdicts=report.verdicts,
+                sent=report.sent,
+                received=report.received,
+                malformed=report.malformed,
+            )
+
+
+async def _kick(command: Kick, server: SimulationServer) -> int:
+    server.place(command.entity, command.position, command.velocity)
+    if command.to == server.config.name:
+        return (await server.give(command.entity, owner=command.owner)).epoch
+    if command.way == "offer":
+        await server.offer(command.entity, owner=command.owner, to=command.to)
+        return 0
+    return (await server.push(command.entity, owner=command.owner, to=command.to)).epoch

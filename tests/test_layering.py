@@ -1,0 +1,99 @@
+"""The ranks of the rooms: imports go only from a higher rank to a lower one."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "bridge"
+
+RANKS = {
+    "errors": 0,
+    "etf": 1,
+    "jose": 1,
+    "dist": 2,
+    "udp": 2,
+    "node": 3,
+    "replication": 3,
+    "khepri": 4,
+    "authority": 5,
+    "sim": 6,
+    "homeserver": 6,
+    "cli": 8,
+}
+
+# Rooms that take bytes, time and randomness as arguments, and the files of others that do.
+PURE = ("errors", "etf", "jose", "dist", "replication")
+PURE_FILES = (
+    "authority/fence.py",
+    "authority/history.py",
+    "authority/holding.py",
+    "authority/messages.py",
+    "authority/records.py",
+    "authority/trace.py",
+    "khepri/operations.py",
+    "khepri/paths.py",
+    "khepri/reply.py",
+    "sim/bodies.py",
+    "sim/dataplane/plane.py",
+    "udp/conditioner.py",
+    "udp/endpoint.py",
+    "udp/handshake.py",
+    "udp/keys.py",
+    "udp/latest.py",
+    "udp/reliable.py",
+    "udp/replay.py",
+    "udp/session.py",
+    "udp/wire.py",
+)
+IMPURE = {"asyncio", "socket", "time", "random", "select", "threading", "subprocess", "uvloop"}
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room(file: Path) -> str:
+    first = file.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str() as module, level=0):
+                yield module
+            case ast.ImportFrom(level=level):
+                assert level == 0, f"{file}: imports are absolute"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_file_imports_only_from_lower_ranks(file: Path) -> None:
+    here = room(file)
+    if here == "__init__":
+        assert not list(imports(file))
+        return
+    for module in imports(file):
+        parts = module.split(".")
+        if parts[0] != "bridge" or len(parts) == 1:
+            continue
+        there = parts[1]
+        assert there == here or RANKS[there] < RANKS[here], f"{here} ({RANKS[here]}) imports {module}"
+
+
+def test_every_room_has_a_rank() -> None:
+    assert {room(file) for file in FILES} - {"__init__"} <= set(RANKS)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [f for f in FILES if room(f) in PURE or str(f.relative_to(ROOT)) in PURE_FILES],
+    ids=lambda file: str(file.relative_to(ROOT)),
+)
+def test_a_pure_file_touches_no_socket_clock_or_event_loop(file: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(file)} & IMPURE
+
+
+def test_the_list_of_pure_files_is_true() -> None:
+    assert [name for name in PURE_FILES if not (ROOT / name).is_file()] == []
