@@ -38,7 +38,9 @@ def term_from_json(text: str) -> Any:
         ConfigurationError: no JSON, or a ``$`` form that is malformed.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except RecursionError:
         raise ConfigurationError("the JSON value is nested too deeply") from None
     except ValueError as error:
@@ -108,6 +110,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a member occurs twice")
     return members
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is more than a float holds")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:
