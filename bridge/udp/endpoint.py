@@ -28,7 +28,17 @@ from bridge.udp.handshake import Agreement, HandshakeState, HandshakeTimes, Init
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason, EndpointStatistics
-from bridge.udp.wire import Data, Init, Parameters, Reply, parse_datagram_untrusted
+from bridge.udp.wire import (
+    CONNECTION_ID,
+    DATA,
+    MAX_DATAGRAM_BYTES,
+    MIN_DATA_BYTES,
+    Data,
+    Init,
+    Parameters,
+    Reply,
+    parse_datagram_untrusted,
+)
 
 _MAX_REMEMBERED: Final = 16_384
 """Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
@@ -201,6 +211,12 @@ class Endpoint:
         """
         self._received += 1
         reason: DropReason | None
+        if MIN_DATA_BYTES <= len(data) <= MAX_DATAGRAM_BYTES and data[0] == DATA:
+            # The data path: what the general parser would find, without the object it would make.
+            reason = self._on_data(CONNECTION_ID.unpack_from(data, 1)[0], data, address, now=now)
+            if reason is not None:
+                self._drops[reason] += 1
+            return
         try:
             datagram = parse_datagram_untrusted(data)
         except DecodeError:

@@ -165,7 +165,7 @@ class UdpEngine:
         """Counters of the endpoint."""
         return self._endpoint.statistics()
 
-    async def connect(self, name: str, *, timeout: float) -> Session:  # noqa: ASYNC109 - the deadline is part of the contract
+    async def connect(self, name: str, *, timeout: float) -> Session:
         """The session with a peer, made if there is none.
 
         Args:
@@ -180,9 +180,8 @@ class UdpEngine:
         session = self._endpoint.session(name)
         if session is not None:
             return session
-        loop = self._running_loop()
-        waiter: asyncio.Future[Session] = loop.create_future()
-        self._endpoint.connect(name, now=loop.time())
+        waiter: asyncio.Future[Session] = self._running_loop().create_future()
+        self._endpoint.connect(name, now=time.monotonic())
         waiters = self._waiters.setdefault(name, [])
         waiters.append(waiter)
         try:
@@ -200,7 +199,8 @@ class UdpEngine:
         Raises:
             ConfigurationError: no such peer.
         """
-        self._endpoint.connect(name, now=self._running_loop().time())
+        self._running_loop()
+        self._endpoint.connect(name, now=time.monotonic())
 
     async def events(self) -> AsyncIterator[UdpEvent]:
         """Events until the engine is closed, for one reader; only where no ``on_event`` was given.
@@ -233,7 +233,7 @@ class UdpEngine:
         return self._loop
 
     def _on_readable(self) -> None:
-        self._now = self._running_loop().time()
+        self._now = time.monotonic()
         self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS)
         self._pump()
 
@@ -246,7 +246,7 @@ class UdpEngine:
 
     def _on_timer(self) -> None:
         self._timer = self._timer_at = None
-        self._endpoint.handle_timer(now=self._running_loop().time())
+        self._endpoint.handle_timer(now=time.monotonic())
         self._pump()
 
     def _schedule_flush(self) -> None:
@@ -275,8 +275,7 @@ class UdpEngine:
         if os.getpid() != self._pid:
             # A child would seal other plaintexts under the sequences its parent also uses.
             raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
-        loop = self._running_loop()
-        now = loop.time()
+        now = time.monotonic()
         datagrams = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:
             for datagram, address in datagrams:
@@ -305,7 +304,8 @@ class UdpEngine:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        self._timer = self._running_loop().call_at(when, self._on_timer)
+        # Not call_at: uvloop's own clock counts whole milliseconds, too coarse to time a round trip by.
+        self._timer = self._running_loop().call_later(max(0.0, when - time.monotonic()), self._on_timer)
 
     def _dispatch(self, *, limit: int | None) -> None:
         if self._on_event is None:

@@ -288,34 +288,39 @@ class Session:
                 self._challenge(address, size, now=now)
         eliciting = urgent = False
         for frame in frames:
+            # Outside the match: nearly every frame on the data path is a state, and class patterns cost more.
+            if type(frame) is State:
+                eliciting = True
+                self._on_state(frame, echo, now=now)
+                continue
             eliciting = eliciting or isinstance(frame, ELICITING)
-            match frame:
-                case State(stream, number, payload):
-                    self._on_state(stream, number, payload, echo, now=now)
-                case Ack(largest, bits):
-                    self._on_ack(largest, bits, now=now)
-                case Reliable(offset, chunk):
-                    self._reliable_in.insert(offset, chunk)
-                    urgent = urgent or sequence != newest + 1
-                case Credit(received, limit):
-                    self._reliable_out.update(received, limit)
-                case Ping():
-                    urgent = True
-                case Close(code, text):
-                    reason = (
-                        CloseReason(code)
-                        if code in range(_WIRE_REASONS) and code in _REASONS
-                        else CloseReason.UNKNOWN
-                    )
-                    self._finish(reason, by_peer=True, detail=text)
-                case PathChallenge(token):
-                    self._emit([encode_frame(PathResponse(token))], now=now, address=address)
-                case PathResponse(token):
-                    self._on_path_response(token, address)
-                case _:
-                    assert_never(frame)
+            urgent = (
+                urgent or isinstance(frame, Ping) or (isinstance(frame, Reliable) and sequence != newest + 1)
+            )
+            self._on_frame(frame, address, now=now)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
+
+    def _on_frame(self, frame: Frame, address: Address, *, now: float) -> None:
+        match frame:
+            case Ack(largest, bits):
+                self._on_ack(largest, bits, now=now)
+            case Reliable(offset, chunk):
+                self._reliable_in.insert(offset, chunk)
+            case Credit(received, limit):
+                self._reliable_out.update(received, limit)
+            case Close(code, text):
+                is_known = code < _WIRE_REASONS and code in _REASONS
+                reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
+                self._finish(reason, by_peer=True, detail=text)
+            case PathChallenge(token):
+                self._emit([encode_frame(PathResponse(token))], now=now, address=address)
+            case PathResponse(token):
+                self._on_path_response(token, address)
+            case Ping() | State():
+                pass
+            case _:
+                assert_never(frame)
 
     def _note_eliciting(self, *, urgent: bool, now: float) -> None:
         self._unacknowledged += 1
@@ -335,7 +340,8 @@ class Session:
         if -HOLD_UNIT_US <= elapsed <= self._config.idle_timeout * 1e6:
             self._rtt.sample(max(elapsed, 1) / 1e6)
 
-    def _on_state(self, stream: int, number: int, payload: bytes, echo: int, *, now: float) -> None:
+    def _on_state(self, state: State, echo: int, *, now: float) -> None:
+        stream, number, payload = state
         try:
             if not self._latest_in.accept(stream, number):
                 self._drops[DropReason.STALE_STATE] += 1
@@ -346,7 +352,6 @@ class Session:
         if len(self._states) >= self._config.max_pending_states:
             self._states.popleft()
             self._drops[DropReason.STATE_OVERFLOW] += 1
-        echo_age = None if echo == 0 else (_stamp(now) - echo & _STAMP_MASK) / 1e6
         self._states.append(
             StateReceived(
                 peer=self.peer,
@@ -354,7 +359,7 @@ class Session:
                 number=number,
                 payload=payload,
                 received_at=now,
-                echo_age=echo_age,
+                echo_age=None if echo == 0 else (_stamp(now) - echo & _STAMP_MASK) / 1e6,
             )
         )
 

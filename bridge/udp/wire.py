@@ -31,6 +31,9 @@ PROLOGUE: Final = struct.Struct(">IIH")
 """Sender's time stamp, echo of the newest one it received, time the echo was held."""
 HOLD_UNIT_US: Final = 64
 """Microseconds in one unit of the hold time."""
+MIN_DATA_BYTES: Final = DATA_HEADER_BYTES + PROLOGUE.size + TAG_BYTES
+CONNECTION_ID: Final = struct.Struct(">I")
+"""The connection id alone, at offset 1 of a DATA datagram."""
 NO_ECHO: Final = 0xFFFF
 """Hold time that says: no stamp received yet, or held too long to time a round trip by."""
 
@@ -194,7 +197,7 @@ def parse_datagram_untrusted(data: bytes | memoryview) -> Datagram:
         raise DecodeError("datagram size out of bounds")
     kind = data[0]
     if kind & 0xFE == DATA:
-        if size < DATA_HEADER_BYTES + PROLOGUE.size + TAG_BYTES:
+        if size < MIN_DATA_BYTES:
             raise DecodeError("datagram too short to be sealed")
         first, connection_id, sequence = DATA_HEADER.unpack_from(data)
         return Data(first & 1, connection_id, sequence)
