@@ -28,11 +28,14 @@ async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Kh
     """
     from bridge.homeserver.local import HOST, read_cookie
     from bridge.khepri import Khepri
-    from bridge.node import HiddenNode
+    from bridge.node import HiddenNode, NodeConfig
 
     with _slot(directory) as number:
         node = HiddenNode(
-            f"cli{number}@{HOST}", cookie=read_cookie(directory, state), epmd_port=state.epmd_port
+            f"cli{number}@{HOST}",
+            cookie=read_cookie(directory, state),
+            # It calls and is never called, so the port mapper need not know it.
+            config=NodeConfig(epmd_host=HOST, epmd_port=state.epmd_port, register=False),
         )
         async with node, Khepri(node, [member.name for member in state.nodes], store=state.store) as store:
             yield store

@@ -86,7 +86,8 @@ class LocalCluster:
     ::
 
         with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
-            node = HiddenNode("sim1@127.0.0.1", cookie=cluster.cookie, epmd_port=cluster.epmd_port)
+            config = NodeConfig(epmd_port=cluster.epmd_port)
+            node = HiddenNode("sim1@127.0.0.1", cookie=cluster.cookie, config=config)
 
     Args:
         config: how it is started.
