@@ -1,0 +1,88 @@
+"""Configuration of a node, and what it reads from the machine where nothing is said."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge.dist import DistConfig
+from bridge.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """How a hidden node meets the others."""
+
+    epmd_host: str | None = None
+    """where this node registers; ``None``: ``ERL_EPMD_ADDRESS``, else 127.0.0.1. Others are asked on their own host"""
+    epmd_port: int | None = None
+    """``None``: ``ERL_EPMD_PORT``, else 4369"""
+    register: bool = True
+    """tell the port mapper; without it this node can dial but not be dialled by name"""
+    listen_host: str = "127.0.0.1"
+    """address to accept connections on; loopback, since a cookie protects nothing beyond it"""
+    listen_port: int = 0
+    """0: any free one"""
+    connect_timeout: float = 7.0
+    """seconds to look up, dial and shake hands"""
+    call_timeout: float = 5.0
+    """seconds that a call waits where none are given (OTP's default)"""
+    max_pending_calls: int = 65_536
+    """calls that wait at once; one more is refused, because nobody is answering"""
+    max_incoming_connections: int = 1_024
+    """connections at once, handshaking ones included"""
+    mailbox_capacity: int = 100_000
+    """messages that wait in one mailbox; one more ends it (see ``Mailbox``)"""
+    dist: DistConfig = field(default_factory=DistConfig)
+
+    def __post_init__(self) -> None:
+        if self.connect_timeout <= 0 or self.call_timeout <= 0:
+            raise ConfigurationError("connect_timeout and call_timeout are positive seconds")
+        if min(self.max_pending_calls, self.mailbox_capacity, self.max_incoming_connections) < 1:
+            raise ConfigurationError("a limit is at least 1")
+
+    def epmd_address(self) -> tuple[str, int]:
+        """Host and port of the port mapper of this machine.
+
+        Raises:
+            ConfigurationError: ``ERL_EPMD_PORT`` is no port.
+        """
+        host = self.epmd_host or os.environ.get("ERL_EPMD_ADDRESS", "").split(",")[0] or "127.0.0.1"
+        port = self.epmd_port
+        if port is None:
+            text = os.environ.get("ERL_EPMD_PORT", "4369")
+            if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+                raise ConfigurationError(f"ERL_EPMD_PORT={text!r} is no port")
+            port = int(text)
+        return host, port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """How a gateway fails over."""
+
+    connect_timeout: float = 1.0
+    """seconds for one member, so that a hung one does not use up the caller's time"""
+    first_retry_delay: float = 0.02
+    """seconds before a second round through the members; doubles, with jitter"""
+    max_retry_delay: float = 0.5
+    """seconds between rounds at most"""
+
+
+def read_cookie() -> str:
+    """The cookie of this user, as Erlang keeps it.
+
+    Raises:
+        ConfigurationError: there is none, or it is empty.
+    """
+    path = Path.home() / ".erlang.cookie"
+    try:
+        cookie = path.read_text("latin-1").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"no cookie: pass cookie=, or write one to {path} ({error.strerror})"
+        ) from None
+    if not cookie:
+        raise ConfigurationError(f"{path} is empty: pass cookie=, or write one to it")
+    return cookie

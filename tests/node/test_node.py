@@ -1,0 +1,221 @@
+"""A hidden node against real OTP nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge.dist import DistConfig
+from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, NodeDownError, RemoteError
+from bridge.etf import Atom, Pid
+from bridge.node import Gateway, HiddenNode, NodeConfig
+from tests.support.otp import COOKIE, OtpNode, PortMapper, free_port, otp_node, port_mapper
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def mapper() -> Iterator[PortMapper]:
+    with port_mapper() as running:
+        yield running
+
+
+@pytest.fixture
+async def otp(mapper: PortMapper) -> AsyncIterator[OtpNode]:
+    async with otp_node(mapper, "hs1") as node:
+        yield node
+
+
+@pytest.fixture
+async def node(mapper: PortMapper) -> AsyncIterator[HiddenNode]:
+    async with HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as running:
+        yield running
+
+
+async def test_a_call_answers_and_the_node_is_listed_as_hidden(node: HiddenNode, otp: OtpNode) -> None:
+    await node.connect(otp.name)
+    assert await node.call(otp.name, "erlang", "node", [], timeout=5.0) == Atom(otp.name)
+    assert await node.call(otp.name, "erlang", "nodes", []) == []
+    assert await node.call(otp.name, "erlang", "nodes", [Atom("hidden")]) == [Atom(node.name)]
+
+
+async def test_a_call_that_raises_keeps_the_remote_reason(node: HiddenNode, otp: OtpNode) -> None:
+    with pytest.raises(RemoteError, match="badarg") as caught:
+        await node.call(otp.name, "erlang", "error", [Atom("badarg")])
+    kind, (reason, stack) = caught.value.reason
+    assert (kind, reason) == (Atom("EXIT"), Atom("badarg"))
+    assert isinstance(stack, list)
+
+
+async def test_otp_pings_the_node_and_calls_to_unknown_names_end_at_once(node: HiddenNode, otp: OtpNode) -> None:
+    ping = await node.call(otp.name, "net_adm", "ping", [Atom(node.name)])
+    assert ping == Atom("pong")
+    with pytest.raises(RemoteError, match="noproc"):
+        await node.call(otp.name, "gen_server", "call", [(Atom("nobody"), Atom(node.name)), Atom("hello")])
+    with pytest.raises(RemoteError):
+        await node.call(otp.name, "erpc", "call", [Atom(node.name), Atom("erlang"), Atom("node"), []])
+
+
+async def test_otp_dials_the_node(node: HiddenNode, otp: OtpNode) -> None:
+    box = node.mailbox("inbox")
+    await otp.evaluate(f"{{inbox, '{node.name}'}} ! {{hello, self()}}")
+    hello, pid = await box.receive(timeout=10.0)
+    assert hello is Atom("hello")
+    assert isinstance(pid, Pid)
+    assert node.connected == (otp.name,)
+
+
+async def test_messages_go_both_ways(node: HiddenNode, otp: OtpNode) -> None:
+    box = node.mailbox()
+    await node.call(otp.name, "erlang", "send", [box.pid, (Atom("x"), {b"k": [1, 2.5]})])
+    assert await box.receive(timeout=5.0) == (Atom("x"), {b"k": [1, 2.5]})
+    await node.send((Atom("rex"), otp.name), (box.pid, Atom("ignored")))
+    await node.cast(otp.name, "erlang", "send", [box.pid, b"cast"])
+    assert await box.receive(timeout=5.0) == b"cast"
+    with pytest.raises(DeadlineError):
+        await box.receive(timeout=0.01)
+
+
+async def _sleeper(node: HiddenNode, otp: OtpNode) -> Pid:
+    pid = await node.call(otp.name, "erlang", "spawn", [Atom("timer"), Atom("sleep"), [60_000]])
+    assert isinstance(pid, Pid)
+    return pid
+
+
+async def test_monitors_and_links_of_otp_processes_report_their_end(node: HiddenNode, otp: OtpNode) -> None:
+    box = node.mailbox()
+    pid = await _sleeper(node, otp)
+    monitor = await node.monitor(pid, mailbox=box)
+    link = await node.link(pid)
+    await node.call(otp.name, "erlang", "exit", [pid, Atom("stone")])
+    assert await monitor.wait(timeout=5.0) is Atom("stone")
+    assert await link.wait(timeout=5.0) is Atom("stone")
+    assert await box.receive(timeout=5.0) == (
+        Atom("DOWN"), monitor.reference, Atom("process"), pid, Atom("stone"),
+    )  # fmt: skip
+    gone = await node.monitor((Atom("nobody"), otp.name))
+    assert await gone.wait(timeout=5.0) is Atom("noproc")
+
+
+async def test_a_closed_mailbox_takes_its_linked_process_along(node: HiddenNode, otp: OtpNode) -> None:
+    box = node.mailbox()
+    pid = await _sleeper(node, otp)
+    await node.link(pid, mailbox=box)
+    monitor = await node.monitor(pid)
+    await box.close(Atom("stone"))
+    assert await monitor.wait(timeout=5.0) is Atom("stone")
+
+
+async def test_otp_is_told_when_a_monitored_mailbox_closes(node: HiddenNode, otp: OtpNode) -> None:
+    box, watched = node.mailbox("inbox"), node.mailbox("watched")
+    await otp.evaluate(
+        f"R = monitor(process, {{watched, '{node.name}'}}), {{inbox, '{node.name}'}} ! ready,"
+        f" receive {{'DOWN', R, _, _, Why}} -> {{inbox, '{node.name}'}} ! Why end"
+    )
+    assert await box.receive(timeout=10.0) is Atom("ready")
+    await watched.close(Atom("finished"))
+    assert await box.receive(timeout=5.0) is Atom("finished")
+
+
+async def test_a_reply_of_16_mib_and_64_calls_at_once(node: HiddenNode, otp: OtpNode) -> None:
+    size = 16 * 1024 * 1024
+    big = await node.call(otp.name, "binary", "copy", [b"x", size], timeout=30.0)
+    assert len(big) == size
+    answers = await asyncio.gather(*(node.call(otp.name, "erlang", "abs", [-n]) for n in range(64)))
+    assert answers == list(range(64))
+    assert node.statistics().pending_calls == 0
+
+
+async def test_a_wrong_cookie_is_named(mapper: PortMapper, otp: OtpNode) -> None:
+    async with HiddenNode("sim2@127.0.0.1", cookie="wrong", config=mapper.node_config()) as node:
+        with pytest.raises(HandshakeError, match="cookie"):
+            await node.connect(otp.name)
+
+
+async def test_no_port_mapper_no_such_node_and_no_such_host_are_named(node: HiddenNode) -> None:
+    config = NodeConfig(epmd_host="127.0.0.1", epmd_port=free_port())
+    with pytest.raises(HandshakeError, match="port mapper"):
+        async with HiddenNode("sim3@127.0.0.1", cookie=COOKIE, config=config):
+            pass
+    with pytest.raises(HandshakeError, match="is registered at"):
+        await node.connect("nobody@127.0.0.1")
+    with pytest.raises(HandshakeError, match="does not resolve"):
+        await node.connect("nobody@no-such-host.invalid")
+    with pytest.raises(ConfigurationError, match="itself"):
+        await node.connect(node.name)
+
+
+async def test_a_name_in_use_is_named(node: HiddenNode, mapper: PortMapper) -> None:
+    with pytest.raises(HandshakeError, match="in use"):
+        async with HiddenNode(node.name, cookie=COOKIE, config=mapper.node_config()):
+            pass
+
+
+async def test_a_killed_node_fails_waiting_calls_and_watches(node: HiddenNode, otp: OtpNode) -> None:
+    monitor = await node.monitor(await _sleeper(node, otp))
+    waiting = asyncio.create_task(node.call(otp.name, "timer", "sleep", [60_000], timeout=60.0))
+    assert await node.call(otp.name, "erlang", "abs", [-1]) == 1
+    await otp.kill()
+    with pytest.raises(NodeDownError):
+        await waiting
+    assert await monitor.wait(timeout=5.0) is Atom("noconnection")
+    assert node.connected == ()
+
+
+async def test_a_call_ends_at_its_deadline(node: HiddenNode, otp: OtpNode) -> None:
+    with pytest.raises(DeadlineError):
+        await node.call(otp.name, "timer", "sleep", [60_000], timeout=0.2)
+    assert node.statistics().pending_calls == 0
+
+
+async def test_ticks_keep_an_idle_connection_past_net_ticktime(mapper: PortMapper) -> None:
+    config = NodeConfig(
+        epmd_host="127.0.0.1", epmd_port=mapper.port, dist=DistConfig(net_ticktime=1.0)
+    )
+    async with (
+        otp_node(mapper, "hs4", flags=("-kernel", "net_ticktime", "1")) as otp,
+        HiddenNode("sim4@127.0.0.1", cookie=COOKIE, config=config) as node,
+    ):
+        downs: list[str] = []
+        node.on_node_down(downs.append)
+        box = node.mailbox()
+        await node.cast(otp.name, "timer", "apply_after", [3_500, Atom("erlang"), Atom("send"), [box.pid, Atom("late")]])
+        assert await box.receive(timeout=10.0) is Atom("late")
+        assert downs == []
+
+
+async def test_a_gateway_fails_over_to_the_other_node(node: HiddenNode, mapper: PortMapper, otp: OtpNode) -> None:
+    async with otp_node(mapper, "hs2") as other:
+        gateway = Gateway(node, [otp.name, other.name])
+        changes: list[str | None] = []
+        moved = asyncio.Event()
+
+        def note(member: str | None) -> None:
+            changes.append(member)
+            if member == other.name:
+                moved.set()
+
+        gateway.on_change(note)
+        assert await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True) == Atom(otp.name)
+        repeated = asyncio.create_task(
+            gateway.call("timer", "sleep", [300], timeout=10.0, idempotent=True)
+        )
+        await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True)
+        await otp.kill()
+        await asyncio.wait_for(moved.wait(), 5.0)
+        assert await repeated is Atom("ok")
+        assert gateway.current == other.name
+        assert changes == [otp.name, None, other.name]
+        await gateway.close()
+
+
+async def test_two_hidden_nodes_connect(node: HiddenNode, mapper: PortMapper) -> None:
+    async with HiddenNode("sim5@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as other:
+        box, theirs = node.mailbox("box"), other.mailbox()
+        watch = await node.monitor(theirs.pid)
+        await other.send(("box", node.name), {1: b"int", Atom("a"): [1, 2]})
+        assert await box.receive(timeout=5.0) == {1: b"int", Atom("a"): [1, 2]}
+        await theirs.close()
+        assert await watch.wait(timeout=5.0) is Atom("normal")
