@@ -62,11 +62,15 @@ class Receiver:
                 else:
                     self.count += 1
             case MessageReceived():
-                self._session().send_reliable(self.count.to_bytes(8, "big"))
+                # Messages are handed over before the states that came with them: count those too.
+                asyncio.get_running_loop().call_soon(self._answer)
             case SessionClosed():
                 self.closed.set()
             case _:
                 pass
+
+    def _answer(self) -> None:
+        self._session().send_reliable(self.count.to_bytes(8, "big"))
 
     def _session(self) -> Session:
         assert self.engine is not None

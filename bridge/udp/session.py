@@ -17,24 +17,23 @@ from bridge.udp.events import CloseReason, MessageReceived, SessionClosed, State
 from bridge.udp.keys import Aead, DirectionKeys
 from bridge.udp.latest import LatestReceiver, LatestSender
 from bridge.udp.loss import SentDatagram, SentLedger
+from bridge.udp.path import PathValidation
 from bridge.udp.peers import Address
 from bridge.udp.reliable import ReliableReceiver, ReliableSender
 from bridge.udp.replay import ReplayWindow
 from bridge.udp.rtt import RttEstimator
+from bridge.udp.stamps import StampExchange, echo_age
 from bridge.udp.statistics import DropReason, SessionStatistics
 from bridge.udp.wire import (
     DATA,
     DATA_HEADER,
     DATA_HEADER_BYTES,
     ELICITING,
-    HOLD_UNIT_US,
     MAX_FRAMES_BYTES,
-    NO_ECHO,
     PROLOGUE,
     RELIABLE_HEADER_BYTES,
     STATE,
     STATE_HEADER,
-    TAG_BYTES,
     Ack,
     Close,
     Credit,
@@ -49,7 +48,6 @@ from bridge.udp.wire import (
     parse_frames_untrusted,
 )
 
-_STAMP_MASK: Final = 0xFFFFFFFF
 _ACK_AT_ONCE: Final = 128
 """Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
 _SMALLEST_CHUNK: Final = 64
@@ -58,7 +56,6 @@ _PROBE_DATAGRAMS: Final = 2
 _MAX_BACKOFF: Final = 6
 _COLLAPSE_BACKOFF: Final = 3
 _CLOSE_COPIES: Final = 3
-_CHALLENGE_DATAGRAM_BYTES: Final = DATA_HEADER_BYTES + PROLOGUE.size + 9 + TAG_BYTES
 _PING_FRAME: Final = encode_frame(Ping())
 _WIRE_REASONS: Final = 63
 
@@ -111,6 +108,8 @@ class Session:
         self._open = Aead(receiving)
         self._replay = ReplayWindow()
         self._rtt = RttEstimator(config.initial_rtt)
+        self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
+        self._path = PathValidation()
         self._ledger = SentLedger(self._rtt)
         self._reliable_out = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
@@ -127,9 +126,6 @@ class Session:
 
         self._last_received = now
         self._last_sent = now
-        self._peer_stamp = 0
-        self._peer_stamp_at = now
-        self._last_echo = 0
         self._unacknowledged = 0
         self._ack_at: float | None = None
         self._ack_now = False
@@ -138,9 +134,6 @@ class Session:
         self._probe_from = now
         self._probe_backoff = 0
         self._probing = False
-        self._candidate: Address | None = None
-        self._candidate_token = b""
-        self._candidate_at = 0.0
 
         self._drops: Counter[DropReason] = Counter()
         self._datagrams_sent = 0
@@ -281,11 +274,9 @@ class Session:
         self._bytes_received += size
         stamp, echo, hold = PROLOGUE.unpack_from(plaintext)
         if sequence > newest:
-            self._peer_stamp = stamp
-            self._peer_stamp_at = now
-            self._sample_rtt(echo, hold, now=now)
+            self._stamps.receive(stamp, echo, hold, now=now)
             if address != self.address:
-                self._challenge(address, size, now=now)
+                self._challenge(address, size=size, now=now)
         eliciting = urgent = False
         for frame in frames:
             # Outside the match: nearly every frame on the data path is a state, and class patterns cost more.
@@ -300,6 +291,12 @@ class Session:
             self._on_frame(frame, address, now=now)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
+
+    def _challenge(self, address: Address, *, size: int, now: float) -> None:
+        if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
+            token = self._random_bytes(8)
+            self._path.challenge(address, token, now=now)
+            self._emit([encode_frame(PathChallenge(token))], now=now, address=address)
 
     def _on_frame(self, frame: Frame, address: Address, *, now: float) -> None:
         match frame:
@@ -316,7 +313,9 @@ class Session:
             case PathChallenge(token):
                 self._emit([encode_frame(PathResponse(token))], now=now, address=address)
             case PathResponse(token):
-                self._on_path_response(token, address)
+                if self._path.respond(address, token):
+                    self.address = address
+                    self._address_changes += 1
             case Ping() | State():
                 pass
             case _:
@@ -330,15 +329,6 @@ class Session:
             self._ack_at = now + self._config.max_ack_delay
         if self._unacknowledged >= _ACK_AT_ONCE and not self.is_closed:
             self._emit([self._acknowledgement()], now=now)
-
-    def _sample_rtt(self, echo: int, hold: int, *, now: float) -> None:
-        if echo in (0, self._last_echo) or hold == NO_ECHO:
-            return
-        self._last_echo = echo
-        elapsed = (_stamp(now) - echo & _STAMP_MASK) - hold * HOLD_UNIT_US
-        # Negative by less than the unit of the hold time; more than the idle time-out is a peer's invention.
-        if -HOLD_UNIT_US <= elapsed <= self._config.idle_timeout * 1e6:
-            self._rtt.sample(max(elapsed, 1) / 1e6)
 
     def _on_state(self, state: State, echo: int, *, now: float) -> None:
         stream, number, payload = state
@@ -359,7 +349,7 @@ class Session:
                 number=number,
                 payload=payload,
                 received_at=now,
-                echo_age=None if echo == 0 else (_stamp(now) - echo & _STAMP_MASK) / 1e6,
+                echo_age=echo_age(echo, now=now),
             )
         )
 
@@ -379,24 +369,6 @@ class Session:
         for datagram in lost:
             if datagram.run is not None:
                 self._reliable_out.lose(*datagram.run)
-
-    # -- address changes ----------------------------------------------------------------------
-
-    def _challenge(self, address: Address, size: int, *, now: float) -> None:
-        # The answer must not be larger than the question: the address may be somebody else's.
-        if size < _CHALLENGE_DATAGRAM_BYTES:
-            return
-        if address == self._candidate and now - self._candidate_at < self._rtt.smoothed:
-            return
-        self._candidate, self._candidate_at = address, now
-        self._candidate_token = self._random_bytes(8)
-        self._emit([encode_frame(PathChallenge(self._candidate_token))], now=now, address=address)
-
-    def _on_path_response(self, token: bytes, address: Address) -> None:
-        if self._candidate is not None and address == self._candidate and token == self._candidate_token:
-            self.address = address
-            self._candidate = None
-            self._address_changes += 1
 
     # -- datagrams out ------------------------------------------------------------------------
 
@@ -428,7 +400,7 @@ class Session:
         size = 0
         run: tuple[int, int] | None = None
         states: list[tuple[int, int]] = []
-        prologue = self._prologue(now)
+        prologue = self._stamps.prologue(now=now)
         if self._ack_now or self._unacknowledged:
             pieces.append(self._acknowledgement())
             size = len(pieces[0])
@@ -478,12 +450,6 @@ class Session:
             Credit(self._reliable_in.received, self._credit_granted)
         )
 
-    def _prologue(self, now: float) -> bytes:
-        held = NO_ECHO
-        if self._peer_stamp:
-            held = min(int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US, NO_ECHO)
-        return PROLOGUE.pack(_stamp(now), self._peer_stamp, held)
-
     def _emit(
         self,
         pieces: list[bytes],
@@ -498,7 +464,7 @@ class Session:
         sequence = self._next_sequence
         self._next_sequence = sequence + 1
         header = DATA_HEADER.pack(DATA, self._remote_connection_id, sequence)
-        plaintext = b"".join((prologue or self._prologue(now), *pieces))
+        plaintext = b"".join((prologue or self._stamps.prologue(now=now), *pieces))
         datagram = header + self._seal.seal(sequence, plaintext, header)
         self._outbox.append((datagram, address or self.address))
         self._last_sent = now
@@ -563,7 +529,10 @@ class Session:
     # -- events -------------------------------------------------------------------------------
 
     def next_event(self) -> UdpEvent | None:
-        """The next event, or ``None``. Taking a message gives its bytes back to the peer as credit."""
+        """The next event, or ``None``: messages, then states, then the end.
+
+        Taking a message gives its bytes back to the peer as credit.
+        """
         try:
             message = self._reliable_in.next_message()
         except ProtocolError as error:
@@ -597,8 +566,3 @@ class Session:
 
 
 _REASONS: Final = frozenset(reason.value for reason in CloseReason)
-
-
-def _stamp(now: float) -> int:
-    # Zero is kept for "no stamp received yet".
-    return int(now * 1e6) & _STAMP_MASK or 1
