@@ -30,6 +30,7 @@ class DistTransport(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_connected = False
         self._flushing = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -119,14 +120,21 @@ class DistTransport(asyncio.Protocol):
     def _pump(self) -> None:
         self._flush()  # first: a slow handler must not delay ticks
         connection = self.connection
+        was_connected = self._armed_connected
         while (event := connection.next_event()) is not None:
             self._dispatch(self, event)
+        if connection.connected and not was_connected:
+            self._arm()  # ticks are due earlier than the handshake's deadline
         self._flush()
         if connection.get_timer() is None:
             self.close()
 
     def _arm(self) -> None:
-        # Deadlines only move away as bytes come and go, so the timer is set anew when it fires, not per packet.
+        # Within one phase deadlines only move away as bytes come and go, so the timer is set anew when it
+        # fires, not per packet.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_connected = self.connection.connected
         due = self.connection.get_timer()
         self._timer = None if due is None else self._loop.call_at(due, self._fire)
 

@@ -49,7 +49,9 @@ async def test_a_call_that_raises_keeps_the_remote_reason(node: HiddenNode, otp:
     assert isinstance(stack, list)
 
 
-async def test_otp_pings_the_node_and_calls_to_unknown_names_end_at_once(node: HiddenNode, otp: OtpNode) -> None:
+async def test_otp_pings_the_node_and_calls_to_unknown_names_end_at_once(
+    node: HiddenNode, otp: OtpNode
+) -> None:
     ping = await node.call(otp.name, "net_adm", "ping", [Atom(node.name)])
     assert ping == Atom("pong")
     with pytest.raises(RemoteError, match="noproc"):
@@ -171,9 +173,7 @@ async def test_a_call_ends_at_its_deadline(node: HiddenNode, otp: OtpNode) -> No
 
 
 async def test_ticks_keep_an_idle_connection_past_net_ticktime(mapper: PortMapper) -> None:
-    config = NodeConfig(
-        epmd_host="127.0.0.1", epmd_port=mapper.port, dist=DistConfig(net_ticktime=1.0)
-    )
+    config = NodeConfig(epmd_host="127.0.0.1", epmd_port=mapper.port, dist=DistConfig(net_ticktime=1.0))
     async with (
         otp_node(mapper, "hs4", flags=("-kernel", "net_ticktime", "1")) as otp,
         HiddenNode("sim4@127.0.0.1", cookie=COOKIE, config=config) as node,
@@ -181,12 +181,16 @@ async def test_ticks_keep_an_idle_connection_past_net_ticktime(mapper: PortMappe
         downs: list[str] = []
         node.on_node_down(downs.append)
         box = node.mailbox()
-        await node.cast(otp.name, "timer", "apply_after", [3_500, Atom("erlang"), Atom("send"), [box.pid, Atom("late")]])
+        await node.cast(
+            otp.name, "timer", "apply_after", [3_500, Atom("erlang"), Atom("send"), [box.pid, Atom("late")]]
+        )
         assert await box.receive(timeout=10.0) is Atom("late")
         assert downs == []
 
 
-async def test_a_gateway_fails_over_to_the_other_node(node: HiddenNode, mapper: PortMapper, otp: OtpNode) -> None:
+async def test_a_gateway_fails_over_to_the_other_node(
+    node: HiddenNode, mapper: PortMapper, otp: OtpNode
+) -> None:
     async with otp_node(mapper, "hs2") as other:
         gateway = Gateway(node, [otp.name, other.name])
         changes: list[str | None] = []
@@ -199,9 +203,7 @@ async def test_a_gateway_fails_over_to_the_other_node(node: HiddenNode, mapper: 
 
         gateway.on_change(note)
         assert await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True) == Atom(otp.name)
-        repeated = asyncio.create_task(
-            gateway.call("timer", "sleep", [300], timeout=10.0, idempotent=True)
-        )
+        repeated = asyncio.create_task(gateway.call("timer", "sleep", [300], timeout=10.0, idempotent=True))
         await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True)
         await otp.kill()
         await asyncio.wait_for(moved.wait(), 5.0)

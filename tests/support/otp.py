@@ -106,7 +106,7 @@ class OtpNode:
 
 _READER = (
     "L = fun(L) -> case io:parse_erl_exprs('') of {ok, E, _} -> erl_eval:exprs(E, []), L(L);"
-    " _ -> halt(0) end end, io:format(\"ready~n\"), L(L)."
+    ' _ -> halt(0) end end, io:format("ready~n"), L(L).'
 )
 
 

@@ -1,0 +1,146 @@
+"""Two distribution connections in memory."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.dist import (
+    AliasSend,
+    Connected,
+    ControlMessage,
+    DemonitorP,
+    Disconnected,
+    Exit,
+    Exit2,
+    Failure,
+    GroupLeader,
+    HandshakeFailed,
+    Link,
+    MonitorP,
+    MonitorPExit,
+    NameReceived,
+    Received,
+    RegSend,
+    Send,
+    SpawnReply,
+    SpawnRequest,
+    Status,
+    UnlinkId,
+    UnlinkIdAck,
+)
+from bridge.errors import InvalidStateError
+from bridge.etf import Atom, Pid, Reference
+from tests.support.pair import drain_events, pair, roundtrip_until_quiet, transfer
+
+P = Pid(Atom("a@h"), 1, 0, 5)
+Q = Pid(Atom("b@h"), 2, 0, 6)
+R = Reference(Atom("a@h"), 5, (1, 2, 3))
+MESSAGES: list[tuple[ControlMessage, object]] = [
+    (Send(to=Q), b"x"),
+    (RegSend(source=P, to=Atom("rex")), (1, 2)),
+    (AliasSend(source=P, alias=R), [1]),
+    (Link(source=P, to=Q), None),
+    (UnlinkId(id=1, source=P, to=Q), None),
+    (UnlinkIdAck(id=1, source=P, to=Q), None),
+    (GroupLeader(source=P, to=Q), None),
+    (MonitorP(source=P, to=Atom("name"), reference=R), None),
+    (DemonitorP(source=P, to=Q, reference=R), None),
+    (SpawnRequest(request=R, source=P, group_leader=P, mfa=(Atom("m"), Atom("f"), 0), options=[]), []),
+    (SpawnReply(request=R, to=P, flags=0, result=Atom("notsup")), None),
+]
+ENDINGS: list[ControlMessage] = [
+    Exit(source=P, to=Q, reason=(1, b"r")),
+    Exit2(source=P, to=Q, reason=Atom("kill")),
+    MonitorPExit(source=P, to=Q, reference=R, reason=False),
+]
+
+
+@given(piece=st.integers(min_value=1, max_value=40))
+def test_two_sides_connect_however_the_bytes_are_cut(piece: int) -> None:
+    a, b = pair()
+    seen_a, seen_b = roundtrip_until_quiet(a, b, now=0.0, piece=piece)
+    assert [type(event) for event in seen_a] == [Connected]
+    assert [type(event) for event in seen_b] == [NameReceived, Connected]
+    for message, payload in MESSAGES:
+        a.send(message, payload, now=1.0)
+    transfer(a, b, now=1.0, piece=piece)
+    assert drain_events(b) == [Received(control=m, payload=p) for m, p in MESSAGES]
+
+
+def test_reasons_travel_as_payload() -> None:
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    for message in ENDINGS:
+        a.send(message, now=1.0)
+    transfer(a, b, now=1.0)
+    assert [event.control for event in drain_events(b) if isinstance(event, Received)] == ENDINGS
+
+
+def test_an_alive_acceptor_is_answered_true() -> None:
+    a, b = pair()
+    seen, _ = roundtrip_until_quiet(a, b, now=0.0, status=Status.ALIVE)
+    assert isinstance(seen[-1], Connected)
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"), [(Status.NOK, Failure.SIMULTANEOUS), (Status.NOT_ALLOWED, Failure.NOT_ALLOWED)]
+)
+def test_a_refused_name_fails_both_sides(status: Status, failure: Failure) -> None:
+    a, b = pair()
+    for seen in roundtrip_until_quiet(a, b, now=0.0, status=status):
+        assert isinstance(seen[-1], HandshakeFailed)
+        assert seen[-1].failure is failure
+    assert a.get_timer() is None
+
+
+def test_a_wrong_cookie_fails_the_acceptor_and_its_close_tells_the_initiator() -> None:
+    a, b = pair(cookie_b="other")
+    _, seen = roundtrip_until_quiet(a, b, now=0.0)
+    assert isinstance(seen[-1], HandshakeFailed)
+    assert seen[-1].failure is Failure.BAD_DIGEST
+    a.receive_eof(now=0.0)
+    (event,) = drain_events(a)
+    assert isinstance(event, HandshakeFailed)
+    assert event.failure is Failure.CLOSED_AFTER_CHALLENGE
+    assert "cookie" in event.detail
+
+
+def test_a_silent_peer_times_out() -> None:
+    a, _ = pair()
+    due = a.get_timer()
+    assert due == 7.0
+    a.handle_timer(now=6.9)
+    assert drain_events(a) == []
+    a.handle_timer(now=due)
+    (event,) = drain_events(a)
+    assert isinstance(event, HandshakeFailed)
+    assert event.failure is Failure.TIMEOUT
+
+
+def test_ticks_go_out_each_quarter_and_silence_ends_the_connection() -> None:
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    assert a.get_timer() == 15.0
+    a.handle_timer(now=15.0)
+    assert a.data_to_send() == [bytes(4)]
+    b.receive_data(bytes(4), now=15.0)
+    assert drain_events(b) == []
+    a.handle_timer(now=75.0)
+    (event,) = drain_events(a)
+    assert isinstance(event, Disconnected)
+    with pytest.raises(InvalidStateError):
+        a.send(Send(to=Q), 1, now=76.0)
+
+
+@given(st.binary(max_size=60))
+def test_garbage_ends_a_connection_and_raises_nothing(data: bytes) -> None:
+    a, b = pair()
+    b.receive_data(data, now=0.0)
+    drain_events(b)
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    b.receive_data(len(data).to_bytes(4, "big") + data, now=1.0)
+    for event in drain_events(b):
+        assert isinstance(event, Disconnected)

@@ -1,0 +1,55 @@
+"""Two distribution connections joined in memory."""
+
+from __future__ import annotations
+
+from bridge.dist import DistConnection, DistEvent, Identity, NameReceived, Role, Status
+
+_MAX_ROUNDS = 20
+"""rounds until two connections must have nothing more to say"""
+
+
+def transfer(source: DistConnection, target: DistConnection, *, now: float, piece: int | None = None) -> bool:
+    """Bring what one wants to send to the other, in pieces of ``piece`` bytes; whether there was any."""
+    data = b"".join(source.data_to_send())
+    for start in range(0, len(data), piece or max(1, len(data))):
+        target.receive_data(data[start : start + (piece or len(data))], now=now)
+    return bool(data)
+
+
+def drain_events(connection: DistConnection) -> list[DistEvent]:
+    """All events that are pending."""
+    events: list[DistEvent] = []
+    while (event := connection.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+def roundtrip_until_quiet(
+    a: DistConnection, b: DistConnection, *, now: float, piece: int | None = None, status: Status = Status.OK
+) -> tuple[list[DistEvent], list[DistEvent]]:
+    """Let both talk, answering names with ``status``; gives the events of each."""
+    seen: tuple[list[DistEvent], list[DistEvent]] = ([], [])
+    for _ in range(_MAX_ROUNDS):
+        moved = transfer(a, b, now=now, piece=piece)
+        for side, connection in enumerate((a, b)):
+            for event in drain_events(connection):
+                seen[side].append(event)
+                if isinstance(event, NameReceived):
+                    connection.answer_name(status, now=now)
+        moved |= transfer(b, a, now=now, piece=piece)
+        if not moved:
+            seen[0].extend(drain_events(a))
+            seen[1].extend(drain_events(b))
+            return seen
+    raise AssertionError("two connections never stopped talking")
+
+
+def pair(
+    *, cookie_a: str = "c", cookie_b: str = "c", now: float = 0.0
+) -> tuple[DistConnection, DistConnection]:
+    """An initiator a@h and an acceptor b@h that have not spoken yet."""
+    a = DistConnection(
+        Role.INITIATOR, Identity(name="a@h", cookie=cookie_a, creation=5), challenge=7, now=now, peer="b@h"
+    )
+    b = DistConnection(Role.ACCEPTOR, Identity(name="b@h", cookie=cookie_b, creation=6), challenge=8, now=now)
+    return a, b
