@@ -82,7 +82,9 @@ class Endpoint:
         self._unix_ms = unix_ms
         self._on_pending = on_pending
         self._peers = PeerTable(maximum=config.max_peers)
-        self._bucket = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
+        # Replies have a bucket of their own: whoever floods INITs cannot starve the handshakes we began.
+        self._init_checks = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
+        self._reply_checks = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
 
         self._by_connection: dict[int, Session] = {}
         self._established: dict[str, Session] = {}
@@ -294,7 +296,7 @@ class Endpoint:
             return DropReason.UNKNOWN_CONNECTION
         if initiator.state is not HandshakeState.INIT_SENT:
             return DropReason.REPLAYED
-        if not self._bucket.take(now):
+        if not self._reply_checks.take(now):
             return DropReason.HANDSHAKE_RATE
         self._checked += 1
         try:
@@ -312,7 +314,7 @@ class Endpoint:
             self._remembered = {key: until for key, until in self._remembered.items() if until >= now_ms}
             if len(self._remembered) >= _MAX_REMEMBERED:
                 return False
-        if not self._bucket.take(now):
+        if not self._init_checks.take(now):
             return False
         self._checked += 1
         return True

@@ -482,3 +482,87 @@ def test_an_endpoint_is_not_its_own_peer() -> None:
     _, a, _ = make_pair()
     with pytest.raises(ConfigurationError):
         a.endpoint.add_peer(Peer(name="me", public_key=a.key.public(), address=a.address))
+
+
+def test_a_side_that_has_answered_waits_for_that_handshake_and_then_begins_its_own() -> None:
+    network, a, b = make_pair()
+    init = captured_init(network, a, "b")
+    network.crash(a)
+    network.inject(init, a.address, b)
+    b.endpoint.connect("a", now=network.now)
+    network.run(seconds=1)
+    assert not [
+        datagram for source, _, datagram in network.log if source == b.address and datagram[0] == INIT
+    ]
+    network.run(until=lambda: bool(b.of_type(PeerUnreachable)))
+    assert [datagram for source, _, datagram in network.log if source == b.address and datagram[0] == INIT]
+
+
+def test_a_repeated_reply_is_dropped() -> None:
+    network, a, b = make_pair()
+    network.drop = lambda datagram, source, _target: source == b.address and datagram[0] != REPLY
+    a.endpoint.connect("b", now=network.now)
+    network.run(seconds=0.1)
+    reply = next(datagram for _, _, datagram in network.log if datagram[0] == REPLY)
+    network.inject(reply, b.address, a)
+    assert drops(a, DropReason.REPLAYED) == 1
+    assert not a.of_type(SessionEstablished)
+
+
+def test_a_side_without_confirmation_gives_up_and_leaves_nothing() -> None:
+    """The initiator agreed keys, but nothing sealed ever came back."""
+    network, a, b = make_pair()
+    network.drop = lambda datagram, source, _target: source == b.address and datagram[0] != REPLY
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: bool(a.of_type(PeerUnreachable)))
+    network.run(seconds=20)
+    assert a.endpoint.statistics().handshakes_pending == 0
+    assert a.endpoint.get_timer() is None
+
+
+def test_a_flood_of_inits_does_not_starve_the_handshakes_this_side_began() -> None:
+    network, a, b = make_pair(handshakes_per_second=0.001, handshake_burst=1)
+    third = sorted_keys()[2]
+    a.endpoint.add_peer(Peer(name="c", public_key=third.public(), address=STRANGER))
+    network.inject(init_box(third, a.key, issued_at_ms=EPOCH_MS + 100_000), STRANGER, a)
+    network.inject(
+        init_box(third, a.key, issued_at_ms=EPOCH_MS + 100_000, session=bytes(15) + b"1"), STRANGER, a
+    )
+    assert drops(a, DropReason.HANDSHAKE_RATE) == 1
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=established(a, b))
+
+
+def test_remembered_replay_keys_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.udp.endpoint._MAX_REMEMBERED", 2)
+    network, a, b = make_pair()
+    for number in range(3):
+        session = number.to_bytes(16, "big")
+        network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
+    assert drops(b, DropReason.HANDSHAKE_RATE) == 1
+    network.run(seconds=60)
+    network.inject(
+        init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 160_000, session=bytes(15) + b"9"), a.address, b
+    )
+    assert drops(b, DropReason.HANDSHAKE_RATE) == 1
+
+
+def test_a_peer_removed_while_connecting_is_reported_unreachable() -> None:
+    network, a, b = make_pair()
+    network.crash(b)
+    a.endpoint.connect("b", now=network.now)
+    network.settle(a)
+    a.endpoint.remove_peer("b")
+    network.settle(a)
+    assert a.of_type(PeerUnreachable) == [PeerUnreachable(peer="b")]
+    assert a.endpoint.get_timer() is None
+
+
+def test_an_endpoint_closed_in_the_middle_of_a_handshake_takes_no_more_of_it() -> None:
+    network, a, b = make_pair()
+    init = captured_init(network, b, "a")
+    b.endpoint.close()
+    a.endpoint.close()
+    network.inject(init, b.address, a)
+    assert drops(a, DropReason.CLOSED) == 1
+    assert b.endpoint.statistics().handshakes_pending == 0

@@ -283,3 +283,47 @@ def test_a_probe_reopens_a_window_whose_grant_was_lost() -> None:
     network.settle(b)
     network.drop = lambda _datagram, _source, _target: False
     network.run(until=lambda: len(b.of_type(MessageReceived)) == 6)
+
+
+def test_bytes_behind_too_many_gaps_stay_unacknowledged_so_that_they_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.udp.reliable.MAX_GAPS", 2)
+    _, b = bare_sessions()
+    offsets = [100, 200, 300]
+    results = [
+        b.receive_datagram(forge(n, Reliable(offset, b"x")), b.address, now=100.0)
+        for n, offset in enumerate(offsets)
+    ]
+    assert results == [None, None, DropReason.REASSEMBLY_FULL]
+    assert b.receive_datagram(forge(2, Reliable(0, b"y")), b.address, now=100.0) is None
+
+
+def test_a_session_in_which_nothing_is_acknowledged_gives_up_the_oldest_datagrams() -> None:
+    a, _ = bare_sessions()
+    for n in range(4200):
+        a.send_state(b"", stream=n % 1000)
+        a.datagrams_to_send(now=100.0)
+    assert a.statistics().datagrams_lost == 4200 - 4096
+
+
+def test_timers_of_a_closed_session_do_nothing() -> None:
+    a, _ = bare_sessions()
+    a.close()
+    a.datagrams_to_send(now=100.0)
+    a.handle_timer(now=200.0)
+    assert a.datagrams_to_send(now=200.0) == []
+
+
+def test_a_session_asks_for_confirmation_until_the_peer_answers() -> None:
+    a, b = bare_sessions()
+    a.request_confirmation()
+    assert len(a.datagrams_to_send(now=100.0)) == 1
+    timer = a.get_timer()
+    assert timer is not None
+    a.handle_timer(now=timer)
+    (again,) = a.datagrams_to_send(now=timer)
+    b.receive_datagram(again[0], b.address, now=timer)
+    assert b.is_confirmed
+    exchange(b, a, now=timer)
+    assert a.is_confirmed
