@@ -20,7 +20,7 @@ def test_a_rooms_face_only_hands_names_on(room: str) -> None:
     face = Path(bridge.__path__[0]) / room / "__init__.py"
     for node in ast.parse(face.read_text()).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        is_list = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        is_list = isinstance(node, ast.Assign | ast.AnnAssign) and "__all__" in ast.unparse(node)
         assert is_docstring or is_list or isinstance(node, ast.ImportFrom), ast.unparse(node)
 
 

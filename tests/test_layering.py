@@ -37,7 +37,6 @@ PURE_FILES = (
     "khepri/reply.py",
     "sim/bodies.py",
     "sim/dataplane/plane.py",
-    "udp/conditioner.py",
     "udp/endpoint.py",
     "udp/handshake.py",
     "udp/keys.py",
@@ -47,7 +46,7 @@ PURE_FILES = (
     "udp/session.py",
     "udp/wire.py",
 )
-IMPURE = {"asyncio", "socket", "time", "random", "select", "threading", "subprocess", "uvloop"}
+IMPURE = {"asyncio", "socket", "time", "random", "select", "subprocess", "uvloop"}
 
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from bridge.errors import ConfigurationError, DeadlineError, OutcomeUnknownError
+from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri.feed import Feed
 from bridge.khepri.operations import Operation, OperationId, OperationIds, Put, wire_operations
@@ -230,8 +230,12 @@ class Khepri:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                last = error
+                # A first dial that fails sent nothing; after an attempt that may have arrived it says nothing.
+                if last is None or not isinstance(error, HandshakeError):
+                    last = error
             await asyncio.sleep(min(self.config.retry_delay, max(0.0, deadline - clock())))
+        if isinstance(last, HandshakeError):
+            raise last
         raise OutcomeUnknownError(
             f"{function}: no answer before the deadline; it may have been applied ({last})"
         ) from last
@@ -268,7 +272,7 @@ class Khepri:
 
     @asynccontextmanager
     async def watch(self, *prefixes: Path, window: int = 1_000) -> AsyncIterator[Feed]:
-        """Changes below the prefixes: ``async with store.watch("/:stock") as feed: async for change in feed``.
+        """Changes below the prefixes; iterate over the feed inside the ``async with``.
 
         Attached to one member: every change, in the order that member applied them, at least once. When
         that member dies the feed goes on at another one with a ``Snapshot``: intermediate versions have

@@ -141,7 +141,7 @@ class Feed:
                     )
                 )
             except Exception as error:
-                if not (is_transient(error) or isinstance(error, ConnectionLostError)):
+                if not is_transient(error):
                     raise
                 await asyncio.sleep(_RETRY_DELAY)
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.errors import BridgeError, DeadlineError, KhepriError, ProtocolError
+from bridge.errors import ConnectionLostError, DeadlineError, HandshakeError, KhepriError, ProtocolError
 from bridge.etf import Atom
 
 
@@ -112,4 +112,4 @@ def khepri_error(reason: Atom, props: Mapping[Any, Any]) -> KhepriError:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later or through another member."""
-    return isinstance(error, (*TRANSIENT, DeadlineError)) and isinstance(error, BridgeError)
+    return isinstance(error, (*TRANSIENT, DeadlineError, ConnectionLostError, HandshakeError))

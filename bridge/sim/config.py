@@ -21,6 +21,9 @@ class SimulationConfig:
     """shared secret of the cluster; ``None`` reads ``~/.erlang.cookie``"""
     epmd_port: int = 4369
     """TCP port of the port mapper on each node's host"""
+    register: bool = True
+    """tell this host's port mapper, so that a second node of this name is refused; a host without Erlang
+    has none, and the node then only dials"""
     store: str = "homeserver"
     """id of the store"""
     host: str = "127.0.0.1"

@@ -44,7 +44,7 @@ from bridge.authority import (
 from bridge.errors import AuthorityError, BridgeError, ConfigurationError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated
-from bridge.node import Gateway, HiddenNode
+from bridge.node import Gateway, HiddenNode, NodeConfig
 from bridge.replication import decode_state_untrusted
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
@@ -72,6 +72,7 @@ _INBOX: Final = Atom("inbox")
 _TAKE_SECONDS: Final = 10.0
 """how long to wait for the release of a granted entity; its former holder may be gone"""
 _DRAIN_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 5.0
 
 _log = logging.getLogger("bridge.sim")
 
@@ -132,9 +133,12 @@ class SimulationServer:
             )
         )
         self._bodies = Bodies(self._plane.world)
-        node = await self._stack.enter_async_context(HiddenNode(config.node, cookie=config.cookie))
-        gateway = Gateway(node, list(config.members))
-        self._stack.push_async_callback(gateway.close)
+        node_config = NodeConfig(epmd_port=config.epmd_port, register=config.register)
+        node = await self._stack.enter_async_context(
+            HiddenNode(config.node, cookie=config.cookie, config=node_config)
+        )
+        gateway = await self._stack.enter_async_context(Gateway(node, config.members))
+        await gateway.connect(timeout=_CONNECT_SECONDS)
         self._store = Khepri(node, gateway, store=config.store, client=config.name)
         self._home = Homeserver(self._store, self.session)
         await self._home.open_session(

@@ -140,7 +140,7 @@ class DataPlaneProcess:
     def _add_peer(self, command: AddPeer) -> None:
         key = Jwk.from_json(command.key.decode())
         if key.thumbprint() != command.thumbprint:
-            # The homeserver's record contradicts itself; a key that is not the named one is never used (R0-20).
+            # The homeserver's record contradicts itself; no key but the named one is ever used (R0-20).
             return
         self._plane.add_peer(server=command.server, key=key, session=command.session)
         self._engine.add_peer(Peer(name=command.server, public_key=key, address=(command.host, command.port)))
@@ -194,8 +194,8 @@ class DataPlaneProcess:
     async def _report(self, command: MakeReport) -> Report:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + command.drain_seconds
-        while self._undelivered() and loop.time() < deadline:
-            # An event for "all acknowledged" would be set and cleared on every message of a busy link.
+        # An event for "all acknowledged" would be set and cleared on every message of a busy link.
+        while self._undelivered() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         return Report(
             id=command.id,

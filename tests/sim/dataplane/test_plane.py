@@ -1,0 +1,245 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bridge.authority import (
+    Acceptance,
+    Accepted,
+    Act,
+    Bind,
+    Entry,
+    HandOver,
+    check,
+    decode_message_untrusted,
+    encode_message,
+)
+from bridge.errors import BoxError, BridgeError, InvalidStateError, SignatureError
+from bridge.jose import Jwk
+from bridge.replication import World, decode_records_untrusted, decode_state_untrusted
+from bridge.sim.dataplane.messages import Event, FirstAccepted, PeerMessageReceived
+from bridge.sim.dataplane.plane import DataPlane
+
+MS = 1_000_000
+UNIX_MS = 1_800_000_000_000
+
+
+@dataclass
+class Wire:
+    """A session in memory: what is sent arrives when the test says so."""
+
+    sender: str
+    receiver: "Server"
+    reliable: list[bytes] = field(default_factory=list)
+    states: dict[int, bytes] = field(default_factory=dict)
+
+    def send_state(self, payload: bytes, stream: int = 0) -> None:
+        self.states[stream] = payload
+
+    def send_reliable(self, message: bytes) -> None:
+        self.reliable.append(message)
+
+    def deliver(self, now_ns: int) -> None:
+        for message in self.reliable:
+            self.receiver.plane.receive_message(self.sender, message, now_ns=now_ns)
+        for payload in self.states.values():
+            self.receiver.plane.receive_state(self.sender, payload, now_ns=now_ns)
+        self.reliable.clear()
+        self.states.clear()
+
+
+class Server:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.session = name.encode() * 16
+        self.key = Jwk.generate("P-256")
+        self.world = World(bytearray(World.size(8)), 8)
+        self.events: list[Event] = []
+        self.plane = DataPlane(
+            server=name, session=self.session, key=self.key, world=self.world, emit=self.events.append
+        )
+        self.wire: Wire
+
+    def meet(self, other: "Server") -> None:
+        self.plane.add_peer(server=other.name, key=other.key.public(), session=other.session)
+        self.wire = Wire(self.name, other)
+        self.plane.link_up(other.name, self.wire)
+
+    def stop(self, entity: str, to: str, *, now: int, linger: int = 0) -> str:
+        return self.plane.stop(entity, to, linger_ns=linger * MS, now_ns=now * MS, now_ms=UNIX_MS)
+
+    def open(self, box: str, giver: str, *, entity: str = "ball", previous: int = 1) -> bytes:
+        return self.plane.open_release(entity=entity, giver=giver, previous=previous, box=box, now_ms=UNIX_MS)
+
+
+@pytest.fixture
+def pair() -> tuple[Server, Server]:
+    a, b = Server("a"), Server("b")
+    a.meet(b)
+    b.meet(a)
+    return a, b
+
+
+def entries(*servers: Server) -> list[Entry]:
+    return [entry for server in servers for entry in server.plane.entries()]
+
+
+def of_type(kind: Any, items: list[Any]) -> list[Any]:
+    return [item for item in items if isinstance(item, kind)]
+
+
+def test_a_held_entity_is_bound_and_its_first_state_goes_out_at_once(pair: tuple[Server, Server]) -> None:
+    """R0-34: one hop, one way."""
+    a, b = pair
+    a.world.write(3, tick=9, position=[1, 2, 3])
+    b.plane.raise_fence("ball", 1, "a")
+    a.plane.hold("ball", 1, 3, now_ns=MS)
+    a.wire.deliver(2 * MS)
+    assert of_type(FirstAccepted, b.events) == [
+        FirstAccepted(server="a", entity="ball", epoch=1, at_ns=2 * MS)
+    ]
+    assert b.plane.verdicts == {"accepted": 1}
+
+
+def test_state_before_the_homeservers_word_is_early_and_dropped(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "b")
+    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.wire.deliver(2 * MS)
+    assert b.plane.verdicts == {"early": 1}
+    assert of_type(FirstAccepted, b.events) == []
+
+
+def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Server, Server]) -> None:
+    """R0-27, R0-33, R0-41: release, state, refusal of what still comes, and the records that prove it."""
+    a, b = pair
+    for server in pair:
+        server.plane.raise_fence("ball", 1, "a")
+    a.world.write(0, tick=7, position=[1.5, 0, 0], velocity=[2, 0, 0])
+    a.plane.hold("ball", 1, 0, now_ns=1 * MS)
+    a.wire.deliver(2 * MS)
+    box = a.stop("ball", "b", now=3, linger=200)
+    state = decode_state_untrusted(b.open(box, "a"))
+    assert (state.tick, state.position[0], state.velocity[0]) == (7, 1.5, 2.0)
+    for server in pair:
+        server.plane.raise_fence("ball", 2, "b")
+    b.world.write(1, tick=state.tick, position=state.position, velocity=state.velocity)
+    b.plane.hold("ball", 2, 1, now_ns=5 * MS)
+    a.plane.tick(now_ns=6 * MS)
+    a.wire.deliver(7 * MS)
+    b.wire.deliver(8 * MS)
+    assert b.plane.verdicts == {"accepted": 1, "late": 1}
+    assert a.plane.verdicts == {"accepted": 1}
+    verdict = check(entries(a, b))
+    assert verdict.violations == []
+    assert verdict.acts == 2
+    assert len(of_type(HandOver, entries(a, b))) == 2
+    assert len(of_type(Acceptance, entries(a, b))) == 2
+
+
+def test_lingering_ends_by_itself(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.stop("ball", "b", now=1, linger=200)
+    a.wire.states.clear()
+    a.plane.tick(now_ns=200 * MS)
+    assert len(a.wire.states) == 1
+    a.wire.states.clear()
+    a.plane.tick(now_ns=201 * MS)
+    assert a.wire.states == {}
+    (act,) = of_type(Act, a.plane.entries())
+    assert act.last_ns == 0
+
+
+def test_a_release_opens_for_its_receiver_its_entity_and_its_giver_only(pair: tuple[Server, Server]) -> None:
+    """R0-20, R0-21."""
+    a, b = pair
+    c = Server("c")
+    c.meet(a)
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    box = a.stop("ball", "b", now=1)
+    with pytest.raises(BridgeError):
+        c.open(box, "a")
+    with pytest.raises(BoxError):
+        b.open(box, "a", previous=2)
+    with pytest.raises(BoxError):
+        b.open(box, "a", entity="cup")
+    b.plane.add_peer(server="thief", key=Jwk.generate("P-256").public(), session=None)
+    with pytest.raises(SignatureError):
+        b.open(box, "thief")
+    assert b.open(box, "a")
+
+
+def test_what_is_stopped_can_be_released_again_to_who_pulled_it(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    c = Server("c")
+    c.meet(a)
+    a.plane.add_peer(server="c", key=c.key.public(), session=c.session)
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.stop("ball", "b", now=1)
+    assert c.open(a.stop("ball", "c", now=2), "a")
+    assert len(of_type(Act, a.plane.entries())) == 1
+
+
+def test_what_is_not_held_cannot_be_stopped(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    with pytest.raises(InvalidStateError, match="not held"):
+        a.stop("ball", "b", now=1)
+    with pytest.raises(InvalidStateError, match="has not told the key"):
+        a.stop("ball", "stranger", now=1)
+
+
+def test_a_message_reaches_the_control_plane_decoded_and_encoded_anew(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    message = encode_message(Accepted(trace=bytes(16), hop=2, entity="ball", epoch=4))
+    a.plane.send_message("b", message)
+    a.wire.deliver(MS)
+    assert b.events == [PeerMessageReceived(server="a", message=message, at_ns=MS)]
+    assert (a.plane.sent(), b.plane.received()) == ({"b": 1}, {"a": 1})
+
+
+def test_what_a_session_did_not_deliver_goes_with_the_next_one(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    lost = encode_message(Accepted(trace=bytes(16), hop=2, entity="ball", epoch=4))
+    later = encode_message(Accepted(trace=bytes(16), hop=2, entity="ball", epoch=5))
+    bind = encode_message(Bind(handle=0, entity="ball", epoch=4))
+    a.plane.send_message("b", lost)
+    a.plane.link_down("b", [bind, lost])
+    a.plane.send_message("b", later)
+    assert a.plane.waiting() == 2
+    a.plane.hold("cup", 9, 0, now_ns=0)
+    wire = Wire("a", a)
+    a.plane.link_up("b", wire)
+    assert a.plane.waiting() == 0
+    assert [decode_message_untrusted(m) for m in wire.reliable] == [
+        Bind(handle=0, entity="cup", epoch=9),
+        decode_message_untrusted(lost),
+        decode_message_untrusted(later),
+    ]
+
+
+def test_junk_of_an_authenticated_peer_is_counted_and_dropped(pair: tuple[Server, Server]) -> None:
+    """R0-14."""
+    _, b = pair
+    b.plane.receive_state("a", b"junk", now_ns=0)
+    b.plane.receive_message("a", b"junk", now_ns=0)
+    assert b.plane.malformed == 2
+    assert b.events == []
+
+
+def test_a_record_with_an_unbound_handle_is_unknown(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    payload = a.wire.states[0]
+    assert len(decode_records_untrusted(payload)) == 1
+    b.plane.receive_state("a", payload, now_ns=0)
+    assert b.plane.verdicts == {"unknown": 1}
+
+
+def test_more_entities_than_one_datagram_holds_go_in_several_streams(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    for number in range(50):
+        a.plane.hold(f"e{number}", number + 1, number % 8, now_ns=0)
+    a.wire.states.clear()
+    a.plane.tick(now_ns=MS)
+    assert [len(decode_records_untrusted(p)) for p in a.wire.states.values()] == [44, 6]

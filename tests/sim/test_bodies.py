@@ -1,0 +1,43 @@
+import numpy as np
+
+from bridge.replication import World, state_hash
+from bridge.sim.bodies import Bodies
+
+
+def bodies() -> tuple[Bodies, World]:
+    world = World(bytearray(World.size(4)), 4)
+    return Bodies(world), world
+
+
+def test_only_what_is_held_moves() -> None:
+    simulation, world = bodies()
+    for slot in (0, 1):
+        simulation.place(slot, [0, 0, 0], [10, 0, 0])
+    simulation.hold(0)
+    simulation.step(0.1)
+    assert world.read(0).position[0] > 0.9
+    assert world.read(1).position[0] == 0
+    simulation.let_go(0)
+    before = world.read(0).position[0]
+    simulation.step(0.1)
+    assert world.read(0).position[0] == before
+
+
+def test_a_ball_slows_down_and_stops() -> None:
+    simulation, world = bodies()
+    simulation.place(0, [0, 0, 0], [10, 0, 0])
+    simulation.hold(0)
+    for _ in range(1_000):
+        simulation.step(1 / 60)
+    assert abs(world.read(0).velocity[0]) < 0.01
+    assert 15 < world.read(0).position[0] < 25
+
+
+def test_a_state_taken_over_is_published_bit_for_bit() -> None:
+    """R0-27."""
+    (giver, theirs), (taker, ours) = bodies(), bodies()
+    giver.place(2, [1.25, 2.5, 0], [3, 0, 0])
+    state = theirs.read(2)
+    taker.take_over(1, state.tick, state.position, state.velocity)
+    assert state_hash(ours.read(1)) == state_hash(state)
+    assert np.array_equal(ours.read(1).position, state.position)
