@@ -381,7 +381,7 @@ def erase_data(directory: Path) -> None:
         raise InvalidStateError(f"the cluster in {directory} runs: end it first")
     for path in directory.glob("hs[1-9]"):
         shutil.rmtree(path)
-    for path in [*directory.glob("hs[1-9].log"), directory / "epmd.log", directory / ".lock"]:
+    for path in [*directory.glob("hs[1-9].log"), *directory.glob(".*lock"), directory / "epmd.log"]:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()

@@ -1,0 +1,118 @@
+"""The commands against a real cluster of three nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.homeserver.processes import marked_processes
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+
+
+class Shell:
+    """Runs commands with a state directory of their own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        options = ["--dir", str(self.place)] if arguments[0] != "build" else []
+        return subprocess.run(
+            [sys.executable, "-m", "bridge.cli", *arguments, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=120,
+        )
+
+    def json(self, *arguments: str, status: int = 0) -> dict[str, Any]:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == status, done.stdout + done.stderr
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Any:
+    shell = Shell(tmp_path / "cluster")
+    yield shell
+    shell.run("down")
+    assert marked_processes(tmp_path / "cluster") == {}
+
+
+def test_a_cluster_goes_up_and_down_twice_and_keeps_its_data(shell: Shell) -> None:
+    assert len(shell.json("up", "--nodes", "3")["nodes"]) == 3
+    again = shell.run("up", "--nodes", "3")
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    status = shell.json("status")
+    assert status["ok"] is True
+    assert sorted(status["members"]) == ["hs1@127.0.0.1", "hs2@127.0.0.1", "hs3@127.0.0.1"]
+    assert status["leader"] in status["members"]
+    assert status["khepri"] == "0.16.0"
+    shell.json("put", "/:stock/wood", '{"count":3}')
+    assert shell.json("get", "/:stock/wood")["data"] == {"count": 3}
+    assert shell.json("down")["ended"] is True
+    assert shell.json("down")["ended"] is False
+
+    shell.json("up", "--nodes", "3")
+    assert shell.json("get", "/:stock/wood", "--favor", "consistency")["data"] == {"count": 3}
+    assert shell.json("tree", "/:stock")["nodes"]["/:stock/wood"] == {"count": 3}
+    shell.json("delete", "/:stock/wood")
+    missing = shell.run("get", "/:stock/wood")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    shell.json("down", "--erase")
+    assert not shell.place.exists()
+
+
+def test_a_dead_member_shows_in_the_status(shell: Shell) -> None:
+    shell.json("up", "--nodes", "3")
+    state = json.loads((shell.place / "cluster.json").read_text())
+    victim = next(node["process"]["pid"] for node in state["nodes"] if node["name"].startswith("hs3"))
+    subprocess.run(["kill", "-KILL", str(victim)], check=True)
+    status = shell.json("status", status=1)
+    assert status["ok"] is False
+    assert [node["running"] for node in status["nodes"]] == [True, True, False]
+    shell.json("put", "/a", "1")
+    assert shell.json("get", "/a")["data"] == 1
+
+
+def test_an_interrupted_start_leaves_nothing(shell: Shell) -> None:
+    """Ctrl-C while nodes boot."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge.cli", "up", "--dir", str(shell.place)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as starting:
+        deadline = time.monotonic() + 60.0
+        while len(marked_processes(shell.place)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        starting.send_signal(signal.SIGINT)
+        _, errors = starting.communicate(timeout=60)
+    assert starting.returncode == 130
+    assert b"Traceback" not in errors
+    assert marked_processes(shell.place) == {}
+
+
+def test_a_wrong_cookie_is_one_clear_line(shell: Shell) -> None:
+    shell.json("up", "--nodes", "1")
+    cookie = shell.place / "hs1" / ".erlang.cookie"
+    right = cookie.read_text()
+    cookie.write_text("wrong")
+    try:
+        refused = shell.run("get", "/a")
+    finally:
+        cookie.write_text(right)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "cookie" in refused.stderr

@@ -1,0 +1,70 @@
+"""The launcher with real nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigurationError
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.homeserver.processes import marked_processes
+from bridge.khepri import Khepri
+from bridge.node import HiddenNode, NodeConfig
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+async def test_a_member_that_was_killed_comes_back_with_its_data(tmp_path: Path) -> None:
+    with LocalCluster(LocalClusterConfig(nodes=3, directory=tmp_path / "cluster")) as cluster:
+        config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
+        node = HiddenNode("test1@127.0.0.1", cookie=cluster.cookie, config=config)
+        async with node, Khepri(node, cluster.members, store=cluster.store) as store:
+            await store.put_once("/:stock/wood", 1)
+            cluster.kill_node("hs3")
+            await store.put_once("/:stock/wood", 2)
+            cluster.start_node("hs3")
+        node = HiddenNode("test2@127.0.0.1", cookie=cluster.cookie, config=config)
+        async with node, Khepri(node, "hs3@127.0.0.1", store=cluster.store) as store:
+            assert await store.get("/:stock/wood", favor="consistency") == 2
+    assert marked_processes(tmp_path / "cluster") == {}
+
+
+def test_nodes_listen_on_loopback_only(tmp_path: Path) -> None:
+    with LocalCluster(LocalClusterConfig(nodes=1, directory=tmp_path / "cluster")) as cluster:
+        own = {process.pid for process in cluster.state.processes}
+        sockets = {
+            os.readlink(link)
+            for pid in own
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if link.is_symlink()
+        }
+        listening = [
+            line.split()
+            for table in ("/proc/net/tcp", "/proc/net/tcp6")
+            for line in Path(table).read_text().splitlines()[1:]
+            if line.split()[3] == "0A"
+        ]
+        addresses = {
+            fields[1].partition(":")[0] for fields in listening if f"socket:[{fields[9]}]" in sockets
+        }
+    assert addresses <= {"0100007F", "00000000000000000000000001000000"}
+    assert "0100007F" in addresses
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"hs1@127\.0\.0\.1 ended while starting: .*hs1\.log"
+        ) as caught:
+            LocalCluster(LocalClusterConfig(nodes=1, directory=disk / "cluster")).start()
+        assert "\n" not in str(caught.value)
+        assert marked_processes(disk / "cluster") == {}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
