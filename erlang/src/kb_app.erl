@@ -1,0 +1,36 @@
+%% A start that fails says why in one line and ends the node.
+-module(kb_app).
+-behaviour(application).
+
+-export([start/2, stop/1]).
+
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Arguments) ->
+    case kb_config:read() of
+        {ok, #{store := Store} = Config} ->
+            %% The feed first: the store's projection sends it every change from the first moment on.
+            case kb_sup:start_link(Store) of
+                {ok, Supervisor} ->
+                    case kb_store:start(Config) of
+                        ok ->
+                            ok = kb_sup:start_cluster(Store),
+                            {ok, Supervisor};
+                        {error, Text} -> fail(Text)
+                    end;
+                Error -> Error
+            end;
+        {error, Text} ->
+            fail(Text)
+    end.
+
+-spec stop(term()) -> ok.
+stop(_State) ->
+    case kb_store:identity() of
+        #{store := Store} -> kb_store:stop(Store);
+        undefined -> ok
+    end.
+
+-spec fail(iodata()) -> no_return().
+fail(Text) ->
+    io:format(standard_error, "khepri_bridge: ~ts~n", [Text]),
+    erlang:halt(1, [{flush, true}]).

@@ -1,0 +1,100 @@
+%% Keeps the members connected, registers what the store must hold once there is a leader, and tells how the
+%% cluster is.
+-module(kb_cluster).
+-behaviour(gen_server).
+
+-export([start_link/1, health/1, leave/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(TICK_MS, 1000).
+
+-record(state, {store :: atom(), announced = false :: boolean(), waited = 0 :: non_neg_integer()}).
+
+-spec start_link(atom()) -> {ok, pid()} | ignore | {error, term()}.
+start_link(Store) ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, Store, []).
+
+%% Local knowledge only, so it answers without a majority too.
+-spec health(atom()) -> map().
+health(Store) ->
+    Identity = case kb_store:identity(Store) of
+                   undefined -> #{type => undefined, instance => undefined, cluster_id => undefined};
+                   Known -> maps:with([type, instance, cluster_id], Known)
+               end,
+    Identity#{node => node(), store => Store, running => is_pid(whereis(Store)), leader => leader(Store),
+              members => members(Store), khepri => version(khepri),
+              otp => list_to_binary(erlang:system_info(otp_release))}.
+
+%% Takes this node out of its cluster and erases its data; the others must have a majority.
+-spec leave() -> ok | {error, term()}.
+leave() ->
+    #{store := Store} = kb_store:identity(),
+    {ok, #{data_dir := Directory}} = kb_config:read(),
+    case khepri_cluster:reset(Store, 30000) of
+        ok ->
+            _ = file:delete(filename:join(Directory, "identity")),
+            _ = persistent_term:erase({kb_store, identity}),
+            ok;
+        {error, _} = Error -> Error
+    end.
+
+-spec init(atom()) -> {ok, #state{}}.
+init(Store) ->
+    self() ! tick,
+    {ok, #state{store = Store}}.
+
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_call}, State}.
+
+handle_cast(_, State) ->
+    {noreply, State}.
+
+handle_info(tick, #state{store = Store} = State) ->
+    Others = members(Store) -- [node() | nodes()],
+    %% Nothing else connects again after a cut. In a process of its own: a connection may take seconds.
+    _ = [spawn(fun() -> net_kernel:connect_node(Node) end) || Node <- Others],
+    State1 = announce(State),
+    _ = erlang:send_after(tick_after(State1), self(), tick),
+    {noreply, State1};
+handle_info(_, State) ->
+    {noreply, State}.
+
+tick_after(#state{announced = true}) -> ?TICK_MS;
+tick_after(_) -> ?TICK_MS div 5.
+
+announce(#state{announced = true} = State) ->
+    State;
+announce(#state{store = Store, waited = Waited} = State) ->
+    case leader(Store) =/= undefined andalso kb_store:register(Store) of
+        ok ->
+            Members = members(Store),
+            io:format("khepri_bridge: ready node=~ts store=~ts members=~b leader=~ts~n",
+                      [node(), Store, length(Members), leader(Store)]),
+            State#state{announced = true};
+        _ ->
+            _ = Waited =:= 25 andalso
+                io:format("khepri_bridge: waiting for a majority of ~b members~n", [length(members(Store))]),
+            State#state{waited = Waited + 1}
+    end.
+
+leader(Store) ->
+    case ra_leaderboard:lookup_leader(Store) of
+        {Store, Node} -> Node;
+        _ -> undefined
+    end.
+
+members(Store) ->
+    case ra_leaderboard:lookup_members(Store) of
+        Members when is_list(Members) -> lists:sort([Node || {_, Node} <- Members]);
+        _ ->
+            case is_pid(whereis(Store)) andalso ra:members({local, {Store, node()}}, 1000) of
+                {ok, Members, _} -> lists:sort([Node || {_, Node} <- Members]);
+                _ -> []
+            end
+    end.
+
+version(Application) ->
+    case application:get_key(Application, vsn) of
+        {ok, Version} -> list_to_binary(Version);
+        undefined -> <<>>
+    end.

@@ -1,0 +1,225 @@
+%% The change feed (docs/protocol.md §3). A projection of the store calls this module on every member for
+%% every applied change, inside Ra and in apply order; the process numbers the changes, keeps the last ones
+%% and sends them to subscribers, each within its window.
+-module(kb_feed).
+-behaviour(gen_server).
+
+-export([start_link/0, subscribe/2, acknowledge/3, unsubscribe/2, projection/0, project/4, changed/3]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(RING, 20000).
+-define(BATCH, 100).
+-define(RETRY_MS, 50).
+-define(MAX_SUBSCRIBERS, 1000).
+
+-record(subscriber, {pid :: pid(), monitor :: reference(), prefixes :: [[atom() | binary()]],
+                     next :: pos_integer(), window :: pos_integer(),
+                     outstanding = queue:new() :: queue:queue(pos_integer()),
+                     active = false :: boolean()}).
+-record(state, {run :: binary(), ring :: ets:tid(), last = 0 :: non_neg_integer(),
+                subscribers = #{} :: #{reference() => #subscriber{}}}).
+
+-spec start_link() -> {ok, pid()} | ignore | {error, term()}.
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% The snapshot is read inside the Ra process, which sends the subscription to the feed from there: so it
+%% lies between the changes exactly where the snapshot was taken.
+-spec subscribe(atom(), map()) -> {ok, map()} | {error, term()}.
+subscribe(Store, #{pid := Pid, prefixes := Prefixes, since := Since, window := Window}) ->
+    Ref = make_ref(),
+    Spec = {Pid, Prefixes, Window},
+    case gen_server:call(?MODULE, {resume, Ref, Spec, Since}) of
+        {ok, Cursor} ->
+            {ok, #{subscription => Ref, cursor => Cursor, mode => resumed, nodes => []}};
+        full ->
+            {error, full};
+        snapshot ->
+            Feed = whereis(?MODULE),
+            Read = fun() ->
+                           Feed ! {subscribe, Ref, Spec},
+                           {nodes, lists:append([below(Prefix) || Prefix <- Prefixes])}
+                   end,
+            case khepri:transaction(Store, Read, [], ro, #{}) of
+                {ok, {nodes, Nodes}} ->
+                    {ok, Cursor} = gen_server:call(?MODULE, {activate, Ref}),
+                    Sorted = lists:usort(Nodes),
+                    {ok, #{subscription => Ref, cursor => Cursor, mode => snapshot, nodes => Sorted}};
+                {ok, {error, Reason}} ->
+                    {error, Reason};
+                {error, Reason} ->
+                    {error, Reason}
+            end
+    end.
+
+below(Prefix) ->
+    Patterns = case Prefix of
+                   [] -> [[{if_path_matches, any, undefined}]];
+                   _ -> [Prefix, Prefix ++ [{if_path_matches, any, undefined}]]
+               end,
+    [{Path, maps:get(data, Props, undefined)}
+     || Pattern <- Patterns,
+        {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
+        {Path, Props} <- maps:to_list(Nodes)].
+
+-spec acknowledge(reference(), pos_integer(), pid()) -> ok.
+acknowledge(Ref, Sequence, Pid) ->
+    gen_server:cast(?MODULE, {acknowledge, Ref, Sequence, Pid}).
+
+-spec unsubscribe(reference(), pid()) -> ok.
+unsubscribe(Ref, Pid) ->
+    gen_server:cast(?MODULE, {unsubscribe, Ref, Pid}).
+
+%% `changed/3' stays a call into this module, whatever its version on the member; the rest is stored.
+-spec projection() -> khepri_projection:projection().
+projection() ->
+    Process = fun(?MODULE, changed, 3, _) -> false;
+                 (Module, Name, Arity, From) ->
+                      khepri_tx_adv:should_process_function(Module, Name, Arity, From)
+              end,
+    khepri_projection:new(kb_feed_v1, fun ?MODULE:project/4,
+                          #{standalone_fun_options => #{should_process_function => Process}}).
+
+-spec project(ets:tid(), khepri_path:native_path(), map(), map()) -> ok.
+project(_Table, Path, Old, New) ->
+    ?MODULE:changed(Path, Old, New).
+
+-spec changed(khepri_path:native_path(), map(), map()) -> ok.
+changed(Path, _Old, New) ->
+    Change = case New of
+                 #{data := Data} -> {created_or_updated, Path, Data};
+                 _ when map_size(New) =:= 0 -> {deleted, Path};
+                 _ -> {created_or_updated, Path, undefined}
+             end,
+    %% Inside Ra: a feed that is down must not fail the store, it starts again with a new run.
+    catch ?MODULE ! {changed, Change},
+    ok.
+
+-spec init([]) -> {ok, #state{}}.
+init([]) ->
+    %% Restored tables, a store's start and a lost history all look like changes: a burst must not be
+    %% collected on the heap of a slow process.
+    _ = process_flag(message_queue_data, off_heap),
+    {ok, #state{run = crypto:strong_rand_bytes(8), ring = ets:new(?MODULE, [set, private])}}.
+
+handle_call({resume, _, _, _}, _From, #state{subscribers = Subscribers} = State)
+  when map_size(Subscribers) >= ?MAX_SUBSCRIBERS ->
+    {reply, full, State};
+handle_call({resume, Ref, Spec, {Run, Sequence}}, _From, #state{run = Run, last = Last} = State)
+  when is_integer(Sequence), Sequence =< Last, Sequence >= Last - ?RING, Sequence >= 0 ->
+    State1 = add(Ref, Spec, Sequence + 1, true, State),
+    {reply, {ok, {Run, Sequence}}, State1, 0};
+handle_call({resume, _, _, _}, _From, State) ->
+    {reply, snapshot, State, 0};
+handle_call({activate, Ref}, _From, #state{run = Run, subscribers = Subscribers} = State) ->
+    case Subscribers of
+        #{Ref := #subscriber{next = Next} = Subscriber} ->
+            State1 = State#state{subscribers = Subscribers#{Ref := Subscriber#subscriber{active = true}}},
+            {reply, {ok, {Run, Next - 1}}, State1, 0};
+        _ ->
+            {reply, gone, State, 0}
+    end;
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_call}, State, 0}.
+
+handle_cast({acknowledge, Ref, Sequence, Pid}, #state{subscribers = Subscribers} = State) ->
+    case Subscribers of
+        #{Ref := #subscriber{pid = Pid, outstanding = Outstanding} = Subscriber} ->
+            Left = drop_until(Sequence, Outstanding),
+            {noreply, State#state{subscribers = Subscribers#{Ref := Subscriber#subscriber{outstanding = Left}}}, 0};
+        _ ->
+            {noreply, State, 0}
+    end;
+handle_cast({unsubscribe, Ref, Pid}, #state{subscribers = Subscribers} = State) ->
+    case Subscribers of
+        #{Ref := #subscriber{pid = Pid}} -> {noreply, remove(Ref, State), 0};
+        _ -> {noreply, State, 0}
+    end;
+handle_cast(_, State) ->
+    {noreply, State, 0}.
+
+handle_info({changed, Change}, #state{ring = Ring, last = Last} = State) ->
+    Sequence = Last + 1,
+    true = ets:insert(Ring, {Sequence, Change}),
+    true = ets:delete(Ring, Sequence - ?RING),
+    State1 = State#state{last = Sequence},
+    %% Changes are sent when the mailbox is empty, so a burst goes out in batches.
+    case Sequence rem ?BATCH of
+        0 -> {noreply, deliver(State1), 0};
+        _ -> {noreply, State1, 0}
+    end;
+handle_info({subscribe, Ref, Spec}, #state{last = Last} = State) ->
+    {noreply, add(Ref, Spec, Last + 1, false, State), 0};
+handle_info({'DOWN', Monitor, process, _, _}, #state{subscribers = Subscribers} = State) ->
+    Gone = [Ref || {Ref, #subscriber{monitor = Found}} <- maps:to_list(Subscribers), Found =:= Monitor],
+    {noreply, lists:foldl(fun remove/2, State, Gone), 0};
+handle_info(timeout, State) ->
+    {noreply, deliver(State)};
+handle_info(_, State) ->
+    {noreply, State, 0}.
+
+add(Ref, {Pid, Prefixes, Window}, Next, Active, #state{subscribers = Subscribers} = State) ->
+    Subscriber = #subscriber{pid = Pid, monitor = erlang:monitor(process, Pid), prefixes = Prefixes,
+                             next = Next, window = Window, active = Active},
+    State#state{subscribers = Subscribers#{Ref => Subscriber}}.
+
+remove(Ref, #state{subscribers = Subscribers} = State) ->
+    #{Ref := #subscriber{monitor = Monitor}} = Subscribers,
+    true = erlang:demonitor(Monitor, [flush]),
+    State#state{subscribers = maps:remove(Ref, Subscribers)}.
+
+deliver(#state{subscribers = Subscribers} = State) ->
+    maps:fold(fun deliver/3, State, Subscribers).
+
+deliver(_Ref, #subscriber{active = false}, State) ->
+    State;
+deliver(Ref, #subscriber{pid = Pid, next = Next} = Subscriber, #state{last = Last} = State) ->
+    case Next =< Last - ?RING of
+        true ->
+            _ = erlang:send(Pid, {kb_feed_gap, Ref}, [nosuspend, noconnect]),
+            remove(Ref, State);
+        false ->
+            deliver_batches(Ref, Subscriber, State)
+    end.
+
+deliver_batches(Ref, #subscriber{pid = Pid} = Subscriber, #state{subscribers = Subscribers} = State) ->
+    case batch(Subscriber, State, [], ?BATCH) of
+        {[], Subscriber1} ->
+            State#state{subscribers = Subscribers#{Ref := Subscriber1}};
+        {Changes, Subscriber1} ->
+            case erlang:send(Pid, {kb_feed, Ref, Changes}, [nosuspend, noconnect]) of
+                ok -> deliver_batches(Ref, Subscriber1, State);
+                %% The link is full: what was not sent stays in the ring.
+                nosuspend ->
+                    _ = erlang:send_after(?RETRY_MS, self(), timeout),
+                    State;
+                noconnect -> remove(Ref, State)
+            end
+    end.
+
+batch(Subscriber, _State, Changes, 0) ->
+    {lists:reverse(Changes), Subscriber};
+batch(#subscriber{next = Next} = Subscriber, #state{last = Last}, Changes, _) when Next > Last ->
+    {lists:reverse(Changes), Subscriber};
+batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, prefixes = Prefixes} = Subscriber,
+      #state{ring = Ring} = State, Changes, Left) ->
+    [{_, Change}] = ets:lookup(Ring, Next),
+    case {wanted(element(2, Change), Prefixes), queue:len(Outstanding) < Window} of
+        {false, _} ->
+            batch(Subscriber#subscriber{next = Next + 1}, State, Changes, Left);
+        {true, false} ->
+            {lists:reverse(Changes), Subscriber};
+        {true, true} ->
+            Numbered = erlang:insert_element(1, Change, Next),
+            batch(Subscriber#subscriber{next = Next + 1, outstanding = queue:in(Next, Outstanding)},
+                  State, [Numbered | Changes], Left - 1)
+    end.
+
+wanted(Path, Prefixes) ->
+    lists:any(fun(Prefix) -> lists:prefix(Prefix, Path) end, Prefixes).
+
+drop_until(Sequence, Queue) ->
+    case queue:peek(Queue) of
+        {value, Oldest} when Oldest =< Sequence -> drop_until(Sequence, queue:drop(Queue));
+        _ -> Queue
+    end.
