@@ -59,8 +59,8 @@ class DistConnection:
     """Sans-IO state of one connection.
 
     After each of ``receive_data``, ``receive_eof``, ``handle_timer``, ``answer_name`` and ``send*`` the
-    caller writes ``data_to_send``, sets its timer by ``get_timer`` and takes ``next_event`` until ``None``. Times are
-    absolute monotonic seconds. After ``HandshakeFailed`` or ``Disconnected`` nothing more comes: close.
+    caller writes ``data_to_send``, sets its timer by ``get_timer`` and takes ``next_event`` until ``None``.
+    Times are absolute monotonic seconds. Close after ``HandshakeFailed`` or ``Disconnected``.
 
     Args:
         role: who dialled.
@@ -135,7 +135,8 @@ class DistConnection:
         if state in (State.WAIT_CHALLENGE_ACK, State.WAIT_CHALLENGE_REPLY):
             self._fail(
                 Failure.CLOSED_AFTER_CHALLENGE,
-                "the peer closed after the challenge: most likely the cookies differ; give both nodes the same one",
+                "the peer closed after the challenge: most likely the cookies differ; "
+                "give both nodes the same one",
             )
         else:
             self._fail(Failure.CLOSED, f"the peer closed the connection in {state.name}")

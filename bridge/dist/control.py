@@ -162,7 +162,7 @@ WITH_PAYLOAD: Final = frozenset({2, 6, 12, 16, 22, 23, 24, 25, 26, 27, 28, 29, 3
 
 
 def control_term(message: ControlMessage, *, exit_payload: bool) -> tuple[tuple[Any, ...], Any]:
-    """The control tuple, and the reason to send after it where ``EXIT_PAYLOAD`` was agreed (else ``None``)."""
+    """The control tuple, and the reason to send after it where ``EXIT_PAYLOAD`` was agreed."""
     match message:
         case Send():
             return (2, _UNUSED, message.to), None

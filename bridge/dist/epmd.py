@@ -26,7 +26,7 @@ class Registered:
 
 
 def encode_alive2(name: str, port: int, *, hidden: bool) -> bytes:
-    """ALIVE2_REQ for the part of the node name before ``@``; the registration lasts as long as its connection."""
+    """ALIVE2_REQ for the part of a node name before ``@``; it holds as long as its connection."""
     raw = name.encode()
     kind = _HIDDEN if hidden else _VISIBLE
     body = struct.pack(">BHBBHHH", 120, port, kind, 0, _VERSION, _VERSION, len(raw)) + raw + b"\0\0"
@@ -37,7 +37,7 @@ def parse_alive2(data: bytes) -> int | None:
     """The creation that the port mapper gave, or ``None`` where the name is taken.
 
     Args:
-        data: 5 bytes (ALIVE2_RESP, result and 16-bit creation) or 6 (ALIVE2_X_RESP, 32-bit creation).
+        data: 4 bytes (ALIVE2_RESP, result and 16-bit creation) or 6 (ALIVE2_X_RESP, 32-bit creation).
 
     Raises:
         DecodeError: no answer to ALIVE2_REQ.
@@ -56,7 +56,7 @@ def encode_port_please(name: str) -> bytes:
 
 
 def parse_port_please(data: bytes) -> Registered | None:
-    """Where the node listens, or ``None`` where no such node is registered; the answer ends with the connection.
+    """Where the node listens, or ``None`` where none is registered; the stream ends after the answer.
 
     Raises:
         DecodeError: no answer to PORT_PLEASE2_REQ.

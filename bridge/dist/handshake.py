@@ -250,7 +250,7 @@ class Handshake:
             case b"not_allowed":
                 raise HandshakeRejectedError(
                     Failure.NOT_ALLOWED,
-                    "the peer does not allow this node name (net_kernel:allow/1), or holds it for another node",
+                    "the peer does not allow this node name (net_kernel:allow/1), or takes it for its own",
                 )
             case other:
                 raise HandshakeRejectedError(Failure.MALFORMED, f"unknown status {other[:40]!r}")

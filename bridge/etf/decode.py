@@ -39,6 +39,8 @@ _WORDS: Final = [struct.Struct(f">{n}I").unpack_from for n in range(7)]
 
 _TUPLE, _LIST, _TAIL, _MAP, _ROOT = range(5)
 
+_MAX_HASHED_DEPTH: Final = 64
+"""levels of a tuple used as a key of ``dict``; a deeper one makes the map an ``ErlangMap``"""
 _CACHE_SIZE: Final = 8_192
 """entries of the cache of atoms; when full it is emptied, since a hit is only a saving"""
 _atoms: Final[dict[bytes, Any]] = {}
@@ -222,7 +224,7 @@ def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
                     pos += 1
                     value = items
                 elif follows == 108:
-                    # A list as the tail of a list is one list; going on in place keeps a chain of them linear.
+                    # A list as the tail of a list is one list; going on in place keeps a chain linear.
                     (left,) = _U32(data, pos + 1)
                     pos += 5
                     if left > size - pos:
@@ -255,18 +257,28 @@ def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
 
 def _map(items: list[Any]) -> Any:
     keys = items[::2]
-    try:
-        plain = dict(zip(keys, items[1::2], strict=True))
-    except TypeError:
-        plain = None
-    except RecursionError:
-        raise LimitExceededError("max_depth", 1_000, "levels of a key of a map") from None
+    plain = None
+    if all(type(key) is not tuple or _is_shallow(key) for key in keys):
+        try:
+            plain = dict(zip(keys, items[1::2], strict=True))
+        except TypeError:
+            plain = None  # a list or a map among the keys
     if plain is not None and len(plain) == len(keys):
         return plain
     try:
         return ErlangMap(zip(keys, items[1::2], strict=True))
     except ConfigurationError:
         raise DecodeError("a key occurs twice in a map") from None
+
+
+def _is_shallow(key: tuple[Any, ...]) -> bool:
+    """Whether Python may hash a tuple: it recurses in C without a check, which a deep one takes down."""
+    level = [key]
+    for _ in range(_MAX_HASHED_DEPTH):
+        level = [inner for outer in level for inner in outer if type(inner) is tuple]
+        if not level:
+            return True
+    return False
 
 
 def _count_atom(unseen: int, limits: TermLimits) -> int:

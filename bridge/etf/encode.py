@@ -48,7 +48,7 @@ def encode_term(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
 
 
 def term_identity(term: Any) -> bytes:
-    """Bytes that are equal exactly for terms that are ``=:=`` in Erlang (OTP 27: ``0.0`` and ``-0.0`` differ).
+    """Bytes that are equal exactly for terms that are ``=:=`` in Erlang (as of OTP 27 for ``-0.0``).
 
     Raises:
         ConfigurationError: no term.

@@ -10,11 +10,12 @@ from bridge.etf.encode import term_identity
 
 
 class ErlangMap(Mapping[Any, Any]):
-    """An immutable mapping with Erlang's ``=:=`` on keys: ``1``, ``1.0`` and ``True`` differ, lists and maps are keys.
+    """A mapping with Erlang's ``=:=`` on keys: ``1``, ``1.0`` and ``True`` differ; lists and maps are keys.
 
     The decoder gives a plain ``dict`` wherever that loses nothing (all keys hashable, none equal in Python
     to another one), and this class elsewhere, so a reader that takes ``Mapping`` need not know which it got.
-    Keys are compared by their canonical encoding; a look-up costs one encoding of the key, which is why ``dict`` stays the rule.
+    It is immutable. Keys are compared by their canonical encoding; a look-up encodes the key, which is why
+    ``dict`` stays the rule.
 
     Args:
         pairs: keys and values.

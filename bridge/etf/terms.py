@@ -2,7 +2,8 @@
 
 The others map so: binary ↔ ``bytes`` (``str`` encodes to a UTF-8 binary), ``true``/``false`` ↔ ``bool``,
 integer ↔ ``int``, float ↔ ``float``, tuple ↔ ``tuple``, list ↔ ``list`` (a STRING_EXT too is a list of
-integers), map ↔ ``dict`` or ``ErlangMap`` (see there). ``None`` is no term: ``nil`` and ``undefined`` are atoms.
+integers), map ↔ ``dict`` or ``ErlangMap`` (see there). ``None`` is no term: ``nil`` and ``undefined`` are
+atoms.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Atom:
     """as SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT"""
 
     def __new__(cls, text: str) -> Self:
+        """The atom of this text."""
         known = _ATOMS.get(text)
         if known is not None:
             return known  # type: ignore[return-value]  # the class is final in all but name
@@ -92,7 +94,7 @@ _ATOMS: Final[weakref.WeakValueDictionary[str, Atom]] = weakref.WeakValueDiction
 
 @dataclass(frozen=True, slots=True)
 class Pid:
-    """A process: ``id`` and ``serial`` are 32 bits each, ``creation`` tells runs of one node apart (0: any)."""
+    """A process: ``id`` and ``serial`` have 32 bits; ``creation`` tells runs of a node apart (0: any)."""
 
     node: Atom
     id: int
@@ -132,7 +134,7 @@ class ExportFun:
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """A fun with an environment (NEW_FUN_EXT): only the node that made it can call it, so it is kept as it came.
+    """A fun with an environment (NEW_FUN_EXT): only the node that made it can call it; kept as it came.
 
     Attributes:
         data: everything after the tag and the size.

@@ -15,7 +15,7 @@ class NodeConfig:
     """How a hidden node meets the others."""
 
     epmd_host: str | None = None
-    """where this node registers; ``None``: ``ERL_EPMD_ADDRESS``, else 127.0.0.1. Others are asked on their own host"""
+    """where this node registers; ``None``: ``ERL_EPMD_ADDRESS``, else 127.0.0.1 (others: their own host)"""
     epmd_port: int | None = None
     """``None``: ``ERL_EPMD_PORT``, else 4369"""
     register: bool = True

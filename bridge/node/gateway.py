@@ -148,7 +148,8 @@ class Gateway:
             except (ConnectionLostError, DeadlineError) as error:
                 if not idempotent:
                     raise OutcomeUnknownError(
-                        f"{module}:{function} was sent to {member} and its answer was lost; it may have run ({error})"
+                        f"{module}:{function} was sent to {member} and its answer was lost; "
+                        f"it may have run ({error})"
                     ) from error
                 if isinstance(error, DeadlineError):
                     raise

@@ -15,8 +15,9 @@ from bridge.etf import Atom, Pid, Reference
 class Mailbox:
     """The messages sent to one pid (and its name, if it has one), in the order in which they came.
 
-    To Erlang it is a process that traps exits: links deliver ``('EXIT', Pid, Reason)``. A full mailbox loses nothing silently:
-    it ends with reason ``message_queue_overflow``, what was received stays readable, then ``LimitExceededError`` comes.
+    To Erlang it is a process that traps exits: links deliver ``('EXIT', Pid, Reason)``. A full mailbox loses
+    nothing silently: it ends with reason ``message_queue_overflow``, what was received stays readable, then
+    ``LimitExceededError`` comes.
     Made by ``HiddenNode.mailbox``; usable as ``async with``.
     """
 

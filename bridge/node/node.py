@@ -344,7 +344,7 @@ class HiddenNode:
 
         Args:
             target: its pid.
-            mailbox: this side of the link, which gets ``('EXIT', Pid, Reason)``; default the node's own process.
+            mailbox: this side of the link, which gets ``('EXIT', Pid, Reason)``; default: the node itself.
 
         Raises:
             HandshakeError: no connection could be made.
@@ -425,8 +425,8 @@ class HiddenNode:
                 except OSError as error:
                     self._transports.discard(transport)
                     raise HandshakeError(
-                        f"{node} is registered but does not listen on port {found.port} ({error.strerror or error}); "
-                        "it may just have stopped"
+                        f"{node} is registered but does not listen on port {found.port}; "
+                        f"it may just have stopped ({error.strerror or error})"
                     ) from None
                 await asyncio.shield(future)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""The processes of a hidden node as the others see them: mailboxes, monitors, links, and net_kernel's answer."""
+"""The processes of a hidden node as the others see them: mailboxes, monitors, links, ``net_kernel``."""
 
 from __future__ import annotations
 

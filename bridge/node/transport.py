@@ -1,4 +1,4 @@
-"""The asyncio side of one distribution connection: bytes in, events out, writes joined per turn of the loop."""
+"""The asyncio side of one distribution connection: bytes in, events out, one write per turn of the loop."""
 
 from __future__ import annotations
 

@@ -97,3 +97,10 @@ def test_duplicate_keys_and_trailing_bytes_are_refused() -> None:
         decode_term(b"\x83t\0\0\0\x02a\x01ja\x01j")
     with pytest.raises(DecodeError, match="follow"):
         decode_term(b"\x83jj")
+
+
+def test_a_key_nested_too_deep_to_hash_is_kept_all_the_same() -> None:
+    raw = b"\x83t\0\0\0\x01" + b"h\x01" * 100_000 + b"a\x01" + b"j"
+    term = decode_term(raw)
+    assert isinstance(term, ErlangMap)
+    assert encode_term(term) == raw
