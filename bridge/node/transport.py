@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from bridge.dist import ControlMessage, DistConnection, DistEvent, Status
 
@@ -38,8 +38,8 @@ class DistTransport(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket stands."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do what asyncio.Transport does without being one.
+        self._transport = cast(asyncio.Transport, transport)
         self._pump()
         self._arm()
 
