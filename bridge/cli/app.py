@@ -23,6 +23,7 @@ FAMILIES: Final = (
     "bridge.cli.machine",
     "bridge.cli.store",
     "bridge.cli.box",
+    "bridge.cli.play",
 )
 """Modules with ``register(app)``, in the order of the help text."""
 

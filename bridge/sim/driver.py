@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -117,7 +116,7 @@ class SimulationProcess:
         """Ask it to end; kill it where it does not."""
         if self._process is None or self._process.stdin is None:
             return
-        with contextlib.suppress(ConnectionError, ClosedError):
+        if not self._process.stdin.is_closing():
             self._process.stdin.write(encode_line(Quit()))
             self._process.stdin.close()
         try:
