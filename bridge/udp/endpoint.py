@@ -24,7 +24,14 @@ from bridge.jose import Jwk, peek_claims_untrusted
 from bridge.udp.bucket import TokenBucket
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
-from bridge.udp.handshake import Agreement, HandshakeState, HandshakeTimes, Initiator, Responder
+from bridge.udp.handshake import (
+    Agreement,
+    HandshakeState,
+    HandshakeTimes,
+    Initiator,
+    Responder,
+    sender_untrusted,
+)
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason, EndpointStatistics
@@ -255,12 +262,12 @@ class Endpoint:
             self._outbox.append((repeated.reply, address))
             return None
         try:
+            peer = self._peers.by_thumbprint(sender_untrusted(box))
+            if peer is None:
+                return DropReason.STRANGER
             claims = peek_claims_untrusted(box.decode("ascii", "replace"))
         except _REFUSED:
             return DropReason.BAD_BOX
-        peer = self._peers.by_thumbprint(claims.sender)
-        if peer is None:
-            return DropReason.STRANGER
         replay_key = (claims.sender, claims.session, claims.sequence)
         if replay_key in self._remembered:
             return DropReason.REPLAYED

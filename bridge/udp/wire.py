@@ -208,7 +208,7 @@ def parse_datagram_untrusted(data: bytes | memoryview) -> Datagram:
             raise DecodeError("INIT is not padded to the full size")
         length = _INIT_HEADER.unpack_from(data)[2]
         end = _INIT_HEADER.size + length
-        if end > size or any(data[end:]):
+        if end > size or bytes(data[end:]).strip(b"\0"):
             raise DecodeError("INIT length or padding")
         return Init(bytes(data[_INIT_HEADER.size : end]))
     if kind == REPLY:

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.errors import BoxError, DecodeError, InvalidStateError, SignatureError
 from bridge.jose import Jwk, peek_claims_untrusted, seal_signed_box
-from bridge.udp.handshake import _NEXT, HandshakeState, HandshakeTimes, Initiator, Responder
+from bridge.udp.handshake import (
+    _NEXT,
+    HandshakeState,
+    HandshakeTimes,
+    Initiator,
+    Responder,
+    sender_untrusted,
+)
 from bridge.udp.peers import Peer
 from bridge.udp.wire import MAX_DATAGRAM_BYTES, Init, Parameters, Reply, parse_datagram_untrusted
 from tests.support.datagrams import EPOCH_MS, sorted_keys
@@ -158,6 +169,23 @@ def test_the_state_table_is_the_documented_one() -> None:
     for source, target in re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", section, re.MULTILINE):
         documented[source].add(target)
     assert documented == {state.name: {target.name for target in targets} for state, targets in _NEXT.items()}
+
+
+def test_the_named_sender_is_read_from_the_header_alone() -> None:
+    box = init_of(initiator())
+    assert sender_untrusted(box.partition(b".")[0]) == sorted_keys()[0].thumbprint()
+
+
+@given(st.binary(max_size=300))
+def test_reading_the_sender_raises_box_errors_only(box: bytes) -> None:
+    with contextlib.suppress(BoxError):
+        sender_untrusted(box)
+
+
+@pytest.mark.parametrize("header", [b"{}", b'{"snd":1}', b"[]", b'{"snd":"a","snd":"b"}', b"\xff"])
+def test_a_header_without_one_sender_is_refused(header: bytes) -> None:
+    with pytest.raises(BoxError):
+        sender_untrusted(base64.urlsafe_b64encode(header).rstrip(b"=") + b".rest")
 
 
 def test_confirmed_is_entered_only_from_states_with_agreed_keys() -> None:
