@@ -422,8 +422,12 @@ class HiddenNode:
                 self._outgoing[node] = transport
                 try:
                     await loop.create_connection(lambda: transport, host, found.port)
-                except OSError as error:
-                    self._transports.discard(transport)
+                except BaseException as error:
+                    self._transports.discard(
+                        transport
+                    )  # no socket came about, so nothing will report its end
+                    if not isinstance(error, OSError):
+                        raise
                     raise HandshakeError(
                         f"{node} is registered but does not listen on port {found.port}; "
                         f"it may just have stopped ({error.strerror or error})"

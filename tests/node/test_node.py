@@ -221,3 +221,15 @@ async def test_two_hidden_nodes_connect(node: HiddenNode, mapper: PortMapper) ->
         assert await box.receive(timeout=5.0) == {1: b"int", Atom("a"): [1, 2]}
         await theirs.close()
         assert await watch.wait(timeout=5.0) is Atom("normal")
+
+
+async def test_two_hidden_nodes_that_dial_each_other_at_once_share_one_connection(
+    node: HiddenNode, mapper: PortMapper
+) -> None:
+    async with HiddenNode("sim6@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as other:
+        await asyncio.gather(node.connect(other.name), other.connect(node.name))
+        assert node.connected == (other.name,)
+        assert other.connected == (node.name,)
+        box = other.mailbox()
+        await node.send(box.pid, b"through")
+        assert await box.receive(timeout=5.0) == b"through"
