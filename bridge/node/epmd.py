@@ -18,6 +18,14 @@ def _unreachable(host: str, port: int, error: OSError) -> HandshakeError:
     )
 
 
+async def _until_eof(reader: asyncio.StreamReader) -> bytes:
+    """The whole answer, which the port mapper ends by closing; 1 KiB is several times the longest one."""
+    data = b""
+    while len(data) < 1_024 and (chunk := await reader.read(1_024 - len(data))):
+        data += chunk
+    return data
+
+
 async def look_up(name: str, host: str, port: int) -> Registered:
     """Where a node listens.
 
@@ -35,7 +43,7 @@ async def look_up(name: str, host: str, port: int) -> Registered:
         raise _unreachable(host, port, error) from None
     try:
         writer.write(encode_port_please(name.partition("@")[0]))
-        registered = parse_port_please(await reader.read(1_024))
+        registered = parse_port_please(await _until_eof(reader))
     except (OSError, DecodeError) as error:
         raise HandshakeError(f"the port mapper at {host}:{port} did not answer: {error}") from None
     finally:
