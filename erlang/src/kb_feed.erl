@@ -85,6 +85,12 @@ project(_Table, Path, Old, New) ->
     ?MODULE:changed(Path, Old, New).
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
+changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)
+  when map_get(data, Old) =:= map_get(data, New);
+       not is_map_key(data, Old), not is_map_key(data, New) ->
+    %% Only its list of children changed. The version alone would not tell: a node deleted and created again
+    %% in one transaction has that of a new one.
+    ok;
 changed(Path, _Old, New) ->
     Change = case New of
                  #{data := Data} -> {created_or_updated, Path, Data};

@@ -1,0 +1,112 @@
+%% One homeserver inside the test node: what reaches the store, and that the store lives after it.
+-module(kb_node_SUITE).
+-include_lib("stdlib/include/assert.hrl").
+-export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([poison_is_refused_and_the_store_lives/1, an_operation_id_is_applied_once/1,
+         the_feed_takes_up_where_it_stopped/1, authority_moves_by_push_and_pull/1]).
+
+-define(STORE, homeserver).
+-define(WAIT, #{timeout => 5000}).
+
+all() ->
+    [poison_is_refused_and_the_store_lives, an_operation_id_is_applied_once,
+     the_feed_takes_up_where_it_stopped, authority_moves_by_push_and_pull].
+
+init_per_suite(Config) ->
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    {ok, _} = application:ensure_all_started(khepri_bridge),
+    Config.
+
+end_per_suite(_) ->
+    ok = application:stop(khepri_bridge).
+
+poison_is_refused_and_the_store_lives(_) ->
+    Data = {if_data_matches, '_', [], undefined},
+    Put = fun(Condition) -> [{put, <<"/:s/a">>, 1, #{keep_while => #{<<"/:s">> => Condition}}}] end,
+    [?assertMatch({error, {poison, _}}, kb_api:transaction(?STORE, Put(Condition), op(Number), ?WAIT))
+     || {Number, Condition} <- lists:enumerate([Data, {if_not, Data}, {if_any, [{if_node_exists, true}, Data]},
+                                                {if_all, x}])],
+    Bad = {if_data_matches, '_', [{no_such_guard, 1}], undefined},
+    [?assertMatch({error, {invalid_path, _}}, Call())
+     || Call <- [fun() -> kb_api:put(?STORE, [s, Bad], 1, ?WAIT) end,
+                 fun() -> kb_api:delete(?STORE, [s, Bad], ?WAIT) end,
+                 fun() -> kb_api:get(?STORE, [s, Bad], #{}) end,
+                 fun() -> kb_api:get_many(?STORE, [s, Bad], #{}) end]],
+    ?assertMatch({error, {invalid_data, _}}, kb_api:put(?STORE, <<"/:s/f">>, fun() -> ok end, ?WAIT)),
+    [?assertMatch({error, {_, #{message := _}}}, apply(kb_api, Function, Arguments))
+     || {Function, Arguments} <- [{put, [?STORE, <<"/:s">>, 1, x]}, {put, [no_such_store, <<"/:s">>, 1, ?WAIT]},
+                                  {get, [1, 2, 3]}, {transaction, [?STORE, x, y, z]}, {subscribe, [?STORE, x]},
+                                  {pull, [?STORE, #{}, op(99)]}, {put, [?STORE, <<"/:bridge/x">>, 1, ?WAIT]}]],
+    ?assertEqual({ok, #{}}, kb_api:put(?STORE, <<"/:s/a">>, 2, ?WAIT)),
+    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})).
+
+an_operation_id_is_applied_once(_) ->
+    Id = {<<"once">>, 1, 1, 0},
+    Failing = {<<"once">>, 1, 2, 0},
+    Create = [{create, <<"/:once">>, 1}],
+    ?assertEqual({ok, [ok]}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
+    ?assertEqual({ok, [ok]}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
+    {error, {mismatching_node, #{index := 0}}} = Refused = kb_api:transaction(?STORE, Create, Failing, ?WAIT),
+    {ok, #{}} = kb_api:delete(?STORE, <<"/:once">>, ?WAIT),
+    ?assertEqual(Refused, kb_api:transaction(?STORE, Create, Failing, ?WAIT)),
+    [{ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:n">>, N}], {<<"once">>, 1, N, 0}, ?WAIT)
+     || N <- lists:seq(3, 300)],
+    ?assertMatch({error, {outcome_unknown, _}}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
+    {ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:n">>, 0}], {<<"once">>, 2, 1, 0}, ?WAIT),
+    ?assertMatch({error, {outcome_unknown, _}},
+                 kb_api:transaction(?STORE, Create, {<<"once">>, 1, 400, 0}, ?WAIT)).
+
+the_feed_takes_up_where_it_stopped(_) ->
+    {ok, _} = kb_api:put(?STORE, <<"/:feed/a">>, 1, ?WAIT),
+    Request = #{pid => self(), prefixes => [<<"/:feed">>], window => 2},
+    {ok, #{subscription := Ref, cursor := {Run, _} = Cursor, mode := snapshot, nodes := Nodes}} =
+        kb_api:subscribe(?STORE, Request),
+    ?assertEqual([{[feed], undefined}, {[feed, <<"a">>], 1}], Nodes),
+    [{ok, _} = kb_api:put(?STORE, <<"/:feed/a">>, N, ?WAIT) || N <- [2, 3, 4]],
+    [{_, _, _, 2}, {Second, _, _, 3}] = changes(Ref, 2),
+    ?assertEqual(none, receive {kb_feed, Ref, _} = Early -> Early after 0 -> none end),
+    {ok, _} = kb_api:acknowledge(Ref, Second, self()),
+    [{_, created_or_updated, [feed, <<"a">>], 4}] = changes(Ref, 1),
+    {ok, #{subscription := Again, mode := resumed}} =
+        kb_api:subscribe(?STORE, Request#{since => {Run, Second}}),
+    [{_, _, _, 4}] = changes(Again, 1),
+    {ok, #{mode := snapshot}} = kb_api:subscribe(?STORE, Request#{since => {<<0:64>>, element(2, Cursor)}}).
+
+changes(_, 0) -> [];
+changes(Ref, Count) ->
+    receive {kb_feed, Ref, Batch} -> Batch ++ changes(Ref, Count - length(Batch)) after 5000 -> error(no_change) end.
+
+authority_moves_by_push_and_pull(_) ->
+    #{session := A} = RequestA = server(<<"A">>),
+    #{session := B} = RequestB = server(<<"B">>),
+    {ok, #{held := []}} = kb_api:open_session(?STORE, RequestA, op(200)),
+    {ok, #{held := []}} = kb_api:open_session(?STORE, RequestB, op(201)),
+    {error, {server_key_mismatch, _}} = kb_api:open_session(?STORE, server(<<"A">>), op(202)),
+    {ok, #{epoch := E1}} = kb_api:create_entity(?STORE, #{entity => <<"e">>, owner => <<"p">>, master => <<"p">>,
+                                                          rule => allow, session => A}, op(203)),
+    Step = #{trace => <<7:128>>, hop => 0},
+    {ok, #{epoch := E2, session := B, hop := 1}} =
+        kb_api:push(?STORE, Step#{entity => <<"e">>, owner => <<"q">>, to => <<"B">>, box => <<"x">>,
+                                  session => A, epoch => E1}, op(204)),
+    Pull = Step#{entity => <<"e">>, owner => <<"p">>, session => A},
+    {error, {conflict, #{winner := <<"B">>}}} = kb_api:pull(?STORE, Pull#{epoch => E1}, op(205)),
+    {ok, #{epoch := E3, awaiting := #{session := B, epoch := E2}}} =
+        kb_api:pull(?STORE, Pull#{epoch => E2}, op(206)),
+    ?assert(E1 < E2 andalso E2 < E3),
+    {error, {not_holder, _}} = kb_api:release(?STORE, #{entity => <<"e">>, session => B, epoch => E2}, op(207)),
+    {ok, #{data := #{type := recall, epoch := E2, granted := E3, unread := #{type := grant}}}} =
+        kb_api:get(?STORE, [bridge, inbox, B, <<"e">>], #{}),
+    {ok, #{released := [<<"e">>]}} = kb_api:close_session(?STORE, #{session => A}, op(208)),
+    {ok, #{session := undefined}} = kb_api:entity(?STORE, <<"e">>).
+
+server(Name) ->
+    {<<4, X:32/binary, Y:32/binary>>, _} = crypto:generate_key(ecdh, secp256r1),
+    Key = iolist_to_binary(["{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"", url(X), "\",\"y\":\"", url(Y), "\"}"]),
+    #{server => Name, session => crypto:strong_rand_bytes(16), key => Key,
+      thumbprint => url(crypto:hash(sha256, Key)), address => {<<"127.0.0.1">>, 4000}}.
+
+url(Bytes) ->
+    lists:foldl(fun({From, To}, Acc) -> binary:replace(Acc, From, To, [global]) end, base64:encode(Bytes),
+                [{<<"+">>, <<"-">>}, {<<"/">>, <<"_">>}, {<<"=">>, <<>>}]).
+
+op(Sequence) -> {<<"suite">>, 1, Sequence, 0}.

@@ -1,0 +1,81 @@
+-module(kb_pure_tests).
+-include_lib("eunit/include/eunit.hrl").
+
+json_takes_flat_objects_only_test_() ->
+    [?_assertEqual({ok, #{<<"a">> => <<"x">>, <<"b">> => 12, <<"c">> => [<<"d">>], <<"e">> => false}},
+                   kb_json:object(<<"{\"a\":\"x\",\"b\":12,\"c\":[\"d\"],\"e\":false}">>)),
+     ?_assertEqual({ok, #{<<"a">> => <<"ü😀"/utf8>>}}, kb_json:object(<<"{\"a\":\"\\u00fc\\ud83d\\ude00\"}">>)),
+     ?_assertEqual({ok, #{}}, kb_json:object(<<" { } ">>))
+     | [?_assertEqual(error, kb_json:object(Text))
+        || Text <- [<<>>, <<"{">>, <<"[]">>, <<"{\"a\":1,\"a\":2}">>, <<"{\"a\":01}">>, <<"{\"a\":-1}">>,
+                    <<"{\"a\":1}x">>, <<"{\"a\":{}}">>, <<"{\"a\":[1]}">>, <<"{\"a\":[\"x\",]}">>,
+                    <<"{\"a\":\"\\ud800\"}">>, <<"{\"a\":\"\n\"}">>, <<"{\"a\":1.5}">>, <<"{\"a\":\"", 255, "\"}">>]]].
+
+any_bytes_are_an_object_or_an_error_test() ->
+    _ = rand:seed(exsss, {1, 2, 3}),
+    Base = <<"{\"alg\":\"ES256\",\"crit\":[\"b64\"],\"v\":1,\"b64\":false}">>,
+    [begin
+         At = rand:uniform(byte_size(Base)) - 1,
+         <<Head:At/binary, _, Tail/binary>> = Base,
+         case kb_json:object(<<Head/binary, (rand:uniform(256) - 1), Tail/binary>>) of
+             error -> ok;
+             {ok, Object} -> ?assert(is_map(Object))
+         end
+     end || _ <- lists:seq(1, 2000)].
+
+paths_test_() ->
+    [?_assertEqual({ok, [stock, <<"wood">>]}, kb_path:exact(<<"/:stock/wood">>)),
+     ?_assertEqual({ok, [stock]}, kb_path:exact([stock])),
+     ?_assertMatch({ok, [stock, {if_name_matches, any, undefined}]}, kb_path:pattern(<<"/:stock/*">>)),
+     ?_assertMatch({error, {reserved_path, _}}, kb_path:writable(<<"/:bridge/:grants">>))
+     | [?_assertMatch({error, {invalid_path, _}}, kb_path:writable(Path))
+        || Path <- [<<>>, <<"/">>, [], 1, [stock | wood], [1], [<<>>], ['' ], <<"/a/*">>, <<255>>, [47],
+                    [{if_data_matches, '_', [], undefined}], lists:duplicate(65, a), binary:copy(<<"a">>, 5000)]]].
+
+dots_lead_to_the_reserved_path_too_test() ->
+    ?assertMatch({error, {reserved_path, _}}, kb_path:writable(<<"/:stock/../:bridge/:grants">>)).
+
+keep_while_takes_only_what_the_store_survives_test_() ->
+    [?_assert(kb_condition:is_keep_while(Condition))
+     || Condition <- [{if_node_exists, true}, {if_child_list_length, {gt, 0}}, {if_not, {if_has_data, true}},
+                      {if_all, [{if_payload_version, 3}, {if_any, []}]}]]
+    ++ [?_assertNot(kb_condition:is_keep_while(Condition))
+        || Condition <- [{if_data_matches, '_', [], undefined}, {if_not, {if_data_matches, '_', [], undefined}},
+                         {if_any, [{if_node_exists, true}, {if_data_matches, '_', [], undefined}]},
+                         {if_all, not_a_list}, {if_all, [{if_node_exists, true} | x]}, {if_node_exists, maybe_not},
+                         {if_name_matches, any, undefined}, {if_child_list_length, {gt, {gt, 1}}}, <<"name">>, 1]].
+
+data_is_bounded_and_holds_no_code_test() ->
+    ?assertEqual(ok, kb_validate:data(#{a => [1, {2}]})),
+    ?assertMatch({error, {too_large, _}}, kb_validate:data(binary:copy(<<0>>, 1048577))),
+    ?assertMatch({error, {invalid_data, _}}, kb_validate:data(#{a => [{x, fun erlang:halt/0}]})).
+
+a_release_is_the_holders_or_nothing_test() ->
+    {Public, Private} = crypto:generate_key(ecdh, secp256r1),
+    <<4, X:32/binary, Y:32/binary>> = Public,
+    Key = iolist_to_binary(["{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"", url(X), "\",\"y\":\"", url(Y), "\"}"]),
+    Thumbprint = url(crypto:hash(sha256, ["{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"", url(X),
+                                          "\",\"y\":\"", url(Y), "\"}"])),
+    Header = iolist_to_binary(
+               ["{\"alg\":\"ES256\",\"b64\":false,\"crit\":[\"b64\"],\"ctx\":\"7:gun\",\"dir\":\"n\",\"epk\":\"",
+                Thumbprint, "\",\"iat\":1,\"pur\":\"release\",\"rcp\":\"", Thumbprint, "\",\"seq\":7,\"sid\":\"",
+                url(<<1:128>>), "\",\"snd\":\"", Thumbprint, "\",\"ttl\":0,\"v\":1}"]),
+    Covered = iolist_to_binary([url(Header), ".", url(<<"{}">>), "..", url(<<0:96>>), ".", url(<<1>>), ".",
+                                url(<<0:128>>)]),
+    Der = crypto:sign(ecdsa, sha256, Covered, [Private, secp256r1]),
+    {'ECDSA-Sig-Value', R, S} = public_key:der_decode('ECDSA-Sig-Value', Der),
+    Box = <<Covered/binary, ".", (url(<<R:256, S:256>>))/binary>>,
+    ?assertMatch({ok, #{epoch := 7, sid := <<1:128>>, snd := Thumbprint}}, kb_box:release(Box, {<<"gun">>, Key})),
+    ?assertEqual(error, kb_box:release(Box, {<<"hat">>, Key})),
+    ?assertEqual(error, kb_box:key(Key, url(<<0:256>>))),
+    [?assertEqual(error, kb_box:release(damage(Box, At), {<<"gun">>, Key}))
+     || At <- lists:seq(0, byte_size(Box) - 1, 3)].
+
+damage(Box, At) ->
+    <<Head:At/binary, Byte, Tail/binary>> = Box,
+    <<Head/binary, (Byte bxor 1), Tail/binary>>.
+
+url(Bytes) ->
+    Text = base64:encode(iolist_to_binary(Bytes)),
+    lists:foldl(fun({From, To}, Acc) -> binary:replace(Acc, From, To, [global]) end, Text,
+                [{<<"+">>, <<"-">>}, {<<"/">>, <<"_">>}, {<<"=">>, <<>>}]).
