@@ -216,7 +216,9 @@ class Khepri:
     async def _until_known(self, function: str, arguments: list[Any], deadline: float) -> Any:
         clock = asyncio.get_running_loop().time
         last: BaseException | None = None
+        refusing: str | None = None
         while (left := deadline - clock()) > 0:
+            member = self.gateway.current
             try:
                 return unwrap(
                     await self.gateway.call(
@@ -233,6 +235,10 @@ class Khepri:
                 # A first dial that fails sent nothing; after an attempt that may have arrived it says nothing.
                 if last is None or not isinstance(error, HandshakeError):
                     last = error
+                # Once may be an election; a member that says it twice may be cut off from its cluster.
+                if member is not None and member == refusing:
+                    self.gateway.suspect(member)
+                refusing = member
             await asyncio.sleep(min(self.config.retry_delay, max(0.0, deadline - clock())))
         if isinstance(last, HandshakeError):
             raise last

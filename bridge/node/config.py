@@ -68,6 +68,14 @@ class GatewayConfig:
     """seconds before a second round through the members; doubles, with jitter"""
     max_retry_delay: float = 0.5
     """seconds between rounds at most"""
+    probe_interval: float = 0.5
+    """seconds between looks at a member that is connected: a hung or cut-off one keeps its socket open"""
+    probe_timeout: float = 1.0
+    """seconds without an answer to such a look, and the member is left for another one"""
+
+    def __post_init__(self) -> None:
+        if min(self.connect_timeout, self.probe_interval, self.probe_timeout) <= 0:
+            raise ConfigurationError("time-outs and intervals of a gateway are positive seconds")
 
 
 def read_cookie() -> str:

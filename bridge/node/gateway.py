@@ -52,6 +52,7 @@ class Gateway:
         self._lock = asyncio.Lock()
         self._callbacks: list[Callable[[str | None], None]] = []
         self._reconnecting: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._closed = False
         self._forget = node.on_node_down(self._node_down)
 
@@ -81,10 +82,10 @@ class Gateway:
         """Stop failing over; the node keeps its connections."""
         self._closed = True
         self._forget()
-        task = self._reconnecting
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        for task in (self._reconnecting, self._probing):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     async def connect(self, *, timeout: float) -> str:  # the contract's name
         """The connected member, dialling until one answers.
@@ -157,6 +158,16 @@ class Gateway:
             except HandshakeError:
                 self._lost(member)
 
+    def suspect(self, member: str) -> None:
+        """Leave a member that answers, but not usefully: one that is cut off from its cluster, say.
+
+        The next member is dialled at once. Nothing happens where ``member`` is not the current one, or is
+        the only one.
+        """
+        if member == self._current and len(self.members) > 1:
+            _log.warning("gateway: %s is left for another member", member)
+            self._node_down(member)
+
     async def _round(self) -> str:
         """Try every member once, beginning with the one after the last."""
         if self._closed:
@@ -175,6 +186,8 @@ class Gateway:
                 continue
             self._next = (place + 1) % len(self.members)
             self._current = member
+            if self._probing is None or self._probing.done():
+                self._probing = asyncio.get_running_loop().create_task(self._probe())
             self._announce()
             return member
         assert last is not None
@@ -191,6 +204,22 @@ class Gateway:
         self._lost(node)
         if self._reconnecting is None or self._reconnecting.done():
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _probe(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(self._config.probe_interval)
+            member = self._current
+            if member is None:
+                continue
+            try:
+                await self.node.call(member, "erlang", "node", [], timeout=self._config.probe_timeout)
+            except DeadlineError:
+                _log.warning("gateway: %s does not answer", member)
+                self._node_down(member)
+            except (ConnectionLostError, HandshakeError):
+                self._node_down(member)
+            except ClosedError:
+                return
 
     async def _reconnect(self) -> None:
         try:
