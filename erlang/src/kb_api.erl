@@ -19,10 +19,10 @@
 
 -type answer() :: {ok, term()} | {error, {atom(), map()}}.
 
--spec version() -> answer().
+-spec version() -> {ok, 1}.
 version() -> {ok, 1}.
 
--spec supports(term()) -> answer().
+-spec supports(term()) -> {ok, boolean()}.
 supports(Feature) -> {ok, lists:member(Feature, ?FEATURES)}.
 
 -spec health(term()) -> answer().
@@ -103,14 +103,14 @@ subscribe(Store, #{pid := Pid, prefixes := Prefixes, window := Window} = Request
 subscribe(_, _) ->
     refuse(invalid_options, <<"a subscription is #{pid, prefixes, since, window}, with window 1 to 10000">>).
 
--spec acknowledge(term(), term(), term()) -> answer().
+-spec acknowledge(term(), term(), term()) -> {ok, #{}} | {error, {invalid_options, map()}}.
 acknowledge(Ref, Sequence, Pid) when is_reference(Ref), is_integer(Sequence), is_pid(Pid) ->
     ok = kb_feed:acknowledge(Ref, Sequence, Pid),
     {ok, #{}};
 acknowledge(_, _, _) ->
     refuse(invalid_options, <<"acknowledge takes a subscription, a sequence and a pid">>).
 
--spec unsubscribe(term(), term()) -> answer().
+-spec unsubscribe(term(), term()) -> {ok, #{}} | {error, {invalid_options, map()}}.
 unsubscribe(Ref, Pid) when is_reference(Ref), is_pid(Pid) ->
     ok = kb_feed:unsubscribe(Ref, Pid),
     {ok, #{}};

@@ -15,7 +15,8 @@ start_link(Store) ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, Store, []).
 
 %% Local knowledge only, so it answers without a majority too.
--spec health(atom()) -> map().
+-spec health(atom()) -> #{node := node(), store := atom(), running := boolean(), leader := atom(),
+                          members := [node()], khepri := binary(), otp := binary(), _ => _}.
 health(Store) ->
     Identity = case kb_store:identity(Store) of
                    undefined -> #{type => undefined, instance => undefined, cluster_id => undefined};

@@ -99,8 +99,8 @@ operate({compare_and_swap, Path, Expected, Data}, Index) ->
             answer(khepri_tx:put(Path, khepri_payload:data(Data)), Path, Index);
         {ok, _} ->
             fail(mismatching_node, #{path => Path, message => <<"the node holds other data">>}, Index);
-        Error ->
-            answer(Error, Path, Index)
+        {error, Reason} ->
+            refuse(Reason, Path, Index)
     end;
 operate({delete, Path}, Index) ->
     answer(khepri_tx:delete(Path), Path, Index);
@@ -108,21 +108,22 @@ operate({get, Path}, Index) ->
     case khepri_tx_adv:get(Path) of
         {ok, #{data := Data}} -> #{data => Data};
         {ok, _} -> #{};
-        Error -> answer(Error, Path, Index)
+        {error, Reason} -> refuse(Reason, Path, Index)
     end;
-operate({exists, Path}, Index) ->
-    case khepri_tx:exists(Path) of
-        Answer when Answer =:= true orelse Answer =:= false -> Answer;
-        Error -> answer(Error, Path, Index)
-    end;
+operate({exists, Path}, _Index) ->
+    khepri_tx:exists(Path);
 operate({abort, Reason}, Index) ->
     fail(aborted, #{reason => Reason, message => <<"the transaction aborted itself">>}, Index).
 
 answer(ok, _Path, _Index) ->
     ok;
-answer({error, {khepri, Reason, _}}, Path, Index) ->
-    fail(Reason, #{path => Path, message => message(Reason)}, Index);
 answer({error, Reason}, Path, Index) ->
+    refuse(Reason, Path, Index).
+
+-spec refuse(term(), khepri_path:native_path(), non_neg_integer()) -> no_return().
+refuse({khepri, Reason, _}, Path, Index) ->
+    fail(Reason, #{path => Path, message => message(Reason)}, Index);
+refuse(Reason, Path, Index) ->
     fail(invalid_operation, #{path => Path, reason => Reason,
                               message => <<"the store refused the operation">>}, Index).
 

@@ -14,7 +14,7 @@
 
 -type refusal() :: {error, {atom(), map()}}.
 
--spec data(term()) -> ok | refusal().
+-spec data(term()) -> ok | {error, {too_large | invalid_data, map()}}.
 data(Data) ->
     try erlang:external_size(Data) of
         Size when Size > ?MAX_DATA_BYTES ->
@@ -36,7 +36,7 @@ has_fun(Term) when is_tuple(Term) -> has_fun(tuple_to_list(Term));
 has_fun(Term) when is_map(Term) -> has_fun(maps:to_list(Term));
 has_fun(_) -> false.
 
--spec timeout(term()) -> {ok, 1..60000} | refusal().
+-spec timeout(term()) -> {ok, 1..60000} | {error, {invalid_options, map()}}.
 timeout(Options) when is_map(Options) ->
     case maps:get(timeout, Options, 5000) of
         Timeout when is_integer(Timeout), Timeout >= 1, Timeout =< 60000 -> {ok, Timeout};

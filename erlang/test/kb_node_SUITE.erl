@@ -3,14 +3,16 @@
 -include_lib("stdlib/include/assert.hrl").
 -export([all/0, init_per_suite/1, end_per_suite/1]).
 -export([poison_is_refused_and_the_store_lives/1, an_operation_id_is_applied_once/1,
-         the_feed_takes_up_where_it_stopped/1, authority_moves_by_push_and_pull/1]).
+         the_feed_takes_up_where_it_stopped/1, authority_moves_by_push_and_pull/1,
+         a_claim_needs_the_holders_release_and_takes_it_once/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
 
 all() ->
     [poison_is_refused_and_the_store_lives, an_operation_id_is_applied_once,
-     the_feed_takes_up_where_it_stopped, authority_moves_by_push_and_pull].
+     the_feed_takes_up_where_it_stopped, authority_moves_by_push_and_pull,
+     a_claim_needs_the_holders_release_and_takes_it_once].
 
 init_per_suite(Config) ->
     true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
@@ -99,11 +101,47 @@ authority_moves_by_push_and_pull(_) ->
     {ok, #{released := [<<"e">>]}} = kb_api:close_session(?STORE, #{session => A}, op(208)),
     {ok, #{session := undefined}} = kb_api:entity(?STORE, <<"e">>).
 
+a_claim_needs_the_holders_release_and_takes_it_once(_) ->
+    {#{session := C, thumbprint := SenderPrint} = RequestC, Private} = server_and_key(<<"C">>),
+    #{session := D, thumbprint := RecipientPrint} = RequestD = server(<<"D">>),
+    {ok, _} = kb_api:open_session(?STORE, RequestC, op(250)),
+    {ok, _} = kb_api:open_session(?STORE, RequestD, op(251)),
+    {ok, #{epoch := Epoch}} = kb_api:create_entity(?STORE, #{entity => <<"f">>, owner => <<"p">>, master => <<"p">>,
+                                                             rule => deny, session => C}, op(252)),
+    Sign = fun(Session, Number, Recipient) ->
+                   box([{ctx, [integer_to_binary(Number), ":f"]}, {sid, url(Session)}, {snd, SenderPrint},
+                        {rcp, Recipient}, {epk, SenderPrint}], Number, Private)
+           end,
+    Claim = fun(Box) -> #{entity => <<"f">>, session => D, owner => <<"q">>, box => Box} end,
+    [?assertMatch({error, {Reason, _}}, kb_api:claim(?STORE, Claim(Box), op(Number)))
+     || {Number, Reason, Box} <- [{253, bad_release, <<"x">>}, {254, bad_release, Sign(D, Epoch, RecipientPrint)},
+                                  {255, not_holder, Sign(C, Epoch - 1, RecipientPrint)},
+                                  {256, bad_release, Sign(C, Epoch, SenderPrint)}]],
+    Box = Sign(C, Epoch, RecipientPrint),
+    {ok, #{session := D, owner := <<"q">>, awaiting := undefined, epoch := Next}} =
+        kb_api:claim(?STORE, Claim(Box), op(257)),
+    ?assert(Next > Epoch),
+    {error, {not_holder, _}} = kb_api:claim(?STORE, Claim(Box), op(258)).
+
+box(Texts, Epoch, Private) ->
+    Header = ["{\"alg\":\"ES256\",\"b64\":false,\"crit\":[\"b64\"],\"v\":1,\"iat\":1,\"ttl\":0,\"dir\":\"n\",",
+              [["\"", atom_to_list(Name), "\":\"", Text, "\","] || {Name, Text} <- Texts],
+              "\"pur\":\"release\",\"seq\":", integer_to_binary(Epoch), "}"],
+    Covered = iolist_to_binary([url(iolist_to_binary(Header)), ".", url(<<"{}">>), "..", url(<<0:96>>), ".",
+                                url(<<1>>), ".", url(<<0:128>>)]),
+    Der = crypto:sign(ecdsa, sha256, Covered, [Private, secp256r1]),
+    {'ECDSA-Sig-Value', R, S} = public_key:der_decode('ECDSA-Sig-Value', Der),
+    <<Covered/binary, ".", (url(<<R:256, S:256>>))/binary>>.
+
 server(Name) ->
-    {<<4, X:32/binary, Y:32/binary>>, _} = crypto:generate_key(ecdh, secp256r1),
+    {Request, _} = server_and_key(Name),
+    Request.
+
+server_and_key(Name) ->
+    {<<4, X:32/binary, Y:32/binary>>, Private} = crypto:generate_key(ecdh, secp256r1),
     Key = iolist_to_binary(["{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"", url(X), "\",\"y\":\"", url(Y), "\"}"]),
-    #{server => Name, session => crypto:strong_rand_bytes(16), key => Key,
-      thumbprint => url(crypto:hash(sha256, Key)), address => {<<"127.0.0.1">>, 4000}}.
+    {#{server => Name, session => crypto:strong_rand_bytes(16), key => Key,
+       thumbprint => url(crypto:hash(sha256, Key)), address => {<<"127.0.0.1">>, 4000}}, Private}.
 
 url(Bytes) ->
     lists:foldl(fun({From, To}, Acc) -> binary:replace(Acc, From, To, [global]) end, base64:encode(Bytes),
