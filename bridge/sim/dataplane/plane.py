@@ -123,6 +123,7 @@ class DataPlane:
         self._lingering: list[_Sealing] = []
         self._next_handle = 0
         self._accepted: dict[tuple[str, int], _Accepted] = {}
+        self._early: dict[str, tuple[str, int]] = {}
         self._entries: list[Entry] = []
         self.verdicts: Counter[str] = Counter()
         self.malformed = 0
@@ -154,9 +155,18 @@ class DataPlane:
         again = [m for m in undelivered if not isinstance(decode_message_untrusted(m), Bind)]
         peer.waiting.extendleft(reversed(again))
 
-    def raise_fence(self, entity: str, epoch: int, server: str) -> None:
-        """Hear from the homeserver who holds an entity; ``server`` is empty while it is dormant."""
+    def raise_fence(self, entity: str, epoch: int, server: str, *, now_ns: int) -> None:
+        """Hear from the homeserver who holds an entity; ``server`` is empty while it is dormant.
+
+        A record of that holder that came before this word is accepted now: it was early, not wrong.
+        """
         self._fence.raise_to(entity, epoch, self._thumbprint(server))
+        early = self._early.get(entity)
+        if early is None or early[1] > self._fence.epoch(entity):
+            return
+        del self._early[entity]
+        if early == (server, epoch):
+            self._accept(server, entity, epoch, now_ns)
 
     def hold(self, entity: str, epoch: int, slot: int, *, now_ns: int) -> None:
         """Act for an entity: bind a handle with every peer and send its first state at once."""
@@ -287,6 +297,8 @@ class DataPlane:
             self.verdicts[verdict.name.lower()] += 1
             if verdict is Verdict.ACCEPTED:
                 self._accept(server, entity, epoch, now_ns)
+            elif verdict is Verdict.EARLY:
+                self._early[entity] = (server, epoch)
 
     def sent(self) -> dict[str, int]:
         """Distinct messages sent, by server; a bind is none, since it is told anew in every session."""

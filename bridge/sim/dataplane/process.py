@@ -108,7 +108,7 @@ class DataPlaneProcess:
             case AddPeer():
                 self._add_peer(command)
             case RaiseFence(entity=entity, epoch=epoch, server=server):
-                self._plane.raise_fence(entity, epoch, server)
+                self._plane.raise_fence(entity, epoch, server, now_ns=now_ns)
             case Hold(entity=entity, epoch=epoch, slot=slot):
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
             case SendMessage(to=to, message=message):

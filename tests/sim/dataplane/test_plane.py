@@ -92,7 +92,7 @@ def test_a_held_entity_is_bound_and_its_first_state_goes_out_at_once(pair: tuple
     """R0-34: one hop, one way."""
     a, b = pair
     a.world.write(3, tick=9, position=[1, 2, 3])
-    b.plane.raise_fence("ball", 1, "a")
+    b.plane.raise_fence("ball", 1, "a", now_ns=0)
     a.plane.hold("ball", 1, 3, now_ns=MS)
     a.wire.deliver(2 * MS)
     assert of_type(FirstAccepted, b.events) == [
@@ -103,18 +103,43 @@ def test_a_held_entity_is_bound_and_its_first_state_goes_out_at_once(pair: tuple
 
 def test_state_before_the_homeservers_word_is_early_and_dropped(pair: tuple[Server, Server]) -> None:
     a, b = pair
-    b.plane.raise_fence("ball", 1, "b")
+    b.plane.raise_fence("ball", 1, "b", now_ns=0)
     a.plane.hold("ball", 2, 0, now_ns=MS)
     a.wire.deliver(2 * MS)
     assert b.plane.verdicts == {"early": 1}
     assert of_type(FirstAccepted, b.events) == []
 
 
+def test_an_early_record_is_accepted_when_the_homeservers_word_names_its_sender(
+    pair: tuple[Server, Server],
+) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "b", now_ns=0)
+    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.wire.deliver(2 * MS)
+    b.plane.raise_fence("ball", 2, "a", now_ns=3 * MS)
+    assert of_type(FirstAccepted, b.events) == [
+        FirstAccepted(server="a", entity="ball", epoch=2, at_ns=3 * MS)
+    ]
+
+
+def test_an_early_record_is_dropped_when_the_homeservers_word_names_another(
+    pair: tuple[Server, Server],
+) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "b", now_ns=0)
+    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.wire.deliver(2 * MS)
+    b.plane.raise_fence("ball", 2, "b", now_ns=3 * MS)
+    assert of_type(FirstAccepted, b.events) == []
+    assert of_type(Acceptance, entries(b)) == []
+
+
 def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Server, Server]) -> None:
     """R0-27, R0-33, R0-41: release, state, refusal of what still comes, and the records that prove it."""
     a, b = pair
     for server in pair:
-        server.plane.raise_fence("ball", 1, "a")
+        server.plane.raise_fence("ball", 1, "a", now_ns=0)
     a.world.write(0, tick=7, position=[1.5, 0, 0], velocity=[2, 0, 0])
     a.plane.hold("ball", 1, 0, now_ns=1 * MS)
     a.wire.deliver(2 * MS)
@@ -122,7 +147,7 @@ def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Se
     state = decode_state_untrusted(b.open(box, "a"))
     assert (state.tick, state.position[0], state.velocity[0]) == (7, 1.5, 2.0)
     for server in pair:
-        server.plane.raise_fence("ball", 2, "b")
+        server.plane.raise_fence("ball", 2, "b", now_ns=0)
     b.world.write(1, tick=state.tick, position=state.position, velocity=state.velocity)
     b.plane.hold("ball", 2, 1, now_ns=5 * MS)
     a.plane.tick(now_ns=6 * MS)
