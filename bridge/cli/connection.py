@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.errors import ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, ConnectionLostError
 
 if TYPE_CHECKING:
     from bridge.homeserver.cluster_state import ClusterState
     from bridge.khepri import Khepri
+    from bridge.node import HiddenNode
 
+_CONNECT_SECONDS: Final = 2.0
 _SLOTS: Final = 16
 """Commands at one time. Node names are used again: each new one would stay an atom in every peer for ever."""
 
@@ -35,10 +37,32 @@ async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Kh
             f"cli{number}@{HOST}",
             cookie=read_cookie(directory, state),
             # It calls and is never called, so the port mapper need not know it.
-            config=NodeConfig(epmd_host=HOST, epmd_port=state.epmd_port, register=False),
+            config=NodeConfig(
+                epmd_host=HOST, epmd_port=state.epmd_port, register=False, connect_timeout=_CONNECT_SECONDS
+            ),
         )
-        async with node, Khepri(node, [member.name for member in state.nodes], store=state.store) as store:
-            yield store
+        members = [member.name for member in state.nodes]
+        async with node:
+            await _reach_one(node, members)
+            async with Khepri(node, members, store=state.store) as store:
+                yield store
+
+
+async def _reach_one(node: HiddenNode, members: list[str]) -> None:
+    """Connect to the first member that answers.
+
+    Before the client does, which goes on trying until its deadline and can only say that nobody answered:
+    a wrong cookie, say, is known at once.
+    """
+    refusal: BridgeError = ConnectionLostError("the cluster has no members")
+    for member in members:
+        try:
+            await node.connect(member)
+        except BridgeError as error:
+            refusal = error
+        else:
+            return
+    raise refusal
 
 
 def plain_term(term: Any) -> Any:

@@ -131,10 +131,14 @@ def reap(pid: int) -> None:
 
 
 def end_processes(processes: Iterable[ProcessIdentity], *, grace: float) -> None:
-    """Ask processes to stop (SIGTERM), and kill those that still run after ``grace`` seconds."""
+    """Ask processes to stop (SIGTERM), and kill those that still run after ``grace`` seconds.
+
+    With a grace of 0 they are killed without being asked, as a crash would.
+    """
     remaining = [process for process in processes if is_running(process)]
-    _signal(remaining, signal.SIGTERM)
-    remaining = wait_until_gone(remaining, timeout=grace)
+    if grace > 0:
+        _signal(remaining, signal.SIGTERM)
+        remaining = wait_until_gone(remaining, timeout=grace)
     _signal(remaining, signal.SIGKILL)
     wait_until_gone(remaining, timeout=5.0)
 

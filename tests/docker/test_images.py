@@ -33,7 +33,7 @@ def test_three_containers_form_one_cluster(homeservers: Homeservers) -> None:
 
 
 def test_a_full_disk_is_one_clear_line(homeservers: Homeservers) -> None:
-    container = homeservers.start("hs1", options=["--tmpfs", "/data:size=8m"])
+    container = homeservers.start("hs1", options=["--tmpfs", "/data:size=32k"])
     assert container.wait() != 0
     said = [line for line in container.logs().splitlines() if line.startswith("khepri_bridge: ")]
     assert len(said) == 1, container.logs()
