@@ -23,7 +23,7 @@ scalars = (
 
 
 def _map(pairs: list[tuple[Any, Any]]) -> ErlangMap:
-    """The last of equal keys counts; hypothesis' `unique_by` would draw again, and describe itself at length."""
+    """The last of equal keys counts: `unique_by` would draw again, and describe itself at length."""
     return ErlangMap(list({term_identity(key): (key, value) for key, value in pairs}.values()))
 
 
