@@ -232,7 +232,7 @@ class Khepri:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                # A first dial that fails sent nothing; after an attempt that may have arrived it says nothing.
+                # A first dial that fails sent nothing; after a try that may have arrived it says nothing.
                 if last is None or not isinstance(error, HandshakeError):
                     last = error
                 # Once may be an election; a member that says it twice may be cut off from its cluster.
