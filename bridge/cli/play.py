@@ -124,8 +124,13 @@ def simulate(
         Path | None, typer.Option(help="File with the cookie.", show_default="~/.erlang.cookie")
     ] = None,
     epmd_port: Annotated[int, typer.Option(help="Port of the port mapper.")] = 4369,
+    register: Annotated[
+        bool, typer.Option(help="Tell this host's port mapper; a host without Erlang has none.")
+    ] = True,
     store: Annotated[str, typer.Option(help="Id of the store.")] = "homeserver",
-    host: Annotated[str, typer.Option(help="Address for state datagrams.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Numeric address for state datagrams; other servers are told it.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="UDP port; 0 takes a free one.", min=0, max=65_535)] = 0,
     key_file: Annotated[
         Path | None, typer.Option(help="Private key; made where there is none.", show_default=False)
@@ -159,6 +164,7 @@ def simulate(
             members=tuple(member),
             cookie=read_cookie_file(cookie_file),
             epmd_port=epmd_port,
+            register=register,
             store=store,
             host=host,
             port=port,
