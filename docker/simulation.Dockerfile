@@ -2,14 +2,15 @@
 # Build from the top of the clone:
 #   docker build -f docker/simulation.Dockerfile -t khepri-bridge-simulation .
 FROM debian:trixie-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends python3-pip python3-hatchling
+RUN apt-get update && apt-get install -y --no-install-recommends python3-pip python3-hatchling erlang-base
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE rebar.config ./
 COPY erlang erlang
 COPY bridge bridge
 # Debian's packages stand for the dependencies: no package index is asked, and apt has checked their signatures.
 RUN pip install --no-index --no-deps --no-build-isolation --no-compile --break-system-packages --prefix /usr \
-        --root /out .
+        --root /out . \
+ && install -D /usr/lib/erlang/erts-*/bin/epmd /out/usr/local/bin/epmd
 
 FROM debian:trixie-slim
 RUN apt-get update \
@@ -19,9 +20,9 @@ RUN apt-get update \
  && useradd --system --uid 1000 --home-dir /data --no-create-home khepri \
  && install -d -o khepri -g khepri -m 0700 /data
 COPY --from=build /out /
-USER khepri
+COPY docker/simulation-entrypoint /usr/local/bin/
 ENV HOME=/data LANG=C.UTF-8 PYTHONUNBUFFERED=1
 WORKDIR /data
 VOLUME /data
-ENTRYPOINT ["khepri-bridge"]
+ENTRYPOINT ["/usr/local/bin/simulation-entrypoint"]
 CMD ["--help"]
