@@ -55,7 +55,11 @@ def native_path(term: Any) -> NativePath:
 
 
 def path_text(path: Sequence[Atom | bytes]) -> str:
-    """Unix-like text of a native path; parsing it gives the same path.
+    """Unix-like text of a native path, for people and for another call.
+
+    Parsing it gives the same path, with two exceptions that Khepri's text has no form for, so that only the
+    native path names them: a binary with ``*``, which is a pattern even when escaped, and an atom with a
+    character beyond Latin-1.
 
     >>> path_text([Atom("stock"), b"wood"])
     '/:stock/wood'
@@ -64,8 +68,16 @@ def path_text(path: Sequence[Atom | bytes]) -> str:
 
 
 def _component_text(component: Atom | bytes) -> str:
-    raw = str(component).encode() if isinstance(component, Atom) else component
+    raw = _atom_bytes(component) if isinstance(component, Atom) else component
     text = quote_from_bytes(raw, safe="-_.~")
     # "." and ".." are navigation in a path, so a leading dot is escaped, as Khepri itself does.
     text = "%2E" + text[1:] if text.startswith(".") else text
     return f":{text}" if isinstance(component, Atom) else text
+
+
+def _atom_bytes(atom: Atom) -> bytes:
+    """The bytes of an atom's text: Khepri's parser makes each byte one character."""
+    try:
+        return str(atom).encode("latin-1")
+    except UnicodeEncodeError:
+        return str(atom).encode()

@@ -1,0 +1,64 @@
+"""A real homeserver cluster for tests: one for the whole session, or one for a test that kills nodes.
+
+Registered as a plugin by ``tests/conftest.py``. The shared cluster is never harmed, so tests may run in any
+order; each writes below its own ``root`` and under names from ``fresh``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.khepri import Khepri
+from bridge.node import HiddenNode, NodeConfig
+
+_numbers = itertools.count(1)
+
+
+def fresh(prefix: str) -> str:
+    """A name that no other test of this run uses."""
+    return f"{prefix}{next(_numbers)}"
+
+
+def hidden_node(cluster: LocalCluster) -> HiddenNode:
+    """A node of a name of its own in the cluster's namespace, not yet open."""
+    config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
+    return HiddenNode(f"{fresh('test')}@127.0.0.1", cookie=cluster.cookie, config=config)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """Three nodes that live as long as the test session; not to be harmed."""
+    with LocalCluster(LocalClusterConfig(nodes=3)) as running:
+        yield running
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[LocalCluster]:
+    """Three nodes for one test, which may kill them."""
+    with LocalCluster(LocalClusterConfig(nodes=3)) as running:
+        yield running
+
+
+@pytest.fixture
+async def node(cluster: LocalCluster) -> AsyncIterator[HiddenNode]:
+    """A hidden node beside the shared cluster."""
+    async with hidden_node(cluster) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def store(cluster: LocalCluster, node: HiddenNode) -> AsyncIterator[Khepri]:
+    """A client of the shared cluster."""
+    async with Khepri(node, cluster.members, store=cluster.store) as client:
+        yield client
+
+
+@pytest.fixture
+def root() -> str:
+    """A path of the test's own, without a slash at its end."""
+    return f"/:test/{secrets.token_hex(8)}"
