@@ -7,14 +7,14 @@
     ├── ConnectionLostError       the peer or the network went away; reconnect
     │   └── NodeDownError         an Erlang node we talked to is gone
     ├── DeadlineError             our own deadline passed; nothing was changed, or it was only a read
-    │   └── OutcomeUnknownError   a write may or may not have been applied; ask again with the same operation id
+    │   └── OutcomeUnknownError   a write may have been applied; ask again with the same operation id
     ├── ProtocolError             the peer sent something that its protocol does not allow
     │   ├── DecodeError           bytes that are no term, datagram or message
     │   └── LimitExceededError    bytes that ask for more than a named limit
     ├── RemoteError               the peer understood and refused; ``reason`` keeps what it said
     │   ├── KhepriError           the store refused; one subclass per reason in ``bridge.khepri``
     │   └── AuthorityError        the homeserver refused an authority request
-    ├── HandshakeError            a distribution connection could not be made; the text says what to mend
+    ├── HandshakeError            no distribution connection could be made; the text says what to mend
     ├── BoxError                  a box that must not be opened
     ├── SignatureError            a signature that does not hold
     ├── KeyFormatError            bytes or members that are no usable key
@@ -54,7 +54,7 @@ class NodeDownError(ConnectionLostError):
 
 
 class DeadlineError(BridgeError, TimeoutError):
-    """This side's own deadline passed."""
+    """A deadline of this side passed."""
 
 
 class OutcomeUnknownError(DeadlineError):
@@ -110,7 +110,7 @@ class HandshakeError(BridgeError):
 
 
 class BoxError(BridgeError):
-    """A box that must not be opened: malformed, altered, for somebody else, or not of the allowed algorithms."""
+    """A box that must not be opened: malformed, altered, for somebody else, or of another algorithm."""
 
 
 class SignatureError(BridgeError):
