@@ -84,6 +84,7 @@ class DistConnection:
         self._handshake = Handshake(role, identity, challenge=challenge, peer=peer)
         self._buffer = bytearray()
         self._outbox: list[bytes] = []
+        self._unsent = 0
         self._events: deque[DistEvent] = deque()
         self._connected = False
         self._ended = False
@@ -103,6 +104,16 @@ class DistConnection:
     def connected(self) -> bool:
         """Whether messages may be sent."""
         return self._connected and not self._ended
+
+    @property
+    def last_received(self) -> float:
+        """When bytes last came; before any, when it was made."""
+        return self._last_received
+
+    @property
+    def bytes_to_send(self) -> int:
+        """Bytes that ``data_to_send`` would give."""
+        return self._unsent
 
     def receive_data(self, data: bytes, *, now: float) -> None:
         """Take bytes of the stream, in any pieces."""
@@ -157,7 +168,7 @@ class DistConnection:
         if now - self._last_received >= 1.25 * ticktime:
             self._end(Disconnected(detail=f"nothing received for {1.25 * ticktime:g} s (net_ticktime)"))
         elif now - self._last_sent >= ticktime / 4:
-            self._outbox.append(_TICK)
+            self._queue(_TICK)
             self._last_sent = now
 
     def get_timer(self) -> float | None:
@@ -173,6 +184,7 @@ class DistConnection:
         """What to write, in order; drains."""
         outbox = self._outbox
         self._outbox = []
+        self._unsent = 0
         return outbox
 
     def next_event(self) -> DistEvent | None:
@@ -215,10 +227,15 @@ class DistConnection:
             raise LimitExceededError("max_packet_bytes", self._config.max_packet_bytes, "bytes")
         self._last_sent = now
         if len(payload) < 65_536:
-            self._outbox.append(size.to_bytes(4, "big") + _PASS_THROUGH + control + payload)
+            self._queue(size.to_bytes(4, "big") + _PASS_THROUGH + control + payload)
         else:
-            self._outbox.append(size.to_bytes(4, "big") + _PASS_THROUGH + control)
-            self._outbox.append(payload)
+            # Joining would copy what is large.
+            self._queue(size.to_bytes(4, "big") + _PASS_THROUGH + control)
+            self._queue(payload)
+
+    def _queue(self, chunk: bytes) -> None:
+        self._outbox.append(chunk)
+        self._unsent += len(chunk)
 
     def _handshake_frames(self, now: float) -> None:
         width = self._config.handshake_length_bytes
@@ -257,7 +274,7 @@ class DistConnection:
     def _flush_handshake(self) -> None:
         width = self._config.handshake_length_bytes
         for frame in self._handshake.outbox:
-            self._outbox.append(len(frame).to_bytes(width, "big") + frame)
+            self._queue(len(frame).to_bytes(width, "big") + frame)
         self._handshake.outbox.clear()
 
     def _packets(self, data: bytes | bytearray) -> int:

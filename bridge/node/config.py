@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class NodeConfig:
     """where this node registers; ``None``: ``ERL_EPMD_ADDRESS``, else 127.0.0.1 (others: their own host)"""
     epmd_port: int | None = None
     """``None``: ``ERL_EPMD_PORT``, else 4369"""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """address to dial for a host part of node names, where this machine's resolver has none or another one"""
     register: bool = True
     """tell the port mapper; without it this node can dial but not be dialled by name"""
     listen_host: str = "127.0.0.1"
@@ -41,6 +44,17 @@ class NodeConfig:
             raise ConfigurationError("connect_timeout and call_timeout are positive seconds")
         if min(self.max_pending_calls, self.mailbox_capacity, self.max_incoming_connections) < 1:
             raise ConfigurationError("a limit is at least 1")
+
+    def address_of(self, node: str) -> str:
+        """Where the port mapper and the socket of a node are: an address, or a name to resolve.
+
+        Raises:
+            ConfigurationError: ``node`` is no node name.
+        """
+        alive, _, host = node.partition("@")
+        if not alive or not host:
+            raise ConfigurationError(f"{node!r} is no node name: say name@host")
+        return self.addresses.get(host, host)
 
     def epmd_address(self) -> tuple[str, int]:
         """Host and port of the port mapper of this machine.

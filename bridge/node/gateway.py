@@ -206,16 +206,25 @@ class Gateway:
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
 
     async def _probe(self) -> None:
+        config = self._config
         while not self._closed:
-            await asyncio.sleep(self._config.probe_interval)
+            await asyncio.sleep(config.probe_interval)
             member = self._current
             if member is None:
                 continue
+            asked = asyncio.get_running_loop().time()
             try:
-                await self.node.call(member, "erlang", "node", [], timeout=self._config.probe_timeout)
+                await self.node.call(member, "erlang", "node", [], timeout=config.probe_timeout)
             except DeadlineError:
+                # After this process itself stood still, or while a large answer comes in, the timer fires
+                # before the bytes that wait in the socket are read: look at those too.
+                await asyncio.sleep(config.probe_timeout / 10)
+                if (self.node.heard_from(member) or 0.0) >= asked:
+                    continue
                 _log.warning("gateway: %s does not answer", member)
-                self._node_down(member)
+                # Calls that wait for it fail now and go elsewhere; and a new round finds it unreachable,
+                # where the connection that stands would look as good as ever.
+                await self.node.disconnect(member, timeout=0.0)
             except (ConnectionLostError, HandshakeError):
                 self._node_down(member)
             except ClosedError:

@@ -8,52 +8,26 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from bridge.dist import (
-    Connected,
-    DistConnection,
-    DistEvent,
-    Failure,
-    HandshakeFailed,
-    Identity,
-    Link,
-    MonitorP,
-    NameReceived,
-    Received,
-    RegSend,
-    Role,
-    Send,
-    Status,
-)
+from bridge.dist import ControlMessage, Identity, Link, MonitorP, Received, RegSend, Send
 from bridge.errors import (
-    BridgeError,
     ClosedError,
     ConfigurationError,
-    DeadlineError,
     HandshakeError,
     InvalidStateError,
-    LimitExceededError,
     NodeDownError,
-    RemoteError,
 )
-from bridge.etf import Atom, Pid, Reference, encode_term
+from bridge.etf import Atom, Pid
+from bridge.node.calls import REX, Calls, cast_message, shorten
 from bridge.node.config import NodeConfig, read_cookie
-from bridge.node.epmd import look_up, register
+from bridge.node.connections import Connections, Refusal
+from bridge.node.epmd import register
 from bridge.node.mailbox import Mailbox, Watch
 from bridge.node.processes import Processes
 from bridge.node.transport import DistTransport
 
 _log = logging.getLogger("bridge.node")
-
-_REX: Final = Atom("rex")
-_USER: Final = Atom("user")
-_CALL: Final = Atom("call")
-_CAST: Final = Atom("cast")
-_GEN_CALL: Final = Atom("$gen_call")
-_GEN_CAST: Final = Atom("$gen_cast")
-_BADRPC: Final = Atom("badrpc")
-_NODEDOWN: Final = Atom("nodedown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +66,13 @@ class HiddenNode:
         self.config = config or NodeConfig()
         self._cookie = read_cookie() if cookie is None else cookie
         Identity(name=name, cookie=self._cookie, creation=1)  # refuses a bad name or cookie here, not later
-        self._identity: Identity | None = None
         self._server: asyncio.Server | None = None
         self._registration: asyncio.StreamWriter | None = None
-        self._peers: dict[str, DistTransport] = {}
-        self._transports: set[DistTransport] = set()
-        self._dialling: dict[str, asyncio.Future[DistTransport]] = {}
-        self._outgoing: dict[str, DistTransport] = {}
-        self._pending: dict[tuple[int, ...], tuple[asyncio.Future[Any], str]] = {}
+        # Set together when the node has started and knows its creation.
+        self._connections: Connections | None = None
+        self._processes: Processes
+        self._calls: Calls
         self._down_callbacks: list[Callable[[str], None]] = []
-        self._calls = 0
-        self._late = 0
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -110,19 +80,20 @@ class HiddenNode:
 
         Raises:
             HandshakeError: no port mapper answers, or the name is taken.
+            InvalidStateError: it was started before.
         """
-        if self._identity is not None:
+        if self._server is not None or self._closing:
             raise InvalidStateError("a node starts once")
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._accept, self.config.listen_host, self.config.listen_port
+        config = self.config
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, config.listen_host, config.listen_port
         )
         creation = 0
         try:
-            if self.config.register:
-                async with asyncio.timeout(self.config.connect_timeout):
+            if config.register:
+                async with asyncio.timeout(config.connect_timeout):
                     creation, self._registration = await register(
-                        self.name, self.port, *self.config.epmd_address()
+                        self.name, self.port, *config.epmd_address()
                     )
         except TimeoutError:
             self._server.close()
@@ -133,9 +104,12 @@ class HiddenNode:
         # Values up to 3 are what old port mappers hand out again and again; OTP too draws its own then.
         if creation <= 3:
             creation = secrets.randbelow(0xFFFF_FFF0) + 4
-        self._identity = Identity(name=self.name, cookie=self._cookie, creation=creation)
-        self._processes = Processes(Atom(self.name), creation, self.config.mailbox_capacity, self._peers.get)
-        self._call_control = encode_term((6, self._processes.caller, Atom(""), _REX))
+        identity = Identity(name=self.name, cookie=self._cookie, creation=creation)
+        self._connections = Connections(identity, config, received=self._received, down=self._node_down)
+        self._processes = Processes(
+            Atom(self.name), creation, config.mailbox_capacity, self._connections.peers.get
+        )
+        self._calls = Calls(self._processes.caller, self._processes.reference, config.max_pending_calls)
         return self
 
     async def __aexit__(
@@ -153,16 +127,23 @@ class HiddenNode:
     @property
     def connected(self) -> tuple[str, ...]:
         """Names of the nodes connected now."""
-        return tuple(self._peers)
+        return tuple(self._connections.peers) if self._connections is not None else ()
+
+    def heard_from(self, node: str) -> float | None:
+        """Time of the event loop at which bytes of a node last came, or ``None`` without a connection."""
+        peer = None if self._connections is None else self._connections.peers.get(node)
+        return None if peer is None else peer.connection.last_received
 
     def statistics(self) -> NodeStatistics:
         """See ``NodeStatistics``."""
+        if self._connections is None:
+            return NodeStatistics(connections=0, pending_calls=0, calls=0, late_replies=0, undelivered=0)
         return NodeStatistics(
-            connections=len(self._peers),
-            pending_calls=len(self._pending),
-            calls=self._calls,
-            late_replies=self._late,
-            undelivered=self._processes.undelivered if self._identity else 0,
+            connections=len(self._connections.peers),
+            pending_calls=len(self._calls),
+            calls=self._calls.made,
+            late_replies=self._calls.late,
+            undelivered=self._processes.undelivered,
         )
 
     async def close(self) -> None:
@@ -172,26 +153,12 @@ class HiddenNode:
         self._closing = True
         if self._server is not None:
             self._server.close()
-        if self._identity is not None:
-            self._processes.close()
         if self._registration is not None:
             self._registration.close()
-        for future in self._dialling.values():
-            if not future.done():
-                future.set_exception(ClosedError("the node was closed"))
-        for future, _ in self._pending.values():
-            if not future.done():
-                future.set_exception(ClosedError("the node was closed"))
-        transports = list(self._transports)
-        for transport in transports:
-            transport.close()
-        if transports:
-            _, unfinished = await asyncio.wait([t.closed for t in transports], timeout=1.0)
-            if unfinished:
-                # A peer that does not read cannot hold us up.
-                for transport in transports:
-                    transport.abort()
-                await asyncio.wait([t.closed for t in transports], timeout=1.0)
+        if self._connections is not None:
+            self._processes.close()
+            self._calls.close()
+            await self._connections.close()
 
     async def connect(self, node: str, *, timeout: float | None = None) -> None:
         """Connect to a node, or do nothing where the connection stands.
@@ -207,12 +174,15 @@ class HiddenNode:
         """
         await self._peer(node, self.config.connect_timeout if timeout is None else timeout)
 
-    async def disconnect(self, node: str) -> None:
-        """Close the connection to a node, if there is one, and wait until it is closed."""
-        transport = self._peers.get(node)
-        if transport is not None:
-            transport.close()
-            await asyncio.shield(transport.closed)
+    async def disconnect(self, node: str, *, timeout: float = 1.0) -> None:  # the contract's name
+        """Close the connection to a node, if there is one, and wait until it is closed.
+
+        Args:
+            node: full name.
+            timeout: seconds for the peer to take what was sent to it; what is left then is lost.
+        """
+        if self._connections is not None:
+            await self._connections.disconnect(node, timeout)
 
     async def call(
         self, node: str, module: str, function: str, args: Sequence[Any], *, timeout: float | None = None
@@ -234,38 +204,13 @@ class HiddenNode:
             NodeDownError: the connection was lost before the answer; it may have run.
             DeadlineError: no answer in time; it may have run.
             HandshakeError: no connection could be made; it did not run.
+            LimitExceededError: ``max_pending_calls`` wait already; it did not run.
+            ClosedError: this node was closed.
         """
         seconds = self.config.call_timeout if timeout is None else timeout
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        peer = self._peers.get(node)
-        if peer is None:
-            peer = await self._peer(node, min(seconds, self.config.connect_timeout))
-        if len(self._pending) >= self.config.max_pending_calls:
-            raise LimitExceededError("max_pending_calls", self.config.max_pending_calls, "calls")
-        reference = self._processes.reference()
-        request = (_CALL, Atom(module), Atom(function), list(args), _USER)
-        payload = encode_term((_GEN_CALL, (self._processes.caller, reference), request))
-        future: asyncio.Future[Any] = loop.create_future()
-        self._pending[reference.ids] = (future, node)
-        timer = loop.call_at(deadline, _expire, future, node, module, function, seconds)
-        self._calls += 1
-        try:
-            peer.send_encoded(self._call_control, payload)
-            result = await future
-        except InvalidStateError:
-            raise NodeDownError(node, "the connection ended before the call was sent") from None
-        finally:
-            timer.cancel()
-            del self._pending[reference.ids]
-        if type(result) is tuple and len(result) == 2 and result[0] is _BADRPC:
-            reason = result[1]
-            if reason is _NODEDOWN:
-                raise NodeDownError(node, "the node itself reports nodedown")
-            raise RemoteError(
-                f"{node} {module}:{function}/{len(args)} failed: {_short(reason)}", reason=reason
-            )
-        return result
+        deadline = asyncio.get_running_loop().time() + seconds
+        peer = await self._peer(node, min(seconds, self.config.connect_timeout))
+        return await self._calls.call(peer, node, module, function, args, seconds=seconds, deadline=deadline)
 
     async def cast(self, node: str, module: str, function: str, args: Sequence[Any]) -> None:
         """Run ``module:function`` on a node and do not wait for it; nothing tells whether it ran.
@@ -275,8 +220,8 @@ class HiddenNode:
             NodeDownError: the connection ended.
             DeadlineError: the peer takes no more for ``call_timeout``.
         """
-        request = (_CAST, Atom(module), Atom(function), list(args), _USER)
-        await self._send(node, RegSend(source=self._processes.caller, to=_REX), (_GEN_CAST, request))
+        control = RegSend(source=self._started().caller, to=REX)
+        await self._send(node, control, cast_message(module, function, args))
 
     async def send(self, to: Pid | tuple[str | Atom, str | Atom] | Mailbox, message: Any) -> None:
         """Send a message, as ``to ! message`` does: nothing tells whether it arrived.
@@ -303,7 +248,7 @@ class HiddenNode:
                 control = RegSend(source=self._processes.caller, to=Atom(str(name)))
                 await self._send(str(node), control, message)
             case _:
-                raise ConfigurationError(f"send to a pid or to (name, node), not to {_short(to)}")
+                raise ConfigurationError(f"send to a pid or to (name, node), not to {shorten(to)}")
 
     def mailbox(self, name: str | None = None) -> Mailbox:
         """A new mailbox with a pid of its own, registered under ``name`` if given.
@@ -366,203 +311,41 @@ class HiddenNode:
         self._down_callbacks.append(callback)
         return lambda: self._down_callbacks.remove(callback) if callback in self._down_callbacks else None
 
-    async def _send(self, node: str, control: Any, payload: Any = None) -> None:
-        peer = self._peers.get(node) or await self._peer(node, self.config.connect_timeout)
-        try:
-            peer.send(control, payload)
-            async with asyncio.timeout(self.config.call_timeout):
-                await peer.drain()
-        except InvalidStateError:
-            raise NodeDownError(node, "the connection ended") from None
-        except TimeoutError:
-            raise DeadlineError(f"{node} takes no more data") from None
+    def _started(self) -> Processes:
+        if self._connections is None or self._closing:
+            raise ClosedError("the node does not run")
+        return self._processes
 
     async def _peer(self, node: str, seconds: float) -> DistTransport:
-        if self._closing or self._identity is None:
+        if self._connections is None or self._closing:
             raise ClosedError("the node does not run")
-        if node == self.name:
-            raise ConfigurationError("a node does not connect to itself")
-        peer = self._peers.get(node)
-        if peer is not None:
-            return peer
-        future = self._dialling.get(node)
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-            # Whoever waits reads the outcome; without a waiter it is of no interest.
-            future.add_done_callback(lambda f: f.cancelled() or f.exception())
-            self._dialling[node] = future
-            task = asyncio.create_task(self._dial(node, future))
-            # The future, which the table holds, holds the task; whatever resolves it ends the dialling.
-            future.add_done_callback(lambda _: task.cancel())
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            raise DeadlineError(f"no connection to {node} within {seconds:g} s") from None
+        return self._connections.peers.get(node) or await self._connections.get(node, seconds)
 
-    async def _dial(self, node: str, future: asyncio.Future[DistTransport]) -> None:
-        assert self._identity is not None
-        loop = asyncio.get_running_loop()
-        _, _, host = node.partition("@")
+    async def _send(self, node: str, control: ControlMessage, payload: Any = None) -> None:
+        peer = await self._peer(node, self.config.connect_timeout)
+        if not peer.writable:
+            await peer.drain(asyncio.get_running_loop().time() + self.config.call_timeout)
         try:
-            if not host:
-                raise ConfigurationError(f"{node!r} is no node name: say name@host")
-            async with asyncio.timeout(self.config.connect_timeout):
-                found = await look_up(node, host, self.config.epmd_address()[1])
-                connection = DistConnection(
-                    Role.INITIATOR,
-                    self._identity,
-                    challenge=secrets.randbits(32),
-                    now=loop.time(),
-                    config=self.config.dist,
-                    peer=node,
-                )
-                transport = DistTransport(connection, self._dispatch, self._lost)
-                self._transports.add(transport)
-                self._outgoing[node] = transport
-                try:
-                    await loop.create_connection(lambda: transport, host, found.port)
-                except BaseException as error:
-                    self._transports.discard(
-                        transport
-                    )  # no socket came about, so nothing will report its end
-                    if not isinstance(error, OSError):
-                        raise
-                    raise HandshakeError(
-                        f"{node} is registered but does not listen on port {found.port}; "
-                        f"it may just have stopped ({error.strerror or error})"
-                    ) from None
-                await asyncio.shield(future)
-        except TimeoutError:
-            self._resolve(
-                node, DeadlineError(f"no connection to {node} within {self.config.connect_timeout:g} s")
-            )
-        except BridgeError as error:
-            self._resolve(node, error)
-
-    def _resolve(self, node: str, outcome: DistTransport | BridgeError) -> None:
-        outgoing = self._outgoing.pop(node, None)
-        future = self._dialling.pop(node, None)
-        if outgoing is not None and outgoing is not outcome:
-            outgoing.close()
-        if future is None or future.done():
-            return
-        if isinstance(outcome, BridgeError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+            peer.send(control, payload)
+        except InvalidStateError:
+            raise NodeDownError(node, "the connection ended") from None
 
     def _accept(self) -> asyncio.BaseProtocol:
-        assert self._identity is not None or self._server is not None
-        if (
-            self._identity is None
-            or self._closing
-            or len(self._transports) >= self.config.max_incoming_connections
-        ):
-            return _Refusal()
-        connection = DistConnection(
-            Role.ACCEPTOR,
-            self._identity,
-            challenge=secrets.randbits(32),
-            now=asyncio.get_running_loop().time(),
-            config=self.config.dist,
-        )
-        transport = DistTransport(connection, self._dispatch, self._lost)
-        self._transports.add(transport)
-        return transport
+        # Between listening and knowing the creation there is nobody to answer as.
+        return Refusal() if self._connections is None else self._connections.accept()
 
-    def _dispatch(self, transport: DistTransport, event: DistEvent) -> None:
-        match event:
-            case Received():
-                control = event.control
-                if type(control) is Send and control.to == self._processes.caller:
-                    self._reply(event.payload)
-                else:
-                    self._processes.receive(transport, control, event.payload)
-            case NameReceived():
-                transport.answer_name(self._judge(event.peer))
-            case Connected():
-                self._connected(transport, event.peer)
-            case HandshakeFailed():
-                self._handshake_failed(transport, event)
-            case _:
-                _log.info("%s: %s", transport.connection.peer, event.detail)
-
-    def _judge(self, peer: str) -> Status:
-        if peer == self.name:
-            return Status.NOT_ALLOWED
-        if peer in self._peers:
-            return Status.ALIVE
-        if peer in self._outgoing:
-            # Both dial at once: the connection of the greater name stands.
-            return Status.NOK if self.name > peer else Status.OK_SIMULTANEOUS
-        return Status.OK
-
-    def _connected(self, transport: DistTransport, peer: str) -> None:
-        earlier = self._peers.get(peer)
-        if earlier is not None and earlier is not transport:
-            # Only now, when the newcomer has proved the cookie, is the earlier connection given up.
-            self._node_down(peer, earlier)
-            earlier.abort()
-        self._peers[peer] = transport
-        self._resolve(peer, transport)
-
-    def _handshake_failed(self, transport: DistTransport, event: HandshakeFailed) -> None:
-        node = transport.connection.peer
-        if node is None or self._outgoing.get(node) is not transport:
-            _log.warning("a connection to us came to nothing: %s", event.detail)
-            return
-        if event.failure is Failure.SIMULTANEOUS:
-            # The peer's own connection to us is under way and will resolve the wait, or the deadline will.
-            del self._outgoing[node]
-            return
-        self._resolve(node, HandshakeError(f"cannot connect to {node}: {event.detail}"))
-
-    def _lost(self, transport: DistTransport) -> None:
-        self._transports.discard(transport)
-        node = transport.connection.peer
-        if node is not None and self._peers.get(node) is transport:
-            self._node_down(node, transport)
+    def _received(self, transport: DistTransport, event: Received) -> None:
+        control = event.control
+        if type(control) is Send and control.to == self._processes.caller:
+            self._calls.answer(event.payload)
+        else:
+            self._processes.receive(transport, control, event.payload)
 
     def _node_down(self, node: str, transport: DistTransport) -> None:
-        del self._peers[node]
-        for future, where in list(self._pending.values()):
-            if where == node and not future.done():
-                future.set_exception(NodeDownError(node, "the connection was lost before the answer came"))
+        self._calls.node_down(node)
         self._processes.node_down(node, transport)
         for callback in list(self._down_callbacks):
             try:
                 callback(node)
             except Exception:
                 _log.exception("a node-down callback failed")
-
-    def _reply(self, message: Any) -> None:
-        if type(message) is tuple and len(message) == 2 and type(message[0]) is Reference:
-            waiting = self._pending.get(message[0].ids)
-            if waiting is not None:
-                if not waiting[0].done():
-                    waiting[0].set_result(message[1])
-                return
-        self._late += 1
-
-
-class _Refusal(asyncio.Protocol):
-    """Closes a connection that this node does not take."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-def _expire(future: asyncio.Future[Any], node: str, module: str, function: str, seconds: float) -> None:
-    if not future.done():
-        future.set_exception(
-            DeadlineError(f"no answer of {node} to {module}:{function} within {seconds:g} s")
-        )
-
-
-def _short(term: Any) -> str:
-    try:
-        text = repr(term)
-    except RecursionError:
-        return "a deeply nested term"
-    return text if len(text) <= 500 else f"{text[:500]}…"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from bridge.dist import ControlMessage, DistConnection, DistEvent, Status
+from bridge.errors import DeadlineError
+
+_FLUSH_BYTES: Final = 65_536
+"""bytes that wait for the end of the turn at most; asyncio's own high-water mark"""
 
 
 class DistTransport(asyncio.Protocol):
@@ -75,10 +79,27 @@ class DistTransport(asyncio.Protocol):
         """asyncio: writing may go on."""
         self._writable.set()
 
-    async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was sent; the caller brings the deadline."""
-        if not self._writable.is_set():
-            await self._writable.wait()
+    @property
+    def writable(self) -> bool:
+        """Whether the peer keeps up with what is written to it; else ``drain`` before sending more."""
+        return self._writable.is_set()
+
+    async def drain(self, deadline: float) -> None:
+        """Wait until the peer has taken enough of what was sent, or the connection has ended.
+
+        Args:
+            deadline: time of the event loop.
+
+        Raises:
+            DeadlineError: it did not; nothing more was sent.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                # Those who wait wake one after another, and the first may fill the buffer again.
+                while not self._writable.is_set():
+                    await self._writable.wait()
+        except TimeoutError:
+            raise DeadlineError(f"{self.connection.peer} takes no more data") from None
 
     def answer_name(self, status: Status) -> None:
         """Decide about the peer of ``NameReceived``; the events that follow come in this turn."""
@@ -106,13 +127,19 @@ class DistTransport(asyncio.Protocol):
             self._transport.abort()
 
     def _flush_soon(self) -> None:
-        # One write per turn of the loop: with 64 calls at once this is 64 times fewer system calls.
-        if not self._flushing:
+        # One write per turn of the loop: with 64 calls at once this is 64 times fewer system calls. More
+        # than the socket takes anyway goes out at once, so that whoever sends next learns to wait.
+        if self.connection.bytes_to_send >= _FLUSH_BYTES:
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_turn)
+
+    def _flush_turn(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         chunks = self.connection.data_to_send()
         if chunks and self._transport is not None:
             self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
