@@ -1,0 +1,199 @@
+"""The change feed against real members, across their death."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from bridge.etf import Atom
+from bridge.homeserver.local import LocalCluster
+from bridge.khepri import (
+    Change,
+    Deleted,
+    Khepri,
+    NativePath,
+    Put,
+    ReservedPathError,
+    Snapshot,
+    Updated,
+    native_path,
+    path_text,
+)
+from bridge.node import Gateway, HiddenNode
+from tests.support.cluster import hidden_node
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+SECONDS = 30.0
+
+
+async def take(changes: AsyncIterator[Change], count: int) -> list[Change]:
+    async with asyncio.timeout(SECONDS):
+        return [await anext(changes) for _ in range(count)]
+
+
+def names(changes: list[Change]) -> list[object]:
+    """Changes without their paths' beginnings."""
+    return [
+        (change.path[-1], change.data) if isinstance(change, Updated) else change.path[-1]
+        for change in changes
+        if not isinstance(change, Snapshot)
+    ]
+
+
+class Replica:
+    """The tree below the prefixes as a feed tells it."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[NativePath, object] = {}
+        self.members: list[str] = []
+        self._changed = asyncio.Event()
+
+    async def follow(self, changes: AsyncIterator[Change]) -> None:
+        async for change in changes:
+            match change:
+                case Snapshot(nodes=nodes, member=member):
+                    self.nodes = {path: data for path, data in nodes.items() if data is not None}
+                    self.members.append(member)
+                case Updated(path=path, data=data):
+                    self.nodes[path] = data
+                case Deleted(path=path):
+                    self.nodes.pop(path, None)
+            self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def test_a_snapshot_comes_first_and_then_every_change_in_order(store: Khepri, root: str) -> None:
+    await store.put_once(f"{root}/a", 1)
+    async with store.watch(root) as feed:
+        changes = aiter(feed)
+        (first,) = await take(changes, 1)
+        assert isinstance(first, Snapshot)
+        assert first.member == store.gateway.current
+        assert {path_text(path): data for path, data in first.nodes.items() if data} == {f"{root}/a": 1}
+        for number in range(20):
+            await store.put_once(f"{root}/b", number)
+        assert names(await take(changes, 20)) == [(b"b", number) for number in range(20)]
+
+
+async def test_two_prefixes_are_told_and_nothing_beside_them(store: Khepri, root: str) -> None:
+    async with store.watch(f"{root}/left", f"{root}/right") as feed:
+        changes = aiter(feed)
+        await take(changes, 1)
+        await store.transaction(
+            [Put(f"{root}/leftover", 0), Put(f"{root}/left", 1), Put(f"{root}/right/x", 2)]
+        )
+        await store.put_once(f"{root}/left/y", 3)
+        told = await take(changes, 3)
+        assert sorted(names(told[:2]), key=str) == [(b"left", 1), (b"x", 2)]
+        assert names(told[2:]) == [(b"y", 3)]
+
+
+async def test_a_deletion_is_told_for_every_node_that_goes(store: Khepri, root: str) -> None:
+    await store.transaction([Put(f"{root}/a", 1), Put(f"{root}/a/b", 2)])
+    async with store.watch(root) as feed:
+        changes = aiter(feed)
+        await take(changes, 1)
+        await store.delete(f"{root}/a")
+        assert set(names(await take(changes, 2))) == {b"a", b"b"}
+
+
+async def test_a_window_of_one_still_tells_everything(store: Khepri, root: str) -> None:
+    async with store.watch(root, window=1) as feed:
+        changes = aiter(feed)
+        await take(changes, 1)
+        await asyncio.gather(*(store.put_once(f"{root}/n{number}", number) for number in range(50)))
+        told = await take(changes, 50)
+        assert sorted(names(told), key=str) == sorted([(b"n%d" % n, n) for n in range(50)], key=str)
+
+
+async def test_a_reader_that_falls_too_far_behind_gets_a_new_snapshot(store: Khepri, root: str) -> None:
+    """A member keeps 20,000 changes."""
+    async with store.watch(root, window=1) as feed:
+        changes = aiter(feed)
+        await take(changes, 1)
+        for round_ in range(21):
+            await store.transaction([Put(f"{root}/n{number}", round_) for number in range(1000)], timeout=20)
+        replica = Replica()
+        following = asyncio.create_task(replica.follow(changes))
+        await replica.until(lambda: len(replica.members) == 1)
+        assert {data for path, data in replica.nodes.items()} == {20}
+        assert len(replica.nodes) == 1000
+        await store.put_once(f"{root}/n0", 21)
+        await replica.until(lambda: 21 in replica.nodes.values())
+        following.cancel()
+
+
+async def test_a_closed_feed_tells_nothing_more(store: Khepri, root: str) -> None:
+    async with store.watch(root) as feed:
+        changes = aiter(feed)
+        await take(changes, 1)
+        waiting = asyncio.create_task(take(changes, 1))
+        await asyncio.sleep(0)
+    await store.put_once(f"{root}/late", 1)
+    with pytest.raises(StopAsyncIteration):
+        await waiting_result(waiting)
+    await feed.close()
+
+
+async def waiting_result(task: asyncio.Task[list[Change]]) -> list[Change]:
+    """A task cannot hold StopAsyncIteration: asyncio wraps it."""
+    try:
+        return await task
+    except RuntimeError as error:
+        raise error.__cause__ or error from None
+
+
+async def test_the_bridges_own_tree_may_be_watched_but_not_written(store: Khepri) -> None:
+    async with store.watch([Atom("bridge"), Atom("identity")]) as feed:
+        (first,) = await take(aiter(feed), 1)
+    assert isinstance(first, Snapshot)
+    assert native_path([Atom("bridge"), Atom("identity")]) in first.nodes
+    with pytest.raises(ReservedPathError):
+        await store.put("/:bridge/:identity", 1)
+
+
+async def leader_of(node: HiddenNode, cluster: LocalCluster, member: str) -> str:
+    async with Khepri(node, member, store=cluster.store) as store:
+        return str((await store.health())[Atom("leader")])
+
+
+@pytest.mark.parametrize("victim", ["watched", "leader"])
+async def test_a_feed_converges_after_the_death_of_a_member(own_cluster: LocalCluster, victim: str) -> None:
+    """Of the member it is attached to, which is the leader or not; deletions show as absence."""
+    async with hidden_node(own_cluster) as node:
+        leader = await leader_of(node, own_cluster, own_cluster.members[0])
+        others = [member for member in own_cluster.members if member != leader]
+        # Watched at the leader in one case, at a follower in the other; and the leader dies under a follower.
+        order = [others[0], others[1], leader]
+        async with (
+            Gateway(node, order) as watching,
+            Gateway(node, [others[1], leader, others[0]]) as writing,
+        ):
+            assert await watching.connect(timeout=5) == others[0]
+            reader = Khepri(node, watching, store=own_cluster.store)
+            writer = Khepri(node, writing, store=own_cluster.store)
+            await writer.transaction([Put("/:w/gone", 1), Put("/:w/kept", 1)])
+            replica = Replica()
+            async with reader.watch("/:w") as feed:
+                following = asyncio.create_task(replica.follow(aiter(feed)))
+                await replica.until(lambda: len(replica.nodes) == 2)
+                own_cluster.kill_node(others[0] if victim == "watched" else leader)
+                await writer.transaction([Put("/:w/new", 1)], timeout=20)
+                await writer.delete("/:w/gone", timeout=20)
+                await writer.transaction([Put("/:w/kept", 2)], timeout=20)
+                expected = {
+                    (Atom("w"), b"kept"): 2,
+                    (Atom("w"), b"new"): 1,
+                }
+                await replica.until(lambda: replica.nodes == expected)
+            async with asyncio.timeout(SECONDS):
+                await following
+            assert replica.members == ([others[0], others[1]] if victim == "watched" else [others[0]])
