@@ -14,6 +14,9 @@ from bridge.errors import AuthorityError, ConfigurationError, KhepriError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, NodeNotFoundError, UnknownKhepriError
 
+_PATIENCE: Final = 60.0
+"""seconds to repeat a request under its operation id: a server that has stopped acting for an entity must
+learn what became of it, and a cluster without a majority needs its time"""
 MAX_NAME_BYTES: Final = 255
 """bytes in the name of a server, an entity or a player: a name is a component of a path"""
 
@@ -168,7 +171,7 @@ class Homeserver:
     async def _ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
         term = {Atom("session"): self.session} | {Atom(name): value for name, value in request.items()}
         try:
-            value: Mapping[Any, Any] = await self._store.request(function, term)
+            value: Mapping[Any, Any] = await self._store.request(function, term, timeout=_PATIENCE)
         except KhepriError as error:
             raise _authority_error(error) from error
         return value

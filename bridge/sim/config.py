@@ -35,7 +35,7 @@ class SimulationConfig:
     rate_hz: float = 60.0
     """simulation ticks and state datagrams a second"""
     capacity: int = 1_024
-    """slots of the shared world: entities that one server can hold at once"""
+    """slots of the shared world: different entities that one run of the server can come to hold"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 

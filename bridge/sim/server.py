@@ -41,9 +41,9 @@ from bridge.authority import (
     encode_message,
     inbox_message,
 )
-from bridge.errors import AuthorityError, BridgeError, ConfigurationError, InvalidStateError
+from bridge.errors import AuthorityError, BridgeError, ConfigurationError, DecodeError, InvalidStateError
 from bridge.etf import Atom
-from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated
+from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated, path_text
 from bridge.node import Gateway, HiddenNode, NodeConfig
 from bridge.replication import decode_state_untrusted
 from bridge.sim.bodies import Bodies
@@ -286,6 +286,13 @@ class SimulationServer:
     def _learn(self, path: NativePath, data: object) -> None:
         if len(path) < 3 or data is None:
             return
+        try:
+            self._learn_record(path, data)
+        except DecodeError as error:
+            # A record of another version of the homeserver: the rest of the feed still counts.
+            self._on_event(Problem(text=f"{path_text(path)}: {error}", fatal=False))
+
+    def _learn_record(self, path: NativePath, data: object) -> None:
         if path[1] == _SERVERS:
             self._learn_server(ServerRecord.from_term(data))
         elif path[1] == _ENTITIES:
