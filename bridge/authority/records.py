@@ -65,7 +65,7 @@ class EntityRecord:
             owner=fields.text("owner"),
             master=fields.text("master"),
             rule=fields.rule("rule"),
-            session=fields.optional("session"),
+            session=fields.optional_binary("session"),
             server=fields.optional_text("server"),
             epoch=fields.number("epoch"),
             awaiting=None if awaiting is None else _awaiting(awaiting),
@@ -115,10 +115,10 @@ class ServerRecord:
                 raise DecodeError(f"no address of a server: {other!r:.100}")
         return cls(
             server=fields.text("server"),
-            session=fields.optional("session"),
+            session=fields.optional_binary("session"),
             key=fields.binary("key"),
             thumbprint=fields.text("thumbprint"),
-            host=host.decode(),
+            host=host.decode(errors="replace"),
             port=port,
         )
 
@@ -245,6 +245,9 @@ class _Fields:
         if not isinstance(value, bytes):
             raise DecodeError(f"{name} is no binary: {value!r:.100}")
         return value
+
+    def optional_binary(self, name: str) -> bytes | None:
+        return None if self.optional(name) is None else self.binary(name)
 
     def text(self, name: str) -> str:
         return self.binary(name).decode(errors="replace")

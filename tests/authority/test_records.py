@@ -1,0 +1,161 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.authority import Awaiting, EntityRecord, Grant, Recall, Rule, ServerRecord, Step, inbox_message
+from bridge.errors import DecodeError
+from bridge.etf import Atom
+from tests.support.terms import terms
+
+SESSION = b"s" * 16
+TRACE = b"t" * 16
+UNDEFINED = Atom("undefined")
+
+
+def term(**members: Any) -> dict[Atom, Any]:
+    return {Atom(name): value for name, value in members.items()}
+
+
+ENTITY = term(
+    entity=b"ball",
+    owner=b"Player1",
+    master=b"Player2",
+    rule=Atom("ask"),
+    session=SESSION,
+    server=b"sim1",
+    epoch=(1 << 48) + 7,
+    awaiting=UNDEFINED,
+    home=b"local",
+    version=3,
+)
+SERVER = term(server=b"sim1", session=SESSION, key=b"{}", thumbprint=b"x" * 43, address=(b"127.0.0.1", 4000))
+GRANT = {
+    Atom("type"): Atom("grant"),
+    Atom("from"): b"sim1",
+    **term(entity=b"ball", epoch=8, previous=7, owner=b"Player2", box=b"a.b", trace=TRACE, hop=1),
+}
+RECALL = {
+    Atom("type"): Atom("recall"),
+    **term(entity=b"ball", epoch=7, granted=8, to=b"sim2", owner=b"P", trace=TRACE, hop=1, unread=UNDEFINED),
+}
+
+DECODERS: list[tuple[Callable[[Any], object], dict[Atom, Any]]] = [
+    (EntityRecord.from_term, ENTITY),
+    (ServerRecord.from_term, SERVER),
+    (inbox_message, GRANT),
+    (inbox_message, RECALL),
+    (Step.from_term, term(trace=TRACE, hop=1)),
+]
+
+
+def test_an_entity_record_names_owner_master_and_authority() -> None:
+    """R0-9."""
+    record = EntityRecord.from_term(ENTITY)
+    assert (record.owner, record.master, record.server) == ("Player1", "Player2", "sim1")
+    assert (record.rule, record.epoch, record.version) == (Rule.ASK, (1 << 48) + 7, 3)
+    assert (record.session, record.awaiting, record.home) == (SESSION, None, "local")
+
+
+def test_a_dormant_entity_has_no_session_and_no_server() -> None:
+    record = EntityRecord.from_term(ENTITY | term(session=UNDEFINED, server=UNDEFINED))
+    assert (record.session, record.server) == (None, None)
+
+
+def test_what_an_entity_awaits_is_decoded() -> None:
+    awaited = term(session=SESSION, server=b"sim2", epoch=6, awaiting=term(epoch=5))
+    record = EntityRecord.from_term(ENTITY | term(awaiting=awaited))
+    assert record.awaiting == Awaiting(session=SESSION, server="sim2", epoch=6)
+
+
+def test_a_server_record_says_where_to_reach_it() -> None:
+    record = ServerRecord.from_term(SERVER)
+    assert (record.server, record.host, record.port) == ("sim1", "127.0.0.1", 4000)
+    assert ServerRecord.from_term(SERVER | term(session=UNDEFINED)).session is None
+
+
+def test_a_grant_carries_the_givers_release() -> None:
+    assert inbox_message(GRANT) == Grant(
+        entity="ball",
+        epoch=8,
+        previous=7,
+        giver="sim1",
+        owner="Player2",
+        box="a.b",
+        step=Step(trace=TRACE, hop=1),
+    )
+
+
+def test_a_recall_keeps_the_grant_that_it_replaced() -> None:
+    plain = inbox_message(RECALL)
+    assert isinstance(plain, Recall)
+    assert (plain.epoch, plain.granted, plain.taker, plain.unread) == (7, 8, "sim2", None)
+    kept = inbox_message(RECALL | term(unread=GRANT))
+    assert isinstance(kept, Recall)
+    assert kept.unread == inbox_message(GRANT)
+
+
+def test_the_step_of_a_message_that_another_one_causes_is_one_hop_further() -> None:
+    assert Step(trace=TRACE, hop=1).next() == Step(trace=TRACE, hop=2)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        term(epoch=-1),
+        term(epoch=b"7"),
+        term(epoch=Atom("true")),
+        term(rule=Atom("whim")),
+        term(rule=b"allow"),
+        term(owner=UNDEFINED),
+        term(session=7),
+        term(server=[b"sim1"]),
+        term(awaiting=b"sim1"),
+        term(awaiting=term(epoch=1)),
+    ],
+)
+def test_a_member_of_another_type_is_refused(bad: dict[Atom, Any]) -> None:
+    with pytest.raises(DecodeError):
+        EntityRecord.from_term(ENTITY | bad)
+
+
+@pytest.mark.parametrize("address", [(b"h", 0), (b"h", 65_536), (b"h",), b"h:1", ("h", 1), (b"h", b"1")])
+def test_an_address_is_a_host_and_a_port(address: object) -> None:
+    with pytest.raises(DecodeError, match="no address"):
+        ServerRecord.from_term(SERVER | term(address=address))
+
+
+def test_an_inbox_message_is_a_grant_or_a_recall() -> None:
+    with pytest.raises(DecodeError, match="no inbox message"):
+        inbox_message(GRANT | term(type=Atom("gift")))
+
+
+@pytest.mark.parametrize(("decode", "whole"), DECODERS)
+def test_every_member_is_needed_and_its_absence_named(
+    decode: Callable[[Any], object], whole: dict[Atom, Any]
+) -> None:
+    may_be_absent = {Atom("awaiting"), Atom("unread")}
+    used = {Atom("trace"), Atom("hop")} | set(whole) - may_be_absent
+    for name in used & set(whole):
+        less = {key: value for key, value in whole.items() if key != name}
+        if name in (Atom("session"), Atom("server")) and whole is ENTITY:
+            continue  # an absent holder is a dormant entity
+        if name == Atom("session") and whole is SERVER:
+            continue
+        with pytest.raises(DecodeError, match=f"without {name}"):
+            decode(less)
+
+
+@given(terms, st.sampled_from(DECODERS), st.data())
+def test_any_term_is_a_record_or_a_decode_error(
+    odd: object, example: tuple[Callable[[Any], object], dict[Atom, Any]], data: st.DataObject
+) -> None:
+    decode, whole = example
+    member = data.draw(st.sampled_from(sorted(whole, key=str)))
+    for candidate in (odd, {**whole, member: odd}):
+        try:
+            decode(candidate)
+        except DecodeError:
+            continue
