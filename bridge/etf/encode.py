@@ -82,6 +82,8 @@ def _encode(root: Any, parts: list[bytes], max_depth: int, *, canonical: bool) -
             elif kind is tuple:
                 size = len(term)
                 add(_SMALL_TUPLE[size] if size < 256 else _SIZED(105, size))
+                if not size:
+                    continue  # what is empty is no level, here as in the decoder
                 stack.append(pending)
                 pending = iter(term)
                 break
@@ -95,6 +97,8 @@ def _encode(root: Any, parts: list[bytes], max_depth: int, *, canonical: bool) -
                 break
             elif kind is dict and not canonical:
                 add(_SIZED(116, len(term)))
+                if not term:
+                    continue
                 stack.append(pending)
                 pending = chain.from_iterable(term.items())
                 break
@@ -119,6 +123,8 @@ def _encode(root: Any, parts: list[bytes], max_depth: int, *, canonical: bool) -
                 break
             elif isinstance(term, Mapping):
                 add(_SIZED(116, len(term)))
+                if not term:
+                    continue
                 stack.append(pending)
                 if canonical:
                     pending = chain.from_iterable(
