@@ -114,7 +114,7 @@ async def play(
             f"{match.seconds / speed:.0f} s, two servers, {len(stage.members)} homeservers"
         )
         replay = Replay(match, speed=speed, on_progress=_Ticker())
-        commands = _commands(stage, sims, linger_ms)
+        commands = simulation_commands(stage, sims, linger_ms=linger_ms)
         async with AsyncExitStack() as stack:
             servers = {}
             for name, command in commands.items():
@@ -172,16 +172,29 @@ def _running(directory: Path) -> Stage:
     )
 
 
-def _commands(stage: Stage, sims: tuple[str, ...], linger_ms: int) -> dict[str, list[str]]:
+def simulation_commands(stage: Stage, sims: tuple[str, ...], *, linger_ms: int) -> dict[str, list[str]]:
+    """Command line of each simulation server, by name.
+
+    Args:
+        stage: the cluster of this machine that servers without a command of their own join.
+        sims: ``NAME=COMMAND`` of servers elsewhere, two or more; none starts two here.
+        linger_ms: how long former holders send on; a ``COMMAND`` says it for itself.
+
+    Raises:
+        ConfigurationError: fewer than two, or one that does not parse.
+    """
     if not sims:
         base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(stage.directory), "--commands"]
         return {name: [*base, "--name", name, "--linger-ms", str(linger_ms)] for name in SERVERS}
     commands = {}
     for sim in sims:
-        name, equals, command = sim.partition("=")
-        if not equals or not shlex.split(command):
+        name, _, command = sim.partition("=")
+        try:
+            commands[name] = shlex.split(command)
+        except ValueError as error:
+            raise ConfigurationError(f"--sim {sim!r}: {error}") from error
+        if not commands[name]:
             raise ConfigurationError(f"--sim {sim!r}: write NAME=COMMAND")
-        commands[name] = shlex.split(command)
     if len(commands) < 2:
         raise ConfigurationError("a replay needs two simulation servers: give --sim twice")
     return commands

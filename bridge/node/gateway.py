@@ -49,6 +49,7 @@ class Gateway:
         self._config = config or GatewayConfig()
         self._current: str | None = None
         self._next = 0
+        self._refused: Exception | None = None
         self._lock = asyncio.Lock()
         self._callbacks: list[Callable[[str | None], None]] = []
         self._reconnecting: asyncio.Task[None] | None = None
@@ -111,6 +112,9 @@ class Gateway:
         except TimeoutError as error:
             if isinstance(error, DeadlineError):
                 raise
+            if isinstance(self._refused, HandshakeError):
+                # What a member said helps more than that none said yes.
+                raise self._refused from None
             raise DeadlineError(f"no member of {', '.join(self.members)} answered in {timeout:g} s") from None
 
     async def call(
@@ -182,10 +186,11 @@ class Gateway:
                 await self.node.connect(member, timeout=self._config.connect_timeout)
             except _UNREACHABLE as error:
                 _log.info("gateway: %s is not reachable: %s", member, error)
-                last = error
+                last = self._refused = error
                 continue
             self._next = (place + 1) % len(self.members)
             self._current = member
+            self._refused = None
             if self._probing is None or self._probing.done():
                 self._probing = asyncio.get_running_loop().create_task(self._probe())
             self._announce()

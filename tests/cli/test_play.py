@@ -1,0 +1,237 @@
+"""Demo, replay, traces and histories, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.authority import Act, Message
+from bridge.cli.record import HISTORY, MESSAGES, write_record
+from bridge.homeserver.processes import marked_processes
+
+ROOT = Path(__file__).parents[2]
+KINDS = (("push", 0), ("answer", 1), ("grant", 1), ("accepted", 2))
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bridge.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=180,
+    )
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    acts = [
+        Act(server="a", session=b"a" * 16, entity="ball", epoch=1, first_ns=0, last_ns=10),
+        Act(server="b", session=b"b" * 16, entity="ball", epoch=2, first_ns=11, last_ns=20),
+    ]
+    messages = [
+        Message(trace=bytes(16), hop=hop, kind=kind, sender="a", receiver="b", at_ns=hop)
+        for kind, hop in KINDS
+    ]
+    write_record(tmp_path, acts, messages)
+    return tmp_path
+
+
+def test_a_clean_history_is_proven(record: Path) -> None:
+    """B-4."""
+    done = command("history", "check", record / HISTORY, "--json")
+    assert done.returncode == 0
+    assert last_line(done)["acts"] == 2
+    assert last_line(done)["violations"] == []
+
+
+def test_a_history_with_two_holders_prints_the_counter_example_and_fails(record: Path) -> None:
+    """B-4."""
+    late = Act(server="a", session=b"a" * 16, entity="ball", epoch=1, first_ns=0, last_ns=15)
+    write_record(record / "other", [late], [])
+    done = command("history", "check", record / HISTORY, record / "other" / HISTORY)
+    assert done.returncode == 1
+    assert (
+        "VIOLATED no two holders at an instant: ball: b acted at epoch 2 while a still did at 1"
+        in done.stdout
+    )
+
+
+def test_a_trace_counts_messages_against_the_formula(record: Path) -> None:
+    """R0-29."""
+    done = command("trace", record / MESSAGES, "--json")
+    assert last_line(done)["push"] == {
+        "transfers": 1,
+        "messages": 4.0,
+        "messages_formula": 4,
+        "critical_path": 2.0,
+        "critical_path_formula": 2,
+    }
+    assert "a -> b  accepted" in command("trace", record / MESSAGES, "--last", "1").stdout
+
+
+def test_a_missing_file_is_one_clear_line() -> None:
+    for words in (
+        ["history", "check", "none.jsonl"],
+        ["trace", "none.jsonl"],
+        ["replay", "passes", "none.csv"],
+    ):
+        done = command(*words)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "cannot read none" in done.stderr
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_demo_ends_with_its_guarantees_and_the_record_proves_them(tmp_path: Path) -> None:
+    """R0-29, R0-40, R0-41, R0-49."""
+    done = command("demo", "--passes", "30", "--seconds", "4", "--record", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    result = last_line(done)
+    assert (result["passes"], result["members"], result["generated"]) == (30, 3, True)
+    assert (result["double_holders"], result["lost_updates"], result["messages_per_transfer"]) == (0, 0, 4)
+    assert result["late_refused"] > 0
+    assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"]
+    assert "pass 30/30" in done.stderr
+    assert command("history", "check", tmp_path / HISTORY).returncode == 0
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_replay_uses_a_running_cluster_twice_and_leaves_it_running(tmp_path: Path) -> None:
+    place = tmp_path / "cluster"
+    assert command("up", "--nodes", "1", "--dir", place).returncode == 0
+    try:
+        match = tmp_path / "match.csv"
+        rows = "".join(
+            f"Home,PASS,,1,1,{t / 10},1,{t / 10 + 0.05},Player{t % 2 + 1},Player{(t + 1) % 2 + 1},"
+            "0.1,0.1,0.9,0.9\n"
+            for t in range(10)
+        )
+        match.write_text(
+            "Team,Type,Subtype,Period,Start Frame,Start Time [s],End Frame,End Time [s],From,To,"
+            f"Start X,Start Y,End X,End Y\n{rows}"
+        )
+        for _ in range(2):
+            done = command("replay", "passes", match, "--speed", "2", "--dir", place, "--json")
+            assert done.returncode == 0, done.stderr
+            result = last_line(done)
+            assert (result["passes"], result["transfers"], result["members"]) == (10, 10, 1)
+            assert result["generated"] is False
+        assert command("status", "--dir", place).returncode == 0
+    finally:
+        command("down", "--dir", place)
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_any_node_killed_in_the_middle_of_a_replay_changes_no_guarantee(tmp_path: Path, victim: int) -> None:
+    """R0-41, R0-45: the leader is one of the three."""
+    place = tmp_path / "cluster"
+    assert command("up", "--nodes", "3", "--dir", place).returncode == 0
+    try:
+        nodes = json.loads((place / "cluster.json").read_text())["nodes"]
+        running = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "bridge.cli",
+                "replay",
+                "passes",
+                "--speed",
+                "500",
+                "--dir",
+                place,
+                "--json",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert running.stderr is not None
+        while "pass 1" not in running.stderr.readline():
+            assert running.poll() is None
+        os.kill(nodes[victim]["process"]["pid"], signal.SIGKILL)
+        out, err = running.communicate(timeout=120)
+        assert running.returncode == 0, err
+        result = json.loads(out.splitlines()[-1])
+        assert (result["passes"], result["members"]) == (800, 3)
+        assert (result["double_holders"], result["lost_updates"]) == (0, 0)
+    finally:
+        command("down", "--dir", place)
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "bridge.cli", "demo"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    while "pass 1" not in running.stderr.readline():
+        assert running.poll() is None
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(timeout=60) == 130
+    running.stderr.close()
+    assert _processes_naming(str(tmp_path)) == []
+
+
+def _processes_naming(text: str) -> list[str]:
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid():
+            try:
+                line = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if text.encode() in line:
+                found.append(line.decode(errors="replace"))
+    return found
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_wrong_cookie_is_one_clear_line(tmp_path: Path) -> None:
+    place = tmp_path / "cluster"
+    assert command("up", "--nodes", "1", "--dir", place).returncode == 0
+    try:
+        port = json.loads((place / "cluster.json").read_text())["epmd_port"]
+        (tmp_path / "cookie").write_text("wrong")
+        done = command(
+            *("sim", "--name", "sim1", "--member", "hs1@127.0.0.1", "--cookie-file", tmp_path / "cookie"),
+            *("--epmd-port", str(port)),
+        )
+        assert done.returncode == 1
+        assert "cookie" in done.stderr
+        assert done.stderr.count("\n") == 1
+    finally:
+        command("down", "--dir", place)
+    assert marked_processes(place) == {}

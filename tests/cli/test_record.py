@@ -1,0 +1,37 @@
+"""What a replay leaves on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.authority import Act, Message
+from bridge.cli.record import HISTORY, MESSAGES, read_history, read_messages, write_record
+from bridge.errors import BridgeError, ConfigurationError
+
+ACT = Act(server="a", session=b"a" * 16, entity="ball", epoch=1, first_ns=0, last_ns=9)
+MESSAGE = Message(trace=b"t" * 16, hop=0, kind="push", sender="a", receiver="home", at_ns=1)
+
+
+def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_record(tmp_path / "new" / "place", [ACT], [MESSAGE])
+    assert read_history(tmp_path / "new" / "place" / HISTORY) == [ACT]
+    assert read_messages(tmp_path / "new" / "place" / MESSAGES) == [MESSAGE]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot write the record"):
+        write_record(tmp_path / "file", [ACT], [MESSAGE])
+
+
+def test_a_file_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        read_history(tmp_path / "none")
+    other = tmp_path / "other.jsonl"
+    other.write_text("{}\n")
+    with pytest.raises(BridgeError, match="line 1"):
+        read_history(other)
+    with pytest.raises(ConfigurationError, match="line 1"):
+        read_messages(other)
