@@ -1,13 +1,16 @@
 %% The change feed (docs/protocol.md §3). A projection of the store calls this module on every member for
 %% every applied change, inside Ra and in apply order; the process numbers the changes, keeps the last ones
 %% and sends them to subscribers, each within its window.
+%%
+%% Who subscribed stands in a table of the supervisor too: a feed that starts again has lost its history, and
+%% tells them so.
 -module(kb_feed).
 -behaviour(gen_server).
 
--export([start_link/0, subscribe/2, acknowledge/3, unsubscribe/2, projection/0, project/4, changed/3]).
+-export([new_table/0, start_link/0, subscribe/2, acknowledge/3, unsubscribe/2, projection/0, project/4, changed/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
--define(RING, 20000).
+-define(TABLE, kb_feed_subscribers).
 -define(BATCH, 100).
 -define(RETRY_MS, 50).
 -define(MAX_SUBSCRIBERS, 1000).
@@ -16,8 +19,14 @@
                      next :: pos_integer(), window :: pos_integer(),
                      outstanding = queue:new() :: queue:queue(pos_integer()),
                      active = false :: boolean()}).
--record(state, {run :: binary(), ring :: ets:tid(), last = 0 :: non_neg_integer(),
+-record(state, {run :: binary(), ring :: ets:tid(), size :: pos_integer(), last = 0 :: non_neg_integer(),
                 subscribers = #{} :: #{reference() => #subscriber{}}}).
+
+%% Called by the supervisor, which outlives a feed.
+-spec new_table() -> ok.
+new_table() ->
+    ?TABLE = ets:new(?TABLE, [named_table, public]),
+    ok.
 
 -spec start_link() -> {ok, pid()} | ignore | {error, term()}.
 start_link() ->
@@ -29,27 +38,38 @@ start_link() ->
 subscribe(Store, #{pid := Pid, prefixes := Prefixes, since := Since, window := Window}) ->
     Ref = make_ref(),
     Spec = {Pid, Prefixes, Window},
-    case gen_server:call(?MODULE, {resume, Ref, Spec, Since}) of
+    case ask({resume, Ref, Spec, Since}) of
         {ok, Cursor} ->
             {ok, #{subscription => Ref, cursor => Cursor, mode => resumed, nodes => []}};
         full ->
             {error, full};
-        snapshot ->
-            Feed = whereis(?MODULE),
+        restarted ->
+            {error, shutdown};
+        {snapshot, Feed} ->
             Read = fun() ->
                            Feed ! {subscribe, Ref, Spec},
                            {nodes, lists:append([below(Prefix) || Prefix <- Prefixes])}
                    end,
             case khepri:transaction(Store, Read, [], ro, #{}) of
                 {ok, {nodes, Nodes}} ->
-                    {ok, Cursor} = gen_server:call(?MODULE, {activate, Ref}),
-                    Sorted = lists:usort(Nodes),
-                    {ok, #{subscription => Ref, cursor => Cursor, mode => snapshot, nodes => Sorted}};
+                    case ask({activate, Ref}) of
+                        {ok, Cursor} ->
+                            Sorted = lists:usort(Nodes),
+                            {ok, #{subscription => Ref, cursor => Cursor, mode => snapshot, nodes => Sorted}};
+                        restarted ->
+                            {error, shutdown}
+                    end;
                 {ok, {error, Reason}} ->
                     {error, Reason};
                 {error, Reason} ->
                     {error, Reason}
             end
+    end.
+
+%% A feed that restarts meanwhile is a passing failure, like a leader that does.
+ask(Request) ->
+    try gen_server:call(?MODULE, Request)
+    catch exit:_ -> restarted
     end.
 
 below(Prefix) ->
@@ -60,7 +80,8 @@ below(Prefix) ->
     [{Path, maps:get(data, Props, undefined)}
      || Pattern <- Patterns,
         {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
-        {Path, Props} <- maps:to_list(Nodes)].
+        {Path, Props} <- maps:to_list(Nodes),
+        not lists:prefix([bridge, clients], Path)].
 
 -spec acknowledge(reference(), pos_integer(), pid()) -> ok.
 acknowledge(Ref, Sequence, Pid) ->
@@ -85,6 +106,9 @@ project(_Table, Path, Old, New) ->
     ?MODULE:changed(Path, Old, New).
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
+changed([bridge, clients | _], _, _) ->
+    %% One with every transaction, of interest to nobody, and each with up to 256 stored results.
+    ok;
 changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)
   when map_get(data, Old) =:= map_get(data, New);
        not is_map_key(data, Old), not is_map_key(data, New) ->
@@ -106,24 +130,28 @@ init([]) ->
     %% Restored tables, a store's start and a lost history all look like changes: a burst must not be
     %% collected on the heap of a slow process.
     _ = process_flag(message_queue_data, off_heap),
-    {ok, #state{run = crypto:strong_rand_bytes(8), ring = ets:new(?MODULE, [set, private])}}.
+    Forgotten = ets:tab2list(?TABLE),
+    true = ets:delete_all_objects(?TABLE),
+    _ = [erlang:send(Pid, {kb_feed_gap, Ref}, [nosuspend, noconnect]) || {Ref, Pid} <- Forgotten],
+    {ok, Size} = application:get_env(khepri_bridge, feed_ring),
+    {ok, #state{run = crypto:strong_rand_bytes(8), ring = ets:new(?MODULE, [set, private]), size = Size}}.
 
 handle_call({resume, _, _, _}, _From, #state{subscribers = Subscribers} = State)
   when map_size(Subscribers) >= ?MAX_SUBSCRIBERS ->
     {reply, full, State};
-handle_call({resume, Ref, Spec, {Run, Sequence}}, _From, #state{run = Run, last = Last} = State)
-  when is_integer(Sequence), Sequence =< Last, Sequence >= Last - ?RING, Sequence >= 0 ->
+handle_call({resume, Ref, Spec, {Run, Sequence}}, _From, #state{run = Run, last = Last, size = Size} = State)
+  when is_integer(Sequence), Sequence =< Last, Sequence >= Last - Size, Sequence >= 0 ->
     State1 = add(Ref, Spec, Sequence + 1, true, State),
     {reply, {ok, {Run, Sequence}}, State1, 0};
 handle_call({resume, _, _, _}, _From, State) ->
-    {reply, snapshot, State, 0};
+    {reply, {snapshot, self()}, State, 0};
 handle_call({activate, Ref}, _From, #state{run = Run, subscribers = Subscribers} = State) ->
     case Subscribers of
         #{Ref := #subscriber{next = Next} = Subscriber} ->
             State1 = State#state{subscribers = Subscribers#{Ref := Subscriber#subscriber{active = true}}},
             {reply, {ok, {Run, Next - 1}}, State1, 0};
         _ ->
-            {reply, gone, State, 0}
+            {reply, restarted, State, 0}
     end;
 handle_call(_, _From, State) ->
     {reply, {error, unknown_call}, State, 0}.
@@ -144,10 +172,10 @@ handle_cast({unsubscribe, Ref, Pid}, #state{subscribers = Subscribers} = State) 
 handle_cast(_, State) ->
     {noreply, State, 0}.
 
-handle_info({changed, Change}, #state{ring = Ring, last = Last} = State) ->
+handle_info({changed, Change}, #state{ring = Ring, last = Last, size = Size} = State) ->
     Sequence = Last + 1,
     true = ets:insert(Ring, {Sequence, Change}),
-    true = ets:delete(Ring, Sequence - ?RING),
+    true = ets:delete(Ring, Sequence - Size),
     State1 = State#state{last = Sequence},
     %% Changes are sent when the mailbox is empty, so a burst goes out in batches.
     case Sequence rem ?BATCH of
@@ -167,11 +195,13 @@ handle_info(_, State) ->
 add(Ref, {Pid, Prefixes, Window}, Next, Active, #state{subscribers = Subscribers} = State) ->
     Subscriber = #subscriber{pid = Pid, monitor = erlang:monitor(process, Pid), prefixes = Prefixes,
                              next = Next, window = Window, active = Active},
+    true = ets:insert(?TABLE, {Ref, Pid}),
     State#state{subscribers = Subscribers#{Ref => Subscriber}}.
 
 remove(Ref, #state{subscribers = Subscribers} = State) ->
     #{Ref := #subscriber{monitor = Monitor}} = Subscribers,
     true = erlang:demonitor(Monitor, [flush]),
+    true = ets:delete(?TABLE, Ref),
     State#state{subscribers = maps:remove(Ref, Subscribers)}.
 
 deliver(#state{subscribers = Subscribers} = State) ->
@@ -179,8 +209,8 @@ deliver(#state{subscribers = Subscribers} = State) ->
 
 deliver(_Ref, #subscriber{active = false}, State) ->
     State;
-deliver(Ref, #subscriber{pid = Pid, next = Next} = Subscriber, #state{last = Last} = State) ->
-    case Next =< Last - ?RING of
+deliver(Ref, #subscriber{pid = Pid, next = Next} = Subscriber, #state{last = Last, size = Size} = State) ->
+    case Next =< Last - Size of
         true ->
             _ = erlang:send(Pid, {kb_feed_gap, Ref}, [nosuspend, noconnect]),
             remove(Ref, State);

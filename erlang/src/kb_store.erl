@@ -6,6 +6,7 @@
 
 -define(FORMAT, 1).
 -define(RETRY_MS, 500).
+-define(SYSTEM, khepri).
 
 %% What another node sees of this one before it joins.
 -spec identity() -> #{store := atom(), _ => _} | undefined.
@@ -68,17 +69,23 @@ start_own(#{seeds := Seeds, store := Store} = Config, #{cluster_id := Id} = Own)
     lists:foreach(
       fun(Seed) ->
               case ask(Seed) of
-                  {ok, #{cluster_id := Other}} when Other =/= Id ->
+                  {ok, #{cluster_id := Other} = Remote} when Other =/= Id ->
+                      guard(Seed, Remote, Config),
                       refuse("this node has data of another cluster than ~ts: KB_RESET=1 erases it and joins",
                              [Seed]);
                   _ -> ok
               end
       end, Seeds),
-    run_khepri(Config),
+    ok = run_system(Config),
+    _ = ra_directory:uid_of(?SYSTEM, Store) =/= undefined orelse
+        refuse("~ts has lost names.dets, without which the store would start empty: restore it, or set another "
+               "KB_DATA_DIR", [maps:get(data_dir, Config)]),
+    ok = run_khepri(Config),
     remember(Own#{store => Store}).
 
 found(#{data_dir := Directory, store := Store, type := Type, instance := Instance} = Config) ->
-    run_khepri(Config),
+    ok = run_system(Config),
+    ok = run_khepri(Config),
     Path = [bridge, identity],
     Fresh = #{type => Type, instance => Instance, cluster_id => crypto:strong_rand_bytes(16), format => ?FORMAT},
     %% A founder that died between this write and the file finds its own identity here.
@@ -101,7 +108,8 @@ join(#{data_dir := Directory, store := Store, join_timeout := Timeout} = Config,
     %% The probe was hidden; khepri_cluster:join takes a global lock, which needs a visible connection.
     _ = erlang:disconnect_node(Seed),
     _ = net_kernel:connect_node(Seed),
-    run_khepri(Config),
+    ok = run_system(Config),
+    ok = run_khepri(Config),
     join_until(Store, Seed, erlang:monotonic_time(millisecond) + Timeout),
     Identity = maps:with([type, instance, cluster_id, format, store], Remote),
     write_identity(Directory, Identity),
@@ -173,11 +181,26 @@ ask(Seed) ->
     _ = Known orelse erlang:disconnect_node(Seed),
     Answer.
 
-run_khepri(#{data_dir := Directory, store := Store}) ->
-    case khepri:start(filename:join(Directory, "khepri"), Store, 20000) of
-        {ok, Store} -> ok;
-        {error, Reason} -> refuse("the store in ~ts does not start: ~0P", [Directory, Reason, 12])
+%% The Ra system that khepri:start/3 would make of a directory, so that its register of names can be read before.
+run_system(#{data_dir := Directory}) ->
+    Data = filename:join(Directory, "khepri"),
+    Default = ra_system:default_config(),
+    case ra_system:start(Default#{name => ?SYSTEM, data_dir => Data, wal_data_dir => Data,
+                                  names => ra_system:derive_names(?SYSTEM)}) of
+        {ok, _} -> ok;
+        {error, {already_started, _}} -> ok;
+        {error, Reason} -> does_not_start(Directory, Reason)
     end.
+
+run_khepri(#{data_dir := Directory, store := Store}) ->
+    case khepri:start(?SYSTEM, Store, 20000) of
+        {ok, Store} -> ok;
+        {error, Reason} -> does_not_start(Directory, Reason)
+    end.
+
+-spec does_not_start(string(), term()) -> no_return().
+does_not_start(Directory, Reason) ->
+    refuse("the store in ~ts does not start: ~0P", [Directory, Reason, 12]).
 
 -spec stop(atom()) -> ok.
 stop(Store) ->
@@ -254,7 +277,11 @@ read_identity(Directory) ->
         _ -> refuse("~ts is damaged, or of a newer version: restore it, or set another KB_DATA_DIR", [File])
     end.
 
+%% Ra writes its register of names half a second late; a node killed before that would start empty. So the
+%% register first, then the file that says there is data.
 write_identity(Directory, Identity) ->
+    #{directory_rev := Register} = ra_system:derive_names(?SYSTEM),
+    ok = dets:sync(Register),
     File = identity_file(Directory),
     Fresh = File ++ ".new",
     case maybe_all([fun() -> file:write_file(Fresh, io_lib:format("~0p.~n", [Identity]), [sync]) end,

@@ -18,5 +18,6 @@ start_cluster(Store) ->
 
 -spec init(atom()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(_Store) ->
+    ok = kb_feed:new_table(),
     {ok, {#{strategy => one_for_one, intensity => 10, period => 60},
           [#{id => kb_feed, start => {kb_feed, start_link, []}}]}}.

@@ -6,6 +6,9 @@
 %% operations that fails must undo what it did, and Khepri's abort undoes the stored outcome too; the caller
 %% then commits `{record, Outcome}' under the same id, so that no late duplicate of the first attempt can
 %% succeed after its failure was told.
+%%
+%% Clients are bounded too. Neither a clock nor a write for every use is to be had here, so time is counted in
+%% clients: a record says how many there had ever been when it was last written.
 -module(kb_tx).
 
 -export([run/2]).
@@ -13,6 +16,8 @@
 -export_type([op/0, command/0, outcome/0]).
 
 -define(KEPT_RESULTS, 256).
+-define(MAX_CLIENTS, 4096).
+-define(EVICTED_AT_ONCE, 512).
 -define(MAX_RESULT_BYTES, 1048576).
 
 -type op() :: {Client :: binary(), Incarnation :: pos_integer(), Sequence :: pos_integer(),
@@ -25,7 +30,8 @@
 -spec run(op(), command()) -> {kb_tx, outcome()}.
 run({Client, Incarnation, Sequence, LowWater}, Command) ->
     Path = [bridge, clients, Client],
-    Record = fresh_enough(read(Path), Incarnation),
+    Found = read(Path),
+    Record = fresh_enough(Found, Incarnation),
     case Record of
         older ->
             {kb_tx, unknown(<<"a newer incarnation of this client has written since">>)};
@@ -37,7 +43,7 @@ run({Client, Incarnation, Sequence, LowWater}, Command) ->
             Outcome = execute(Command),
             Mark1 = erlang:max(Mark, LowWater),
             {Mark2, Results1} = trim(Mark1, Results#{Sequence => Outcome}, Sequence),
-            write(Path, Record#{low_water => Mark2, results => Results1}),
+            write(Path, Record#{low_water => Mark2, results => Results1, used => clients(Found)}),
             {kb_tx, Outcome}
     end.
 
@@ -47,6 +53,31 @@ fresh_enough(#{incarnation := Known} = Record, Incarnation) when Incarnation =:=
     Record;
 fresh_enough(_, Incarnation) ->
     #{incarnation => Incarnation, low_water => 0, results => #{}}.
+
+%% How many clients there have ever been, this one among them.
+clients(undefined) ->
+    Path = [bridge, clients],
+    #{created := Before, kept := Kept} = known_clients(read(Path)),
+    Evicted = case Kept >= ?MAX_CLIENTS of
+                  true -> evict(Path);
+                  false -> 0
+              end,
+    write(Path, #{created => Before + 1, kept => Kept + 1 - Evicted}),
+    Before + 1;
+clients(_Known) ->
+    #{created := Created} = known_clients(read([bridge, clients])),
+    Created.
+
+known_clients(undefined) -> #{created => 0, kept => 0};
+known_clients(Counts) -> Counts.
+
+%% Those unused for longest, several at once: finding them means looking at all.
+evict(Path) ->
+    {ok, Nodes} = khepri_tx:get_many(Path ++ [{if_name_matches, any, undefined}]),
+    Oldest = lists:sublist(lists:sort([{Used, Found} || {Found, #{used := Used}} <- maps:to_list(Nodes)]),
+                           ?EVICTED_AT_ONCE),
+    lists:foreach(fun({_, Found}) -> delete(Found) end, Oldest),
+    length(Oldest).
 
 unknown(Message) ->
     {error, {outcome_unknown, #{message => Message}}}.

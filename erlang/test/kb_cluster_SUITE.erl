@@ -2,13 +2,19 @@
 -module(kb_cluster_SUITE).
 -include_lib("stdlib/include/assert.hrl").
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([nodes_form_one_cluster_refuse_strangers_and_keep_their_data/1]).
+-export([what_was_answered_survives_a_kill_from_the_first_moment_on/1, nodes_form_one_cluster_refuse_strangers_and_keep_their_data/1,
+         a_node_with_data_joins_only_when_told_and_only_its_own_kind/1, a_node_that_left_can_join_again/1,
+         two_nodes_that_start_at_once_are_one_cluster/1, a_seed_that_lost_its_disk_founds_nothing/1]).
 
 -define(STORE, homeserver).
+-define(WAIT, #{timeout => 5000}).
 
 suite() -> [{timetrap, {seconds, 120}}].
 
-all() -> [nodes_form_one_cluster_refuse_strangers_and_keep_their_data].
+all() ->
+    [what_was_answered_survives_a_kill_from_the_first_moment_on, nodes_form_one_cluster_refuse_strangers_and_keep_their_data,
+     a_node_with_data_joins_only_when_told_and_only_its_own_kind, a_node_that_left_can_join_again,
+     two_nodes_that_start_at_once_are_one_cluster, a_seed_that_lost_its_disk_founds_nothing].
 
 init_per_suite(Config) ->
     {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
@@ -30,6 +36,23 @@ unlink_port(Port) ->
 end_per_suite(Config) ->
     [] = os:cmd("kill " ++ integer_to_list(proplists:get_value(epmd_pid, Config))),
     ok.
+
+%% R0-3. Ra writes to which directory a store belongs half a second after it starts.
+what_was_answered_survives_a_kill_from_the_first_moment_on(Config) ->
+    Young = start("kk1", "", [], Config),
+    {ok, #{}} = call(Young, put, [?STORE, <<"/:mine">>, 1, ?WAIT]),
+    kill(Young),
+    Old = start("kk1", "", [], Config),
+    until(fun() -> call(Old, get, [?STORE, <<"/:mine">>, #{}]) =:= {ok, #{data => 1}} end),
+    kill(Old),
+    %% Without its names the store would start empty, under the identity of the old one.
+    ok = file:delete(filename:join([home("kk1", Config), "khepri", "names.dets"])),
+    ?assertMatch({failed, _}, catch start("kk1", "", [], Config)).
+
+kill(Peer) ->
+    Monitor = erlang:monitor(process, Peer),
+    [] = os:cmd("kill -9 " ++ peer:call(Peer, os, getpid, [])),
+    receive {'DOWN', Monitor, process, Peer, _} -> ok after 5000 -> error(lives) end.
 
 nodes_form_one_cluster_refuse_strangers_and_keep_their_data(Config) ->
     [One, Two, Three] = [start(Name, "kb1@127.0.0.1", [], Config) || Name <- ["kb1", "kb2", "kb3"]],
@@ -58,8 +81,87 @@ nodes_form_one_cluster_refuse_strangers_and_keep_their_data(Config) ->
                        =:= {ok, #{data => 2}} end),
     [peer:stop(Peer) || Peer <- Back].
 
+%% R0-10, R0-11: wrong type or instance is refused, and the joiner's data is left whole, KB_RESET or not.
+%% R0-12: an election in one instance leaves the term of another unchanged.
+a_node_with_data_joins_only_when_told_and_only_its_own_kind(Config) ->
+    [One, Two] = [start(Name, "ka1@127.0.0.1", [], Config) || Name <- ["ka1", "ka2"]],
+    {ok, #{}} = call(Two, put, [?STORE, <<"/:theirs">>, 1, ?WAIT]),
+    Strangers = [{"kx1", []}, {"kx2", [{"KB_TYPE", "simulation"}]}, {"kx3", [{"KB_INSTANCE", "other"}]}],
+    [begin
+         Alone = start(Name, "", Environment, Config),
+         until(fun() -> call(Alone, put, [?STORE, <<"/:mine">>, 2, ?WAIT]) =:= {ok, #{}} end),
+         peer:stop(Alone)
+     end || {Name, Environment} <- Strangers],
+    [?assertMatch({failed, _}, catch start(Name, "ka1@127.0.0.1", Environment, Config))
+     || {Name, Environment} <- Strangers ++ [{Name, [{"KB_RESET", "1"} | Environment]}
+                                             || {Name, [_ | _] = Environment} <- Strangers]],
+    [Whole, Apart, Last] = [start(Name, "", Environment, Config) || {Name, Environment} <- Strangers],
+    [until(fun() -> call(Peer, get, [?STORE, <<"/:mine">>, #{}]) =:= {ok, #{data => 2}} end)
+     || Peer <- [Whole, Apart, Last]],
+    Terms = [term(One), term(Apart)],
+    _ = election([One, Two]),
+    until(fun() -> term(One) > hd(Terms) end),
+    ?assertEqual(tl(Terms), [term(Apart)]),
+    peer:stop(Whole),
+    Joined = start("kx1", "ka1@127.0.0.1", [{"KB_RESET", "1"}], Config),
+    until(fun() -> call(Joined, get, [?STORE, <<"/:theirs">>, #{}]) =:= {ok, #{data => 1}} end),
+    ?assertMatch({error, {node_not_found, _}}, call(Joined, get, [?STORE, <<"/:mine">>, #{}])),
+    [peer:stop(Peer) || Peer <- [Joined, Apart, Last, Two, One]].
+
+a_node_that_left_can_join_again(Config) ->
+    [One, Two] = [start(Name, "kl1@127.0.0.1", [], Config) || Name <- ["kl1", "kl2"]],
+    {ok, #{}} = call(Two, put, [?STORE, <<"/:kept">>, 1, ?WAIT]),
+    ok = peer:call(Two, kb_cluster, leave, [], 40000),
+    ?assertMatch({error, {store_not_running, _}}, call(Two, put, [?STORE, <<"/:kept">>, 2, ?WAIT])),
+    ?assertMatch({ok, #{running := false, members := []}}, call(Two, health, [?STORE])),
+    until(fun() -> {ok, #{members := Members}} = call(One, health, [?STORE]), length(Members) =:= 1 end),
+    {ok, #{}} = call(One, put, [?STORE, <<"/:kept">>, 3, ?WAIT]),
+    peer:stop(Two),
+    Again = start("kl2", "kl1@127.0.0.1", [], Config),
+    until(fun() -> call(Again, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 3}} end),
+    [peer:stop(Peer) || Peer <- [Again, One]].
+
+two_nodes_that_start_at_once_are_one_cluster(Config) ->
+    Parent = self(),
+    _ = [spawn_link(fun() -> Parent ! {Name, start(Name, "kt1@127.0.0.1", [], Config)} end)
+         || Name <- ["kt3", "kt2", "kt1"]],
+    Peers = [receive {Name, Peer} -> Peer end || Name <- ["kt1", "kt2", "kt3"]],
+    [until(fun() -> {ok, #{members := Members}} = call(Peer, health, [?STORE]), length(Members) =:= 3 end)
+     || Peer <- Peers],
+    Ids = [Id || Peer <- Peers, {ok, #{cluster_id := Id}} <- [call(Peer, health, [?STORE])]],
+    ?assertMatch([_], lists:usort(Ids)),
+    [peer:stop(Peer) || Peer <- Peers].
+
+%% Told of another member, it comes back as a member in its old place, with what the others have.
+a_seed_that_lost_its_disk_founds_nothing(Config) ->
+    [One, Two, Three] = [start(Name, "kd1@127.0.0.1", [], Config) || Name <- ["kd1", "kd2", "kd3"]],
+    {ok, #{cluster_id := Id}} = call(One, health, [?STORE]),
+    {ok, #{}} = call(Two, put, [?STORE, <<"/:kept">>, 1, ?WAIT]),
+    ok = peer:stop(One),
+    ok = file:del_dir_r(home("kd1", Config)),
+    Back = start("kd1", "kd1@127.0.0.1,kd2@127.0.0.1,kd3@127.0.0.1", [], Config),
+    until(fun() -> call(Back, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 1}} end),
+    {ok, #{cluster_id := Id, members := [_, _, _]}} = call(Back, health, [?STORE]),
+    %% Its vote counts again.
+    ok = peer:stop(Three),
+    until(fun() -> call(Back, put, [?STORE, <<"/:kept">>, 2, ?WAIT]) =:= {ok, #{}} end),
+    until(fun() -> call(Two, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 2}} end),
+    [peer:stop(Peer) || Peer <- [Back, Two]].
+
+term(Peer) ->
+    Node = peer:call(Peer, erlang, node, []),
+    #{term := Term} = peer:call(Peer, ra, key_metrics, [{?STORE, Node}]),
+    Term.
+
+election([Peer | _] = Peers) ->
+    {ok, #{leader := Leader}} = call(Peer, health, [?STORE]),
+    [Next] = [Node || Other <- Peers, Node <- [peer:call(Other, erlang, node, [])], Node =/= Leader],
+    peer:call(Peer, ra, transfer_leadership, [{?STORE, Leader}, {?STORE, Next}]).
+
+home(Name, Config) -> filename:join(proplists:get_value(priv_dir, Config), Name).
+
 start(Name, Seed, Environment, Config) ->
-    Home = filename:join(proplists:get_value(priv_dir, Config), Name),
+    Home = home(Name, Config),
     ok = filelib:ensure_dir(filename:join(Home, "x")),
     Cookie = filename:join(Home, ".erlang.cookie"),
     _ = file:write_file(Cookie, "suite"),

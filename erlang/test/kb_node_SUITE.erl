@@ -2,17 +2,19 @@
 -module(kb_node_SUITE).
 -include_lib("stdlib/include/assert.hrl").
 -export([all/0, init_per_suite/1, end_per_suite/1]).
--export([poison_is_refused_and_the_store_lives/1, an_operation_id_is_applied_once/1,
+-export([poison_is_refused_and_the_store_lives_and_starts_again/1, an_operation_id_is_applied_once/1,
          the_feed_takes_up_where_it_stopped/1, authority_moves_by_push_and_pull/1,
-         a_claim_needs_the_holders_release_and_takes_it_once/1]).
+         a_claim_needs_the_holders_release_and_takes_it_once/1,
+         a_subscriber_is_told_of_history_that_is_gone/1, clients_are_bounded/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
 
 all() ->
-    [poison_is_refused_and_the_store_lives, an_operation_id_is_applied_once,
+    [poison_is_refused_and_the_store_lives_and_starts_again, an_operation_id_is_applied_once,
      the_feed_takes_up_where_it_stopped, authority_moves_by_push_and_pull,
-     a_claim_needs_the_holders_release_and_takes_it_once].
+     a_claim_needs_the_holders_release_and_takes_it_once,
+     a_subscriber_is_told_of_history_that_is_gone, clients_are_bounded].
 
 init_per_suite(Config) ->
     true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
@@ -22,7 +24,7 @@ init_per_suite(Config) ->
 end_per_suite(_) ->
     ok = application:stop(khepri_bridge).
 
-poison_is_refused_and_the_store_lives(_) ->
+poison_is_refused_and_the_store_lives_and_starts_again(_) ->
     Data = {if_data_matches, '_', [], undefined},
     Put = fun(Condition) -> [{put, <<"/:s/a">>, 1, #{keep_while => #{<<"/:s">> => Condition}}}] end,
     [?assertMatch({error, {poison, _}}, kb_api:transaction(?STORE, Put(Condition), op(Number), ?WAIT))
@@ -40,7 +42,14 @@ poison_is_refused_and_the_store_lives(_) ->
                                   {get, [1, 2, 3]}, {transaction, [?STORE, x, y, z]}, {subscribe, [?STORE, x]},
                                   {pull, [?STORE, #{}, op(99)]}, {put, [?STORE, <<"/:bridge/x">>, 1, ?WAIT]}]],
     ?assertEqual({ok, #{}}, kb_api:put(?STORE, <<"/:s/a">>, 2, ?WAIT)),
-    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})).
+    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
+    %% What had reached the log in spite of all this would now be applied again.
+    ok = application:stop(khepri_bridge),
+    ?assertMatch({error, {store_not_running, _}}, kb_api:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
+    {ok, _} = application:ensure_all_started(khepri_bridge),
+    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
+    ?assertEqual({ok, #{}}, kb_api:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
+    ?assertEqual({ok, #{data => 3}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})).
 
 an_operation_id_is_applied_once(_) ->
     Id = {<<"once">>, 1, 1, 0},
@@ -77,6 +86,56 @@ the_feed_takes_up_where_it_stopped(_) ->
 changes(_, 0) -> [];
 changes(Ref, Count) ->
     receive {kb_feed, Ref, Batch} -> Batch ++ changes(Ref, Count - length(Batch)) after 5000 -> error(no_change) end.
+
+a_subscriber_is_told_of_history_that_is_gone(_) ->
+    {ok, _} = kb_api:put(?STORE, <<"/:gap/a">>, 0, ?WAIT),
+    Request = #{pid => self(), prefixes => [<<"/:gap">>], window => 1},
+    {ok, #{subscription := First, cursor := {Run, _} = Cursor}} = kb_api:subscribe(?STORE, Request),
+    ok = application:set_env(khepri_bridge, feed_ring, 10),
+    %% The feed dies: its subscribers hear of it, and their cursors are of no use to the next one.
+    exit(whereis(kb_feed), kill),
+    receive {kb_feed_gap, First} -> ok after 5000 -> error(not_told) end,
+    {ok, #{subscription := Second, cursor := {Other, Sequence}, mode := snapshot}} =
+        kb_api:subscribe(?STORE, Request#{since => Cursor}),
+    ?assertNotEqual(Run, Other),
+    %% The first change fills the window; the ring passes over the others.
+    [{ok, _} = kb_api:put(?STORE, <<"/:gap/a">>, N, ?WAIT) || N <- lists:seq(1, 20)],
+    [{_, _, _, 1}] = changes(Second, 1),
+    receive {kb_feed_gap, Second} -> ok after 5000 -> error(not_told) end,
+    {ok, #{mode := snapshot, nodes := Nodes}} =
+        kb_api:subscribe(?STORE, Request#{since => {Other, Sequence + 1}}),
+    ?assertEqual([{[gap], undefined}, {[gap, <<"a">>], 20}], Nodes),
+    ok = application:set_env(khepri_bridge, feed_ring, 20000),
+    exit(whereis(kb_feed), kill).
+
+clients_are_bounded(_) ->
+    Touch = fun(Name, Sequence) ->
+                    {ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:t">>, 1}], {Name, 1, Sequence, 0},
+                                                    #{timeout => 20000})
+            end,
+    Touch(<<"idle">>, 1),
+    Touch(<<"busy">>, 1),
+    Names = [integer_to_binary(N) || N <- lists:seq(1, 4100)],
+    {Before, After} = lists:split(2000, Names),
+    in_parallel(fun(Name) -> Touch(Name, 1) end, Before),
+    Touch(<<"busy">>, 2),
+    in_parallel(fun(Name) -> Touch(Name, 1) end, After),
+    {ok, Clients} = kb_api:get_many(?STORE, <<"/:bridge/:clients/*">>, #{timeout => 20000}),
+    ?assert(map_size(Clients) =< 4096),
+    ?assertNot(is_map_key([bridge, clients, <<"idle">>], Clients)),
+    ?assert(is_map_key([bridge, clients, <<"busy">>], Clients)),
+    {ok, #{data := #{kept := Kept}}} = kb_api:get(?STORE, <<"/:bridge/:clients">>, #{}),
+    ?assertEqual(map_size(Clients), Kept).
+
+in_parallel(Fun, List) ->
+    Workers = [spawn_monitor(fun() -> lists:foreach(Fun, Part) end) || Part <- parts(List)],
+    [receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason) end
+     || {Pid, Monitor} <- Workers].
+
+parts([]) -> [];
+parts(List) ->
+    {Part, Rest} = lists:split(min(100, length(List)), List),
+    [Part | parts(Rest)].
 
 authority_moves_by_push_and_pull(_) ->
     #{session := A} = RequestA = server(<<"A">>),
