@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bridge.authority import EntityRecord
+from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
 from bridge.cli.record import write_record
 from bridge.cli.score import result_object, result_table
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig, read_cookie, running_cluster
 from bridge.khepri import Khepri
-from bridge.node import HiddenNode, NodeConfig
 from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match
@@ -124,7 +123,7 @@ async def play(
             began = time.monotonic()
             await replay.run(servers)
             seconds = time.monotonic() - began
-            async with _observer(stage) as store:
+            async with store_client(stage.directory, running_cluster(stage.directory)) as store:
                 health = await store.health(timeout=10.0)
                 outcome = await replay.outcome(await _final_epochs(store))
         if record is not None:
@@ -198,17 +197,6 @@ def simulation_commands(stage: Stage, sims: tuple[str, ...], *, linger_ms: int) 
     if len(commands) < 2:
         raise ConfigurationError("a replay needs two simulation servers: give --sim twice")
     return commands
-
-
-@asynccontextmanager
-async def _observer(stage: Stage) -> AsyncIterator[Khepri]:
-    # One stable name for each process id: a random one would leave an atom in every member for ever.
-    name = f"replay{os.getpid() % 100}@127.0.0.1"
-    async with (
-        HiddenNode(name, cookie=stage.cookie, config=NodeConfig(epmd_port=stage.epmd_port)) as node,
-        Khepri(node, stage.members, store=stage.store) as store,
-    ):
-        yield store
 
 
 async def _final_epochs(store: Khepri) -> dict[str, int]:
