@@ -66,7 +66,7 @@ class NodeConfig:
         port = self.epmd_port
         if port is None:
             text = os.environ.get("ERL_EPMD_PORT", "4369")
-            if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+            if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65_535:
                 raise ConfigurationError(f"ERL_EPMD_PORT={text!r} is no port")
             port = int(text)
         return host, port

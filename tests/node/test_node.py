@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from bridge.dist import DistConfig
-from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, NodeDownError, RemoteError
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineError,
+    HandshakeError,
+    InvalidStateError,
+    NodeDownError,
+    RemoteError,
+)
 from bridge.etf import Atom, Pid
-from bridge.node import Gateway, HiddenNode, NodeConfig
-from tests.support.otp import COOKIE, OtpNode, PortMapper, free_port, otp_node, port_mapper
+from bridge.node import HiddenNode, NodeConfig
+from tests.support.otp import COOKIE, OtpNode, PortMapper, free_port, otp_node
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def mapper() -> Iterator[PortMapper]:
-    with port_mapper() as running:
-        yield running
-
-
-@pytest.fixture
-async def otp(mapper: PortMapper) -> AsyncIterator[OtpNode]:
-    async with otp_node(mapper, "hs1") as node:
-        yield node
-
-
-@pytest.fixture
-async def node(mapper: PortMapper) -> AsyncIterator[HiddenNode]:
-    async with HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as running:
-        yield running
 
 
 async def test_a_call_answers_and_the_node_is_listed_as_hidden(node: HiddenNode, otp: OtpNode) -> None:
@@ -188,31 +177,6 @@ async def test_ticks_keep_an_idle_connection_past_net_ticktime(mapper: PortMappe
         assert downs == []
 
 
-async def test_a_gateway_fails_over_to_the_other_node(
-    node: HiddenNode, mapper: PortMapper, otp: OtpNode
-) -> None:
-    async with otp_node(mapper, "hs2") as other:
-        gateway = Gateway(node, [otp.name, other.name])
-        changes: list[str | None] = []
-        moved = asyncio.Event()
-
-        def note(member: str | None) -> None:
-            changes.append(member)
-            if member == other.name:
-                moved.set()
-
-        gateway.on_change(note)
-        assert await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True) == Atom(otp.name)
-        repeated = asyncio.create_task(gateway.call("timer", "sleep", [300], timeout=10.0, idempotent=True))
-        await gateway.call("erlang", "node", [], timeout=5.0, idempotent=True)
-        await otp.kill()
-        await asyncio.wait_for(moved.wait(), 5.0)
-        assert await repeated is Atom("ok")
-        assert gateway.current == other.name
-        assert changes == [otp.name, None, other.name]
-        await gateway.close()
-
-
 async def test_two_hidden_nodes_connect(node: HiddenNode, mapper: PortMapper) -> None:
     async with HiddenNode("sim5@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as other:
         box, theirs = node.mailbox("box"), other.mailbox()
@@ -223,13 +187,73 @@ async def test_two_hidden_nodes_connect(node: HiddenNode, mapper: PortMapper) ->
         assert await watch.wait(timeout=5.0) is Atom("normal")
 
 
-async def test_two_hidden_nodes_that_dial_each_other_at_once_share_one_connection(
-    node: HiddenNode, mapper: PortMapper
-) -> None:
-    async with HiddenNode("sim6@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as other:
-        await asyncio.gather(node.connect(other.name), other.connect(node.name))
-        assert node.connected == (other.name,)
-        assert other.connected == (node.name,)
-        box = other.mailbox()
-        await node.send(box.pid, b"through")
-        assert await box.receive(timeout=5.0) == b"through"
+async def test_bytes_of_a_node_are_heard(node: HiddenNode, otp: OtpNode) -> None:
+    assert node.heard_from(otp.name) is None
+    before = asyncio.get_running_loop().time()
+    await node.call(otp.name, "erlang", "node", [])
+    heard = node.heard_from(otp.name)
+    assert heard is not None
+    assert heard >= before
+    await node.disconnect(otp.name)
+    assert node.heard_from(otp.name) is None
+    await node.disconnect(otp.name)
+
+
+async def test_a_peer_that_stopped_reading_holds_nobody_up(node: HiddenNode, otp: OtpNode) -> None:
+    """Large calls wait for it until their deadline, its connection can be ended, and the node closes."""
+    await node.connect(otp.name)
+    otp.pause()
+    size = 8 * 1024 * 1024
+    calls = [node.call(otp.name, "erlang", "size", [bytes(size)], timeout=0.3) for _ in range(8)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(outcome, DeadlineError) for outcome in outcomes)
+    # Those that came after the first found the way blocked and sent nothing.
+    assert node.statistics().calls == 1
+    with pytest.raises(DeadlineError, match="no more data"):
+        await node.call(otp.name, "erlang", "node", [], timeout=0.1)
+    await node.disconnect(otp.name, timeout=0.05)
+    assert node.connected == ()
+
+
+async def test_large_calls_at_once_go_one_after_another(node: HiddenNode, otp: OtpNode) -> None:
+    size = 4 * 1024 * 1024
+    calls = [node.call(otp.name, "erlang", "byte_size", [bytes(size)], timeout=30.0) for _ in range(6)]
+    assert await asyncio.gather(*calls) == [size] * 6
+
+
+async def test_a_node_that_was_closed_says_so(mapper: PortMapper, otp: OtpNode) -> None:
+    node = HiddenNode("sim7@127.0.0.1", cookie=COOKIE, config=mapper.node_config())
+    with pytest.raises(ClosedError):
+        await node.connect(otp.name)
+    with pytest.raises(InvalidStateError):
+        _ = node.port
+    assert node.statistics().connections == 0
+    async with node:
+        box = node.mailbox()
+        waiting = asyncio.create_task(node.call(otp.name, "timer", "sleep", [60_000], timeout=60.0))
+        receiving = asyncio.create_task(box.receive())
+        await node.call(otp.name, "erlang", "node", [])
+        with pytest.raises(InvalidStateError, match="once"):
+            await node.__aenter__()
+    for task in (waiting, receiving):
+        with pytest.raises(ClosedError):
+            await task
+    with pytest.raises(ClosedError):
+        await node.call(otp.name, "erlang", "node", [])
+    with pytest.raises(ClosedError):
+        node.mailbox()
+    await node.close()
+
+
+async def test_a_restarted_node_is_told_from_its_earlier_run(mapper: PortMapper, otp: OtpNode) -> None:
+    """Pids of an earlier run of a name are told apart from those of this one."""
+    pids = []
+    for _ in range(2):
+        async with HiddenNode("sim8@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as node:
+            box = node.mailbox()
+            pids.append(box.pid)
+            await node.call(otp.name, "erlang", "send", [pids[0], b"to the first"])
+            await node.call(otp.name, "erlang", "send", [box.pid, b"to this one"])
+            first = await box.receive(timeout=5.0)
+            assert first == (b"to the first" if len(pids) == 1 else b"to this one")
+    assert pids[0].creation != pids[1].creation

@@ -1,0 +1,216 @@
+"""Two transports over a real socket, and one over a socket that records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bridge.dist import (
+    Connected,
+    Disconnected,
+    DistConfig,
+    DistConnection,
+    DistEvent,
+    Failure,
+    HandshakeFailed,
+    Identity,
+    NameReceived,
+    Received,
+    Role,
+    Send,
+    Status,
+)
+from bridge.errors import DeadlineError, InvalidStateError
+from bridge.etf import Atom, Pid
+from bridge.node.transport import DistTransport
+
+_TO = Pid(Atom("b@h"), 1, 0, 6)
+
+
+@dataclass
+class _Side:
+    """A transport and what it reported."""
+
+    transport: DistTransport = field(init=False)
+    events: asyncio.Queue[DistEvent] = field(default_factory=asyncio.Queue)
+    lost: int = 0
+
+    def dispatch(self, transport: DistTransport, event: DistEvent) -> None:
+        if isinstance(event, NameReceived):
+            transport.answer_name(Status.OK)
+        self.events.put_nowait(event)
+
+    def gone(self, transport: DistTransport) -> None:
+        assert transport is self.transport
+        self.lost += 1
+
+
+def _side(role: Role, config: DistConfig | None = None) -> _Side:
+    name, peer = ("a@h", "b@h") if role is Role.INITIATOR else ("b@h", None)
+    identity = Identity(name=name, cookie="c", creation=5)
+    now = asyncio.get_running_loop().time()
+    connection = DistConnection(role, identity, challenge=7, now=now, config=config, peer=peer)
+    side = _Side()
+    side.transport = DistTransport(connection, side.dispatch, side.gone)
+    return side
+
+
+@pytest.fixture
+async def sides() -> AsyncIterator[tuple[_Side, _Side]]:
+    """Two that have shaken hands."""
+    loop = asyncio.get_running_loop()
+    a, b = _side(Role.INITIATOR), _side(Role.ACCEPTOR)
+    server = await loop.create_server(lambda: b.transport, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await loop.create_connection(lambda: a.transport, "127.0.0.1", port)
+    assert isinstance(await a.events.get(), Connected)
+    assert isinstance(await b.events.get(), NameReceived)
+    assert isinstance(await b.events.get(), Connected)
+    yield a, b
+    for side in (a, b):
+        side.transport.abort()
+        await side.transport.closed
+        assert side.lost == 1
+    server.close()
+
+
+class _Recorder(asyncio.Transport):
+    """A socket that keeps what is written; above ``high`` bytes it tells the protocol to pause."""
+
+    def __init__(self, protocol: DistTransport, high: int = 1 << 30) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.high = high
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+        if sum(map(len, self.written)) > self.high:
+            self.protocol.pause_writing()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def _recorded(high: int = 1 << 30) -> tuple[_Side, _Recorder]:
+    """An initiator that has shaken hands over a recorder."""
+    a = _side(Role.INITIATOR)
+    b = DistConnection(Role.ACCEPTOR, Identity(name="b@h", cookie="c", creation=6), challenge=8, now=0.0)
+    socket = _Recorder(a.transport)
+    a.transport.connection_made(socket)
+    while not a.transport.connection.connected:
+        for chunk in socket.written:
+            b.receive_data(chunk, now=0.0)
+        socket.written.clear()
+        while (event := b.next_event()) is not None:
+            if isinstance(event, NameReceived):
+                b.answer_name(Status.OK, now=0.0)
+        for chunk in b.data_to_send():
+            a.transport.data_received(chunk)
+    socket.written.clear()
+    socket.high = high
+    return a, socket
+
+
+async def test_messages_arrive_in_order_however_large(sides: tuple[_Side, _Side]) -> None:
+    a, b = sides
+    payloads: list[Any] = [1, bytes(3_000_000), 2, bytes(70_000), 3]
+    for payload in payloads:
+        a.transport.send(Send(to=_TO), payload)
+    received = [await b.events.get() for _ in payloads]
+    assert received == [Received(control=Send(to=_TO), payload=payload) for payload in payloads]
+
+
+async def test_what_is_sent_in_one_turn_is_one_write() -> None:
+    a, socket = _recorded()
+    for number in range(64):
+        a.transport.send(Send(to=_TO), number)
+    assert socket.written == []
+    await asyncio.sleep(0)
+    assert len(socket.written) == 1
+    a.transport.connection_lost(None)
+
+
+async def test_more_than_a_socket_takes_is_written_at_once_and_makes_the_next_wait() -> None:
+    a, socket = _recorded(high=100_000)
+    a.transport.send(Send(to=_TO), bytes(200_000))
+    assert len(socket.written) == 1
+    assert not a.transport.writable
+    now = asyncio.get_running_loop().time()
+    with pytest.raises(DeadlineError, match="b@h takes no more data"):
+        await a.transport.drain(now)
+    waiting = asyncio.create_task(a.transport.drain(now + 60.0))
+    await asyncio.sleep(0)
+    a.transport.resume_writing()
+    await waiting
+    a.transport.connection_lost(None)
+
+
+async def test_who_waits_looks_again_before_going_on() -> None:
+    a, _ = _recorded()
+    a.transport.pause_writing()
+    waiting = asyncio.create_task(a.transport.drain(asyncio.get_running_loop().time() + 60.0))
+    await asyncio.sleep(0)
+    a.transport.resume_writing()
+    a.transport.pause_writing()  # another waiter came first and filled the buffer again
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    a.transport.connection_lost(None)  # the end frees everybody; sending then says what happened
+    await waiting
+    with pytest.raises(InvalidStateError):
+        a.transport.send(Send(to=_TO), 1)
+
+
+async def test_closing_sends_what_is_queued_first(sides: tuple[_Side, _Side]) -> None:
+    a, b = sides
+    a.transport.send(Send(to=_TO), b"last")
+    a.transport.close()
+    assert await b.events.get() == Received(control=Send(to=_TO), payload=b"last")
+    assert isinstance(await b.events.get(), Disconnected)
+    await b.transport.closed
+    await a.transport.closed
+
+
+async def test_a_silent_peer_is_left_when_the_handshake_is_due() -> None:
+    side = _side(Role.INITIATOR, DistConfig(handshake_timeout=0.01))
+    socket = _Recorder(side.transport)
+    side.transport.connection_made(socket)
+    event = await side.events.get()
+    assert isinstance(event, HandshakeFailed)
+    assert event.failure is Failure.TIMEOUT
+    assert socket.closed
+    side.transport.connection_lost(None)
+
+
+async def test_ticks_are_written_while_nothing_else_is() -> None:
+    side, socket = _recorded()
+    side.transport._loop.call_soon(side.transport._fire)  # an early call does no harm
+    await asyncio.sleep(0)
+    assert socket.written == []
+    connection = side.transport.connection
+    due = connection.get_timer()
+    assert due is not None
+    connection.handle_timer(now=due)
+    side.transport._fire()
+    assert socket.written == [bytes(4)]
+    side.transport.connection_lost(None)
+
+
+async def test_losing_the_socket_is_told_once_after_the_last_event() -> None:
+    side, _ = _recorded()
+    side.transport.connection_lost(ConnectionResetError())
+    assert isinstance(side.events.get_nowait(), Connected)
+    assert isinstance(side.events.get_nowait(), Disconnected)
+    assert side.lost == 1
+    assert side.transport.closed.done()
+    side.transport.close()
+    side.transport.abort()
