@@ -21,6 +21,7 @@ from bridge.authority import (
     HOME,
     Accepted,
     Bind,
+    ConflictError,
     EntityExistsError,
     EntityRecord,
     Grant,
@@ -41,11 +42,20 @@ from bridge.authority import (
     encode_message,
     inbox_message,
 )
-from bridge.errors import AuthorityError, BridgeError, ConfigurationError, DecodeError, InvalidStateError
+from bridge.errors import BridgeError, ConfigurationError, DecodeError, InvalidStateError, RemoteError
 from bridge.etf import Atom
-from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated, path_text
+from bridge.khepri import (
+    Deleted,
+    Khepri,
+    NativePath,
+    Path,
+    Snapshot,
+    UnknownOutcomeError,
+    Updated,
+    path_text,
+)
 from bridge.node import Gateway, HiddenNode, NodeConfig
-from bridge.replication import decode_state_untrusted
+from bridge.replication import WorldState, decode_state_untrusted
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
@@ -99,7 +109,8 @@ class SimulationServer:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._slots: dict[str, int] = {}
         self._recalls: dict[str, Recall] = {}
-        self._offered: set[str] = set()
+        self._undecided: set[str] = set()
+        self._givers: dict[str, str] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._servers: dict[str, ServerRecord] = {}
         self._entities: dict[str, EntityRecord] = {}
@@ -147,8 +158,8 @@ class SimulationServer:
         self._stack.push_async_callback(self._cancel_tasks)
         # The feed of servers and entities first: a grant names a giver whose key must be known by then.
         watching = asyncio.Event()
-        self._spawn(self._watch(watching))
-        self._spawn(self._simulate())
+        self._spawn(self._watch(watching), vital=True)
+        self._spawn(self._simulate(), vital=True)
         async with asyncio.timeout(_TAKE_SECONDS):
             await watching.wait()
 
@@ -172,14 +183,21 @@ class SimulationServer:
         """
         async with self._locks[entity]:
             slot = self._slot(entity)
-            self._bodies.place(slot, position)
             try:
                 record = await self._home.create_entity(entity=entity, owner=owner, master=owner, rule=rule)
-            except EntityExistsError:
+            except EntityExistsError as error:
                 known = await self._home.entity(entity)
+                # One's own name there is that of an earlier session, whose end this member has not applied.
+                if known.server not in (None, self.config.name):
+                    raise ConflictError(
+                        f"{known.server} holds {entity}",
+                        reason=error.reason,
+                        props={"winner": known.server.encode(), "epoch": known.epoch},
+                    ) from error
                 record = await self._home.pull(
                     entity=entity, epoch=known.epoch, owner=owner, step=self._first_step()
                 )
+            self._bodies.place(slot, position)
             return await self._granted(record)
 
     async def give(self, entity: str, *, owner: str) -> EntityRecord:
@@ -194,21 +212,28 @@ class SimulationServer:
         Raises:
             NotHolderError: another server pulled it first; its recall is obeyed.
             AuthorityError: refused; this server goes on simulating.
+            InvalidStateError: not held here, or ``to`` is this server or has no key; nothing was changed.
+            OutcomeUnknownError: the answer was lost; this server no longer acts, and follows whoever the
+                homeserver names next.
         """
         async with self._locks[entity]:
             epoch = self._held(entity)
             await self._know(to)
             step = self._first_step()
             box = await self._stop(entity, to)
+            self._undecided.add(entity)
             try:
                 record = await self._home.push(
                     entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
                 )
-            except NotHolderError:
+            except (NotHolderError, UnknownOutcomeError):
                 raise
-            except AuthorityError:
+            except (RemoteError, ConfigurationError):
+                # Refused for good: nothing was changed, and no other server was told.
+                self._undecided.discard(entity)
                 self._act(entity, self._holdings.resume(entity).epoch)
                 raise
+            self._undecided.discard(entity)
             self._crossed(step, "push", self.config.name, HOME)
             self._crossed(step.next(), "answer", HOME, self.config.name)
             self._holdings.follow(entity, record.epoch)
@@ -235,6 +260,7 @@ class SimulationServer:
             async with asyncio.timeout(_TAKE_SECONDS):
                 await gained
         except TimeoutError:
+            self._gained.pop((entity, record.epoch), None)
             raise InvalidStateError(f"{entity}: the release of its former holder has not come") from None
         return record
 
@@ -245,7 +271,7 @@ class SimulationServer:
             await self._know(to)
             step = self._first_step()
             box = await self._stop(entity, to)
-            self._offered.add(entity)
+            self._undecided.add(entity)
             self._tell(
                 to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
             )
@@ -301,9 +327,10 @@ class SimulationServer:
             if known is None or record.version > known.version:
                 self._entities[record.entity] = record
                 self._raise_fence(record)
-                if record.entity in self._offered and record.session != self.session:
-                    # Nobody answers an offer; that the homeserver names another holder is the answer.
-                    self._offered.discard(record.entity)
+                if record.entity in self._undecided and record.session != self.session:
+                    # Nobody answers an offer, and the answer to a push may be lost; that the homeserver
+                    # names another holder is the answer.
+                    self._undecided.discard(record.entity)
                     self._holdings.follow(record.entity, record.epoch)
         elif len(path) == 4:
             message = inbox_message(data)
@@ -325,6 +352,8 @@ class SimulationServer:
         )
 
     async def _know(self, server: str) -> None:
+        if server == self.config.name:
+            raise InvalidStateError(f"{server} is this server: give passes an entity to another owner here")
         if server not in self._servers:
             self._learn_server(await self._home.server(server))
 
@@ -341,7 +370,7 @@ class SimulationServer:
             return  # The feed is at least once, and a snapshot tells old news.
         self._crossed(grant.step, "grant", HOME, self.config.name)
         await self._know(grant.giver)
-        await self._take_state(grant.entity, grant.giver, grant.previous, grant.epoch, grant.box)
+        await self._take_state(grant.entity, grant.giver, grant.previous, grant.box)
         self._act(grant.entity, self._holdings.grant(grant.entity, grant.epoch).epoch)
         step = grant.step.next()
         self._tell(
@@ -390,7 +419,8 @@ class SimulationServer:
             if holding.phase is not Phase.AWAITING or holding.epoch != message.epoch:
                 return
             assert holding.awaited is not None
-            await self._take_state(entity, server, holding.awaited, message.epoch, message.box)
+            # The key is that of the holder the homeserver named, whoever delivered the box (R0-20).
+            await self._take_state(entity, self._givers[entity], holding.awaited, message.box)
             self._crossed(_step(message), "released", server, self.config.name, at_ns)
             self._holdings.receive_release(entity, message.epoch, holding.awaited)
             self._act(entity, message.epoch)
@@ -402,12 +432,14 @@ class SimulationServer:
         async with self._locks[message.entity]:
             step = _step(message)
             self._crossed(step, "offer", server, self.config.name, at_ns)
+            # Opened first: an entity claimed with a release that does not open would be nobody's.
+            state = await self._open(message.entity, server, message.epoch, message.box)
             record = await self._home.claim(
                 entity=message.entity, owner=message.owner, box=message.box, step=step.next()
             )
             self._crossed(step.next(), "claim", self.config.name, HOME)
             self._crossed(step.next().next(), "answer", HOME, self.config.name)
-            await self._take_state(message.entity, server, message.epoch, record.epoch, message.box)
+            self._take_over(message.entity, state)
             self._act(message.entity, self._holdings.grant(message.entity, record.epoch).epoch)
 
     # Acting.
@@ -417,15 +449,19 @@ class SimulationServer:
             self._act(record.entity, self._holdings.grant(record.entity, record.epoch).epoch)
         else:
             await self._know(record.awaiting.server)
+            self._givers[record.entity] = record.awaiting.server
             self._holdings.wait(record.entity, record.epoch, record.awaiting.epoch)
             self._raise_fence(record)
         return record
 
-    async def _take_state(self, entity: str, giver: str, previous: int, epoch: int, box: str) -> None:
-        data = await self._plane.open_release(
-            entity=entity, giver=giver, previous=previous, epoch=epoch, box=box
-        )
-        state = decode_state_untrusted(data)
+    async def _take_state(self, entity: str, giver: str, previous: int, box: str) -> None:
+        self._take_over(entity, await self._open(entity, giver, previous, box))
+
+    async def _open(self, entity: str, giver: str, previous: int, box: str) -> WorldState:
+        data = await self._plane.open_release(entity=entity, giver=giver, previous=previous, box=box)
+        return decode_state_untrusted(data)
+
+    def _take_over(self, entity: str, state: WorldState) -> None:
         self._bodies.take_over(self._slot(entity), state.tick, state.position, state.velocity)
 
     def _act(self, entity: str, epoch: int) -> None:
@@ -438,10 +474,18 @@ class SimulationServer:
         self._on_event(AuthorityGained(entity=entity, epoch=epoch, at_ns=time.monotonic_ns()))
 
     async def _stop(self, entity: str, to: str) -> str:
-        if self._holdings[entity].phase is Phase.HOLDING:
+        stopping = self._holdings[entity].phase is Phase.HOLDING
+        if stopping:
             self._holdings.stop(entity)
         self._bodies.let_go(self._slot(entity))
-        return await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
+        try:
+            return await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
+        except InvalidStateError:
+            if stopping:
+                # It refuses before it stops: whatever it was asked for, it still seals.
+                self._holdings.resume(entity)
+                self._bodies.hold(self._slot(entity))
+            raise
 
     def _held(self, entity: str) -> int:
         holding = self._holdings[entity]
@@ -511,17 +555,18 @@ class SimulationServer:
     def _first_step(self) -> Step:
         return Step(trace=secrets.token_bytes(16), hop=0)
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None], *, vital: bool = False) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(lambda ended: self._done(ended, vital))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None], vital: bool) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, BridgeError):
                 _log.error("a task of %s failed", self.config.name, exc_info=error)
-            self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))
+            # Without its feed a server would not hear that it was recalled, and go on as if it held.
+            self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=vital))
 
     async def _cancel_tasks(self) -> None:
         tasks = list(self._tasks)

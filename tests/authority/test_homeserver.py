@@ -31,7 +31,7 @@ from bridge.errors import AuthorityError, ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk, seal_signed_box
-from bridge.khepri import InvalidRequestError, Khepri, TooLargeError
+from bridge.khepri import InvalidRequestError, Khepri, Path, TooLargeError
 from bridge.node import HiddenNode
 from tests.support.cluster import fresh
 
@@ -71,7 +71,7 @@ class Server:
         return await self.home.pull(entity=record.entity, epoch=record.epoch, owner=owner, step=STEP)
 
     async def inbox(self, entity: str) -> Any:
-        path = [Atom("bridge"), Atom("inbox"), self.session, entity]
+        path: Path = [Atom("bridge"), Atom("inbox"), self.session, entity]
         return inbox_message(await self.store.get(path, favor="consistency"))
 
     def release(self, record: EntityRecord, to: Server, *, key: Jwk | None = None) -> str:

@@ -126,7 +126,7 @@ class DataPlaneClient:
             case _:
                 raise InvalidStateError(_refusal(answer))
 
-    async def open_release(self, *, entity: str, giver: str, previous: int, epoch: int, box: str) -> bytes:
+    async def open_release(self, *, entity: str, giver: str, previous: int, box: str) -> bytes:
         """Verify and open a release; the last state.
 
         Raises:
@@ -135,7 +135,7 @@ class DataPlaneClient:
         number = next(self._ids)
         answer = await self._ask(
             number,
-            OpenRelease(id=number, entity=entity, giver=giver, previous=previous, epoch=epoch, box=box),
+            OpenRelease(id=number, entity=entity, giver=giver, previous=previous, box=box),
         )
         match answer:
             case Opened(state=state):

@@ -73,7 +73,6 @@ class OpenRelease(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
     entity: str
     giver: str
     previous: int
-    epoch: int
     box: str
 
 
