@@ -97,6 +97,10 @@ class OtpNode:
         """Stop it in its tracks: its sockets stay open and nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def evaluate(self, expression: str) -> None:
         """Run an Erlang expression in its shell process, one at a time; see what it did through a call."""
         assert self._process.stdin is not None

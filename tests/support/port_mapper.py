@@ -24,6 +24,7 @@ class LoopPortMapper:
         self.answer: list[bytes] | None = None
         self.silent = False
         self.port = 0
+        self._serving: set[asyncio.Task[None]] = set()
 
     def config(self, **options: object) -> NodeConfig:
         """For hidden nodes that register here."""
@@ -31,6 +32,9 @@ class LoopPortMapper:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
             body = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
             if self.silent:
@@ -47,6 +51,14 @@ class LoopPortMapper:
             pass
         finally:
             writer.close()
+            self._serving.discard(task)
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.sleep(0)  # closing a socket takes one turn more
 
     async def _register(
         self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -81,3 +93,4 @@ async def loop_port_mapper() -> AsyncIterator[LoopPortMapper]:
         yield mapper
     finally:
         server.close()
+        await mapper.close()
