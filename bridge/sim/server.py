@@ -110,6 +110,7 @@ class SimulationServer:
         self._slots: dict[str, int] = {}
         self._recalls: dict[str, Recall] = {}
         self._undecided: set[str] = set()
+        self._offers: dict[str, tuple[str, Step]] = {}
         self._givers: dict[str, str] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._servers: dict[str, ServerRecord] = {}
@@ -272,6 +273,7 @@ class SimulationServer:
             step = self._first_step()
             box = await self._stop(entity, to)
             self._undecided.add(entity)
+            self._offers[entity] = (to, step)
             self._tell(
                 to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
             )
@@ -284,6 +286,10 @@ class SimulationServer:
         """
         self._held(entity)
         self._bodies.place(self._slot(entity), position, velocity)
+
+    def held(self) -> list[str]:
+        """Names of the entities that this server acts for (R0-2)."""
+        return [holding.entity for holding in self._holdings.held()]
 
     async def report(self) -> Report:
         """Records and counts of the data plane, after everything reliable has arrived."""
@@ -530,6 +536,7 @@ class SimulationServer:
             case PeerMessageReceived(server=server, message=data, at_ns=at_ns):
                 self._spawn(self._take_message(server, decode_message_untrusted(data), at_ns))
             case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
+                self._end_switch(server, entity, at_ns)
                 self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
             case PeerUp(server=server):
                 self._on_event(PeerSessionChanged(server=server, up=True, reason=""))
@@ -539,6 +546,13 @@ class SimulationServer:
                 self._on_event(Problem(text=error, fatal=True))
             case _:
                 _log.error("unexpected event of the data plane: %r", event)
+
+    def _end_switch(self, server: str, entity: str, at_ns: int) -> None:
+        """The first state under the new epoch is the last message of a switch (R0-33)."""
+        to, step = self._offers.pop(entity, ("", None))
+        if step is not None and server == to:
+            claim = step.next()
+            self._crossed(claim.next().next(), "state", server, self.config.name, at_ns)
 
     def _crossed(self, step: Step, kind: str, sender: str, receiver: str, at_ns: int | None = None) -> None:
         self.messages.append(

@@ -1,0 +1,104 @@
+"""Simulation servers in the test's own event loop, with their real data planes, and what they told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge.homeserver.local import LocalCluster
+from bridge.sim.config import SimulationConfig
+from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.server import SimulationServer
+
+SECONDS = 30.0
+
+
+class Observed:
+    """A running server, its events, and its data plane's process."""
+
+    def __init__(self) -> None:
+        self.events: list[ServerEvent] = []
+        self.server: SimulationServer
+        self.data_plane = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return self.server.config.name
+
+    def on_event(self, event: ServerEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    def problems(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Problem)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def told(self, event: type[ServerEvent], **fields: Any) -> None:
+        """Wait for an event with these fields."""
+        await self.until(
+            lambda: any(
+                isinstance(e, event) and all(getattr(e, name) == value for name, value in fields.items())
+                for e in self.events
+            )
+        )
+
+    async def acts(self, entity: str, epoch: int) -> None:
+        await self.told(AuthorityGained, entity=entity, epoch=epoch)
+
+    async def sees(self, entity: str, epoch: int, sender: Observed) -> None:
+        await self.told(StateAccepted, entity=entity, epoch=epoch, sender=sender.name)
+
+    async def meets(self, other: Observed) -> None:
+        await self.told(PeerSessionChanged, server=other.name, up=True)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the data plane's process, as a paused container would be."""
+        os.kill(self.data_plane, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.data_plane, signal.SIGCONT)
+
+
+def children(pid: int | None = None) -> set[int]:
+    """Processes that a process started and that still run."""
+    root = Path(f"/proc/{pid or os.getpid()}/task")
+    return {int(child) for task in root.iterdir() for child in (task / "children").read_text().split()}
+
+
+def simulation_config(cluster: LocalCluster, name: str, **values: Any) -> SimulationConfig:
+    """A server of the cluster that nobody can dial."""
+    settings: dict[str, Any] = {
+        "name": name,
+        "node": f"{name}@127.0.0.1",
+        "members": cluster.members,
+        "cookie": cluster.cookie,
+        "epmd_port": cluster.epmd_port,
+        "register": False,
+        "store": cluster.store,
+        "capacity": 64,
+    }
+    return SimulationConfig(**(settings | values))
+
+
+@contextlib.asynccontextmanager
+async def simulation(cluster: LocalCluster, name: str, **values: Any) -> AsyncIterator[Observed]:
+    """A running server."""
+    observed = Observed()
+    before = children()
+    async with SimulationServer(simulation_config(cluster, name, **values), observed.on_event) as server:
+        observed.server = server
+        (observed.data_plane,) = children() - before
+        yield observed
