@@ -1,7 +1,8 @@
 """One server's side of authority: what it may do with each entity now.
 
 The table is the safety rule of a holder: state is sealed only in ``HOLDING``; the only ways into it
-are a grant whose release was verified, a creation, or a definite refusal of one's own request to give.
+are a grant whose release was verified or is due no more, a creation, or a definite refusal of one's own
+request to give.
 """
 
 from __future__ import annotations
@@ -74,6 +75,22 @@ class Holdings:
         """Authority at ``epoch`` once the release of ``awaited`` has come."""
         return self._raise(entity, Phase.AWAITING, epoch, awaited)
 
+    def wait_anew(self, entity: str, epoch: int, awaited: int) -> Holding:
+        """The session whose release was due ended; an older one's is due instead.
+
+        Raises:
+            InvalidStateError: this server does not wait under ``epoch``.
+        """
+        return self._store(replace(self._waiting(entity, epoch), awaited=awaited))
+
+    def wait_no_more(self, entity: str, epoch: int) -> Holding:
+        """The session whose release was due ended, and no older one's is due.
+
+        Raises:
+            InvalidStateError: this server does not wait under ``epoch``.
+        """
+        return self._enter(replace(self._waiting(entity, epoch), awaited=None), Phase.HOLDING)
+
     def receive_release(self, entity: str, epoch: int, released: int) -> Holding:
         """The release that was waited for has come and was verified.
 
@@ -113,6 +130,12 @@ class Holdings:
         if now.phase is Phase.FOLLOWING:
             return self._store(replace(now, epoch=epoch))
         return self._enter(replace(now, epoch=epoch, awaited=None), Phase.FOLLOWING)
+
+    def _waiting(self, entity: str, epoch: int) -> Holding:
+        now = self[entity]
+        if now.phase is not Phase.AWAITING or now.epoch != epoch:
+            raise InvalidStateError(f"{entity}: nothing is awaited for {epoch} ({now.phase.name})")
+        return now
 
     def _raise(self, entity: str, phase: Phase, epoch: int, awaited: int | None = None) -> Holding:
         now = self[entity]

@@ -109,9 +109,12 @@ class SimulationServer:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._slots: dict[str, int] = {}
         self._recalls: dict[str, Recall] = {}
+        self._released: dict[str, int] = {}
+        self._answered: dict[str, int] = {}
         self._undecided: set[str] = set()
         self._offers: dict[str, tuple[str, Step]] = {}
         self._givers: dict[str, str] = {}
+        self._early: dict[str, tuple[str, Released, int]] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._servers: dict[str, ServerRecord] = {}
         self._entities: dict[str, EntityRecord] = {}
@@ -232,7 +235,8 @@ class SimulationServer:
             except (RemoteError, ConfigurationError):
                 # Refused for good: nothing was changed, and no other server was told.
                 self._undecided.discard(entity)
-                self._act(entity, self._holdings.resume(entity).epoch)
+                if self._holdings[entity].phase is Phase.RELEASING:
+                    self._act(entity, self._holdings.resume(entity).epoch)
                 raise
             self._undecided.discard(entity)
             self._crossed(step, "push", self.config.name, HOME)
@@ -247,9 +251,13 @@ class SimulationServer:
         Raises:
             ConflictError: another server took it in the same moment.
             DeniedError: the entity's rule forbids it.
-            InvalidStateError: the former holder's release did not come in time.
+            InvalidStateError: it is changing hands here already, or the former holder's release did not
+                come in time; it is waited for still.
         """
         async with self._locks[entity]:
+            phase = self._holdings[entity].phase
+            if phase in (Phase.AWAITING, Phase.RELEASING):
+                raise InvalidStateError(f"{entity} is changing hands here ({phase.name.lower()})")
             known = self._entities.get(entity) or await self._home.entity(entity)
             step = self._first_step()
             record = await self._home.pull(entity=entity, epoch=known.epoch, owner=owner, step=step)
@@ -338,9 +346,33 @@ class SimulationServer:
                     # names another holder is the answer.
                     self._undecided.discard(record.entity)
                     self._holdings.follow(record.entity, record.epoch)
+                if record.session == self.session and self._awaits_other(record):
+                    self._spawn(self._wait_anew(record))
         elif len(path) == 4:
             message = inbox_message(data)
             self._spawn(self._read_inbox(message))
+
+    def _awaits_other(self, record: EntityRecord) -> bool:
+        """Whether the release that is due for this server's own grant is no longer the one it waits for."""
+        holding = self._holdings[record.entity]
+        due = None if record.awaiting is None else record.awaiting.epoch
+        return holding.phase is Phase.AWAITING and holding.epoch == record.epoch and holding.awaited != due
+
+    async def _wait_anew(self, record: EntityRecord) -> None:
+        """The session of the former holder ended: an older holder's release is due now, or nobody's."""
+        entity = record.entity
+        async with self._locks[entity]:
+            if not self._awaits_other(record):
+                return
+            if record.awaiting is not None:
+                await self._know(record.awaiting.server)
+                self._givers[entity] = record.awaiting.server
+                self._holdings.wait_anew(entity, record.epoch, record.awaiting.epoch)
+                if entity in self._early:
+                    self._spawn(self._take_release(*self._early.pop(entity)))
+                return
+            self._holdings.wait_no_more(entity, record.epoch)
+            await self._begin(entity, record.epoch)
 
     def _learn_server(self, record: ServerRecord) -> None:
         if record.server == self.config.name or self._servers.get(record.server) == record:
@@ -387,16 +419,20 @@ class SimulationServer:
         if recall.unread is not None:
             await self._take_grant(recall.unread)
         holding = self._holdings[recall.entity]
-        if recall.granted <= holding.epoch or recall.epoch != holding.epoch:
-            return  # Old news: what it recalls was released already.
-        if holding.phase is Phase.AWAITING:
+        if recall.taker == self.config.name or recall.granted <= self._answered.get(recall.entity, 0):
+            return  # Old news: a snapshot of the feed tells the inbox again.
+        if holding.phase is Phase.AWAITING and recall.epoch == holding.epoch:
             self._recalls[recall.entity] = recall
             return
-        if holding.phase is Phase.FOLLOWING:
+        # What was released to somebody who did not get it, because a pull came first or because its session
+        # ended, is signed again for the one who is due it now.
+        stopped = self._released.get(recall.entity) if holding.phase is Phase.FOLLOWING else holding.epoch
+        if recall.epoch != stopped:
             return
         self._crossed(recall.step, "recall", HOME, self.config.name)
         await self._know(recall.taker)
         box = await self._stop(recall.entity, recall.taker)
+        self._answered[recall.entity] = recall.granted
         self._holdings.follow(recall.entity, recall.granted)
         self._plane.tell(RaiseFence(entity=recall.entity, epoch=recall.granted, server=recall.taker))
         step = recall.step.next()
@@ -426,13 +462,17 @@ class SimulationServer:
                 return
             assert holding.awaited is not None
             # The key is that of the holder the homeserver named, whoever delivered the box (R0-20).
-            await self._take_state(entity, self._givers[entity], holding.awaited, message.box)
+            giver = self._givers[entity]
+            try:
+                await self._take_state(entity, giver, holding.awaited, message.box)
+            except InvalidStateError:
+                if server != giver:
+                    # An older holder may have heard sooner than this server that its release is due again.
+                    self._early[entity] = (server, message, at_ns)
+                raise
             self._crossed(_step(message), "released", server, self.config.name, at_ns)
             self._holdings.receive_release(entity, message.epoch, holding.awaited)
-            self._act(entity, message.epoch)
-            recall = self._recalls.pop(entity, None)
-            if recall is not None:
-                await self._obey(recall)
+            await self._begin(entity, message.epoch)
 
     async def _claim(self, server: str, message: Offer, at_ns: int) -> None:
         async with self._locks[message.entity]:
@@ -451,7 +491,8 @@ class SimulationServer:
     # Acting.
 
     async def _granted(self, record: EntityRecord) -> EntityRecord:
-        if record.awaiting is None:
+        # What this session itself released and nobody got is no other's to give.
+        if record.awaiting is None or record.awaiting.session == self.session:
             self._act(record.entity, self._holdings.grant(record.entity, record.epoch).epoch)
         else:
             await self._know(record.awaiting.server)
@@ -459,6 +500,13 @@ class SimulationServer:
             self._holdings.wait(record.entity, record.epoch, record.awaiting.epoch)
             self._raise_fence(record)
         return record
+
+    async def _begin(self, entity: str, epoch: int) -> None:
+        """Act after a wait, and at once obey the recall that came meanwhile."""
+        self._act(entity, epoch)
+        recall = self._recalls.pop(entity, None)
+        if recall is not None:
+            await self._obey(recall)
 
     async def _take_state(self, entity: str, giver: str, previous: int, box: str) -> None:
         self._take_over(entity, await self._open(entity, giver, previous, box))
@@ -472,6 +520,8 @@ class SimulationServer:
 
     def _act(self, entity: str, epoch: int) -> None:
         slot = self._slot(entity)
+        self._released.pop(entity, None)
+        self._early.pop(entity, None)
         self._plane.tell(Hold(entity=entity, epoch=epoch, slot=slot))
         self._bodies.hold(slot)
         gained = self._gained.pop((entity, epoch), None)
@@ -485,13 +535,16 @@ class SimulationServer:
             self._holdings.stop(entity)
         self._bodies.let_go(self._slot(entity))
         try:
-            return await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
+            box = await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
         except InvalidStateError:
             if stopping:
                 # It refuses before it stops: whatever it was asked for, it still seals.
                 self._holdings.resume(entity)
                 self._bodies.hold(self._slot(entity))
             raise
+        if stopping:
+            self._released[entity] = self._holdings[entity].epoch
+        return box
 
     def _held(self, entity: str) -> int:
         holding = self._holdings[entity]

@@ -104,3 +104,23 @@ class TwoServers(RuleBasedStateMachine):
 
 
 TestTwoServers = TwoServers.TestCase
+
+
+def test_a_wait_turns_to_an_older_holder_or_ends_when_the_awaited_session_ended() -> None:
+    holdings = Holdings()
+    holdings.wait("ball", 9, 8)
+    assert holdings.wait_anew("ball", 9, 5).awaited == 5
+    with pytest.raises(InvalidStateError, match="no release of 8"):
+        holdings.receive_release("ball", 9, 8)
+    assert holdings.wait_no_more("ball", 9).phase is Phase.HOLDING
+    for late in (lambda: holdings.wait_no_more("ball", 9), lambda: holdings.wait_anew("ball", 9, 5)):
+        with pytest.raises(InvalidStateError, match="nothing is awaited"):
+            late()
+
+
+def test_a_wait_of_another_epoch_is_not_ended() -> None:
+    holdings = Holdings()
+    holdings.wait("ball", 9, 8)
+    with pytest.raises(InvalidStateError, match="nothing is awaited for 7"):
+        holdings.wait_no_more("ball", 7)
+    assert holdings.held() == []

@@ -29,7 +29,7 @@ from bridge.authority import (
     release_context,
     transfers,
 )
-from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.errors import AuthorityError, ConfigurationError, InvalidStateError
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk, seal_signed_box
@@ -126,9 +126,7 @@ async def test_a_pull_crosses_in_four_messages_of_which_three_precede_authority(
     await a.sees(ball, record.epoch, b)
     transfer = messages.transfer()
     kinds, path = CASES["pull"]
-    assert [m.kind for m in transfer.messages] == ["pull", "answer", "recall", "released"] or sorted(
-        m.kind for m in transfer.messages
-    ) == sorted(kinds)
+    assert sorted(m.kind for m in transfer.messages) == sorted(kinds)
     assert (transfer.case, transfer.critical_path) == ("pull", path)
 
 
@@ -160,9 +158,7 @@ async def test_giving_changes_the_owner_and_not_the_authority(trio: Trio, ball: 
     assert (given.owner, given.server, given.epoch) == ("Player3", a.name, epoch)
 
 
-async def test_state_moves_unchanged_and_late_records_are_refused(
-    trio: Trio, cluster: LocalCluster, ball: str
-) -> None:
+async def test_state_moves_unchanged_and_late_records_are_refused(trio: Trio, ball: str) -> None:
     """R0-27, R0-6: the first server goes on sending under its old epoch on purpose."""
     a, b, c = trio
     await spawned(a, ball)
@@ -174,8 +170,6 @@ async def test_state_moves_unchanged_and_late_records_are_refused(
     async with asyncio.timeout(20):
         while (await b.server.report()).verdicts.get("late", 0) == before:
             await asyncio.sleep(0.01)
-    back = (await b.server.pull(ball, owner="Player2") if ball not in b.server.held() else None) or epoch
-    assert back == epoch
     reports = [await one.server.report() for one in (a, b, c)]
     entries = decode_entries(line for report in reports for line in report.history)
     gave = [e for e in entries if isinstance(e, HandOver) and e.entity == ball and e.side == "gave"]
@@ -195,6 +189,8 @@ async def test_nobody_acts_twice_however_wildly_an_entity_is_passed(
     for other in trio[1:]:
         await learned(other, ball, epoch, trio[0])
 
+    refusals: set[str] = set()
+
     async def play(me: Observed, other: Observed) -> None:
         for turn in range(12):
             try:
@@ -206,12 +202,13 @@ async def test_nobody_acts_twice_however_wildly_an_entity_is_passed(
                     await me.server.pull(ball, owner=me.name)
             except (ConflictError, NotHolderError, InvalidStateError):
                 continue
-            except Exception as error:
-                assert str(getattr(error, "reason", "")) == "already_held", error
+            except AuthorityError as error:
+                refusals.add(str(error.reason))
             await asyncio.sleep(0)
 
     async with asyncio.timeout(60):
         await asyncio.gather(*(play(trio[i], trio[(i + 1) % 3]) for i in range(3)))
+    assert refusals <= {"already_held"}
     await settled(trio, cluster, ball)
     reports = [await one.server.report() for one in trio]
     entries = decode_entries(line for report in reports for line in report.history)
@@ -305,6 +302,46 @@ async def pull_until_won(observed: Observed, ball: str) -> int:
                 await asyncio.sleep(0.005)
 
 
+async def test_a_wait_ends_when_the_session_that_was_waited_for_ends(
+    trio: Trio, cluster: LocalCluster, ball: str
+) -> None:
+    """A holder that crashed signs no release; the end of its session says that none is due."""
+    _, b, c = trio
+    async with simulation(cluster, fresh("sim")) as crashed:
+        epoch = await spawned(crashed, ball)
+        await learned(b, ball, epoch, crashed)
+        os.kill(crashed.data_plane, signal.SIGKILL)
+        await crashed.told(Problem, fatal=True)
+        messages = Messages(b)
+        pulling = asyncio.create_task(b.server.pull(ball, owner="Player2"))
+        await messages.until("answer")
+        assert ball not in b.server.held()
+    record = await pulling
+    assert ball in b.server.held()
+    await c.sees(ball, record.epoch, b)
+
+
+async def test_the_end_of_a_middle_holders_session_makes_the_older_release_due(
+    trio: Trio, cluster: LocalCluster, ball: str
+) -> None:
+    """What was released to a server that is gone is signed again for the one that waits now."""
+    a, b, c = trio
+    epoch = await spawned(a, ball)
+    async with simulation(cluster, fresh("sim")) as middle:
+        await middle.meets(a)
+        await learned(middle, ball, epoch, a)
+        with a.frozen():
+            waiting = asyncio.create_task(middle.server.pull(ball, owner="Player3"))
+            await Messages(middle).until("answer")
+            second = asyncio.create_task(pull_until_won(b, ball))
+            await Messages(b).until("answer")
+            waiting.cancel()
+            await middle.server.close()
+    await second
+    assert ball in b.server.held()
+    await c.sees(ball, b.server._holdings[ball].epoch, b)
+
+
 async def test_a_release_signed_by_a_third_server_does_not_end_the_wait(
     trio: Trio, ball: str, cluster: LocalCluster
 ) -> None:
@@ -337,7 +374,7 @@ async def test_a_release_signed_by_a_third_server_does_not_end_the_wait(
         known = len(b.problems())
         c.server._plane.tell(SendMessage(to=b.name, message=encode_message(forged)))
         await b.until(lambda: len(b.problems()) > known)
-        assert "SignatureError" in b.problems()[-1]
+        assert "names another sender" in b.problems()[-1]
         assert ball not in b.server.held()
     assert (await pulling).epoch == granted
     assert ball in b.server.held()
