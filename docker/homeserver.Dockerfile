@@ -22,6 +22,8 @@ RUN apt-get update \
  && install -d -o khepri -g khepri -m 0700 /data
 COPY --from=build /opt/khepri_bridge /opt/khepri_bridge
 COPY docker/homeserver-entrypoint docker/homeserver-eval /usr/local/bin/
+COPY docker/inetrc /etc/khepri_bridge/inetrc
+ENV ERL_INETRC=/etc/khepri_bridge/inetrc
 ENV KB_DATA_DIR=/data KB_LISTEN=0.0.0.0 KB_TYPE=homeserver KB_INSTANCE=local KB_STORE=homeserver LANG=C.UTF-8
 VOLUME /data
 EXPOSE 4369

@@ -21,6 +21,8 @@ RUN apt-get update \
  && install -d -o khepri -g khepri -m 0700 /data
 COPY --from=build /out /
 COPY docker/simulation-entrypoint /usr/local/bin/
+# A name that no server answers for fails after a second, not ten: homeservers come and go.
+ENV RES_OPTIONS="timeout:1 attempts:1"
 ENV HOME=/data LANG=C.UTF-8 PYTHONUNBUFFERED=1
 WORKDIR /data
 VOLUME /data
