@@ -1,0 +1,97 @@
+"""What the homeservers promise as a cluster: disk, majority, and metadata without a simulation server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bridge.authority import EntityRecord
+from bridge.errors import BridgeError
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.khepri import Khepri, Put
+from tests.support.cluster import hidden_node
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+async def test_data_survives_the_death_of_all_members_at_once(tmp_path: Path) -> None:
+    """R0-3: kill -9 all members, restart, read back."""
+    cluster = LocalCluster(LocalClusterConfig(nodes=3, directory=tmp_path / "cluster"))
+    with cluster:
+        async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+            for number in range(20):
+                await store.transaction([Put(f"/:kept/{number}", number)])
+        for member in cluster.members:
+            cluster.kill_node(member)
+    with cluster:
+        async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+            kept = await store.get_many("/:kept/*", favor="consistency", timeout=20.0)
+            assert sorted(kept.values()) == list(range(20))
+
+
+async def test_one_of_three_may_be_missing_and_of_two_missing_nothing_is_acknowledged_or_lost(
+    own_cluster: LocalCluster,
+) -> None:
+    """R0-4."""
+    members = own_cluster.members
+    async with hidden_node(own_cluster) as node, Khepri(node, members[:1], store=own_cluster.store) as store:
+        own_cluster.kill_node(members[2])
+        await store.transaction([Put("/:count/one", 1)], timeout=10.0)
+        own_cluster.kill_node(members[1])
+        begin = time.monotonic()
+        with pytest.raises(BridgeError):
+            await store.transaction([Put("/:count/two", 2)], timeout=2.0)
+        # A bound, not a measurement: the call must end by itself, and its own deadline was two seconds.
+        assert time.monotonic() - begin < 10.0
+        assert await store.get("/:count/one") == 1
+        own_cluster.start_node(members[1])
+        await store.transaction([Put("/:count/three", 3)], timeout=20.0)
+        kept = await store.get_many("/:count/*", favor="consistency", timeout=20.0)
+        assert {1, 3} <= set(kept.values()) <= {1, 2, 3}
+
+
+async def test_ownership_is_still_told_when_every_simulation_server_was_killed(
+    own_cluster: LocalCluster,
+) -> None:
+    """R0-1."""
+    command = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(own_cluster.directory), "--commands"]
+    servers = [
+        subprocess.Popen(
+            [*command, "--name", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        for name in ("sim1", "sim2")
+    ]
+    try:
+        for number, server in enumerate(servers):
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(
+                b'{"type":"spawn","id":1,"entity":"e%d","owner":"p%d","position":[0,0,0]}\n'
+                % (number, number)
+            )
+            server.stdin.flush()
+            while b'"type":"done"' not in server.stdout.readline():
+                assert server.poll() is None
+    finally:
+        for server in servers:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            for pipe in (server.stdin, server.stdout):
+                if pipe is not None:
+                    pipe.close()
+    async with (
+        hidden_node(own_cluster) as node,
+        Khepri(node, own_cluster.members, store=own_cluster.store) as store,
+    ):
+        found = await store.get_many("/:bridge/:entities/*")
+        records = {record.entity: record for record in map(EntityRecord.from_term, found.values())}
+        assert {name: (record.owner, record.server) for name, record in records.items()} == {
+            "e0": ("p0", "sim1"),
+            "e1": ("p1", "sim2"),
+        }
