@@ -13,7 +13,7 @@ def load_or_create_key(path: str | None) -> Jwk:
     """The P-256 key of ``path``, made there if there is none; without a path a key for this run alone.
 
     Raises:
-        ConfigurationError: the file can be read by others, or cannot be written.
+        ConfigurationError: the file can be read by others, or can be neither read nor written.
         KeyFormatError: it holds no key.
     """
     if path is None:
@@ -33,9 +33,12 @@ def load_or_create_key(path: str | None) -> Jwk:
 
 
 def _load(file: Path) -> Jwk:
-    if file.stat().st_mode & 0o077:
-        raise ConfigurationError(f"others can read the key file {file}: chmod 600 {file}")
-    key = Jwk.from_pem(file.read_bytes())
+    try:
+        if file.stat().st_mode & 0o077:
+            raise ConfigurationError(f"others can read the key file {file}: chmod 600 {file}")
+        key = Jwk.from_pem(file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the key file {file}: {error.strerror}") from error
     if not key.is_private:
         raise ConfigurationError(f"{file} holds a public key; a server needs its private one")
     return key

@@ -1,0 +1,80 @@
+import msgspec
+import pytest
+
+from bridge.sim.dataplane.messages import (
+    AddPeer,
+    Command,
+    Event,
+    Fatal,
+    FirstAccepted,
+    Hold,
+    MakeReport,
+    Opened,
+    OpenRelease,
+    PeerDown,
+    PeerMessageReceived,
+    PeerUp,
+    RaiseFence,
+    Ready,
+    Refused,
+    Report,
+    Sealed,
+    SendMessage,
+    Shutdown,
+    Start,
+    Stop,
+    decode_command,
+    decode_event,
+    encode_frame,
+)
+
+COMMANDS: list[Command] = [
+    Start(server="sim1", session=b"s" * 16, host="127.0.0.1", port=0, capacity=8, rate_hz=60.0),
+    AddPeer(server="sim2", session=None, key=b"{}", thumbprint="t", host="127.0.0.1", port=4000),
+    RaiseFence(entity="ball", epoch=2**64 - 1, server=""),
+    Hold(entity="ball", epoch=1, slot=3),
+    Stop(id=1, entity="ball", to="sim2"),
+    OpenRelease(id=2, entity="ball", giver="sim2", previous=1, box="a.b"),
+    SendMessage(to="sim2", message=b"\x00\xff"),
+    MakeReport(id=3, drain_seconds=0.5),
+    Shutdown(),
+]
+EVENTS: list[Event] = [
+    Ready(key=b"{}", thumbprint="t", host="127.0.0.1", port=4000),
+    Sealed(id=1, box="a.b"),
+    Opened(id=1, state=bytes(26)),
+    Refused(id=1, error="BoxError: no"),
+    PeerUp(server="sim2"),
+    PeerDown(server="sim2", reason="idle"),
+    PeerMessageReceived(server="sim2", message=b"\x00", at_ns=1),
+    FirstAccepted(server="sim2", entity="ball", epoch=1, at_ns=1),
+    Fatal(error="no"),
+    Report(id=1, history=[b"{}"], verdicts={"late": 1}, sent={"sim2": 1}, received={}, malformed=0),
+]
+
+
+def body(frame: bytes) -> bytes:
+    assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+    return frame[4:]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: type(c).__name__)
+def test_a_command_survives_its_frame(command: Command) -> None:
+    assert decode_command(body(encode_frame(command))) == command
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda e: type(e).__name__)
+def test_an_event_survives_its_frame(event: Event) -> None:
+    assert decode_event(body(encode_frame(event))) == event
+
+
+def test_the_examples_are_all_there_is() -> None:
+    assert {type(command) for command in COMMANDS} == set(Command.__args__)
+    assert {type(event) for event in EVENTS} == set(Event.__args__)
+
+
+def test_a_command_is_no_event_and_an_event_no_command() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_event(body(encode_frame(Shutdown())))
+    with pytest.raises(msgspec.ValidationError):
+        decode_command(body(encode_frame(PeerUp(server="sim2"))))

@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+
+from bridge.errors import ConfigurationError
+from bridge.sim.config import SimulationConfig
+
+
+def config(**values: Any) -> SimulationConfig:
+    return SimulationConfig(
+        **({"name": "sim1", "node": "sim1@127.0.0.1", "members": ("hs1@127.0.0.1",)} | values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("rate_hz", (1, 60.0, 1_000), (0.5, 1_000.1, float("nan"))),
+        ("capacity", (1, 65_536), (0, 65_537)),
+        ("linger_ms", (0, 10_000), (-1, 10_001)),
+    ],
+)
+def test_a_number_has_its_range(field: str, good: tuple[float, ...], bad: tuple[float, ...]) -> None:
+    for value in good:
+        assert getattr(config(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ConfigurationError, match=field):
+            config(**{field: value})
+
+
+def test_a_server_needs_a_homeserver_to_begin_with() -> None:
+    with pytest.raises(ConfigurationError, match="at least one homeserver"):
+        config(members=())
+
+
+def test_the_data_plane_listens_on_loopback_unless_told_otherwise() -> None:
+    assert (config().host, config().port, config().linger_ms) == ("127.0.0.1", 0, 0)

@@ -1,0 +1,31 @@
+import msgspec
+import pytest
+
+from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+
+EVENTS: list[tuple[ServerEvent, bytes]] = [
+    (
+        AuthorityGained(entity="ball", epoch=7, at_ns=1),
+        b'{"type":"authority_gained","entity":"ball","epoch":7,"at_ns":1}',
+    ),
+    (
+        StateAccepted(entity="ball", epoch=7, sender="sim2", at_ns=1),
+        b'{"type":"state_accepted","entity":"ball","epoch":7,"sender":"sim2","at_ns":1}',
+    ),
+    (
+        PeerSessionChanged(server="sim2", up=False, reason="idle"),
+        b'{"type":"peer","server":"sim2","up":false,"reason":"idle"}',
+    ),
+    (Problem(text="no", fatal=True), b'{"type":"problem","text":"no","fatal":true}'),
+]
+
+
+@pytest.mark.parametrize(("event", "line"), EVENTS, ids=lambda value: type(value).__name__)
+def test_an_event_is_one_json_object_that_names_its_kind(event: ServerEvent, line: bytes) -> None:
+    """Drivers in other languages read these names."""
+    assert msgspec.json.encode(event) == line
+    assert msgspec.json.decode(line, type=ServerEvent) == event
+
+
+def test_the_examples_are_all_there_is() -> None:
+    assert {type(event) for event, _ in EVENTS} == set(ServerEvent.__args__)
