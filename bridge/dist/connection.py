@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.dist.control import WITH_PAYLOAD, ControlMessage, control_term, parse_control_untrusted
+from bridge.dist.control import WITH_PAYLOAD, ControlMessage, Send, control_term, parse_control_untrusted
 from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
 from bridge.dist.flags import DistFlag
 from bridge.dist.handshake import (
@@ -92,6 +92,10 @@ class DistConnection:
         self._last_sent = now
         self._last_received = now
         self._exit_payload = False
+        # The newest send's control message: all answers to one process begin with the same bytes, and since
+        # an encoded term tells its own end, equal bytes are an equal term.
+        self._usual: Send | None = None
+        self._usual_bytes = b""
         self._handshake.start()
         self._flush_handshake()
 
@@ -304,8 +308,15 @@ class DistConnection:
         if packet[0] != 112:
             raise DecodeError(f"a packet of kind {packet[0]}; only pass-through (112) was agreed")
         limits = self._config.limits
-        term, end = decode_prefix_untrusted(packet, 1, limits)
         payload: Any = None
+        if self._usual is not None and packet.startswith(self._usual_bytes, 1):
+            payload, end = decode_prefix_untrusted(packet, 1 + len(self._usual_bytes), limits)
+            if end != len(packet):
+                raise DecodeError("bytes follow the payload")
+            self._events.append(Received(control=self._usual, payload=payload))
+            return
+        term, end = decode_prefix_untrusted(packet, 1, limits)
+        after = end
         if end < len(packet):
             payload, end = decode_prefix_untrusted(packet, end, limits)
             if end != len(packet):
@@ -313,6 +324,8 @@ class DistConnection:
         elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
+        if type(control) is Send:
+            self._usual, self._usual_bytes = control, packet[1:after]
         if control is not None:
             self._events.append(Received(control=control, payload=payload))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from bridge.errors import (
@@ -32,6 +33,10 @@ _BADRPC: Final = Atom("badrpc")
 _NODEDOWN: Final = Atom("nodedown")
 
 
+# Atoms that nobody holds are collected, and the names in a call would be made anew for each one.
+_atom = lru_cache(maxsize=1_024)(Atom)
+
+
 class Calls:
     """Who waits for which reference.
 
@@ -50,6 +55,7 @@ class Calls:
         self._reference = reference
         self._maximum = maximum
         self._control = encode_term((6, caller, Atom(""), REX))
+        self._loop = asyncio.get_running_loop()  # kept: in Python 3.11 each asking costs a system call
         self._pending: dict[tuple[int, ...], tuple[asyncio.Future[Any], str]] = {}
         self._closed = False
         self.made = 0
@@ -67,7 +73,7 @@ class Calls:
         args: Sequence[Any],
         *,
         seconds: float,
-        deadline: float,
+        deadline: float | None = None,
     ) -> Any:
         """Ask a node's ``rex`` and wait for the answer.
 
@@ -77,28 +83,34 @@ class Calls:
             module: name of the module.
             function: name of the function.
             args: terms.
-            seconds: what the caller allowed, for the message alone.
-            deadline: time of the event loop at which the wait ends.
+            seconds: what the caller allowed.
+            deadline: time of the event loop at which the wait ends; ``None``: after ``seconds`` from now.
 
         Raises:
             RemoteError: the function raised.
             NodeDownError: the connection was lost before the answer.
             DeadlineError: no answer in time, or the peer took no more data in time.
             LimitExceededError: too many calls wait already.
+            ClosedError: the node was closed.
         """
+        if self._closed:
+            raise ClosedError("the node was closed")
+        if deadline is None:
+            deadline = self._loop.time() + seconds
         if not peer.writable:
             await peer.drain(deadline)
         if len(self._pending) >= self._maximum:
             raise LimitExceededError("max_pending_calls", self._maximum, "calls")
         reference = self._reference()
-        request = (_CALL, Atom(module), Atom(function), list(args), _USER)
+        request = (_CALL, _atom(module), _atom(function), list(args), _USER)
         payload = encode_term((_GEN_CALL, (self._caller, reference), request))
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        # Who calls alone gains by an early write; of many at once the writes are joined.
+        at_once = not self._pending
         self._pending[reference.ids] = (future, node)
-        timer = loop.call_at(deadline, _expire, future, node, module, function, seconds)
+        timer = self._loop.call_at(deadline, _expire, future, node, module, function, seconds)
         try:
-            peer.send_encoded(self._control, payload)
+            peer.send_encoded(self._control, payload, at_once=at_once)
             self.made += 1
             result = await future
         except InvalidStateError:

@@ -70,6 +70,7 @@ class HiddenNode:
         self._registration: asyncio.StreamWriter | None = None
         # Set together when the node has started and knows its creation.
         self._connections: Connections | None = None
+        self._peers: dict[str, DistTransport] = {}
         self._processes: Processes
         self._calls: Calls
         self._down_callbacks: list[Callable[[str], None]] = []
@@ -106,9 +107,8 @@ class HiddenNode:
             creation = secrets.randbelow(0xFFFF_FFF0) + 4
         identity = Identity(name=self.name, cookie=self._cookie, creation=creation)
         self._connections = Connections(identity, config, received=self._received, down=self._node_down)
-        self._processes = Processes(
-            Atom(self.name), creation, config.mailbox_capacity, self._connections.peers.get
-        )
+        self._peers = self._connections.peers
+        self._processes = Processes(Atom(self.name), creation, config.mailbox_capacity, self._peers.get)
         self._calls = Calls(self._processes.caller, self._processes.reference, config.max_pending_calls)
         return self
 
@@ -127,11 +127,11 @@ class HiddenNode:
     @property
     def connected(self) -> tuple[str, ...]:
         """Names of the nodes connected now."""
-        return tuple(self._connections.peers) if self._connections is not None else ()
+        return tuple(self._peers)
 
     def heard_from(self, node: str) -> float | None:
         """Time of the event loop at which bytes of a node last came, or ``None`` without a connection."""
-        peer = None if self._connections is None else self._connections.peers.get(node)
+        peer = self._peers.get(node)
         return None if peer is None else peer.connection.last_received
 
     def statistics(self) -> NodeStatistics:
@@ -139,7 +139,7 @@ class HiddenNode:
         if self._connections is None:
             return NodeStatistics(connections=0, pending_calls=0, calls=0, late_replies=0, undelivered=0)
         return NodeStatistics(
-            connections=len(self._connections.peers),
+            connections=len(self._peers),
             pending_calls=len(self._calls),
             calls=self._calls.made,
             late_replies=self._calls.late,
@@ -208,8 +208,11 @@ class HiddenNode:
             ClosedError: this node was closed.
         """
         seconds = self.config.call_timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + seconds
-        peer = await self._peer(node, min(seconds, self.config.connect_timeout))
+        peer = self._peers.get(node)
+        deadline = None
+        if peer is None:
+            deadline = asyncio.get_running_loop().time() + seconds
+            peer = await self._peer(node, min(seconds, self.config.connect_timeout))
         return await self._calls.call(peer, node, module, function, args, seconds=seconds, deadline=deadline)
 
     async def cast(self, node: str, module: str, function: str, args: Sequence[Any]) -> None:
@@ -319,7 +322,7 @@ class HiddenNode:
     async def _peer(self, node: str, seconds: float) -> DistTransport:
         if self._connections is None or self._closing:
             raise ClosedError("the node does not run")
-        return self._connections.peers.get(node) or await self._connections.get(node, seconds)
+        return self._peers.get(node) or await self._connections.get(node, seconds)
 
     async def _send(self, node: str, control: ControlMessage, payload: Any = None) -> None:
         peer = await self._peer(node, self.config.connect_timeout)

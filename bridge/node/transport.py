@@ -110,10 +110,13 @@ class DistTransport(asyncio.Protocol):
         self.connection.send(message, payload, now=self._loop.time())
         self._flush_soon()
 
-    def send_encoded(self, control: bytes, payload: bytes) -> None:
-        """Like ``send`` with encoded terms."""
+    def send_encoded(self, control: bytes, payload: bytes, *, at_once: bool = False) -> None:
+        """Like ``send`` with encoded terms; ``at_once`` writes without waiting for the end of the turn."""
         self.connection.send_encoded(control, payload, now=self._loop.time())
-        self._flush_soon()
+        if at_once:
+            self._flush()
+        else:
+            self._flush_soon()
 
     def close(self) -> None:
         """Send what is queued, then close."""

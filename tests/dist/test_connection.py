@@ -30,8 +30,8 @@ from bridge.dist import (
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.errors import InvalidStateError
-from bridge.etf import Atom, Pid, Reference
+from bridge.errors import DecodeError, InvalidStateError
+from bridge.etf import Atom, Pid, Reference, encode_term
 from tests.support.pair import drain_events, pair, roundtrip_until_quiet, transfer
 
 P = Pid(Atom("a@h"), 1, 0, 5)
@@ -67,6 +67,32 @@ def test_two_sides_connect_however_the_bytes_are_cut(piece: int) -> None:
         a.send(message, payload, now=1.0)
     transfer(a, b, now=1.0, piece=piece)
     assert drain_events(b) == [Received(control=m, payload=p) for m, p in MESSAGES]
+
+
+def test_sends_to_one_process_and_to_others_are_kept_apart() -> None:
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    other = Pid(Q.node, Q.id + 1, Q.serial, Q.creation)
+    payloads: list[object] = [[], b"x", Q]
+    sent = [(Send(to=to), payload) for to in (Q, Q, other, Q) for payload in payloads]
+    for message, payload in sent:
+        a.send(message, payload, now=1.0)
+    transfer(a, b, now=1.0)
+    assert drain_events(b) == [Received(control=m, payload=p) for m, p in sent]
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x83jj", b"\x83", b"j"])
+def test_a_second_send_to_one_process_is_checked_like_the_first(rest: bytes) -> None:
+    for packets in (1, 2):
+        a, b = pair()
+        roundtrip_until_quiet(a, b, now=0.0)
+        control = encode_term((2, Atom(""), Q))
+        good = b"p" + control + encode_term(b"payload")
+        for packet in [good] * (packets - 1) + [b"p" + control + rest]:
+            b.receive_data(len(packet).to_bytes(4, "big") + packet, now=1.0)
+        *_, last = drain_events(b)
+        assert isinstance(last, Disconnected)
+        assert isinstance(last.error, DecodeError)
 
 
 def test_reasons_travel_as_payload() -> None:

@@ -32,7 +32,8 @@ class _Peer(DistTransport):
         self.sent: list[tuple[Any, Any]] = []
         self.ended = False
 
-    def send_encoded(self, control: bytes, payload: bytes) -> None:
+    def send_encoded(self, control: bytes, payload: bytes, *, at_once: bool = False) -> None:
+        del at_once
         if self.ended:
             raise InvalidStateError("ended")
         self.sent.append((decode_prefix_untrusted(control, 0)[0], decode_term(payload)))
