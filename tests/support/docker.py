@@ -27,8 +27,22 @@ REQUEST_SECONDS: Final = 300
 """how long the daemon may stay silent: a step of a build prints nothing while it compiles"""
 _LABEL: Final = "khepri-bridge.inputs"
 _INPUTS: Final[Mapping[str, Sequence[str]]] = {
-    "homeserver": (".dockerignore", "rebar.config", "erlang", "_checkouts", "docker"),
-    "simulation": (".dockerignore", "rebar.config", "erlang", "bridge", "pyproject.toml", "docker"),
+    "homeserver": (
+        ".dockerignore",
+        "docker/homeserver*",
+        "docker/inetrc",
+        "rebar.config",
+        "erlang",
+        "_checkouts",
+    ),
+    "simulation": (
+        ".dockerignore",
+        "docker/simulation*",
+        "pyproject.toml",
+        "rebar.config",
+        "erlang",
+        "bridge",
+    ),
 }
 
 
@@ -132,8 +146,7 @@ def _image(client: Any, kind: str) -> str:
 
 def _digest(inputs: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    for name in inputs:
-        top = ROOT / name
+    for top in (found for pattern in inputs for found in sorted(ROOT.glob(pattern))):
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             below = path.relative_to(ROOT)
             if path.is_file() and not {"__pycache__", "test"} & set(below.parts):
