@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from bridge.errors import (
+    BridgeError,
     ClosedError,
     ConfigurationError,
     ConnectionLostError,
@@ -207,6 +208,9 @@ class Gateway:
         if node != self._current or self._closed:
             return
         self._lost(node)
+        self._reconnect_soon()
+
+    def _reconnect_soon(self) -> None:
         if self._reconnecting is None or self._reconnecting.done():
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
 
@@ -216,6 +220,8 @@ class Gateway:
             await asyncio.sleep(config.probe_interval)
             member = self._current
             if member is None:
+                # An earlier attempt may have given up, and whoever only listens makes no call to start one.
+                self._reconnect_soon()
                 continue
             asked = asyncio.get_running_loop().time()
             try:
@@ -234,12 +240,15 @@ class Gateway:
                 self._node_down(member)
             except ClosedError:
                 return
+            except BridgeError:
+                # It refused, so it lives; or too many calls wait already, which says nothing about it.
+                continue
 
     async def _reconnect(self) -> None:
         try:
             await self.connect(timeout=10 * self._config.connect_timeout)
         except (*_UNREACHABLE, ClosedError) as error:
-            # The next call tries again.
+            # The next call tries again, and so does the next probe.
             _log.warning("gateway: no member is reachable: %s", error)
 
     def _announce(self) -> None:

@@ -12,6 +12,7 @@ from bridge.dist import (
     ControlMessage,
     DemonitorP,
     Disconnected,
+    DistConfig,
     Exit,
     Exit2,
     Failure,
@@ -30,7 +31,7 @@ from bridge.dist import (
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.errors import DecodeError, InvalidStateError
+from bridge.errors import ConfigurationError, DecodeError, InvalidStateError, LimitExceededError
 from bridge.etf import Atom, Pid, Reference, encode_term
 from tests.support.pair import drain_events, pair, roundtrip_until_quiet, transfer
 
@@ -158,6 +159,69 @@ def test_ticks_go_out_each_quarter_and_silence_ends_the_connection() -> None:
     assert isinstance(event, Disconnected)
     with pytest.raises(InvalidStateError):
         a.send(Send(to=Q), 1, now=76.0)
+
+
+def test_a_packet_of_the_largest_size_passes_and_one_byte_more_ends_the_connection() -> None:
+    size = len(b"p" + encode_term((2, Atom(""), Q)) + encode_term(bytes(100)))
+    for maximum, passes in ((size - 1, False), (size, True), (size + 1, True)):
+        a, b = pair(config_b=DistConfig(max_packet_bytes=maximum))
+        roundtrip_until_quiet(a, b, now=0.0)
+        a.send(Send(to=Q), bytes(100), now=1.0)
+        transfer(a, b, now=1.0)
+        (event,) = drain_events(b)
+        if passes:
+            assert event == Received(control=Send(to=Q), payload=bytes(100))
+            b.send(Send(to=Q), bytes(100), now=1.0)
+        else:
+            assert isinstance(event, Disconnected)
+            assert isinstance(event.error, LimitExceededError)
+
+
+def test_a_message_over_the_own_limit_is_refused_before_it_is_sent() -> None:
+    a, b = pair(config_b=DistConfig(max_packet_bytes=100))
+    roundtrip_until_quiet(a, b, now=0.0)
+    with pytest.raises(LimitExceededError, match="max_packet_bytes=100 bytes"):
+        b.send(Send(to=Q), bytes(100), now=1.0)
+    assert b.data_to_send() == []
+    assert b.bytes_to_send == 0
+
+
+def test_lengths_of_handshake_frames_have_four_bytes_where_tls_is_used() -> None:
+    config = DistConfig(handshake_length_bytes=4)
+    a, b = pair(config_a=config, config_b=config)
+    assert a.bytes_to_send > 4
+    seen, _ = roundtrip_until_quiet(a, b, now=0.0)
+    assert isinstance(seen[-1], Connected)
+
+
+@pytest.mark.parametrize(
+    "options", [{"net_ticktime": 0}, {"handshake_timeout": 0}, {"handshake_length_bytes": 3}]
+)
+def test_settings_that_cannot_work_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        DistConfig(**options)  # type: ignore[arg-type]  # numbers, whatever their names
+
+
+def test_nothing_is_taken_after_the_end() -> None:
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    a.send(Send(to=Q), 1, now=1.0)
+    b.receive_eof(now=1.0)
+    drain_events(b)
+    transfer(a, b, now=1.0)
+    b.receive_eof(now=2.0)
+    b.handle_timer(now=1000.0)
+    assert drain_events(b) == []
+    assert b.get_timer() is None
+
+
+def test_an_unlink_without_an_id_asks_nothing() -> None:
+    a, b = pair()
+    roundtrip_until_quiet(a, b, now=0.0)
+    packet = b"p" + encode_term((4, P, Q))
+    b.receive_data(len(packet).to_bytes(4, "big") + packet, now=1.0)
+    assert drain_events(b) == []
+    assert b.connected
 
 
 @given(st.binary(max_size=60))

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import DecodeError, LimitExceededError
-from bridge.etf import Atom, BitString, ErlangMap, ImproperList, Pid, TermLimits, decode_term, encode_term
+from bridge.etf import (
+    Atom,
+    BitString,
+    ErlangMap,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    TermLimits,
+    decode_term,
+    encode_term,
+)
 
 _atoms = st.text(max_size=20).filter(lambda text: text not in ("true", "false")).map(Atom)
 _leaves = st.one_of(
@@ -97,6 +108,97 @@ def test_duplicate_keys_and_trailing_bytes_are_refused() -> None:
         decode_term(b"\x83t\0\0\0\x02a\x01ja\x01j")
     with pytest.raises(DecodeError, match="follow"):
         decode_term(b"\x83jj")
+
+
+_ATOM = b"w\x03n@h"
+
+
+@pytest.mark.parametrize(
+    ("raw", "term"),
+    [
+        (b"d\x00\x02ok", Atom("ok")),  # ATOM_EXT
+        (b"d\x00\x02\xe9t", Atom("ét")),  # in Latin-1
+        (b"s\x02\xe9t", Atom("ét")),  # SMALL_ATOM_EXT
+        (b"v\x00\x04true", True),  # ATOM_UTF8_EXT
+        (b"g" + _ATOM + b"\0\0\0\1\0\0\0\2\3", Pid(Atom("n@h"), 1, 2, 3)),  # PID_EXT
+        (b"e" + _ATOM + b"\0\0\0\1\3", Reference(Atom("n@h"), 3, (1,))),  # REFERENCE_EXT
+        (b"r\0\2" + _ATOM + b"\3\0\0\0\1\0\0\0\2", Reference(Atom("n@h"), 3, (1, 2))),  # NEW_REFERENCE_EXT
+        (b"f" + _ATOM + b"\0\0\0\1\3", Port(Atom("n@h"), 1, 3)),  # PORT_EXT
+        (b"Y" + _ATOM + b"\0\0\0\1\0\0\0\3", Port(Atom("n@h"), 1, 3)),  # NEW_PORT_EXT
+        (b"c" + b"1.50000000000000000000e+00".ljust(31, b"\0"), 1.5),  # FLOAT_EXT
+        (b"k\0\2ab", [97, 98]),  # STRING_EXT is a list, whatever it looks like
+        (b"o\0\0\0\1\1\7", -7),  # LARGE_BIG_EXT
+        (b"i\0\0\0\1a\1", (1,)),  # LARGE_TUPLE_EXT
+        (b"M\0\0\0\1\x08a", b"a"),  # BIT_BINARY_EXT whose last byte is full
+        (b"l\0\0\0\1a\1l\0\0\0\1a\2j", [1, 2]),  # a list whose tail is one
+        (b"l\0\0\0\1a\1k\0\1\2", [1, 2]),
+        (b"l\0\0\0\0a\7", 7),  # nothing before the bar
+        (b"P\0\0\0\2" + zlib.compress(b"a\1"), 1),
+    ],
+)
+def test_every_form_that_some_otp_writes_is_read(raw: bytes, term: Any) -> None:
+    decoded = decode_term(b"\x83" + raw)
+    assert decoded == term
+    assert type(decoded) is type(term)
+    assert decode_term(memoryview(b"\x83" + raw)) == term  # type: ignore[arg-type]  # taken all the same
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "truncated"),
+        (b"F\x7f\xf0\0\0\0\0\0\0", "not finite"),
+        (b"F\x7f\xf8\0\0\0\0\0\0", "not finite"),
+        (b"c" + b"inf".ljust(31, b"\0"), "not finite"),
+        (b"c" + b"one".ljust(31, b"\0"), "no number"),
+        (b"n\1\2\7", "sign"),
+        (b"l\0\0\0\1jl\0\0\0\1jj" + b"j", "follow"),
+        (b"w\2\xff\xff", "UTF-8"),
+        (b"v\x01\x00" + b"x" * 256, "256 characters"),
+        (b"Z\0\0" + _ATOM, "reference of 0 words"),
+        (b"Z\0\6" + _ATOM, "reference of 6 words"),
+        (b"X" + b"a\1" + bytes(12), "where an atom belongs"),
+        (b"q" + _ATOM + _ATOM + b"b\0\0\0\1", "arity"),
+        (b"p\0\0\0\x20" + bytes(28), "too short"),
+        (b"p\0\0\1\0" + bytes(28), "truncated"),
+        (b"M\0\0\0\1\x09a", "9 bits"),
+        (b"M\0\0\0\1\x00a", "0 bits"),
+        (b"M\0\0\0\0\x01", "1 bits"),
+        (b"M\0\0\0\2\x01a", "truncated"),
+        (b"c1.5", "truncated"),
+        (b"k\0\5a", "truncated"),
+        (b"l\0\0\0\1jl\0\0\0\7j", "truncated"),
+        (b"P\0\0\0\2nothing that inflates", "does not inflate"),
+        (b"P\0\0\0\3" + zlib.compress(b"a\1"), "3 bytes it claims"),
+        (b"P\0\0\0\2" + zlib.compress(b"a\1") + b"x", "2 bytes it claims"),
+        (b"P\0\0\0\2" + zlib.compress(b"jj"), "inside the compressed"),
+        (b"\x4b", "tag 75"),
+        (b"R\0", "tag 82"),
+    ],
+)
+def test_what_is_malformed_is_refused_for_its_reason(raw: bytes, why: str) -> None:
+    with pytest.raises(DecodeError, match=why):
+        decode_term(b"\x83" + raw)
+
+
+def test_what_does_not_start_with_131_is_refused() -> None:
+    with pytest.raises(DecodeError, match="131, not 130"):
+        decode_term(b"\x82j")
+    with pytest.raises(DecodeError, match="truncated"):
+        decode_term(b"")
+
+
+@given(terms)
+def test_every_shortened_term_is_truncated(term: Any) -> None:
+    raw = encode_term(term)
+    for end in range(len(raw)):
+        with pytest.raises(DecodeError):
+            decode_term(raw[:end])
+
+
+def test_more_atoms_than_are_kept_decode_all_the_same() -> None:
+    atoms = [Atom(f"kept_{n}") for n in range(9_000)]
+    assert decode_term(encode_term(atoms)) == atoms
 
 
 def test_a_key_nested_too_deep_to_hash_is_kept_all_the_same() -> None:

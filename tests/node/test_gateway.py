@@ -100,6 +100,26 @@ async def test_no_reachable_member_tells_the_last_reason(names: LoopPortMapper) 
             await gateway.call("m", "f", [], timeout=0.05, idempotent=False)
 
 
+async def test_a_member_that_comes_back_late_is_found_without_a_call(
+    names: LoopPortMapper, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = GatewayConfig(
+        connect_timeout=0.01,
+        first_retry_delay=0.001,
+        max_retry_delay=0.005,
+        probe_interval=0.01,
+        probe_timeout=60,
+    )
+    async with _hidden(names, "me") as me, Gateway(me, ["m1@127.0.0.1"], config) as gateway:
+        async with _hidden(names, "m1"):
+            await gateway.connect(timeout=5.0)
+        changes = _Changes(gateway)
+        while "no member is reachable" not in caplog.text:
+            await asyncio.sleep(0.01)
+        async with _hidden(names, "m1") as again:
+            await changes.until(lambda member: member == again.name)
+
+
 async def test_a_wrong_cookie_is_named(names: LoopPortMapper) -> None:
     async with (
         _hidden(names, "m1") as m1,

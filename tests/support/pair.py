@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.dist import DistConnection, DistEvent, Identity, NameReceived, Role, Status
+from bridge.dist import DistConfig, DistConnection, DistEvent, Identity, NameReceived, Role, Status
 
 _MAX_ROUNDS = 20
 """rounds until two connections must have nothing more to say"""
@@ -45,11 +45,27 @@ def roundtrip_until_quiet(
 
 
 def pair(
-    *, cookie_a: str = "c", cookie_b: str = "c", now: float = 0.0
+    *,
+    cookie_a: str = "c",
+    cookie_b: str = "c",
+    now: float = 0.0,
+    config_a: DistConfig | None = None,
+    config_b: DistConfig | None = None,
 ) -> tuple[DistConnection, DistConnection]:
     """An initiator a@h and an acceptor b@h that have not spoken yet."""
     a = DistConnection(
-        Role.INITIATOR, Identity(name="a@h", cookie=cookie_a, creation=5), challenge=7, now=now, peer="b@h"
+        Role.INITIATOR,
+        Identity(name="a@h", cookie=cookie_a, creation=5),
+        challenge=7,
+        now=now,
+        config=config_a,
+        peer="b@h",
     )
-    b = DistConnection(Role.ACCEPTOR, Identity(name="b@h", cookie=cookie_b, creation=6), challenge=8, now=now)
+    b = DistConnection(
+        Role.ACCEPTOR,
+        Identity(name="b@h", cookie=cookie_b, creation=6),
+        challenge=8,
+        now=now,
+        config=config_b,
+    )
     return a, b
