@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import Homeservers, homeservers
+from tests.support.containers import Homeservers, homeservers, output_of
 from tests.support.docker import docker_client, homeserver_image, simulation_image
 
 __all__ = ["docker_client", "homeserver_image", "homeservers", "simulation_image"]
@@ -47,11 +47,10 @@ def test_the_node_is_not_root(homeservers: Homeservers) -> None:
 
 
 def test_the_command_runs_on_the_images_own_python(docker_client: Any, simulation_image: str) -> None:
-    def said(*command: str, **options: Any) -> str:
-        printed = docker_client.containers.run(simulation_image, list(command), remove=True, **options)
-        return str(printed.decode())
+    def output(*command: str, entrypoint: str | None = None) -> str:
+        return output_of(docker_client, simulation_image, *command, entrypoint=entrypoint)
 
-    assert said("--version").startswith("khepri-bridge ")
-    assert said("--version", entrypoint=["python3"]).startswith("Python 3.13")
-    key = json.loads(said("box", "keygen", "--json").splitlines()[-1])
+    assert output("--version").startswith("khepri-bridge ")
+    assert output("--version", entrypoint="python3").startswith("Python 3.13")
+    key = json.loads(output("box", "keygen", "--json").splitlines()[-1])
     assert key["private"]["crv"] == "P-256"

@@ -218,6 +218,24 @@ class Homeservers:
         self._network.remove()
 
 
+def output_of(client: Any, image: str, *command: str, entrypoint: str | None = None) -> str:
+    """What a container of its own prints until it ends with status 0.
+
+    Raises:
+        CommandError: it ended with another status.
+    """
+    container = Container(client.containers.create(image, list(command), entrypoint=entrypoint))
+    try:
+        container.start()
+        status = container.wait()
+        if status != 0:
+            raise CommandError(f"{image} ended with status {status}: {container.logs()}")
+        return container.logs()
+    finally:
+        # The library's `run(remove=True)` would leave the volume.
+        container.handle.remove(force=True, v=True)
+
+
 def host_name(name: str) -> str:
     """Host name of a container on the network."""
     return f"{name}.kb"
