@@ -2,7 +2,7 @@
 -module(kb_app).
 -behaviour(application).
 
--export([start/2, stop/1]).
+-export([start/2, stop/1, fail/1]).
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Arguments) ->

@@ -7,8 +7,11 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TICK_MS, 1000).
+%% Longer than Ra takes to start a server again that failed once.
+-define(MISSED_TICKS, 3).
 
--record(state, {store :: atom(), announced = false :: boolean(), waited = 0 :: non_neg_integer()}).
+-record(state, {store :: atom(), announced = false :: boolean(), waited = 0 :: non_neg_integer(),
+                missed = 0 :: non_neg_integer()}).
 
 -spec start_link(atom()) -> {ok, pid()} | ignore | {error, term()}.
 start_link(Store) ->
@@ -54,7 +57,7 @@ handle_info(tick, #state{store = Store} = State) ->
     Others = members(Store) -- [node() | nodes()],
     %% Nothing else connects again after a cut. In a process of its own: a connection may take seconds.
     _ = [spawn(fun() -> net_kernel:connect_node(Node) end) || Node <- Others],
-    State1 = announce(State),
+    State1 = announce(watch(State)),
     _ = erlang:send_after(tick_after(State1), self(), tick),
     {noreply, State1};
 handle_info(_, State) ->
@@ -62,6 +65,15 @@ handle_info(_, State) ->
 
 tick_after(#state{announced = true}) -> ?TICK_MS;
 tick_after(_) -> ?TICK_MS div 5.
+
+%% A full disk ends Ra's log for good, and the store with it, but not the node. Ending the node lets whoever
+%% started it try again; the start then says what is missing. Nothing that was answered is lost.
+watch(#state{store = Store, missed = Missed} = State) ->
+    case is_pid(whereis(Store)) orelse kb_store:identity(Store) =:= undefined of
+        true -> State#state{missed = 0};
+        false when Missed < ?MISSED_TICKS -> State#state{missed = Missed + 1};
+        false -> kb_app:fail("the store has stopped, perhaps for want of disk space, so this node ends")
+    end.
 
 announce(#state{announced = true} = State) ->
     State;

@@ -81,7 +81,7 @@ below(Prefix) ->
      || Pattern <- Patterns,
         {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
         {Path, Props} <- maps:to_list(Nodes),
-        not lists:prefix([bridge, clients], Path)].
+        not (lists:prefix([bridge, clients], Path) orelse lists:prefix([bridge, held], Path))].
 
 -spec acknowledge(reference(), pos_integer(), pid()) -> ok.
 acknowledge(Ref, Sequence, Pid) ->
@@ -106,8 +106,8 @@ project(_Table, Path, Old, New) ->
     ?MODULE:changed(Path, Old, New).
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
-changed([bridge, clients | _], _, _) ->
-    %% One with every transaction, of interest to nobody, and each with up to 256 stored results.
+changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= held ->
+    %% Of interest to nobody, and a client's record changes with every transaction and has up to 256 results.
     ok;
 changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)
   when map_get(data, Old) =:= map_get(data, New);

@@ -251,7 +251,7 @@ register_projection(Store, Options) ->
 check_directory(Directory) ->
     Probe = filename:join(Directory, ".probe"),
     Result = maybe_all([fun() -> filelib:ensure_dir(Probe) end,
-                        fun() -> file:write_file(Probe, binary:copy(<<0>>, 65536), [sync]) end,
+                        fun() -> file:write_file(Probe, binary:copy(<<0>>, 1048576), [sync]) end,
                         fun() -> file:delete(Probe) end]),
     case Result of
         ok -> ok;

@@ -3,7 +3,11 @@
 -include_lib("eunit/include/eunit.hrl").
 
 epochs_rise_and_grants_follow_the_requests_test_() ->
-    {timeout, 60, fun() -> [walk(Seed) || Seed <- lists:seq(1, 100)] end}.
+    {timeout, 60, fun() ->
+                             _ = put(claims, 0),
+                             [walk(Seed) || Seed <- lists:seq(1, 100)],
+                             ?assert(get(claims) > 50)
+                     end}.
 
 walk(Seed) ->
     _ = rand:seed(exsss, {Seed, 5, 6}),
@@ -12,12 +16,27 @@ walk(Seed) ->
     lists:foldl(fun(_, Now) -> step(Now) end, Tree, lists:seq(1, 200)).
 
 step(Tree) ->
-    {Function, Request} = request(),
+    {Function, Blind} = request(),
+    Request = informed(Function, Blind, Tree),
     Answer = decide(Function, Request, Tree),
     After = case Answer of
                 {ok, _, Changes} -> lists:foldl(fun change/2, Tree, Changes);
                 {error, {_, #{message := _}}} -> Tree
             end,
+    [ended(Session, Tree, After) || {close_session, {ok, _, [_ | _]}} <- [{Function, Answer}],
+                                    #{session := Session} <- [Request]],
+    case {Function, Answer} of
+        {claim, {ok, #{entity := Entity, session := New, epoch := Epoch}, _}} ->
+            #{release := #{sid := From, epoch := Released}} = Request,
+            %% Only the holder's own release at its own epoch takes the entity from it.
+            ?assertMatch(#{session := From, epoch := Released}, maps:get([bridge, entities, Entity], Tree)),
+            ?assert(New =/= undefined andalso Epoch > Released),
+            put(claims, get(claims) + 1);
+        _ -> ok
+    end,
+    ?assertEqual(lists:sort([{Named, Entity} || {[bridge, entities, Entity], Record} <- maps:to_list(After),
+                                                Named <- named(Record)]),
+                 lists:sort([{Named, Entity} || [bridge, held, Named, Entity] <- maps:keys(After)])),
     [consistent(Path, Record, Tree, After) || {[bridge, entities, _] = Path, Record} <- maps:to_list(After)],
     After.
 
@@ -25,6 +44,11 @@ consistent(Path, #{epoch := Epoch, version := Version, session := Session} = Rec
     #{incarnation := High, counter := Low} = maps:get([bridge, grants], After),
     ?assert(Epoch =< (High bsl 48) bor Low),
     ?assert(Session =:= undefined orelse is_map_key([bridge, sessions, Session], After)),
+    Due = chain(maps:get(awaiting, Record)),
+    %% What is due is due from open sessions, at epochs that were theirs: each older than the one before it.
+    [?assert(is_map_key([bridge, sessions, Waiting], After)) || {Waiting, _} <- Due],
+    ?assertEqual(lists:reverse(lists:usort([Epoch | [Older || {_, Older} <- Due]])),
+                 [Epoch | [Older || {_, Older} <- Due]]),
     case Before of
         #{Path := Record} -> ok;
         #{Path := #{epoch := Earlier, version := Older, session := Holder}} ->
@@ -35,31 +59,57 @@ consistent(Path, #{epoch := Epoch, version := Version, session := Session} = Rec
         _ -> ?assertEqual(1, Version)
     end.
 
+chain(undefined) -> [];
+chain(#{session := Session, epoch := Epoch} = Due) -> [{Session, Epoch} | chain(maps:get(awaiting, Due, undefined))].
+
+%% What a session's end must leave behind: nothing of the session, nor anything else changed.
+ended(Session, Before, After) ->
+    ?assertEqual([], [Path || [bridge, Kind, Of | _] = Path <- maps:keys(After), Of =:= Session,
+                              Kind =:= sessions orelse Kind =:= inbox]),
+    [?assertEqual(maps:get([bridge, entities, Entity], Before), Record)
+     || {[bridge, entities, Entity], #{session := Holder} = Record} <- maps:to_list(After),
+        not mentions(Session, maps:get([bridge, entities, Entity], Before)), Holder =/= Session].
+
+mentions(Session, Record) -> lists:member(Session, named(Record)).
+
+named(#{session := Holder, awaiting := Due}) ->
+    lists:usort([Session || {Session, _} <- [{Holder, 0} | chain(Due)], Session =/= undefined]).
+
 request() ->
     Name = pick([<<"a">>, <<"b">>, <<"c">>]),
     Base = #{entity => pick([<<"gun">>, <<"hat">>]), session => session(Name, rand:uniform(2)), owner => Name,
              master => Name, rule => pick([allow, deny, ask]), to => pick([<<"a">>, <<"b">>, <<"c">>]),
              box => <<"box">>, epoch => (1 bsl 48) bor rand:uniform(40),
              server => Name, key => <<>>, thumbprint => Name, address => {<<"h">>, 1}},
-    {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, release]), Base}.
+    {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, release, claim, claim]),
+     Base#{release => #{snd => pick([<<"a">>, <<"b">>, <<"c">>]), rcp => Name, epoch => (1 bsl 48) bor rand:uniform(40),
+                        sid => session(pick([<<"a">>, <<"b">>, <<"c">>]), rand:uniform(2))}}}.
 
 session(Name, Number) -> <<Name/binary, Number>>.
 
 pick(List) -> lists:nth(rand:uniform(length(List)), List).
 
-decide(Function, Request0, Tree) ->
-    %% Half of the requests know the true epoch and holder, or few would be granted.
-    Request = case {rand:uniform(2), Tree} of
-                  {1, _} -> Request0;
-                  _ ->
-                      case maps:get([bridge, entities, maps:get(entity, Request0)], Tree, undefined) of
-                          #{epoch := Epoch, session := Holder} when Function =/= pull, Holder =/= undefined,
-                                                                    Function =/= open_session ->
-                              Request0#{epoch => Epoch, session => Holder};
-                          #{epoch := Epoch} -> Request0#{epoch => Epoch};
-                          undefined -> Request0
-                      end
-              end,
+%% Half of the requests know the true epoch and holder, or few would be granted.
+informed(Function, Request0, Tree) ->
+    case {rand:uniform(2), Tree} of
+        {1, _} -> Request0;
+        _ ->
+            case maps:get([bridge, entities, maps:get(entity, Request0)], Tree, undefined) of
+                #{epoch := Epoch, session := Holder, server := Server}
+                  when Function =:= claim, Holder =/= undefined ->
+                    #{session := Session, release := Release} = Request0,
+                    <<Name:1/binary, _/binary>> = Session,
+                    Request0#{release => Release#{sid => Holder, epoch => Epoch, snd => Server,
+                                                  rcp => Name}};
+                #{epoch := Epoch, session := Holder} when Function =/= pull, Holder =/= undefined,
+                                                          Function =/= open_session ->
+                    Request0#{epoch => Epoch, session => Holder};
+                #{epoch := Epoch} -> Request0#{epoch => Epoch};
+                undefined -> Request0
+            end
+    end.
+
+decide(Function, Request, Tree) ->
     kb_authority:decide(Function, Request, fun(Path) -> maps:get(Path, Tree, undefined) end,
                         fun(Path) -> [Data || {Found, Data} <- maps:to_list(Tree), length(Found) =:= length(Path) + 1,
                                               lists:prefix(Path, Found)]

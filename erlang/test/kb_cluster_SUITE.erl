@@ -4,7 +4,8 @@
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([what_was_answered_survives_a_kill_from_the_first_moment_on/1, nodes_form_one_cluster_refuse_strangers_and_keep_their_data/1,
          a_node_with_data_joins_only_when_told_and_only_its_own_kind/1, a_node_that_left_can_join_again/1,
-         two_nodes_that_start_at_once_are_one_cluster/1, a_seed_that_lost_its_disk_founds_nothing/1]).
+         two_nodes_that_start_at_once_are_one_cluster/1, a_seed_that_lost_its_disk_founds_nothing/1,
+         a_node_whose_store_has_stopped_ends/1, a_full_disk_is_one_line/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
@@ -14,7 +15,8 @@ suite() -> [{timetrap, {seconds, 120}}].
 all() ->
     [what_was_answered_survives_a_kill_from_the_first_moment_on, nodes_form_one_cluster_refuse_strangers_and_keep_their_data,
      a_node_with_data_joins_only_when_told_and_only_its_own_kind, a_node_that_left_can_join_again,
-     two_nodes_that_start_at_once_are_one_cluster, a_seed_that_lost_its_disk_founds_nothing].
+     two_nodes_that_start_at_once_are_one_cluster, a_seed_that_lost_its_disk_founds_nothing,
+     a_node_whose_store_has_stopped_ends, a_full_disk_is_one_line].
 
 init_per_suite(Config) ->
     {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
@@ -147,6 +149,27 @@ a_seed_that_lost_its_disk_founds_nothing(Config) ->
     until(fun() -> call(Back, put, [?STORE, <<"/:kept">>, 2, ?WAIT]) =:= {ok, #{}} end),
     until(fun() -> call(Two, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 2}} end),
     [peer:stop(Peer) || Peer <- [Back, Two]].
+
+a_node_whose_store_has_stopped_ends(Config) ->
+    Peer = start("ks1", "", [], Config),
+    Monitor = erlang:monitor(process, Peer),
+    ok = peer:call(Peer, ra, stop_server, [khepri, {?STORE, peer:call(Peer, erlang, node, [])}]),
+    receive {'DOWN', Monitor, process, Peer, _} -> ok end.
+
+%% Needs to be root for the tiny file system.
+a_full_disk_is_one_line(Config) ->
+    Home = home("kf1", Config),
+    ok = filelib:ensure_dir(filename:join(Home, "x")),
+    case os:cmd("mount -t tmpfs -o size=512k tmpfs '" ++ Home ++ "'") of
+        [] ->
+            try
+                ?assertMatch({failed, _}, catch start("kf1", "", [], Config)),
+                ?assertEqual({ok, [".erlang.cookie"]}, file:list_dir(Home))
+            after
+                [] = os:cmd("umount '" ++ Home ++ "'")
+            end;
+        Refused -> {skip, Refused}
+    end.
 
 term(Peer) ->
     Node = peer:call(Peer, erlang, node, []),
