@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
@@ -149,6 +150,40 @@ async def test_a_callback_that_fails_stops_nobody(
         assert "callback failed" in caplog.text
         gateway.off_change(fail)
         gateway.off_change(fail)
+
+
+async def test_a_call_goes_on_to_the_next_member_when_the_current_one_cannot_be_reached(
+    names: LoopPortMapper,
+) -> None:
+    """Nothing was sent, so even a call that must not run twice may go elsewhere."""
+
+    class Scripted(HiddenNode):
+        asked: ClassVar[list[str]] = []
+
+        async def call(self, node: str, module: str, *_: object, **__: object) -> object:
+            if module == "erlang":
+                return None
+            self.asked.append(node)
+            if len(self.asked) == 1:
+                raise HandshakeError("gone")
+            return b"answer"
+
+    async with (
+        Scripted("me@127.0.0.1", cookie=COOKIE, config=names.config()) as me,
+        _hidden(names, "m1") as m1,
+        _hidden(names, "m2") as m2,
+        Gateway(me, [m1.name, m2.name], _QUICK) as gateway,
+    ):
+        assert await gateway.call("m", "f", [], timeout=5.0, idempotent=False) == b"answer"
+        assert me.asked == [m1.name, m2.name]
+
+
+async def test_no_member_in_time_is_told_as_a_deadline(names: LoopPortMapper) -> None:
+    names.silent = True
+    me = HiddenNode("me@127.0.0.1", cookie=COOKIE, config=names.config(register=False))
+    async with me, Gateway(me, ["m1@127.0.0.1", "m2@127.0.0.1"]) as gateway:
+        with pytest.raises(DeadlineError, match=r"no member of m1@127\.0\.0\.1, m2@127\.0\.0\.1"):
+            await gateway.connect(timeout=0.05)
 
 
 async def test_a_closed_gateway_says_so_and_leaves_the_node_open(names: LoopPortMapper) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -257,3 +258,51 @@ async def test_a_restarted_node_is_told_from_its_earlier_run(mapper: PortMapper,
             first = await box.receive(timeout=5.0)
             assert first == (b"to the first" if len(pids) == 1 else b"to this one")
     assert pids[0].creation != pids[1].creation
+
+
+async def test_messages_to_processes_of_this_node_never_leave_it(node: HiddenNode) -> None:
+    box = node.mailbox("inbox")
+    await node.send(box, 1)
+    await node.send(box.pid, 2)
+    await node.send(("inbox", node.name), 3)
+    await node.send((Atom("inbox"), Atom(node.name)), 4)
+    assert [await box.receive() for _ in range(4)] == [1, 2, 3, 4]
+    await node.send(("nobody", node.name), 5)
+    assert node.statistics().undelivered == 1
+    with pytest.raises(ConfigurationError, match="send to a pid or to"):
+        await node.send("inbox", 1)  # type: ignore[arg-type]  # that it is refused is what is shown
+    assert node.connected == ()
+
+
+async def test_a_message_waits_for_a_peer_that_stopped_reading(mapper: PortMapper, otp: OtpNode) -> None:
+    config = replace(mapper.node_config(), call_timeout=0.1)
+    async with HiddenNode("sim9@127.0.0.1", cookie=COOKIE, config=config) as node:
+        await node.connect(otp.name)
+        otp.pause()
+
+        async def flood() -> None:
+            for _ in range(64):
+                await node.send(("nobody", otp.name), bytes(1024 * 1024))
+
+        with pytest.raises(DeadlineError, match="no more data"):
+            await flood()
+
+
+async def test_a_link_made_twice_is_one(node: HiddenNode, otp: OtpNode) -> None:
+    pid = await _sleeper(node, otp)
+    assert await node.link(pid) is await node.link(pid)
+
+
+async def test_a_callback_that_fails_stops_nobody(
+    node: HiddenNode, otp: OtpNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: str) -> None:
+        raise RuntimeError("a caller's own mistake")
+
+    node.on_node_down(fail)
+    downs: list[str] = []
+    node.on_node_down(downs.append)
+    await node.connect(otp.name)
+    await node.disconnect(otp.name)
+    assert downs == [otp.name]
+    assert "callback failed" in caplog.text
