@@ -111,7 +111,6 @@ class SimulationServer:
         self._recalls: dict[str, Recall] = {}
         self._released: dict[str, int] = {}
         self._answered: dict[str, int] = {}
-        self._undecided: set[str] = set()
         self._offers: dict[str, tuple[str, Step]] = {}
         self._givers: dict[str, str] = {}
         self._early: dict[str, tuple[str, Released, int]] = {}
@@ -184,8 +183,10 @@ class SimulationServer:
 
         Raises:
             ConflictError: somebody else holds it.
+            InvalidStateError: this server holds it, or it is changing hands here.
         """
         async with self._locks[entity]:
+            self._must_follow(entity)
             slot = self._slot(entity)
             try:
                 record = await self._home.create_entity(entity=entity, owner=owner, master=owner, rule=rule)
@@ -225,7 +226,6 @@ class SimulationServer:
             await self._know(to)
             step = self._first_step()
             box = await self._stop(entity, to)
-            self._undecided.add(entity)
             try:
                 record = await self._home.push(
                     entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
@@ -234,11 +234,9 @@ class SimulationServer:
                 raise
             except (RemoteError, ConfigurationError):
                 # Refused for good: nothing was changed, and no other server was told.
-                self._undecided.discard(entity)
                 if self._holdings[entity].phase is Phase.RELEASING:
                     self._act(entity, self._holdings.resume(entity).epoch)
                 raise
-            self._undecided.discard(entity)
             self._crossed(step, "push", self.config.name, HOME)
             self._crossed(step.next(), "answer", HOME, self.config.name)
             self._holdings.follow(entity, record.epoch)
@@ -251,13 +249,11 @@ class SimulationServer:
         Raises:
             ConflictError: another server took it in the same moment.
             DeniedError: the entity's rule forbids it.
-            InvalidStateError: it is changing hands here already, or the former holder's release did not
-                come in time; it is waited for still.
+            InvalidStateError: this server holds it or it is changing hands here, or the former holder's
+                release did not come in time; it is waited for still.
         """
         async with self._locks[entity]:
-            phase = self._holdings[entity].phase
-            if phase in (Phase.AWAITING, Phase.RELEASING):
-                raise InvalidStateError(f"{entity} is changing hands here ({phase.name.lower()})")
+            self._must_follow(entity)
             known = self._entities.get(entity) or await self._home.entity(entity)
             step = self._first_step()
             record = await self._home.pull(entity=entity, epoch=known.epoch, owner=owner, step=step)
@@ -280,7 +276,6 @@ class SimulationServer:
             await self._know(to)
             step = self._first_step()
             box = await self._stop(entity, to)
-            self._undecided.add(entity)
             self._offers[entity] = (to, step)
             self._tell(
                 to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
@@ -341,10 +336,10 @@ class SimulationServer:
             if known is None or record.version > known.version:
                 self._entities[record.entity] = record
                 self._raise_fence(record)
-                if record.entity in self._undecided and record.session != self.session:
+                phase = self._holdings[record.entity].phase
+                if phase is Phase.RELEASING and record.session != self.session:
                     # Nobody answers an offer, and the answer to a push may be lost; that the homeserver
                     # names another holder is the answer.
-                    self._undecided.discard(record.entity)
                     self._holdings.follow(record.entity, record.epoch)
                 if record.session == self.session and self._awaits_other(record):
                     self._spawn(self._wait_anew(record))
@@ -426,8 +421,8 @@ class SimulationServer:
             return
         # What was released to somebody who did not get it, because a pull came first or because its session
         # ended, is signed again for the one who is due it now.
-        stopped = self._released.get(recall.entity) if holding.phase is Phase.FOLLOWING else holding.epoch
-        if recall.epoch != stopped:
+        acting = holding.phase in (Phase.HOLDING, Phase.RELEASING)
+        if recall.epoch != (holding.epoch if acting else self._released.get(recall.entity)):
             return
         self._crossed(recall.step, "recall", HOME, self.config.name)
         await self._know(recall.taker)
@@ -530,20 +525,20 @@ class SimulationServer:
         self._on_event(AuthorityGained(entity=entity, epoch=epoch, at_ns=time.monotonic_ns()))
 
     async def _stop(self, entity: str, to: str) -> str:
-        stopping = self._holdings[entity].phase is Phase.HOLDING
-        if stopping:
+        held = self._holdings[entity]
+        if held.phase is Phase.HOLDING:
             self._holdings.stop(entity)
         self._bodies.let_go(self._slot(entity))
         try:
             box = await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
         except InvalidStateError:
-            if stopping:
+            if held.phase is Phase.HOLDING and self._holdings[entity].phase is Phase.RELEASING:
                 # It refuses before it stops: whatever it was asked for, it still seals.
                 self._holdings.resume(entity)
                 self._bodies.hold(self._slot(entity))
             raise
-        if stopping:
-            self._released[entity] = self._holdings[entity].epoch
+        if held.phase is Phase.HOLDING:
+            self._released[entity] = held.epoch
         return box
 
     def _held(self, entity: str) -> int:
@@ -553,6 +548,18 @@ class SimulationServer:
                 f"{self.config.name} does not hold {entity} ({holding.phase.name.lower()})"
             )
         return holding.epoch
+
+    def _must_follow(self, entity: str) -> None:
+        """Who asks for an entity must have passed on what it had.
+
+        The homeserver may have given it to somebody else already; a grant on top of one that is still acted
+        on, or waited for, would confuse the two.
+        """
+        phase = self._holdings[entity].phase
+        if phase is not Phase.FOLLOWING:
+            raise InvalidStateError(
+                f"{entity} is held or changing hands at {self.config.name} ({phase.name.lower()})"
+            )
 
     def _gaining(self, entity: str, epoch: int) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

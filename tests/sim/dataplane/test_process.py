@@ -1,0 +1,109 @@
+"""The data plane's process as the kernel sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.homeserver.local import LocalCluster
+from tests.support.cluster import fresh
+from tests.support.data_plane import running
+from tests.support.simulation import children, simulation
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[3]
+
+PARENT = """
+import asyncio, sys
+from bridge.sim.dataplane import DataPlaneClient
+from bridge.sim.dataplane.messages import Start
+from tests.support.simulation import children
+
+async def main():
+    client = DataPlaneClient(lambda event: None)
+    start = Start(server="sim1", session=bytes(16), host="127.0.0.1", port=0, capacity=8, rate_hz=60.0)
+    await client.start(start)
+    print(*children(), flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process's descriptors beyond the standard streams are."""
+    files = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        # The descriptor that lists the directory is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            if int(name) > 2:
+                files.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return files
+
+
+def sockets(pid: int) -> set[str]:
+    """Inode numbers of a process's sockets."""
+    return {match[1] for target in open_files(pid) if (match := re.fullmatch(r"socket:\[(\d+)\]", target))}
+
+
+def table(name: str) -> set[str]:
+    """Inode numbers of the sockets of one protocol."""
+    return {line.split()[9] for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]}
+
+
+@pytest.mark.erlang
+async def test_the_child_has_no_cookie_and_no_way_to_the_cluster(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It alone reads strangers' bytes, so what it does not have cannot be taken from it."""
+    monkeypatch.setenv("KB_COOKIE", cluster.cookie)
+    monkeypatch.setenv("ERL_FLAGS", f"-setcookie {cluster.cookie}")
+    cookie = cluster.cookie.encode()
+    async with simulation(cluster, fresh("sim")) as observed:
+        child = Path(f"/proc/{observed.data_plane}")
+        assert cookie not in (child / "environ").read_bytes()
+        assert cookie not in (child / "cmdline").read_bytes()
+        environment = dict(
+            item.split(b"=", 1) for item in (child / "environ").read_bytes().split(b"\0") if item
+        )
+        assert environment[b"HOME"] == b"/nonexistent"
+        assert not any(name.startswith((b"ERL", b"KB_")) for name in environment)
+        assert sockets(os.getpid()) & table("tcp"), "the control plane is connected to the cluster"
+        assert not sockets(observed.data_plane) & (table("tcp") | table("tcp6"))
+        assert len(sockets(observed.data_plane) & table("udp")) == 1
+        files = open_files(observed.data_plane)
+        named = {file for file in files if not file.startswith(("socket:", "anon_inode:", "pipe:"))}
+        assert named <= {"/memfd:khepri-bridge-world (deleted)", "/dev/null"}
+
+
+def test_it_dies_with_a_parent_that_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        handle = os.pidfd_open(child)
+        try:
+            parent.kill()
+            parent.wait()
+            ready, _, _ = select.select([handle], [], [], 20)
+            assert ready, "the child still runs"
+        finally:
+            os.close(handle)
+
+
+async def test_ctrl_c_of_the_terminal_is_left_to_the_control_plane() -> None:
+    before = children()
+    async with running("sim1") as plane:
+        (pid,) = children() - before
+        os.kill(pid, signal.SIGINT)
+        assert (await plane.client.report()).malformed == 0
