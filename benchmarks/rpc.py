@@ -99,7 +99,8 @@ async def _nodes(mapper: PortMapper) -> AsyncIterator[HiddenNode]:
 
 
 async def measure(mapper: PortMapper, rounds: int, calls: int) -> dict[str, Any]:
-    """Alternate the two sides and take medians."""
+    """Alternate the two sides and take medians; ``load_before`` tells how busy the machine was without us."""
+    load = round(os.getloadavg()[0], 1)
     async with _nodes(mapper) as node:
         release = bytes(await node.call(_TARGET, "erlang", "system_info", [Atom("otp_release")])).decode()
         ours: dict[int, list[tuple[float, float]]] = {1: [], AT_ONCE: []}
@@ -124,6 +125,7 @@ async def measure(mapper: PortMapper, rounds: int, calls: int) -> dict[str, Any]
         "otp": release,
         "system": platform.platform(),
         "processors": os.cpu_count(),
+        "load_before": load,
         "rounds": rounds,
         "call_seq": ratio(1),
         "call_64": ratio(AT_ONCE),

@@ -1,4 +1,8 @@
-"""One distribution connection: handshake, packets and ticks, from bytes to events and back."""
+"""One distribution connection: handshake, packets and ticks, from bytes to events and back.
+
+Source: Erlang "Distribution Protocol", sections "Distribution Handshake" and "Protocol between Connected
+Nodes" (pass-through packets; an empty one is a tick); ``net_ticktime`` in the kernel application's reference.
+"""
 
 from __future__ import annotations
 

@@ -117,6 +117,8 @@ def challenge_digest(cookie: str, challenge: int) -> bytes:
 
     Raises:
         ConfigurationError: the cookie is not latin-1.
+
+    Source: Erlang "Distribution Protocol", section "Distribution Handshake", ``gen_digest()``.
     """
     try:
         secret = cookie.encode("latin-1")

@@ -1,4 +1,8 @@
-"""Asking the Erlang port mapper over TCP."""
+"""Asking the Erlang port mapper over TCP.
+
+Source: Erlang "Distribution Protocol", section "EPMD Protocol": a look-up ends with its connection, and a
+registration lasts as long as its own does.
+"""
 
 from __future__ import annotations
 

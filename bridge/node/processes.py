@@ -1,4 +1,9 @@
-"""The processes of a hidden node as the others see them: mailboxes, monitors, links, ``net_kernel``."""
+"""The processes of a hidden node as the others see them: mailboxes, monitors, links, ``net_kernel``.
+
+Source: Erlang "Distribution Protocol", sections "Protocol between Connected Nodes" and "Link Protocol" (an
+UNLINK_ID is always acknowledged, also for a link that is gone); Reference Manual, chapter "Processes", for
+what an exit, a monitor and a link deliver; ``net_adm:ping/1``, which calls ``net_kernel``.
+"""
 
 from __future__ import annotations
 
