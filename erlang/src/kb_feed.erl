@@ -7,7 +7,7 @@
 -module(kb_feed).
 -behaviour(gen_server).
 
--export([new_table/0, start_link/0, subscribe/2, acknowledge/3, unsubscribe/2, projection/0, project/4, changed/3]).
+-export([new_table/0, start_link/0, subscribe/2, acknowledge/3, unsubscribe/2, projection/1, project/4, changed/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TABLE, kb_feed_subscribers).
@@ -92,13 +92,13 @@ unsubscribe(Ref, Pid) ->
     gen_server:cast(?MODULE, {unsubscribe, Ref, Pid}).
 
 %% `changed/3' stays a call into this module, whatever its version on the member; the rest is stored.
--spec projection() -> khepri_projection:projection().
-projection() ->
+-spec projection(atom()) -> khepri_projection:projection().
+projection(Name) ->
     Process = fun(?MODULE, changed, 3, _) -> false;
-                 (Module, Name, Arity, From) ->
-                      khepri_tx_adv:should_process_function(Module, Name, Arity, From)
+                 (Module, Function, Arity, From) ->
+                      khepri_tx_adv:should_process_function(Module, Function, Arity, From)
               end,
-    khepri_projection:new(kb_feed_v1, fun ?MODULE:project/4,
+    khepri_projection:new(Name, fun ?MODULE:project/4,
                           #{standalone_fun_options => #{should_process_function => Process}}).
 
 -spec project(ets:tid(), khepri_path:native_path(), map(), map()) -> ok.
@@ -106,7 +106,7 @@ project(_Table, Path, Old, New) ->
     ?MODULE:changed(Path, Old, New).
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
-changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= held ->
+changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= client_counts; Private =:= held ->
     %% Of interest to nobody, and a client's record changes with every transaction and has up to 256 results.
     ok;
 changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)

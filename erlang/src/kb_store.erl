@@ -229,17 +229,25 @@ procedure() ->
 register(Store) ->
     Options = #{timeout => 5000},
     case khepri:create(Store, procedure(), fun kb_tx:run/2, Options) of
-        ok -> register_projection(Store, Options);
-        {error, {khepri, mismatching_node, _}} -> register_projection(Store, Options);
+        ok -> register_projections(Store, Options);
+        {error, {khepri, mismatching_node, _}} -> register_projections(Store, Options);
         {error, _} = Error -> Error
     end.
 
-register_projection(Store, Options) ->
-    case khepri:has_projection(Store, kb_feed_v1, #{timeout => 5000}) of
+%% Only nodes with data: for a node that matches, Khepri lists all of its children twice whenever one of them
+%% changes (0.7 ms at 10,000). Two patterns, since `**' followed by a condition begins at the second level.
+register_projections(Store, Options) ->
+    Data = {if_has_data, true},
+    case register_projection(Store, kb_feed_top_v1, [Data], Options) of
+        ok -> register_projection(Store, kb_feed_v1, [{if_path_matches, any, undefined}, Data], Options);
+        {error, _} = Error -> Error
+    end.
+
+register_projection(Store, Name, Pattern, Options) ->
+    case khepri:has_projection(Store, Name, #{timeout => 5000}) of
         true -> ok;
         false ->
-            Pattern = [{if_path_matches, any, undefined}],
-            case khepri:register_projection(Store, Pattern, kb_feed:projection(), Options) of
+            case khepri:register_projection(Store, Pattern, kb_feed:projection(Name), Options) of
                 ok -> ok;
                 {error, {khepri, projection_already_exists, _}} -> ok;
                 {error, _} = Error -> Error

@@ -56,16 +56,16 @@ fresh_enough(_, Incarnation) ->
 
 %% How many clients there have ever been, this one among them.
 clients(undefined) ->
-    Path = [bridge, clients],
-    #{created := Before, kept := Kept} = known_clients(read(Path)),
+    Counts = [bridge, client_counts],
+    #{created := Before, kept := Kept} = known_clients(read(Counts)),
     Evicted = case Kept >= ?MAX_CLIENTS of
-                  true -> evict(Path);
+                  true -> evict([bridge, clients]);
                   false -> 0
               end,
-    write(Path, #{created => Before + 1, kept => Kept + 1 - Evicted}),
+    write(Counts, #{created => Before + 1, kept => Kept + 1 - Evicted}),
     Before + 1;
 clients(_Known) ->
-    #{created := Created} = known_clients(read([bridge, clients])),
+    #{created := Created} = known_clients(read([bridge, client_counts])),
     Created.
 
 known_clients(undefined) -> #{created => 0, kept => 0};

@@ -81,7 +81,14 @@ the_feed_takes_up_where_it_stopped(_) ->
     {ok, #{subscription := Again, mode := resumed}} =
         kb_api:subscribe(?STORE, Request#{since => {Run, Second}}),
     [{_, _, _, 4}] = changes(Again, 1),
-    {ok, #{mode := snapshot}} = kb_api:subscribe(?STORE, Request#{since => {<<0:64>>, element(2, Cursor)}}).
+    {ok, #{mode := snapshot}} = kb_api:subscribe(?STORE, Request#{since => {<<0:64>>, element(2, Cursor)}}),
+    %% Every level once, and deep nodes that go with the one above them.
+    {ok, #{subscription := All}} = kb_api:subscribe(?STORE, Request#{prefixes => [<<"/:top">>], window => 9}),
+    [{ok, _} = kb_api:put(?STORE, Path, 1, ?WAIT) || Path <- [<<"/:top">>, <<"/:top/a/b/c">>]],
+    {ok, _} = kb_api:delete(?STORE, <<"/:top">>, ?WAIT),
+    [{_, created_or_updated, [top], 1}, {_, created_or_updated, [top, <<"a">>, <<"b">>, <<"c">>], 1} | Gone] =
+        changes(All, 4),
+    ?assertEqual([[top], [top, <<"a">>, <<"b">>, <<"c">>]], lists:sort([Path || {_, deleted, Path} <- Gone])).
 
 changes(_, 0) -> [];
 changes(Ref, Count) ->
@@ -124,7 +131,7 @@ clients_are_bounded(_) ->
     ?assert(map_size(Clients) =< 4096),
     ?assertNot(is_map_key([bridge, clients, <<"idle">>], Clients)),
     ?assert(is_map_key([bridge, clients, <<"busy">>], Clients)),
-    {ok, #{data := #{kept := Kept}}} = kb_api:get(?STORE, <<"/:bridge/:clients">>, #{}),
+    {ok, #{data := #{kept := Kept}}} = kb_api:get(?STORE, <<"/:bridge/:client_counts">>, #{}),
     ?assertEqual(map_size(Clients), Kept).
 
 in_parallel(Fun, List) ->
