@@ -93,7 +93,7 @@ def decode_entries(lines: Iterable[bytes]) -> list[Entry]:
             continue
         try:
             entries.append(_decoder.decode(line))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError(f"line {number} is no history entry: {error}") from error
     return entries
 

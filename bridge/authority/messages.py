@@ -74,6 +74,9 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):
     state: Annotated[bytes, msgspec.Meta(max_length=1024)]
 
 
+# msgspec lets the errors of text that is no UTF-8 and of deep nesting through as they are.
+_REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 _peer_decoder = msgspec.msgpack.Decoder(PeerMessage)
 _release_decoder = msgspec.msgpack.Decoder(Release)
@@ -92,7 +95,7 @@ def decode_message_untrusted(data: bytes) -> PeerMessage:
     """
     try:
         message: PeerMessage = _peer_decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except _REFUSED as error:
         raise DecodeError(f"no message between servers: {error}") from error
     return message
 
@@ -105,7 +108,7 @@ def decode_release_untrusted(data: bytes) -> Release:
     """
     try:
         return _release_decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except _REFUSED as error:
         raise DecodeError(f"no release: {error}") from error
 
 

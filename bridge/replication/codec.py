@@ -72,7 +72,7 @@ def quantise(
 
 def _steps(values: npt.NDArray[np.float64], step: float, limit: int) -> npt.NDArray[np.float64]:
     # A position that a simulation has driven to infinity must not become a wrapped, plausible one.
-    steps: npt.NDArray[np.float64] = np.rint(values / step).clip(-limit, limit)
+    steps: npt.NDArray[np.float64] = np.rint(values / step).clip(-limit - 1, limit)
     return np.nan_to_num(steps, nan=0.0)
 
 

@@ -7,9 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
-from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError
+from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, DecodeError
 from bridge.sim.events import ServerEvent
 from bridge.sim.stdio import (
     MAX_LINE_BYTES,
@@ -151,7 +149,7 @@ class SimulationProcess:
         while line := await self._process.stdout.readline():
             try:
                 self._take_line(decode_line(line))
-            except msgspec.MsgspecError:
+            except DecodeError:
                 self._last_problem = f"wrote {line[:200]!r}"
         said = (await errors).decode(errors="replace").strip().splitlines()
         await self._process.wait()

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from bridge.authority import Message, Rule
-from bridge.errors import BridgeError, InvalidStateError
+from bridge.errors import BridgeError, DecodeError, InvalidStateError
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer
@@ -34,7 +34,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
     entity: str
     owner: str
     position: Vector
-    rule: str = Rule.ALLOW.value
+    rule: Rule = Rule.ALLOW
 
 
 class Kick(msgspec.Struct, frozen=True, kw_only=True, tag="kick"):
@@ -108,6 +108,9 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
 
 Line = Started | Done | Failed | Reported | AuthorityGained | StateAccepted | PeerSessionChanged | Problem
 
+# msgspec lets the errors of text that is no UTF-8 and of deep nesting through as they are.
+_REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _encoder: Final = msgspec.json.Encoder()
 _command_decoder: Final = msgspec.json.Decoder(Command)
 _line_decoder: Final = msgspec.json.Decoder(Line)
@@ -119,14 +122,28 @@ def encode_line(message: Command | Line) -> bytes:
 
 
 def decode_command(line: bytes) -> Command:
-    """A line to a server; raises ``msgspec.MsgspecError``."""
-    command: Command = _command_decoder.decode(line)
+    """A line to a server.
+
+    Raises:
+        DecodeError: it is no command.
+    """
+    try:
+        command: Command = _command_decoder.decode(line)
+    except _REFUSED as error:
+        raise DecodeError(f"no command: {error}") from error
     return command
 
 
 def decode_line(line: bytes) -> Line:
-    """A line from a server; raises ``msgspec.MsgspecError``."""
-    told: Line = _line_decoder.decode(line)
+    """A line from a server.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    try:
+        told: Line = _line_decoder.decode(line)
+    except _REFUSED as error:
+        raise DecodeError(f"no line of a simulation server: {error}") from error
     return told
 
 
@@ -191,8 +208,8 @@ async def _read_commands(
         while line := await reader.readline():
             try:
                 command = decode_command(line)
-            except msgspec.MsgspecError as error:
-                write(Problem(text=f"no command: {error}", fatal=False))
+            except DecodeError as error:
+                write(Problem(text=str(error), fatal=False))
                 continue
             if isinstance(command, Quit):
                 return
@@ -212,7 +229,7 @@ async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationS
     match command:
         case Spawn():
             record = await server.spawn(
-                command.entity, owner=command.owner, position=command.position, rule=Rule(command.rule)
+                command.entity, owner=command.owner, position=command.position, rule=command.rule
             )
             return Done(id=command.id, epoch=record.epoch)
         case Kick():

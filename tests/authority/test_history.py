@@ -88,3 +88,9 @@ def test_entries_survive_a_file() -> None:
 def test_a_line_that_is_no_entry_is_named() -> None:
     with pytest.raises(DecodeError, match="line 2"):
         decode_entries([encode_entry(act("a", 1, 0, 1)), b'{"type":"nonsense"}'])
+
+
+@pytest.mark.parametrize("line", [b'{"type":"act","server":"\xff"}', b"[" * 100_000, b'"\xff"'])
+def test_a_line_that_is_no_utf_8_or_too_deep_is_no_entry(line: bytes) -> None:
+    with pytest.raises(DecodeError, match="line 1"):
+        decode_entries([line])

@@ -60,6 +60,14 @@ def test_a_value_out_of_its_range_is_refused(bad: object) -> None:
         decode_message_untrusted(msgspec.msgpack.encode(bad))
 
 
+def test_a_name_that_is_no_utf_8_is_refused() -> None:
+    for kind in (EXAMPLES[1], Release(entity="ball", epoch=7, state=b"")):
+        data = encode_message(kind).replace(b"ball", b"b\xffll")
+        for decode in (decode_message_untrusted, decode_release_untrusted):
+            with pytest.raises(DecodeError):
+                decode(data)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_raise_decode_error(data: bytes) -> None:
     for decode in (decode_message_untrusted, decode_release_untrusted):

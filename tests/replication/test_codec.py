@@ -98,8 +98,19 @@ def test_a_released_state_names_no_handle_and_no_epoch(data: bytes) -> None:
 def test_a_runaway_simulation_saturates_instead_of_wrapping() -> None:
     wild = state(1, [float("inf"), -float("inf"), float("nan")], [1e9, -1e9, 0.0])
     back = decode_state_untrusted(encode_state(wild))
-    assert back.position.tolist() == pytest.approx([2147483.647, -2147483.647, 0.0])
-    assert back.velocity.tolist() == pytest.approx([327.67, -327.67, 0.0])
+    assert back.position.tolist() == pytest.approx([2147483.647, -2147483.648, 0.0])
+    assert back.velocity.tolist() == pytest.approx([327.67, -327.68, 0.0])
+
+
+@given(st.binary(min_size=22, max_size=22))
+def test_any_state_of_a_peer_encodes_to_the_bytes_it_came_in(data: bytes) -> None:
+    """R0-27: also the lowest numbers, which have no positive counterpart."""
+    assert encode_state(decode_state_untrusted(bytes(4) + data)) == bytes(4) + data
+
+
+def test_the_lowest_numbers_survive() -> None:
+    data = bytes(8) + b"\x80\x00\x00\x00" * 3 + b"\x80\x00" * 3
+    assert encode_state(decode_state_untrusted(data)) == data
 
 
 def test_one_record_dequantises_to_its_state() -> None:
