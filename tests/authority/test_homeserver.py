@@ -393,6 +393,8 @@ async def test_a_transfer_is_one_committed_entry_and_changes_what_the_rule_allow
         entity,
         (Atom("bridge"), Atom("grants")),
         (Atom("bridge"), Atom("inbox"), b.session, ball.encode()),
+        (Atom("bridge"), Atom("held"), a.session, ball.encode()),
+        (Atom("bridge"), Atom("held"), b.session, ball.encode()),
     }
     untouched = {Atom(name) for name in ("entity", "master", "rule", "home")}
     assert {k: v for k, v in before[entity].items() if k in untouched} == {
