@@ -51,7 +51,7 @@ def read_messages(file: Path) -> list[Message]:
     for number, line in enumerate(_lines(file), start=1):
         try:
             messages.append(decoder.decode(line))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{file}, line {number}: {error}") from error
     return messages
 

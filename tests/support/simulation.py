@@ -78,6 +78,14 @@ def children(pid: int | None = None) -> set[int]:
     return {int(child) for task in root.iterdir() for child in (task / "children").read_text().split()}
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def simulation_config(cluster: LocalCluster, name: str, **values: Any) -> SimulationConfig:
     """A server of the cluster that nobody can dial."""
     settings: dict[str, Any] = {

@@ -1,0 +1,127 @@
+"""The driver's end, with servers in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from bridge.authority import decode_entries
+from bridge.errors import ClosedError, ConfigurationError
+from bridge.etf import Atom
+from bridge.homeserver.local import LocalCluster
+from bridge.khepri import Khepri
+from bridge.sim.driver import CommandFailedError, SimulationProcess
+from bridge.sim.events import ServerEvent, StateAccepted
+from tests.support.cluster import fresh
+from tests.support.simulation import children, is_alive
+
+pytestmark = pytest.mark.slow
+
+
+class Told:
+    """Events of servers, as a driver takes them."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, ServerEvent]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, server: str, event: ServerEvent) -> None:
+        self.events.append((server, event))
+        self._changed.set()
+
+    async def accepted(self, server: str, epoch: int) -> None:
+        async with asyncio.timeout(30):
+            while not any(
+                name == server and isinstance(event, StateAccepted) and event.epoch == epoch
+                for name, event in self.events
+            ):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def command(cluster: LocalCluster, name: str) -> list[str]:
+    base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(cluster.directory), "--commands"]
+    return [*base, "--name", name]
+
+
+def descendants(pid: int) -> set[int]:
+    found = children(pid)
+    return found.union(*(descendants(child) for child in found)) if found else set()
+
+
+@pytest.mark.erlang
+async def test_ownership_is_read_after_every_simulation_server_was_killed(
+    cluster: LocalCluster, store: Khepri
+) -> None:
+    """R0-1: metadata is the homeserver's; commands of dead servers fail at once."""
+    before = children()
+    told = Told()
+    one, two = (
+        SimulationProcess(name, command(cluster, name), told) for name in (fresh("sim"), fresh("sim"))
+    )
+    ball = fresh("ball")
+    try:
+        await asyncio.gather(one.start(), two.start())
+        epoch = await one.spawn(ball, owner="Player1", position=(1.0, 2.0, 0.0))
+        await told.accepted(two.name, epoch)
+        pushed = await one.kick(
+            ball, owner="Player2", to=two.name, position=(1.0, 2.0, 0.0), velocity=(3.0, 0.0, 0.0)
+        )
+        await told.accepted(one.name, pushed)
+        taken = await one.take(ball, owner="Player1")
+        assert epoch < pushed < taken
+        given = await one.kick(
+            ball, owner="Player3", to=one.name, position=(1.0, 2.0, 0.0), velocity=(0.0, 0.0, 0.0)
+        )
+        assert given == taken
+        with pytest.raises(CommandFailedError, match=r"InvalidStateError: .* does not hold"):
+            await two.kick(ball, owner="P", to=one.name, position=(0, 0, 0), velocity=(0, 0, 0))
+        report = await two.report()
+        assert decode_entries(report.history)
+        assert report.malformed == 0
+        servers = children() - before
+        processes = servers.union(*(descendants(pid) for pid in servers))
+        assert len(processes) == 4
+        waiting = asyncio.create_task(two.report())
+        await asyncio.sleep(0)
+        for pid in servers:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ClosedError, match="ended"):
+            await waiting
+        record = await store.get([Atom("bridge"), Atom("entities"), ball], favor="consistency")
+        assert (record[Atom("owner")], record[Atom("server")]) == (b"Player3", one.name.encode())
+    finally:
+        await one.close()
+        await two.close()
+    with pytest.raises(ClosedError):
+        await two.take(ball, owner="P")
+    async with asyncio.timeout(20):
+        while any(is_alive(pid) for pid in processes):
+            await asyncio.sleep(0.01)
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import sys; sys.exit('no such cluster')", "no such cluster"),
+        ("print('hello', flush=True)", "hello"),
+        ("", "no reason given"),
+    ],
+)
+async def test_a_server_that_ends_instead_of_starting_says_why(script: str, reason: str) -> None:
+    process = SimulationProcess("sim1", [sys.executable, "-c", script], Told())
+    with pytest.raises(ConfigurationError, match=f"sim1 ended: .*{reason}"):
+        await process.start()
+    await process.close()
+
+
+async def test_a_server_that_was_never_started_takes_no_command() -> None:
+    process = SimulationProcess("sim1", ["false"], Told())
+    with pytest.raises(ClosedError, match="does not run"):
+        await process.report()
+    await process.close()
