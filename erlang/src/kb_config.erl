@@ -7,7 +7,7 @@
 
 -type config() :: #{data_dir := string(), seeds := [node()], founder := boolean(),
                     type := homeserver | simulation, instance := binary(), store := atom(),
-                    reset := boolean(), join_timeout := pos_integer()}.
+                    reset := boolean(), join_timeout := pos_integer(), min_free_mb := non_neg_integer()}.
 
 -spec read() -> {ok, config()} | {error, string()}.
 read() ->
@@ -22,7 +22,8 @@ read() ->
                instance => instance(variable("KB_INSTANCE", "local")),
                store => store(variable("KB_STORE", "homeserver")),
                reset => lists:member(variable("KB_RESET", ""), ["1", "true", "yes"]),
-               join_timeout => 1000 * number(variable("KB_JOIN_SECONDS", "30"))}}
+               join_timeout => 1000 * number("KB_JOIN_SECONDS", "30", 1, 3600),
+               min_free_mb => number("KB_MIN_FREE_MB", "64", 0, 1048576)}}
     catch
         throw:Reason -> {error, Reason}
     end.
@@ -52,10 +53,11 @@ store(Name) ->
         nomatch -> throw("KB_STORE must be lower-case letters, digits and _, not " ++ Name)
     end.
 
-number(Text) ->
+number(Name, Default, Least, Most) ->
+    Text = variable(Name, Default),
     case string:to_integer(Text) of
-        {Number, ""} when is_integer(Number), Number >= 1, Number =< 3600 -> Number;
-        _ -> throw("KB_JOIN_SECONDS must be 1 to 3600, not " ++ Text)
+        {Number, ""} when is_integer(Number), Number >= Least, Number =< Most -> Number;
+        _ -> throw(lists:flatten(io_lib:format("~s must be ~b to ~b, not ~ts", [Name, Least, Most, Text])))
     end.
 
 check_node(Name) ->

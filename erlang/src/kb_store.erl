@@ -24,9 +24,9 @@ identity(Store) ->
     end.
 
 -spec start(kb_config:config()) -> ok | {error, iodata()}.
-start(#{data_dir := Directory} = Config) ->
+start(#{data_dir := Directory, min_free_mb := MinFree} = Config) ->
     try
-        ok = check_directory(Directory),
+        ok = check_directory(Directory, MinFree),
         start(Config, read_identity(Directory))
     catch
         throw:{refused, Text} -> {error, Text}
@@ -256,16 +256,46 @@ register_projection(Store, Name, Pattern, Options) ->
     end.
 
 %% Khepri answers a directory it cannot write to with a crash dump.
-check_directory(Directory) ->
+check_directory(Directory, MinFree) ->
     Probe = filename:join(Directory, ".probe"),
     Result = maybe_all([fun() -> filelib:ensure_dir(Probe) end,
-                        fun() -> file:write_file(Probe, binary:copy(<<0>>, 1048576), [sync]) end,
+                        fun() -> check_room(Directory, MinFree) end,
+                        fun() -> file:write_file(Probe, binary:copy(<<0>>, 65536), [sync]) end,
                         fun() -> file:delete(Probe) end]),
     case Result of
         ok -> ok;
         {error, Reason} ->
             _ = file:delete(Probe),
             refuse("the data directory ~ts cannot be written: ~ts", [Directory, file:format_error(Reason)])
+    end.
+
+%% Ra's log ends for good on a full disk: better not to start than to stop in the middle of a match.
+check_room(Directory, MinFree) ->
+    case free_mb(Directory) of
+        Free when is_integer(Free), Free < MinFree ->
+            refuse("the disk of ~ts has ~b MiB free and a start needs ~b: make room, or set KB_MIN_FREE_MB",
+                   [Directory, Free, MinFree]);
+        _ -> ok
+    end.
+
+%% By POSIX `df`, since Erlang does not tell; without it nothing is known. Not by a shell, which would read the name.
+free_mb(Directory) ->
+    case os:find_executable("df") of
+        false -> unknown;
+        Df ->
+            Options = [{args, ["-P", "-k", "--", Directory]}, exit_status, stderr_to_stdout],
+            Port = erlang:open_port({spawn_executable, Df}, Options),
+            Columns = "\\s\\d+\\s+\\d+\\s+(\\d+)\\s+\\d+%\\s",
+            case re:run(output(Port, []), Columns, [{capture, all_but_first, list}]) of
+                {match, [Available]} -> list_to_integer(Available) div 1024;
+                nomatch -> unknown
+            end
+    end.
+
+output(Port, Read) ->
+    receive
+        {Port, {data, Data}} -> output(Port, [Read, Data]);
+        {Port, {exit_status, _}} -> Read
     end.
 
 maybe_all([]) -> ok;

@@ -79,3 +79,12 @@ url(Bytes) ->
     Text = base64:encode(iolist_to_binary(Bytes)),
     lists:foldl(fun({From, To}, Acc) -> binary:replace(Acc, From, To, [global]) end, Text,
                 [{<<"+">>, <<"-">>}, {<<"/">>, <<"_">>}, {<<"=">>, <<>>}]).
+
+a_setting_that_is_no_number_is_named_test() ->
+    ?assertMatch({ok, #{min_free_mb := 64, join_timeout := 30000}}, kb_config:read()),
+    true = os:putenv("KB_MIN_FREE_MB", "64M"),
+    try
+        ?assertEqual({error, "KB_MIN_FREE_MB must be 0 to 1048576, not 64M"}, kb_config:read())
+    after
+        os:unsetenv("KB_MIN_FREE_MB")
+    end.
