@@ -86,6 +86,8 @@ async def test_ownership_is_read_after_every_simulation_server_was_killed(
         servers = children() - before
         processes = servers.union(*(descendants(pid) for pid in servers))
         assert len(processes) == 4
+        for pid in servers:
+            os.kill(pid, signal.SIGSTOP)
         waiting = asyncio.create_task(two.report())
         await asyncio.sleep(0)
         for pid in servers:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from bridge.errors import ClosedError, ConfigurationError, DeadlineError, InvalidStateError
+from bridge.errors import ClosedError, ConfigurationError, DeadlineError, DecodeError, InvalidStateError
 from bridge.replication import World
 from bridge.sim.dataplane.messages import (
+    MAX_FRAME_BYTES,
     Command,
     Event,
     Fatal,
@@ -211,6 +212,9 @@ def _environment() -> dict[str, str]:
 async def _read_event(reader: asyncio.StreamReader) -> Event | None:
     try:
         length = int.from_bytes(await reader.readexactly(4), "big")
+        if length > MAX_FRAME_BYTES:
+            return None
         return decode_event(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionResetError):
+    except (asyncio.IncompleteReadError, ConnectionError, DecodeError):
+        # A data plane that sends nonsense was taken over; it is done for, as one that has ended.
         return None

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from bridge.errors import DecodeError
+
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 """bytes; the report of a long run is the largest frame"""
 
@@ -207,12 +209,19 @@ def encode_frame(message: Command | Event) -> bytes:
 
 
 def decode_command(body: bytes) -> Command:
-    """Body of a frame to the data plane."""
+    """Body of a frame to the data plane, which trusts its control plane; raises ``msgspec.MsgspecError``."""
     command: Command = _command_decoder.decode(body)
     return command
 
 
 def decode_event(body: bytes) -> Event:
-    """Body of a frame to the control plane."""
-    event: Event = _event_decoder.decode(body)
+    """Body of a frame to the control plane.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    try:
+        event: Event = _event_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(f"no frame of a data plane: {error}") from error
     return event

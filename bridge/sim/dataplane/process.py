@@ -219,7 +219,7 @@ async def _read_command(reader: asyncio.StreamReader) -> Command | None:
         if length > MAX_FRAME_BYTES:
             return None
         return decode_command(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionResetError):
+    except (asyncio.IncompleteReadError, ConnectionError):
         return None
 
 

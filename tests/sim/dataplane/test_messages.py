@@ -1,6 +1,11 @@
+import contextlib
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bridge.errors import DecodeError
 from bridge.sim.dataplane.messages import (
     AddPeer,
     Command,
@@ -74,7 +79,16 @@ def test_the_examples_are_all_there_is() -> None:
 
 
 def test_a_command_is_no_event_and_an_event_no_command() -> None:
-    with pytest.raises(msgspec.ValidationError):
+    with pytest.raises(DecodeError):
         decode_event(body(encode_frame(Shutdown())))
     with pytest.raises(msgspec.ValidationError):
         decode_command(body(encode_frame(PeerUp(server="sim2"))))
+
+
+@given(st.one_of(st.binary(max_size=60), st.just(b"\x91" * 100_000)))
+def test_any_bytes_of_a_data_plane_decode_or_raise_decode_error(data: bytes) -> None:
+    """The process that reads strangers' bytes is the one that may be taken over."""
+    with contextlib.suppress(DecodeError):
+        decode_event(data)
+    with pytest.raises(DecodeError):
+        decode_event(encode_frame(EVENTS[3])[4:].replace(b"BoxError", b"Box\xffrror"))
