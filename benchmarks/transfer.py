@@ -60,16 +60,16 @@ async def measure(cluster: LocalCluster, rounds: int) -> dict[str, float]:
         SimulationServer(config("sim1"), arrivals.on_event) as one,
         SimulationServer(config("sim2"), arrivals.on_event) as two,
     ):
-        record = await one.spawn("ball", owner="p", position=(0.0, 0.0, 0.0))
+        record = await one.transfers.spawn("ball", owner="p", position=(0.0, 0.0, 0.0))
         await arrivals.wait(record.epoch)
         pushes, gives = [], []
         holder, other = one, two
         for number in range(rounds):
             begin = time.monotonic_ns()
-            await holder.give("ball", owner=f"p{number}")
+            await holder.transfers.give("ball", owner=f"p{number}")
             gives.append((time.monotonic_ns() - begin) / 1e6)
             begin = time.monotonic_ns()
-            record = await holder.push("ball", owner="q", to=other.config.name)
+            record = await holder.transfers.push("ball", owner="q", to=other.config.name)
             pushes.append((await arrivals.wait(record.epoch) - begin) / 1e6)
             holder, other = other, holder
     push, give = statistics.median(pushes), statistics.median(gives)

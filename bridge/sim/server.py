@@ -8,79 +8,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-import numpy.typing as npt
-
 from bridge.authority import (
-    HOME,
-    Accepted,
-    Bind,
-    ConflictError,
-    EntityExistsError,
     EntityRecord,
-    Grant,
-    Holdings,
     Homeserver,
-    InboxMessage,
-    Message,
-    NotHolderError,
-    Offer,
-    PeerMessage,
-    Phase,
-    Recall,
-    Released,
-    Rule,
     ServerRecord,
-    Step,
     decode_message_untrusted,
-    encode_message,
     inbox_message,
 )
-from bridge.errors import BridgeError, ConfigurationError, DecodeError, InvalidStateError, RemoteError
+from bridge.errors import BridgeError, DecodeError
 from bridge.etf import Atom
-from bridge.khepri import (
-    Deleted,
-    Khepri,
-    NativePath,
-    Path,
-    Snapshot,
-    UnknownOutcomeError,
-    Updated,
-    path_text,
-)
+from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated, path_text
 from bridge.node import Gateway, HiddenNode, NodeConfig
-from bridge.replication import WorldState, decode_state_untrusted
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import (
-    AddPeer,
     Event,
     Fatal,
     FirstAccepted,
-    Hold,
     PeerDown,
     PeerMessageReceived,
     PeerUp,
-    RaiseFence,
     Report,
-    SendMessage,
     Start,
 )
-from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.transfers import Transfers
 
 _BRIDGE: Final = Atom("bridge")
 _SERVERS: Final = Atom("servers")
 _ENTITIES: Final = Atom("entities")
 _INBOX: Final = Atom("inbox")
-_TAKE_SECONDS: Final = 10.0
-"""how long to wait for the release of a granted entity; its former holder may be gone"""
+_START_SECONDS: Final = 10.0
+"""until the first snapshot of the feed"""
 _DRAIN_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5.0
 
@@ -90,33 +55,22 @@ _log = logging.getLogger("bridge.sim")
 class SimulationServer:
     """One simulation server, as an async context manager.
 
-    Every change of authority is an answer of the homeserver to this server's own write, or a message in its
-    inbox there, with the other side's signed release. Nothing acts on a read.
-
     Args:
         config: how to run.
         on_event: called in the event loop with what a driver or a log wants to know; must not block.
+
+    Attributes:
+        transfers: what the server holds, and how it comes and goes; while the server runs.
     """
+
+    transfers: Transfers
 
     def __init__(self, config: SimulationConfig, on_event: Callable[[ServerEvent], None]) -> None:
         self.config = config
         self.session = secrets.token_bytes(16)
-        self.messages: list[Message] = []
         self._on_event = on_event
         self._stack = AsyncExitStack()
         self._plane = DataPlaneClient(self._on_plane_event)
-        self._holdings = Holdings()
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._slots: dict[str, int] = {}
-        self._recalls: dict[str, Recall] = {}
-        self._released: dict[str, int] = {}
-        self._answered: dict[str, int] = {}
-        self._offers: dict[str, tuple[str, Step]] = {}
-        self._givers: dict[str, str] = {}
-        self._early: dict[str, tuple[str, Released, int]] = {}
-        self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
-        self._servers: dict[str, ServerRecord] = {}
-        self._entities: dict[str, EntityRecord] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -158,12 +112,20 @@ class SimulationServer:
         await self._home.open_session(
             server=config.name, key=ready.key, thumbprint=ready.thumbprint, address=(ready.host, ready.port)
         )
+        self.transfers = Transfers(
+            config=config,
+            home=self._home,
+            plane=self._plane,
+            bodies=self._bodies,
+            on_event=self._on_event,
+            spawn=self._spawn,
+        )
         self._stack.push_async_callback(self._cancel_tasks)
         # The feed of servers and entities first: a grant names a giver whose key must be known by then.
         watching = asyncio.Event()
         self._spawn(self._watch(watching), vital=True)
         self._spawn(self._simulate(), vital=True)
-        async with asyncio.timeout(_TAKE_SECONDS):
+        async with asyncio.timeout(_START_SECONDS):
             await watching.wait()
 
     async def close(self) -> None:
@@ -176,129 +138,9 @@ class SimulationServer:
         finally:
             await self._stack.aclose()
 
-    async def spawn(
-        self, entity: str, *, owner: str, position: npt.ArrayLike, rule: Rule = Rule.ALLOW
-    ) -> EntityRecord:
-        """Create an entity that this server holds, or take over a dormant one of that name.
-
-        Raises:
-            ConflictError: somebody else holds it.
-            InvalidStateError: this server holds it, or it is changing hands here.
-        """
-        async with self._locks[entity]:
-            self._must_follow(entity)
-            slot = self._slot(entity)
-            try:
-                record = await self._home.create_entity(entity=entity, owner=owner, master=owner, rule=rule)
-            except EntityExistsError as error:
-                known = await self._home.entity(entity)
-                # One's own name there is that of an earlier session, whose end this member has not applied.
-                if known.server not in (None, self.config.name):
-                    raise ConflictError(
-                        f"{known.server} holds {entity}",
-                        reason=error.reason,
-                        props={"winner": known.server.encode(), "epoch": known.epoch},
-                    ) from error
-                record = await self._home.pull(
-                    entity=entity, epoch=known.epoch, owner=owner, step=self._first_step()
-                )
-            self._bodies.place(slot, position)
-            return await self._granted(record)
-
-    async def give(self, entity: str, *, owner: str) -> EntityRecord:
-        """Pass the entity to another player of this server: the owner changes, the authority stays."""
-        async with self._locks[entity]:
-            holding = self._held(entity)
-            return await self._home.give(entity=entity, epoch=holding, owner=owner, step=self._first_step())
-
-    async def push(self, entity: str, *, owner: str, to: str) -> EntityRecord:
-        """Pass owner and authority to another server (Case 2, push).
-
-        Raises:
-            NotHolderError: another server pulled it first; its recall is obeyed.
-            AuthorityError: refused; this server goes on simulating.
-            InvalidStateError: not held here, or ``to`` is this server or has no key; nothing was changed.
-            OutcomeUnknownError: the answer was lost; this server no longer acts, and follows whoever the
-                homeserver names next.
-        """
-        async with self._locks[entity]:
-            epoch = self._held(entity)
-            await self._know(to)
-            step = self._first_step()
-            box = await self._stop(entity, to)
-            try:
-                record = await self._home.push(
-                    entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
-                )
-            except (NotHolderError, UnknownOutcomeError):
-                raise
-            except (RemoteError, ConfigurationError):
-                # Refused for good: nothing was changed, and no other server was told.
-                if self._holdings[entity].phase is Phase.RELEASING:
-                    self._act(entity, self._holdings.resume(entity).epoch)
-                raise
-            self._crossed(step, "push", self.config.name, HOME)
-            self._crossed(step.next(), "answer", HOME, self.config.name)
-            self._holdings.follow(entity, record.epoch)
-            self._raise_fence(record)
-            return record
-
-    async def pull(self, entity: str, *, owner: str) -> EntityRecord:
-        """Take owner and authority from whoever has it (Case 2, pull); returns once this server acts.
-
-        Raises:
-            ConflictError: another server took it in the same moment.
-            DeniedError: the entity's rule forbids it.
-            InvalidStateError: this server holds it or it is changing hands here, or the former holder's
-                release did not come in time; it is waited for still.
-        """
-        async with self._locks[entity]:
-            self._must_follow(entity)
-            known = self._entities.get(entity) or await self._home.entity(entity)
-            step = self._first_step()
-            record = await self._home.pull(entity=entity, epoch=known.epoch, owner=owner, step=step)
-            self._crossed(step, "pull", self.config.name, HOME)
-            self._crossed(step.next(), "answer", HOME, self.config.name)
-            gained = self._gaining(entity, record.epoch)
-            await self._granted(record)
-        try:
-            async with asyncio.timeout(_TAKE_SECONDS):
-                await gained
-        except TimeoutError:
-            self._gained.pop((entity, record.epoch), None)
-            raise InvalidStateError(f"{entity}: the release of its former holder has not come") from None
-        return record
-
-    async def offer(self, entity: str, *, owner: str, to: str) -> None:
-        """Hand the release directly to another server, which claims the entity (switching, R0-33)."""
-        async with self._locks[entity]:
-            epoch = self._held(entity)
-            await self._know(to)
-            step = self._first_step()
-            box = await self._stop(entity, to)
-            self._offers[entity] = (to, step)
-            self._tell(
-                to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
-            )
-
-    def place(self, entity: str, position: npt.ArrayLike, velocity: npt.ArrayLike = (0.0, 0.0, 0.0)) -> None:
-        """Put a held entity somewhere, with a velocity.
-
-        Raises:
-            InvalidStateError: it is not held here.
-        """
-        self._held(entity)
-        self._bodies.place(self._slot(entity), position, velocity)
-
-    def held(self) -> list[str]:
-        """Names of the entities that this server acts for (R0-2)."""
-        return [holding.entity for holding in self._holdings.held()]
-
     async def report(self) -> Report:
         """Records and counts of the data plane, after everything reliable has arrived."""
         return await self._plane.report(drain_seconds=_DRAIN_SECONDS)
-
-    # What comes from the homeserver.
 
     async def _watch(self, ready: asyncio.Event) -> None:
         inbox: Path = [_BRIDGE, _INBOX, self.session]
@@ -329,256 +171,11 @@ class SimulationServer:
 
     def _learn_record(self, path: NativePath, data: object) -> None:
         if path[1] == _SERVERS:
-            self._learn_server(ServerRecord.from_term(data))
+            self.transfers.learn_server(ServerRecord.from_term(data))
         elif path[1] == _ENTITIES:
-            record = EntityRecord.from_term(data)
-            known = self._entities.get(record.entity)
-            if known is None or record.version > known.version:
-                self._entities[record.entity] = record
-                self._raise_fence(record)
-                phase = self._holdings[record.entity].phase
-                if phase is Phase.RELEASING and record.session != self.session:
-                    # Nobody answers an offer, and the answer to a push may be lost; that the homeserver
-                    # names another holder is the answer.
-                    self._holdings.follow(record.entity, record.epoch)
-                if record.session == self.session and self._awaits_other(record):
-                    self._spawn(self._wait_anew(record))
+            self.transfers.learn_entity(EntityRecord.from_term(data))
         elif len(path) == 4:
-            message = inbox_message(data)
-            self._spawn(self._read_inbox(message))
-
-    def _awaits_other(self, record: EntityRecord) -> bool:
-        """Whether the release that is due for this server's own grant is no longer the one it waits for."""
-        holding = self._holdings[record.entity]
-        due = None if record.awaiting is None else record.awaiting.epoch
-        return holding.phase is Phase.AWAITING and holding.epoch == record.epoch and holding.awaited != due
-
-    async def _wait_anew(self, record: EntityRecord) -> None:
-        """The session of the former holder ended: an older holder's release is due now, or nobody's."""
-        entity = record.entity
-        async with self._locks[entity]:
-            if not self._awaits_other(record):
-                return
-            if record.awaiting is not None:
-                await self._know(record.awaiting.server)
-                self._givers[entity] = record.awaiting.server
-                self._holdings.wait_anew(entity, record.epoch, record.awaiting.epoch)
-                if entity in self._early:
-                    self._spawn(self._take_release(*self._early.pop(entity)))
-                return
-            self._holdings.wait_no_more(entity, record.epoch)
-            await self._begin(entity, record.epoch)
-
-    def _learn_server(self, record: ServerRecord) -> None:
-        if record.server == self.config.name or self._servers.get(record.server) == record:
-            return
-        self._servers[record.server] = record
-        self._plane.tell(
-            AddPeer(
-                server=record.server,
-                session=record.session,
-                key=record.key,
-                thumbprint=record.thumbprint,
-                host=record.host,
-                port=record.port,
-            )
-        )
-
-    async def _know(self, server: str) -> None:
-        if server == self.config.name:
-            raise InvalidStateError(f"{server} is this server: give passes an entity to another owner here")
-        if server not in self._servers:
-            self._learn_server(await self._home.server(server))
-
-    async def _read_inbox(self, message: InboxMessage) -> None:
-        async with self._locks[message.entity]:
-            match message:
-                case Grant():
-                    await self._take_grant(message)
-                case Recall():
-                    await self._obey(message)
-
-    async def _take_grant(self, grant: Grant) -> None:
-        if grant.epoch <= self._holdings[grant.entity].epoch:
-            return  # The feed is at least once, and a snapshot tells old news.
-        self._crossed(grant.step, "grant", HOME, self.config.name)
-        await self._know(grant.giver)
-        await self._take_state(grant.entity, grant.giver, grant.previous, grant.box)
-        self._act(grant.entity, self._holdings.grant(grant.entity, grant.epoch).epoch)
-        step = grant.step.next()
-        self._tell(
-            grant.giver, Accepted(trace=step.trace, hop=step.hop, entity=grant.entity, epoch=grant.epoch)
-        )
-
-    async def _obey(self, recall: Recall) -> None:
-        if recall.unread is not None:
-            await self._take_grant(recall.unread)
-        holding = self._holdings[recall.entity]
-        if recall.taker == self.config.name or recall.granted <= self._answered.get(recall.entity, 0):
-            return  # Old news: a snapshot of the feed tells the inbox again.
-        if holding.phase is Phase.AWAITING and recall.epoch == holding.epoch:
-            self._recalls[recall.entity] = recall
-            return
-        # What was released to somebody who did not get it, because a pull came first or because its session
-        # ended, is signed again for the one who is due it now.
-        acting = holding.phase in (Phase.HOLDING, Phase.RELEASING)
-        if recall.epoch != (holding.epoch if acting else self._released.get(recall.entity)):
-            return
-        self._crossed(recall.step, "recall", HOME, self.config.name)
-        await self._know(recall.taker)
-        box = await self._stop(recall.entity, recall.taker)
-        self._answered[recall.entity] = recall.granted
-        self._holdings.follow(recall.entity, recall.granted)
-        self._plane.tell(RaiseFence(entity=recall.entity, epoch=recall.granted, server=recall.taker))
-        step = recall.step.next()
-        self._tell(
-            recall.taker,
-            Released(trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box),
-        )
-
-    # What comes from other servers.
-
-    async def _take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
-        match message:
-            case Released():
-                await self._take_release(server, message, at_ns)
-            case Accepted():
-                self._crossed(_step(message), "accepted", server, self.config.name, at_ns)
-            case Offer():
-                await self._claim(server, message, at_ns)
-            case Bind():
-                pass
-
-    async def _take_release(self, server: str, message: Released, at_ns: int) -> None:
-        entity = message.entity
-        async with self._locks[entity]:
-            holding = self._holdings[entity]
-            if holding.phase is not Phase.AWAITING or holding.epoch != message.epoch:
-                return
-            assert holding.awaited is not None
-            # The key is that of the holder the homeserver named, whoever delivered the box (R0-20).
-            giver = self._givers[entity]
-            try:
-                await self._take_state(entity, giver, holding.awaited, message.box)
-            except InvalidStateError:
-                if server != giver:
-                    # An older holder may have heard sooner than this server that its release is due again.
-                    self._early[entity] = (server, message, at_ns)
-                raise
-            self._crossed(_step(message), "released", server, self.config.name, at_ns)
-            self._holdings.receive_release(entity, message.epoch, holding.awaited)
-            await self._begin(entity, message.epoch)
-
-    async def _claim(self, server: str, message: Offer, at_ns: int) -> None:
-        async with self._locks[message.entity]:
-            step = _step(message)
-            self._crossed(step, "offer", server, self.config.name, at_ns)
-            # Opened first: an entity claimed with a release that does not open would be nobody's.
-            state = await self._open(message.entity, server, message.epoch, message.box)
-            record = await self._home.claim(
-                entity=message.entity, owner=message.owner, box=message.box, step=step.next()
-            )
-            self._crossed(step.next(), "claim", self.config.name, HOME)
-            self._crossed(step.next().next(), "answer", HOME, self.config.name)
-            self._take_over(message.entity, state)
-            self._act(message.entity, self._holdings.grant(message.entity, record.epoch).epoch)
-
-    # Acting.
-
-    async def _granted(self, record: EntityRecord) -> EntityRecord:
-        # What this session itself released and nobody got is no other's to give.
-        if record.awaiting is None or record.awaiting.session == self.session:
-            self._act(record.entity, self._holdings.grant(record.entity, record.epoch).epoch)
-        else:
-            await self._know(record.awaiting.server)
-            self._givers[record.entity] = record.awaiting.server
-            self._holdings.wait(record.entity, record.epoch, record.awaiting.epoch)
-            self._raise_fence(record)
-        return record
-
-    async def _begin(self, entity: str, epoch: int) -> None:
-        """Act after a wait, and at once obey the recall that came meanwhile."""
-        self._act(entity, epoch)
-        recall = self._recalls.pop(entity, None)
-        if recall is not None:
-            await self._obey(recall)
-
-    async def _take_state(self, entity: str, giver: str, previous: int, box: str) -> None:
-        self._take_over(entity, await self._open(entity, giver, previous, box))
-
-    async def _open(self, entity: str, giver: str, previous: int, box: str) -> WorldState:
-        data = await self._plane.open_release(entity=entity, giver=giver, previous=previous, box=box)
-        return decode_state_untrusted(data)
-
-    def _take_over(self, entity: str, state: WorldState) -> None:
-        self._bodies.take_over(self._slot(entity), state.tick, state.position, state.velocity)
-
-    def _act(self, entity: str, epoch: int) -> None:
-        slot = self._slot(entity)
-        self._released.pop(entity, None)
-        self._early.pop(entity, None)
-        self._plane.tell(Hold(entity=entity, epoch=epoch, slot=slot))
-        self._bodies.hold(slot)
-        gained = self._gained.pop((entity, epoch), None)
-        if gained is not None and not gained.done():
-            gained.set_result(None)
-        self._on_event(AuthorityGained(entity=entity, epoch=epoch, at_ns=time.monotonic_ns()))
-
-    async def _stop(self, entity: str, to: str) -> str:
-        held = self._holdings[entity]
-        if held.phase is Phase.HOLDING:
-            self._holdings.stop(entity)
-        self._bodies.let_go(self._slot(entity))
-        try:
-            box = await self._plane.stop_sealing(entity, to, linger_ns=self.config.linger_ms * 1_000_000)
-        except InvalidStateError:
-            if held.phase is Phase.HOLDING and self._holdings[entity].phase is Phase.RELEASING:
-                # It refuses before it stops: whatever it was asked for, it still seals.
-                self._holdings.resume(entity)
-                self._bodies.hold(self._slot(entity))
-            raise
-        if held.phase is Phase.HOLDING:
-            self._released[entity] = held.epoch
-        return box
-
-    def _held(self, entity: str) -> int:
-        holding = self._holdings[entity]
-        if holding.phase is not Phase.HOLDING:
-            raise InvalidStateError(
-                f"{self.config.name} does not hold {entity} ({holding.phase.name.lower()})"
-            )
-        return holding.epoch
-
-    def _must_follow(self, entity: str) -> None:
-        """Who asks for an entity must have passed on what it had.
-
-        The homeserver may have given it to somebody else already; a grant on top of one that is still acted
-        on, or waited for, would confuse the two.
-        """
-        phase = self._holdings[entity].phase
-        if phase is not Phase.FOLLOWING:
-            raise InvalidStateError(
-                f"{entity} is held or changing hands at {self.config.name} ({phase.name.lower()})"
-            )
-
-    def _gaining(self, entity: str, epoch: int) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gained[entity, epoch] = future
-        return future
-
-    def _slot(self, entity: str) -> int:
-        slot = self._slots.setdefault(entity, len(self._slots))
-        if slot >= self.config.capacity:
-            raise ConfigurationError(
-                f"more than {self.config.capacity} entities: raise the capacity of {self.config.name}"
-            )
-        return slot
-
-    def _raise_fence(self, record: EntityRecord) -> None:
-        self._plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))
-
-    def _tell(self, server: str, message: PeerMessage) -> None:
-        self._plane.tell(SendMessage(to=server, message=encode_message(message)))
+            self._spawn(self.transfers.read_inbox(inbox_message(data)))
 
     async def _simulate(self) -> None:
         loop = asyncio.get_running_loop()
@@ -589,14 +186,12 @@ class SimulationServer:
             due = max(due + period, loop.time())
             await asyncio.sleep(due - loop.time())
 
-    # Plumbing.
-
     def _on_plane_event(self, event: Event) -> None:
         match event:
             case PeerMessageReceived(server=server, message=data, at_ns=at_ns):
-                self._spawn(self._take_message(server, decode_message_untrusted(data), at_ns))
+                self._spawn(self.transfers.take_message(server, decode_message_untrusted(data), at_ns))
             case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
-                self._end_switch(server, entity, at_ns)
+                self.transfers.end_switch(server, entity, at_ns)
                 self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
             case PeerUp(server=server):
                 self._on_event(PeerSessionChanged(server=server, up=True, reason=""))
@@ -606,28 +201,6 @@ class SimulationServer:
                 self._on_event(Problem(text=error, fatal=True))
             case _:
                 _log.error("unexpected event of the data plane: %r", event)
-
-    def _end_switch(self, server: str, entity: str, at_ns: int) -> None:
-        """The first state under the new epoch is the last message of a switch (R0-33)."""
-        to, step = self._offers.pop(entity, ("", None))
-        if step is not None and server == to:
-            claim = step.next()
-            self._crossed(claim.next().next(), "state", server, self.config.name, at_ns)
-
-    def _crossed(self, step: Step, kind: str, sender: str, receiver: str, at_ns: int | None = None) -> None:
-        self.messages.append(
-            Message(
-                trace=step.trace,
-                hop=step.hop,
-                kind=kind,
-                sender=sender,
-                receiver=receiver,
-                at_ns=at_ns or time.monotonic_ns(),
-            )
-        )
-
-    def _first_step(self) -> Step:
-        return Step(trace=secrets.token_bytes(16), hop=0)
 
     def _spawn(self, work: Coroutine[object, object, None], *, vital: bool = False) -> None:
         task = asyncio.create_task(work)
@@ -647,7 +220,3 @@ class SimulationServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _step(message: Released | Accepted | Offer) -> Step:
-    return Step(trace=message.trace, hop=message.hop)

@@ -228,21 +228,21 @@ async def _carry_out(
 async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationServer) -> Line:
     match command:
         case Spawn():
-            record = await server.spawn(
+            record = await server.transfers.spawn(
                 command.entity, owner=command.owner, position=command.position, rule=command.rule
             )
             return Done(id=command.id, epoch=record.epoch)
         case Kick():
             return Done(id=command.id, epoch=await _kick(command, server))
         case Take():
-            record = await server.pull(command.entity, owner=command.owner)
+            record = await server.transfers.pull(command.entity, owner=command.owner)
             return Done(id=command.id, epoch=record.epoch)
         case MakeReport():
             report = await server.report()
             return Reported(
                 id=command.id,
                 history=report.history,
-                messages=server.messages,
+                messages=server.transfers.messages,
                 verdicts=report.verdicts,
                 sent=report.sent,
                 received=report.received,
@@ -251,10 +251,10 @@ async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationS
 
 
 async def _kick(command: Kick, server: SimulationServer) -> int:
-    server.place(command.entity, command.position, command.velocity)
+    server.transfers.place(command.entity, command.position, command.velocity)
     if command.to == server.config.name:
-        return (await server.give(command.entity, owner=command.owner)).epoch
+        return (await server.transfers.give(command.entity, owner=command.owner)).epoch
     if command.way == "offer":
-        await server.offer(command.entity, owner=command.owner, to=command.to)
+        await server.transfers.offer(command.entity, owner=command.owner, to=command.to)
         return 0
-    return (await server.push(command.entity, owner=command.owner, to=command.to)).epoch
+    return (await server.transfers.push(command.entity, owner=command.owner, to=command.to)).epoch
