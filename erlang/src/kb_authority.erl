@@ -99,7 +99,7 @@ on_entity(pull, Request, Record, Read) ->
                 true ->
                     {Next, Granted} = next_epoch(Read),
                     Pulled = bump(Record#{owner => Asker, session => Session, server => Server,
-                                          epoch => Next, awaiting => awaiting(Record)}),
+                                          epoch => Next, awaiting => cut(Session, awaiting(Record))}),
                     Recall = case Holder of
                                  undefined -> recalls(Pulled, step(Request), Read);
                                  _ -> [recall(Holder, Entity, Epoch, Pulled, step(Request), Read)]
@@ -232,6 +232,17 @@ without(Session, #{awaiting := Due} = Record, Read) ->
                _ -> []
            end,
     {Changed, More}.
+
+%% Who pulls has passed on what it had, and so had received what was due to it: the chain ends there. Without
+%% this it would grow with every pull of an entity that moves by pulls alone.
+cut(_Session, undefined) -> undefined;
+cut(Session, #{session := Session}) -> undefined;
+cut(Session, #{awaiting := Older} = Due) ->
+    case cut(Session, Older) of
+        undefined -> maps:remove(awaiting, Due);
+        Left -> Due#{awaiting => Left}
+    end;
+cut(_Session, Due) -> Due.
 
 %% The chain of releases due, without those of an ended session.
 strike(_Session, undefined) -> undefined;

@@ -49,6 +49,9 @@ consistent(Path, #{epoch := Epoch, version := Version, session := Session} = Rec
     [?assert(is_map_key([bridge, sessions, Waiting], After)) || {Waiting, _} <- Due],
     ?assertEqual(lists:reverse(lists:usort([Epoch | [Older || {_, Older} <- Due]])),
                  [Epoch | [Older || {_, Older} <- Due]]),
+    %% No session stands twice, so no chain is longer than there are sessions.
+    Named = [Waiting || {Waiting, _} <- Due] ++ [Session || Session =/= undefined],
+    ?assertEqual(lists:usort(Named), lists:sort(Named)),
     case Before of
         #{Path := Record} -> ok;
         #{Path := #{epoch := Earlier, version := Older, session := Holder}} ->
