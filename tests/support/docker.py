@@ -10,21 +10,26 @@ type checker would read in its place: it is loaded by name here and nowhere else
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import os
+import random
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 REQUEST_SECONDS: Final = 300
 """how long the daemon may stay silent: a step of a build prints nothing while it compiles"""
+_OTHERS_SECONDS: Final = 120.0
+"""how long the session that started the daemon waits for others that use it"""
 _LABEL: Final = "khepri-bridge.inputs"
 _INPUTS: Final[Mapping[str, Sequence[str]]] = {
     "homeserver": (
@@ -52,11 +57,34 @@ def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if shutil.which("docker") is None:
         pytest.skip("Docker is not installed: apt-get install -y docker.io debootstrap iptables")
     with contextlib.ExitStack() as stack:
-        client = _connect()
-        if client is None:
-            client = stack.enter_context(_daemon(tmp_path_factory.mktemp("dockerd")))
+        lock = stack.enter_context((Path(tempfile.gettempdir()) / "khepri-bridge-dockerd.lock").open("w"))
+        # Held shared while the daemon is used, so that its starter does not end it under another session.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while (client := _connect()) is None:
+            if _lock_alone(lock, seconds=0.0):
+                client = stack.enter_context(_daemon(tmp_path_factory.mktemp("dockerd")))
+                stack.callback(_lock_alone, lock, seconds=_OTHERS_SECONDS)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                break
+            time.sleep(random.uniform(0.1, 0.5))
+            fcntl.flock(lock, fcntl.LOCK_SH)
         stack.callback(client.close)
         yield client
+
+
+def _lock_alone(lock: TextIO, *, seconds: float) -> bool:
+    """Whether within a time no other session held the lock any more; if not, nothing is held here."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+        else:
+            return True
 
 
 def _connect() -> Any | None:
