@@ -2,7 +2,7 @@
 %% the directory is written beside it, so that a node of another instance is refused before Khepri starts.
 -module(kb_store).
 
--export([start/1, stop/1, register/1, procedure/0, identity/0, identity/1]).
+-export([start/1, stop/1, register/1, procedure/0, identity/0, identity/1, identity_text/1]).
 
 -define(FORMAT, 1).
 -define(RETRY_MS, 500).
@@ -108,12 +108,31 @@ join(#{data_dir := Directory, store := Store, join_timeout := Timeout} = Config,
     %% The probe was hidden; khepri_cluster:join takes a global lock, which needs a visible connection.
     _ = erlang:disconnect_node(Seed),
     _ = net_kernel:connect_node(Seed),
+    withdraw(Store, Seed),
     ok = run_system(Config),
     ok = run_khepri(Config),
     join_until(Store, Seed, erlang:monotonic_time(millisecond) + Timeout),
     Identity = maps:with([type, instance, cluster_id, format, store], Remote),
     write_identity(Directory, Identity),
     remember(Identity).
+
+%% A node that lost its disk is a member still. It comes back empty, so its old membership ends first: an empty
+%% member under an old name would answer for entries that it no longer has.
+withdraw(Store, Seed) ->
+    Own = {Store, node()},
+    try erpc:call(Seed, ra, members, [{Store, Seed}, 5000], 6000) of
+        {ok, Members, Leader} ->
+            case lists:member(Own, Members) of
+                true ->
+                    _ = erpc:call(Seed, ra, remove_member, [Leader, Own, 10000], 11000),
+                    ok;
+                false -> ok
+            end;
+        _ -> ok
+    catch
+        %% The join that follows says what is wrong.
+        error:{erpc, _} -> ok
+    end.
 
 %% Two nodes that join at once disturb each other: Raft changes its members one by one.
 join_until(Store, Seed, Deadline) ->
@@ -322,11 +341,16 @@ write_identity(Directory, Identity) ->
     ok = dets:sync(Register),
     File = identity_file(Directory),
     Fresh = File ++ ".new",
-    case maybe_all([fun() -> file:write_file(Fresh, io_lib:format("~0p.~n", [Identity]), [sync]) end,
+    case maybe_all([fun() -> file:write_file(Fresh, identity_text(Identity), [sync]) end,
                     fun() -> file:rename(Fresh, File) end]) of
         ok -> ok;
         {error, Reason} -> refuse("~ts cannot be written: ~ts", [File, file:format_error(Reason)])
     end.
+
+%% Bytes as numbers: printed as text, sixteen random ones that happen to be Latin-1 letters make a file that
+%% cannot be read back.
+-spec identity_text(map()) -> io_lib:chars().
+identity_text(Identity) -> io_lib:format("~w.~n", [Identity]).
 
 erase_data(Directory) ->
     _ = file:delete(identity_file(Directory)),

@@ -88,3 +88,11 @@ a_setting_that_is_no_number_is_named_test() ->
     after
         os:unsetenv("KB_MIN_FREE_MB")
     end.
+
+an_identity_of_printable_bytes_is_read_back_test() ->
+    Identity = #{cluster_id => <<"sixteen letters", 16#e9>>, instance => <<"Zürich"/utf8>>, type => homeserver},
+    File = filename:join(filename:basedir(user_cache, "khepri_bridge_tests"), "identity"),
+    ok = filelib:ensure_dir(File),
+    ok = file:write_file(File, kb_store:identity_text(Identity)),
+    ?assertEqual({ok, [Identity]}, file:consult(File)),
+    ok = file:delete(File).
