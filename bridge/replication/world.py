@@ -1,9 +1,9 @@
 """World state shared by the simulation and the process that sends it.
 
-One block of memory, structure of arrays, a fixed number of slots. The simulation writes, the data plane
-reads; there is one writer. A slot is guarded by a sequence lock: odd while it is written, so a reader
-that saw an odd or a changed number reads again. A mutex between two processes was rejected: the
-simulation loop must never wait (R4-9).
+One block of memory, structure of arrays, a fixed number of slots. Each slot has one writer at a time: the
+simulation for what it holds, the data plane for what others hold. A slot is guarded by a sequence lock: odd
+while it is written, so a reader that saw an odd or a changed number reads again. A mutex between two
+processes was rejected: the simulation loop must never wait (R4-9).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class World:
     def write(
         self, slot: int, *, tick: int, position: npt.ArrayLike, velocity: npt.ArrayLike = (0.0, 0.0, 0.0)
     ) -> None:
-        """Set the state of one slot. Only the one writer may call this."""
+        """Set the state of one slot; only its writer may."""
         self._lock[slot] += np.uint64(1)
         self._tick[slot] = np.uint64(tick)
         self._position[slot] = position
@@ -83,7 +83,7 @@ class World:
         positions: npt.NDArray[np.float64],
         velocities: npt.NDArray[np.float64],
     ) -> None:
-        """Set the states of many slots, shapes (n,), (n, 3) and (n, 3). Only the one writer may call this."""
+        """Set the states of many slots, shapes (n,), (n, 3) and (n, 3); only their writer may."""
         self._lock[slots] += np.uint64(1)
         self._tick[slots] = np.uint64(tick)
         self._position[slots] = positions

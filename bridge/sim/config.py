@@ -36,6 +36,9 @@ class SimulationConfig:
     """simulation ticks and state datagrams a second"""
     capacity: int = 1_024
     """slots of the shared world: different entities that one run of the server can come to hold"""
+    follow: int = 256
+    """entities of other servers whose state is kept in the world, the first ones heard of: interest, not
+    order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 
@@ -44,6 +47,8 @@ class SimulationConfig:
             raise ConfigurationError(f"rate_hz is 1 to 1000, not {self.rate_hz}")
         if not 1 <= self.capacity <= 65_536:
             raise ConfigurationError(f"capacity is 1 to 65536, not {self.capacity}")
+        if not 0 <= self.follow <= 65_536:
+            raise ConfigurationError(f"follow is 0 to 65536, not {self.follow}")
         if not self.members:
             raise ConfigurationError("name at least one homeserver node")
         if not 0 <= self.linger_ms <= 10_000:

@@ -45,7 +45,7 @@ from bridge.replication import WorldState, decode_state_untrusted
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
-from bridge.sim.dataplane.messages import AddPeer, Hold, RaiseFence, SendMessage
+from bridge.sim.dataplane.messages import AddPeer, Follow, Hold, RaiseFence, SendMessage
 from bridge.sim.events import AuthorityGained, ServerEvent
 
 _TAKE_SECONDS: Final = 10.0
@@ -214,6 +214,16 @@ class Transfers:
         self._held(entity)
         self._bodies.place(self._slot(entity), position, velocity)
 
+    def state(self, entity: str) -> WorldState:
+        """The newest state of an entity: its own if held here, else what its holder told last.
+
+        Raises:
+            InvalidStateError: neither held nor followed.
+        """
+        if entity not in self._slots:
+            raise InvalidStateError(f"{self.config.name} has no state of {entity}")
+        return self._plane.world.read(self._slots[entity])
+
     def held(self) -> list[str]:
         """Names of the entities that this server acts for (R0-2)."""
         return [holding.entity for holding in self._holdings.held()]
@@ -232,6 +242,8 @@ class Transfers:
             self._holdings.follow(record.entity, record.epoch)
         if record.session == self.session and self._awaits_other(record):
             self._spawn(self._wait_anew(record))
+        if record.session != self.session:
+            self._follow(record.entity)
 
     def learn_server(self, record: ServerRecord) -> None:
         """Hear from the feed of a server, its key and where it listens."""
@@ -380,6 +392,8 @@ class Transfers:
     async def _granted(self, record: EntityRecord) -> EntityRecord:
         # What this session itself released and nobody got is no other's to give.
         if record.awaiting is None or record.awaiting.session == self.session:
+            # A dormant entity goes on from the newest state that this server knows of it.
+            self._take_over(record.entity, self._plane.world.read(self._slot(record.entity)))
             self._act(record.entity, self._holdings.grant(record.entity, record.epoch).epoch)
         else:
             await self._know(record.awaiting.server)
@@ -465,6 +479,12 @@ class Transfers:
                 f"more than {self.config.capacity} entities: raise the capacity of {self.config.name}"
             )
         return slot
+
+    def _follow(self, entity: str) -> None:
+        most = min(self.config.follow, self.config.capacity // 2)
+        if entity not in self._slots and len(self._slots) >= most:
+            return
+        self._plane.tell(Follow(entity=entity, slot=self._slot(entity)))
 
     def _raise_fence(self, record: EntityRecord) -> None:
         self._plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))

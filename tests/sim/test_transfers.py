@@ -183,6 +183,28 @@ async def test_state_moves_unchanged_and_late_records_are_refused(trio: Trio, ba
     assert all(report.malformed == 0 for report in reports)
 
 
+async def test_what_another_server_holds_is_seen_where_it_is(trio: Trio, ball: str) -> None:
+    """R0-34: its state arrives, and follows the ball to its next holder."""
+    a, b, c = trio
+    epoch = await spawned(a, ball)
+    a.server.transfers.place(ball, (10.0, 20.0, 30.0))
+    async with asyncio.timeout(10):
+        for observer in (b, c):
+            await learned(observer, ball, epoch, a)
+            while observer.server.transfers.state(ball).position.tolist() != pytest.approx(
+                [10.0, 20.0, 30.0]
+            ):
+                await asyncio.sleep(0.005)
+        await a.server.transfers.push(ball, owner="Player2", to=b.name)
+        await b.acts(ball, a.server.transfers._holdings[ball].epoch)
+        b.server.transfers.place(ball, (11.0, 20.0, 30.0))
+        for observer in (a, c):
+            while observer.server.transfers.state(ball).position[0] != pytest.approx(11.0):
+                await asyncio.sleep(0.005)
+    with pytest.raises(InvalidStateError, match="no state of nothing"):
+        a.server.transfers.state("nothing")
+
+
 async def test_nobody_acts_twice_however_wildly_an_entity_is_passed(
     trio: Trio, cluster: LocalCluster, ball: str
 ) -> None:

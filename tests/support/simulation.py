@@ -74,8 +74,12 @@ class Observed:
 
 def children(pid: int | None = None) -> set[int]:
     """Processes that a process started and that still run."""
-    root = Path(f"/proc/{pid or os.getpid()}/task")
-    return {int(child) for task in root.iterdir() for child in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+        # A thread may end between the listing and the look.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -43,7 +43,7 @@ class DataPlaneClient:
     """A running data plane.
 
     Attributes:
-        world: the shared slots; this side is their one writer.
+        world: the shared slots; this side writes those of what the server holds.
         ready: key and address, once ``start`` has returned.
     """
 

@@ -56,6 +56,13 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
     slot: int
 
 
+class Follow(msgspec.Struct, frozen=True, kw_only=True, tag="follow"):
+    """Keep what other servers tell of an entity in a slot, until this one takes it over."""
+
+    entity: str
+    slot: int
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """Stop sealing, then sign the release for ``to``. The answer is ``Sealed``.
 
@@ -96,7 +103,9 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
     """Close the sessions and end."""
 
 
-Command = Start | AddPeer | RaiseFence | Hold | Stop | OpenRelease | SendMessage | MakeReport | Shutdown
+Command = (
+    Start | AddPeer | RaiseFence | Hold | Follow | Stop | OpenRelease | SendMessage | MakeReport | Shutdown
+)
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

@@ -35,8 +35,10 @@ from bridge.replication import (
     MAX_RECORDS,
     Records,
     World,
+    WorldState,
     decode_records_untrusted,
     decode_state_untrusted,
+    dequantise,
     encode_records,
     encode_state,
     quantise,
@@ -74,6 +76,8 @@ class _Sealing:
     """set while it lingers on purpose after its release"""
     first_ns: int | None = None
     last_ns: int = 0
+    last_state: WorldState | None = None
+    """set when it is stopped: what its release carries, however often it is signed"""
 
 
 @dataclass(slots=True)
@@ -95,6 +99,8 @@ class _Accepted:
     sender: str
     first_ns: int
     last_ns: int
+    tick: int | None = None
+    """of the newest state applied; ``None`` before the first"""
 
 
 class DataPlane:
@@ -123,6 +129,7 @@ class DataPlane:
         self._lingering: list[_Sealing] = []
         self._next_handle = 0
         self._accepted: dict[tuple[str, int], _Accepted] = {}
+        self._followed: dict[str, int] = {}
         self._early: dict[str, tuple[str, int]] = {}
         self._entries: list[Entry] = []
         self.verdicts: Counter[str] = Counter()
@@ -178,9 +185,15 @@ class DataPlane:
         self._next_handle = (self._next_handle + 1) % MAX_HANDLES
         self._holding[entity] = sealing
         self._stopped.pop(entity, None)
+        self._followed.pop(entity, None)
         for peer in self._peers.values():
             self._bind(peer, sealing)
         self._send([sealing], now_ns)
+
+    def follow(self, entity: str, slot: int) -> None:
+        """Write what is accepted of another server's entity into a slot, until this server takes it over."""
+        if entity not in self._holding:
+            self._followed[entity] = slot
 
     def stop(self, entity: str, to: str, *, linger_ns: int, now_ns: int, now_ms: int) -> str:
         """Stop acting for an entity, then sign its release for another server.
@@ -195,13 +208,15 @@ class DataPlane:
         sealing = self._holding.pop(entity, None)
         if sealing is not None:
             self._close(sealing)
+            sealing.last_state = self._world.read(sealing.slot)
             self._stopped[entity] = sealing
         elif (sealing := self._stopped.get(entity)) is None:
             raise InvalidStateError(f"{entity} is not held here")
         if linger_ns > 0 and sealing.until_ns is None:
             sealing.until_ns = now_ns + linger_ns
             self._lingering.append(sealing)
-        state = self._world.read(sealing.slot)
+        state = sealing.last_state
+        assert state is not None
         self._hand_over("gave", entity, sealing.epoch, state_hash(state))
         release = Release(entity=entity, epoch=sealing.epoch, state=encode_state(state))
         return seal_signed_box(
@@ -241,6 +256,8 @@ class DataPlane:
         if (release.entity, release.epoch) != (entity, previous):
             raise DecodeError(f"a release of {release.entity} at {release.epoch} in a box for {entity}")
         state = decode_state_untrusted(release.state)
+        # From here on the slot is the simulation's, which goes on from exactly this state.
+        self._followed.pop(entity, None)
         self._hand_over("took", entity, previous, state_hash(state))
         return release.state
 
@@ -287,7 +304,8 @@ class DataPlane:
         except DecodeError:
             self.malformed += 1
             return
-        for handle, low in zip(records["handle"].tolist(), records["epoch"].tolist(), strict=True):
+        ids = zip(records["handle"].tolist(), records["epoch"].tolist(), strict=True)
+        for index, (handle, low) in enumerate(ids):
             bound = peer.bound.get(handle)
             if bound is None or bound[1] & 0xFFFF != low:
                 self.verdicts["unknown"] += 1
@@ -296,7 +314,7 @@ class DataPlane:
             verdict = self._fence.judge(entity, epoch, peer.thumbprint)
             self.verdicts[verdict.name.lower()] += 1
             if verdict is Verdict.ACCEPTED:
-                self._accept(server, entity, epoch, now_ns)
+                self._apply(entity, self._accept(server, entity, epoch, now_ns), records[index])
             elif verdict is Verdict.EARLY:
                 self._early[entity] = (server, epoch)
 
@@ -328,13 +346,23 @@ class DataPlane:
         ]
         return [*self._entries, *running, *accepted]
 
-    def _accept(self, server: str, entity: str, epoch: int, now_ns: int) -> None:
+    def _accept(self, server: str, entity: str, epoch: int, now_ns: int) -> _Accepted:
         seen = self._accepted.get((entity, epoch))
         if seen is None:
-            self._accepted[entity, epoch] = _Accepted(server, now_ns, now_ns)
+            seen = self._accepted[entity, epoch] = _Accepted(server, now_ns, now_ns)
             self._emit(FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=now_ns))
-        else:
-            seen.last_ns = now_ns
+        seen.last_ns = now_ns
+        return seen
+
+    def _apply(self, entity: str, seen: _Accepted, record: Records) -> None:
+        slot = self._followed.get(entity)
+        tick = int(record["tick"])
+        # Two streams may bring the same entity, in either order; ticks wrap at 32 bits.
+        if slot is None or (seen.tick is not None and (tick - seen.tick) & 0xFFFFFFFF >= 1 << 31):
+            return
+        seen.tick = tick
+        state = dequantise(record)
+        self._world.write(slot, tick=state.tick, position=state.position, velocity=state.velocity)
 
     def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
         if not sealings:

@@ -30,6 +30,7 @@ from bridge.sim.dataplane.messages import (
     Command,
     Event,
     Fatal,
+    Follow,
     Hold,
     MakeReport,
     Opened,
@@ -111,6 +112,8 @@ class DataPlaneProcess:
                 self._plane.raise_fence(entity, epoch, server, now_ns=now_ns)
             case Hold(entity=entity, epoch=epoch, slot=slot):
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
+            case Follow(entity=entity, slot=slot):
+                self._plane.follow(entity, slot)
             case SendMessage(to=to, message=message):
                 with contextlib.suppress(BridgeError):
                     self._plane.send_message(to, message)

@@ -162,6 +162,59 @@ def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Se
     assert len(of_type(Acceptance, entries(a, b))) == 2
 
 
+def test_what_is_followed_is_kept_in_its_slot_until_it_is_taken_over(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "a", now_ns=0)
+    b.plane.follow("ball", 5)
+    a.world.write(0, tick=7, position=[1.5, 0, 0], velocity=[2, 0, 0])
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.wire.deliver(MS)
+    followed = b.world.read(5)
+    assert (followed.tick, followed.position[0], followed.velocity[0]) == (7, 1.5, 2.0)
+    b.open(a.stop("ball", "b", now=2, linger=200), "a")
+    a.world.write(0, tick=9, position=[9, 9, 9])
+    a.plane.tick(now_ns=3 * MS)
+    a.wire.deliver(4 * MS)
+    assert b.plane.verdicts == {"accepted": 2}
+    assert b.world.read(5).tick == 7
+
+
+def test_an_older_state_does_not_replace_a_newer_one_and_ticks_wrap(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "a", now_ns=0)
+    b.plane.follow("ball", 5)
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.wire.deliver(0)
+    for tick in (2**30, 2**31, 3 * 2**30, 2**32 - 1):
+        a.world.write(0, tick=tick, position=[0, 0, 0])
+        a.plane.tick(now_ns=MS)
+        a.wire.deliver(MS)
+        assert b.world.read(5).tick == tick
+    for tick, kept in ((2**32 - 3, 2**32 - 1), (4, 4)):
+        a.world.write(0, tick=tick, position=[0, 0, 0])
+        a.plane.tick(now_ns=MS)
+        a.wire.deliver(MS)
+        assert b.world.read(5).tick == kept
+
+
+def test_what_is_held_here_is_not_followed(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    a.world.write(0, tick=3, position=[1, 1, 1])
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.plane.follow("ball", 0)
+    a.plane.raise_fence("ball", 2, "b", now_ns=0)
+    assert a.world.read(0).tick == 3
+
+
+def test_a_release_signed_again_carries_the_state_of_the_first(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    a.world.write(0, tick=3, position=[1, 1, 1])
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    first = b.open(a.stop("ball", "b", now=1), "a")
+    a.world.write(0, tick=4, position=[2, 2, 2])
+    assert b.open(a.stop("ball", "b", now=2), "a") == first
+
+
 def test_lingering_ends_by_itself(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     a.plane.hold("ball", 1, 0, now_ns=0)
