@@ -92,8 +92,10 @@ subscribe(Store, #{pid := Pid, prefixes := Prefixes, window := Window} = Request
             Spec = #{pid => Pid, prefixes => Native, window => Window,
                      since => maps:get(since, Request, undefined)},
             on_store(Store, 30000, fun() ->
-                case kb_feed:subscribe(Store, Spec) of
+                %% Without its projections a feed is silent, which no subscriber could tell from quiet.
+                case kb_store:register_feed(Store) =:= ok andalso kb_feed:subscribe(Store, Spec) of
                     {ok, Value} -> {ok, Value};
+                    false -> no_leader();
                     {error, full} -> refuse(too_large, <<"this member has as many subscribers as it takes">>);
                     Error -> failure(Error, Store)
                 end
@@ -249,7 +251,8 @@ attempt(Store, Id, Command, Deadline, Patience) ->
             attempt(Store, Id, {record, Failure}, Deadline, Patience);
         false -> timed_out(Store);
         {ok, {error, _}} -> again(Store, Id, Command, Deadline, Patience);
-        {error, {khepri, no_sproc_at_given_path, _}} ->
+        %% This node has just started, before it could say that it is ready: the interpreter is not there yet.
+        {error, {khepri, Missing, _}} when Missing =:= no_sproc_at_given_path; Missing =:= node_not_found ->
             _ = kb_store:register(Store),
             again(Store, Id, Command, Deadline, Patience);
         {error, Reason} when Reason =:= timeout; Reason =:= noproc; Reason =:= nodedown; Reason =:= shutdown ->

@@ -2,7 +2,7 @@
 %% the directory is written beside it, so that a node of another instance is refused before Khepri starts.
 -module(kb_store).
 
--export([start/1, stop/1, register/1, procedure/0, identity/0, identity/1, identity_text/1]).
+-export([start/1, stop/1, register/1, register_feed/1, procedure/0, identity/0, identity/1, identity_text/1]).
 
 -define(FORMAT, 1).
 -define(RETRY_MS, 500).
@@ -248,14 +248,16 @@ procedure() ->
 register(Store) ->
     Options = #{timeout => 5000},
     case khepri:create(Store, procedure(), fun kb_tx:run/2, Options) of
-        ok -> register_projections(Store, Options);
-        {error, {khepri, mismatching_node, _}} -> register_projections(Store, Options);
+        ok -> register_feed(Store);
+        {error, {khepri, mismatching_node, _}} -> register_feed(Store);
         {error, _} = Error -> Error
     end.
 
 %% Only nodes with data: for a node that matches, Khepri lists all of its children twice whenever one of them
 %% changes (0.7 ms at 10,000). Two patterns, since `**' followed by a condition begins at the second level.
-register_projections(Store, Options) ->
+-spec register_feed(atom()) -> ok | {error, term()}.
+register_feed(Store) ->
+    Options = #{timeout => 5000},
     Data = {if_has_data, true},
     case register_projection(Store, kb_feed_top_v1, [Data], Options) of
         ok -> register_projection(Store, kb_feed_v1, [{if_path_matches, any, undefined}, Data], Options);
