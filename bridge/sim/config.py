@@ -37,7 +37,7 @@ class SimulationConfig:
     capacity: int = 1_024
     """slots of the shared world: different entities that one run of the server can come to hold"""
     follow: int = 256
-    """entities of other servers whose state is kept in the world, the first ones heard of: interest, not
+    """entities of other servers whose state is kept in the world, the first ones that come: interest, not
     order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""

@@ -192,6 +192,7 @@ class SimulationServer:
                 self._spawn(self.transfers.take_message(server, decode_message_untrusted(data), at_ns))
             case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
                 self.transfers.end_switch(server, entity, at_ns)
+                self.transfers.follow(entity)
                 self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
             case PeerUp(server=server):
                 self._on_event(PeerSessionChanged(server=server, up=True, reason=""))

@@ -214,6 +214,13 @@ class Transfers:
         self._held(entity)
         self._bodies.place(self._slot(entity), position, velocity)
 
+    def follow(self, entity: str) -> None:
+        """Keep the state of an entity that another server streams to this one, while there is room."""
+        most = min(self.config.follow, self.config.capacity // 2)
+        if entity not in self._slots and len(self._slots) >= most:
+            return
+        self._plane.tell(Follow(entity=entity, slot=self._slot(entity)))
+
     def state(self, entity: str) -> WorldState:
         """The newest state of an entity: its own if held here, else what its holder told last.
 
@@ -242,8 +249,6 @@ class Transfers:
             self._holdings.follow(record.entity, record.epoch)
         if record.session == self.session and self._awaits_other(record):
             self._spawn(self._wait_anew(record))
-        if record.session != self.session:
-            self._follow(record.entity)
 
     def learn_server(self, record: ServerRecord) -> None:
         """Hear from the feed of a server, its key and where it listens."""
@@ -479,12 +484,6 @@ class Transfers:
                 f"more than {self.config.capacity} entities: raise the capacity of {self.config.name}"
             )
         return slot
-
-    def _follow(self, entity: str) -> None:
-        most = min(self.config.follow, self.config.capacity // 2)
-        if entity not in self._slots and len(self._slots) >= most:
-            return
-        self._plane.tell(Follow(entity=entity, slot=self._slot(entity)))
 
     def _raise_fence(self, record: EntityRecord) -> None:
         self._plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))

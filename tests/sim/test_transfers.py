@@ -78,6 +78,11 @@ async def learned(observed: Observed, ball: str, epoch: int, holder: Observed) -
     await observed.sees(ball, epoch, holder)
 
 
+def where(observed: Observed, ball: str) -> list[float]:
+    position: list[float] = observed.server.transfers.state(ball).position.tolist()
+    return position
+
+
 class Messages:
     """The messages that cross from here on."""
 
@@ -191,15 +196,13 @@ async def test_what_another_server_holds_is_seen_where_it_is(trio: Trio, ball: s
     async with asyncio.timeout(10):
         for observer in (b, c):
             await learned(observer, ball, epoch, a)
-            while observer.server.transfers.state(ball).position.tolist() != pytest.approx(
-                [10.0, 20.0, 30.0]
-            ):
+            while where(observer, ball) != pytest.approx([10.0, 20.0, 30.0]):
                 await asyncio.sleep(0.005)
         await a.server.transfers.push(ball, owner="Player2", to=b.name)
         await b.acts(ball, a.server.transfers._holdings[ball].epoch)
         b.server.transfers.place(ball, (11.0, 20.0, 30.0))
         for observer in (a, c):
-            while observer.server.transfers.state(ball).position[0] != pytest.approx(11.0):
+            while where(observer, ball) != pytest.approx([11.0, 20.0, 30.0]):
                 await asyncio.sleep(0.005)
     with pytest.raises(InvalidStateError, match="no state of nothing"):
         a.server.transfers.state("nothing")
