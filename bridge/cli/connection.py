@@ -51,8 +51,7 @@ async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Kh
 async def _reach_one(node: HiddenNode, members: list[str]) -> None:
     """Connect to the first member that answers.
 
-    Before the client does, which goes on trying until its deadline and can only say that nobody answered:
-    a wrong cookie, say, is known at once.
+    Before the client does, which goes on trying until its deadline: a command tells a wrong cookie at once.
     """
     refusal: BridgeError = ConnectionLostError("the cluster has no members")
     for member in members:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.errors import ClosedError, ConnectionLostError, DeadlineError, ProtocolError
-from bridge.etf import Atom, Pid, Reference
+from bridge.etf import Atom, Reference
 from bridge.khepri.paths import NativePath, native_path
 from bridge.khepri.reply import is_transient, unwrap
 from bridge.node import Gateway, HiddenNode
@@ -73,7 +73,6 @@ class Feed:
         self._mailbox = node.mailbox()
         self._member: str | None = None
         self._reference: Reference | None = None
-        self._feed_pid: Pid | None = None
         self._cursor: Any = Atom("undefined")
         self._pending: deque[Change] = deque()
         self._closed = False

@@ -148,8 +148,7 @@ class SimulationServer:
             async for change in feed:
                 match change:
                     case Snapshot(nodes=nodes):
-                        # Sorted, a path of an entity or a server comes before one of the inbox or not, so
-                        # keys are told first whatever the order of the map.
+                        # Keys first: a grant in the inbox names a giver, and its release opens with that key.
                         for kind in (_SERVERS, _ENTITIES, _INBOX):
                             for path, data in nodes.items():
                                 if path[1] == kind:
