@@ -1,7 +1,12 @@
 """The External Term Format of Erlang."""
 
-from bridge.etf.decode import decode_prefix_untrusted, decode_term, decode_term_untrusted
-from bridge.etf.encode import encode_term, term_identity
+from bridge.etf.decode import (
+    decode_bare_untrusted,
+    decode_prefix_untrusted,
+    decode_term,
+    decode_term_untrusted,
+)
+from bridge.etf.encode import encode_bare, encode_term, term_identity
 from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
 from bridge.etf.mapping import ErlangMap
 from bridge.etf.terms import (
@@ -27,9 +32,11 @@ __all__ = [
     "Port",
     "Reference",
     "TermLimits",
+    "decode_bare_untrusted",
     "decode_prefix_untrusted",
     "decode_term",
     "decode_term_untrusted",
+    "encode_bare",
     "encode_term",
     "term_identity",
 ]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn
 
 from bridge.errors import ConfigurationError, DecodeError, LimitExceededError
+from bridge.etf.closures import spell_out
 from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
 from bridge.etf.mapping import ErlangMap
 from bridge.etf.terms import (
@@ -84,11 +87,44 @@ def decode_prefix_untrusted(data: bytes, offset: int, limits: TermLimits = DEFAU
             raise DecodeError(f"a term starts with 131, not {data[offset]}")
         if data[offset + 1] == 80:
             inflated = _inflate(data, offset + 2, limits)
-            term, end = _decode(inflated, 0, limits)
+            term, end = _decode(inflated, 0, limits, ())
             if end != len(inflated):
                 raise DecodeError("bytes follow the term inside the compressed data")
             return term, len(data)
-        return _decode(data, offset + 1, limits)
+        return _decode(data, offset + 1, limits, ())
+    except (IndexError, struct.error):
+        raise DecodeError("the term is truncated") from None
+    except UnicodeDecodeError:
+        raise DecodeError("an atom is not UTF-8") from None
+
+
+def decode_bare_untrusted(
+    data: bytes,
+    offset: int,
+    limits: TermLimits = DEFAULT_LIMITS,
+    atoms: Sequence[Atom | bool] = (),
+) -> tuple[Any, int]:
+    """The term at ``offset`` without a 131, as after a distribution header, and where it ends.
+
+    Args:
+        data: a packet, or the fragments of one put together.
+        offset: of the term's tag.
+        limits: what the term may ask for; ``max_bytes`` counts all that follows ``offset``.
+        atoms: what ATOM_CACHE_REF (tag 82) refers to, by index: the header's table; ``true`` and ``false`` as
+            ``bool``, as the decoder gives them.
+
+    Raises:
+        DecodeError: malformed or truncated, or an index that ``atoms`` does not have.
+        LimitExceededError: over one of the limits.
+
+    Source: Erlang "External Term Format", section "Distribution Header".
+    """
+    if len(data) - offset > limits.max_bytes:
+        raise LimitExceededError("max_bytes", limits.max_bytes, "bytes")
+    if type(data) is not bytes:
+        data = bytes(data)
+    try:
+        return _decode(data, offset, limits, atoms)
     except (IndexError, struct.error):
         raise DecodeError("the term is truncated") from None
     except UnicodeDecodeError:
@@ -114,7 +150,7 @@ def _truncated() -> NoReturn:
     raise DecodeError("the term is truncated")
 
 
-def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
+def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | bool]) -> tuple[Any, int]:
     size = len(data)
     room = limits.max_elements
     unseen = limits.max_atoms
@@ -180,6 +216,9 @@ def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
         elif tag == 98:
             value = _I32(data, pos + 1)[0]
             pos += 5
+        elif tag == 82:
+            value = _cached(cached, data[pos + 1])
+            pos += 2
         elif tag == 107:
             start = pos + 3
             pos = start + _U16(data, pos + 1)[0]
@@ -212,7 +251,7 @@ def _decode(data: bytes, pos: int, limits: TermLimits) -> tuple[Any, int]:
                 value = -value
             pos = end
         else:
-            value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits)
+            value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits, cached)
         items.append(value)
         left -= 1
         while not left:
@@ -299,6 +338,17 @@ def _new_atom(raw: bytes, text: str) -> Any:
     return value
 
 
+def _cached(cached: Sequence[Atom | bool], index: int) -> Atom | bool:
+    if index >= len(cached):
+        raise DecodeError(f"tag 82 refers to atom {index} of a table of {len(cached)}")
+    return cached[index]
+
+
+def _cached_name(cached: Sequence[Atom | bool], index: int) -> Atom:
+    value = _cached(cached, index)
+    return Atom("true" if value else "false") if isinstance(value, bool) else value
+
+
 def _atom_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Any, int, int]:
     """The atom at its tag: value (a bool for true and false), its end, what is left of the budget."""
     tag = data[pos]
@@ -319,21 +369,27 @@ def _atom_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[An
     return value, end, unseen
 
 
-def _name_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Atom, int, int]:
+def _name_at(
+    data: bytes, pos: int, unseen: int, limits: TermLimits, cached: Sequence[Atom | bool]
+) -> tuple[Atom, int, int]:
+    if data[pos] == 82:
+        return _cached_name(cached, data[pos + 1]), pos + 2, unseen
     value, end, unseen = _atom_at(data, pos, unseen, limits)
     if type(value) is bool:
         value = Atom("true" if value else "false")
     return value, end, unseen
 
 
-def _rare(tag: int, data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[Any, int, int]:
+def _rare(
+    tag: int, data: bytes, pos: int, unseen: int, limits: TermLimits, cached: Sequence[Atom | bool]
+) -> tuple[Any, int, int]:
     """One element of a rarer kind; ``pos`` is after its tag."""
     value: Any
     match tag:
         case 118 | 100:  # ATOM_UTF8_EXT, ATOM_EXT
             return _atom_at(data, pos - 1, unseen, limits)
         case 88 | 103:  # NEW_PID_EXT, PID_EXT
-            node, end, unseen = _name_at(data, pos, unseen, limits)
+            node, end, unseen = _name_at(data, pos, unseen, limits, cached)
             pos = end + (12 if tag == 88 else 9)
             if tag == 88:
                 number, serial, creation = _PID(data, end)
@@ -344,27 +400,27 @@ def _rare(tag: int, data: bytes, pos: int, unseen: int, limits: TermLimits) -> t
             (count,) = _U16(data, pos)
             if not 1 <= count <= 5:
                 raise DecodeError(f"a reference of {count} words")
-            node, end, unseen = _name_at(data, pos + 2, unseen, limits)
+            node, end, unseen = _name_at(data, pos + 2, unseen, limits, cached)
             if tag == 90:
                 creation, *ids = _WORDS[count + 1](data, end)
                 return Reference(node, creation, tuple(ids)), end + 4 * count + 4, unseen
             return Reference(node, data[end], _WORDS[count](data, end + 1)), end + 1 + 4 * count, unseen
         case 101:  # REFERENCE_EXT
-            node, end, unseen = _name_at(data, pos, unseen, limits)
+            node, end, unseen = _name_at(data, pos, unseen, limits, cached)
             number, creation = _OLD_PORT(data, end)
             return Reference(node, creation, (number,)), end + 5, unseen
         case 120:  # V4_PORT_EXT
-            node, end, unseen = _name_at(data, pos, unseen, limits)
+            node, end, unseen = _name_at(data, pos, unseen, limits, cached)
             return Port(node, *_V4_PORT(data, end)), end + 12, unseen
         case 89:  # NEW_PORT_EXT
-            node, end, unseen = _name_at(data, pos, unseen, limits)
+            node, end, unseen = _name_at(data, pos, unseen, limits, cached)
             return Port(node, *_NEW_PORT(data, end)), end + 8, unseen
         case 102:  # PORT_EXT
-            node, end, unseen = _name_at(data, pos, unseen, limits)
+            node, end, unseen = _name_at(data, pos, unseen, limits, cached)
             return Port(node, *_OLD_PORT(data, end)), end + 5, unseen
         case 113:  # EXPORT_EXT
-            module, end, unseen = _name_at(data, pos, unseen, limits)
-            function, end, unseen = _name_at(data, end, unseen, limits)
+            module, end, unseen = _name_at(data, pos, unseen, limits, cached)
+            function, end, unseen = _name_at(data, end, unseen, limits, cached)
             if data[end] != 97:
                 raise DecodeError("the arity of an export fun is a small integer")
             return ExportFun(module, function, data[end + 1]), end + 2, unseen
@@ -375,7 +431,10 @@ def _rare(tag: int, data: bytes, pos: int, unseen: int, limits: TermLimits) -> t
             # arity 1, uniq 16, index 4, number of free variables 4, then at least module, index, uniq and pid
             if end - pos < 4 + 25 + 4:
                 raise DecodeError("a fun is too short to be one")
-            return Closure(data[pos + 4 : end]), end, unseen
+            content, written = spell_out(data, pos + 4, end, partial(_cached_name, cached), limits)
+            if written > unseen:
+                raise LimitExceededError("max_atoms", limits.max_atoms, "atoms written out in funs")
+            return Closure(content), end, unseen - written
         case 77:  # BIT_BINARY_EXT
             (length,) = _U32(data, pos)
             bits = data[pos + 4]

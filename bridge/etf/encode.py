@@ -47,6 +47,18 @@ def encode_term(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
     return b"".join(parts)
 
 
+def encode_bare(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
+    """Like ``encode_term``, without the leading 131: what follows a distribution header.
+
+    Raises:
+        ConfigurationError: something in it is no term.
+        LimitExceededError: it is nested deeper than ``max_depth``.
+    """
+    parts: list[bytes] = []
+    _encode(term, parts, limits.max_depth, canonical=False)
+    return b"".join(parts)
+
+
 def term_identity(term: Any) -> bytes:
     """Bytes that are equal exactly for terms that are ``=:=`` in Erlang (as of OTP 27 for ``-0.0``).
 

@@ -14,12 +14,15 @@ from bridge.etf import (
     Atom,
     BitString,
     ErlangMap,
+    ExportFun,
     ImproperList,
     Pid,
     Port,
     Reference,
     TermLimits,
+    decode_bare_untrusted,
     decode_term,
+    encode_bare,
     encode_term,
 )
 
@@ -206,3 +209,47 @@ def test_a_key_nested_too_deep_to_hash_is_kept_all_the_same() -> None:
     term = decode_term(raw)
     assert isinstance(term, ErlangMap)
     assert encode_term(term) == raw
+
+
+def test_a_bare_term_is_one_without_131_and_tells_where_it_ends() -> None:
+    raw = b"ctl" + encode_bare((Atom("ok"), [1])) + encode_bare(b"next")
+    term, end = decode_bare_untrusted(raw, 3)
+    assert term == (Atom("ok"), [1])
+    assert decode_bare_untrusted(raw, end) == (b"next", len(raw))
+    assert b"\x83" + encode_bare(term) == encode_term(term)
+
+
+def test_a_packets_table_gives_atoms_wherever_an_atom_can_be() -> None:
+    table: list[Atom | bool] = [Atom("n@h"), True, False, Atom("true")]
+    node = b"R\0"
+    cases: list[tuple[bytes, Any]] = [
+        (b"R\0", Atom("n@h")),
+        (b"R\1", True),
+        (b"h\2R\2a\1", (False, 1)),
+        (b"X" + node + bytes(12), Pid(Atom("n@h"), 0, 0, 0)),
+        (b"g" + node + bytes(9), Pid(Atom("n@h"), 0, 0, 0)),
+        (b"Z\0\1" + node + bytes(8), Reference(Atom("n@h"), 0, (0,))),
+        (b"r\0\1" + node + bytes(5), Reference(Atom("n@h"), 0, (0,))),
+        (b"e" + node + bytes(5), Reference(Atom("n@h"), 0, (0,))),
+        (b"x" + node + bytes(12), Port(Atom("n@h"), 0, 0)),
+        (b"Y" + node + bytes(8), Port(Atom("n@h"), 0, 0)),
+        (b"f" + node + bytes(5), Port(Atom("n@h"), 0, 0)),
+        (b"qR\0R\1a\2", ExportFun(Atom("n@h"), Atom("true"), 2)),
+        (b"XR\1" + bytes(12), Pid(Atom("true"), 0, 0, 0)),
+    ]
+    for raw, term in cases:
+        decoded, end = decode_bare_untrusted(raw, 0, atoms=table)
+        assert (decoded, end) == (term, len(raw))
+        assert type(decoded) is type(term)
+        with pytest.raises(DecodeError, match="of a table of 0"):
+            decode_bare_untrusted(raw, 0)
+        with pytest.raises(DecodeError, match="of a table of 0"):
+            decode_term(b"\x83" + raw)
+
+
+def test_a_bare_term_holds_to_the_same_promises() -> None:
+    for raw in (b"", b"h\2j", b"w\2\xff\xff", b"R", b"XR", b"\x83j", b"P\0\0\0\1" + zlib.compress(b"j")):
+        with pytest.raises(DecodeError):
+            decode_bare_untrusted(raw, 0, atoms=[Atom("a")])
+    with pytest.raises(LimitExceededError, match="max_bytes"):
+        decode_bare_untrusted(b"m\0\0\0\1x", 0, TermLimits(max_bytes=5))
