@@ -44,7 +44,7 @@ async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Kh
         members = [member.name for member in state.nodes]
         async with node:
             await _reach_one(node, members)
-            async with Khepri(node, members, store=state.store) as store:
+            async with Khepri.connect(node, members, store=state.store) as store:
                 yield store
 
 

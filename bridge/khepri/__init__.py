@@ -1,7 +1,9 @@
 """Khepri from Python: reads, writes, transactions that are applied once, and a change feed."""
 
+from bridge.khepri.caller import Caller, Inbox
 from bridge.khepri.client import Khepri, KhepriConfig
 from bridge.khepri.feed import Change, Deleted, Feed, Snapshot, Updated
+from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.operations import (
     Abort,
     CompareAndSwap,
@@ -22,7 +24,12 @@ from bridge.khepri.reply import (
     KeepWhileConditionsNotMetError,
     MismatchingNodeError,
     NodeNotFoundError,
+    NoProcedureError,
+    NoProjectionError,
+    NotAllowedError,
     PoisonError,
+    ProcedureRaisedError,
+    ProjectionExistsError,
     ReservedPathError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -35,6 +42,7 @@ from bridge.khepri.reply import (
 __all__ = [
     "Abort",
     "AtomBudgetError",
+    "Caller",
     "Change",
     "CompareAndSwap",
     "Create",
@@ -43,18 +51,25 @@ __all__ = [
     "Exists",
     "Feed",
     "Get",
+    "Inbox",
     "InvalidRequestError",
     "KeepWhileConditionsNotMetError",
     "Khepri",
     "KhepriConfig",
     "MismatchingNodeError",
     "NativePath",
+    "NoProcedureError",
+    "NoProjectionError",
+    "NodeCaller",
     "NodeNotFoundError",
+    "NotAllowedError",
     "Operation",
     "OperationId",
     "OperationIds",
     "Path",
     "PoisonError",
+    "ProcedureRaisedError",
+    "ProjectionExistsError",
     "Put",
     "ReservedPathError",
     "Snapshot",

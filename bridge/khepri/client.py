@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, Self
 
 from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, OutcomeUnknownError
 from bridge.etf import Atom
+from bridge.khepri.caller import Caller
 from bridge.khepri.feed import Feed
+from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.operations import Operation, OperationId, OperationIds, Put, wire_operations
 from bridge.khepri.paths import NativePath, Path, native_path, wire_path
 from bridge.khepri.reply import StoreTimeoutError, is_transient, unwrap
@@ -49,33 +51,52 @@ class Khepri:
     and is repeated, through another member where need be, until it is known to have been applied once.
 
     Args:
-        node: the hidden node to call from.
-        members: one or more node names of the cluster, or a ``Gateway`` that several clients share.
+        caller: what calls go through; it stays open when the client closes, so several may share it.
         store: the store's id.
-        client: stable name for operation ids; by default the node's name and a number.
+        client: stable name for operation ids; by default the caller's name and a number.
     """
 
     def __init__(
         self,
+        caller: Caller,
+        *,
+        store: str = "homeserver",
+        client: str | None = None,
+        config: KhepriConfig | None = None,
+    ) -> None:
+        self.caller = caller
+        self._owns_caller = False
+        self.store = Atom(store)
+        self.config = config or KhepriConfig()
+        # Nanoseconds since 1970 rise from start to start of a client of the same name; where a clock went
+        # back, the homeserver refuses the ids as of an older incarnation instead of mixing them up.
+        self._ids = OperationIds(client or f"{caller.name}#{next(_instances)}", time.time_ns())
+
+    @classmethod
+    def connect(
+        cls,
         node: HiddenNode,
         members: str | Sequence[str] | Gateway,
         *,
         store: str = "homeserver",
         client: str | None = None,
         config: KhepriConfig | None = None,
-    ) -> None:
-        self.node = node
-        self._owns_gateway = not isinstance(members, Gateway)
-        self.gateway = (
-            members
-            if isinstance(members, Gateway)
-            else Gateway(node, [members] if isinstance(members, str) else list(members))
-        )
-        self.store = Atom(store)
-        self.config = config or KhepriConfig()
-        # Nanoseconds since 1970 rise from start to start of a client of the same name; where a clock went
-        # back, the homeserver refuses the ids as of an older incarnation instead of mixing them up.
-        self._ids = OperationIds(client or f"{node.name}#{next(_instances)}", time.time_ns())
+    ) -> Self:
+        """A client that calls from a hidden node; the first call dials.
+
+        Args:
+            node: stays open when the client closes.
+            members: one or more node names of the cluster, or a ``Gateway`` that several clients share.
+            store: as in the constructor, like the rest.
+            client: stable name for operation ids; by default the node's name and a number.
+            config: deadlines.
+        """
+        if isinstance(members, Gateway):
+            return cls(NodeCaller(members), store=store, client=client, config=config)
+        gateway = Gateway(node, [members] if isinstance(members, str) else members)
+        made = cls(NodeCaller(gateway), store=store, client=client, config=config)
+        made._owns_caller = True
+        return made
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,14 +107,14 @@ class Khepri:
         await self.close()
 
     async def close(self) -> None:
-        """End the client; a shared gateway and the node stay."""
-        if self._owns_gateway:
-            await self.gateway.close()
+        """End the client; a shared caller, and the node in any case, stay."""
+        if self._owns_caller:
+            await self.caller.close()
 
     async def health(self, *, timeout: float | None = None) -> Mapping[Any, Any]:
         """State of the store as the connected member sees it (``docs/protocol.md`` §1)."""
         health: Mapping[Any, Any] = unwrap(
-            await self.gateway.call(
+            await self.caller.call(
                 _API, "health", [self.store], timeout=timeout or self.config.timeout, idempotent=True
             )
         )
@@ -218,10 +239,10 @@ class Khepri:
         last: BaseException | None = None
         refusing: str | None = None
         while (left := deadline - clock()) > 0:
-            member = self.gateway.current
+            member = self.caller.current
             try:
                 return unwrap(
-                    await self.gateway.call(
+                    await self.caller.call(
                         _API,
                         function,
                         arguments,
@@ -237,7 +258,7 @@ class Khepri:
                     last = error
                 # Once may be an election; a member that says it twice may be cut off from its cluster.
                 if member is not None and member == refusing:
-                    self.gateway.suspect(member)
+                    self.caller.suspect(member)
                 refusing = member
             await asyncio.sleep(min(self.config.retry_delay, max(0.0, deadline - clock())))
         if isinstance(last, HandshakeError):
@@ -250,7 +271,7 @@ class Khepri:
         seconds = timeout or self.config.timeout
         options = {Atom("favor"): Atom(favor), Atom("timeout"): max(1, int(seconds * 1000))}
         return unwrap(
-            await self.gateway.call(
+            await self.caller.call(
                 _API, function, [self.store, path, options], timeout=seconds, idempotent=True
             )
         )
@@ -260,7 +281,7 @@ class Khepri:
         options = {Atom("timeout"): max(1, int(seconds * 1000))}
         try:
             unwrap(
-                await self.gateway.call(
+                await self.caller.call(
                     _API,
                     function,
                     [self.store, *arguments, options],
@@ -288,7 +309,7 @@ class Khepri:
             prefixes: exact paths; a change at or below one of them is told.
             window: changes that may be on their way unacknowledged, 1 to 10,000.
         """
-        feed = Feed(self.node, self.gateway, self.store, [wire_path(p) for p in prefixes], window=window)
+        feed = Feed(self.caller, self.store, [wire_path(p) for p in prefixes], window=window)
         try:
             yield feed
         finally:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from bridge.errors import ClosedError, ConnectionLostError, DeadlineError, ProtocolError
 from bridge.etf import Atom, Reference
+from bridge.khepri.caller import Caller
 from bridge.khepri.paths import NativePath, native_path
 from bridge.khepri.reply import is_transient, unwrap
-from bridge.node import Gateway, HiddenNode
 
 _SUBSCRIBE_TIMEOUT: Final = 2.0
 """seconds for one try; a snapshot of a large tree takes a while, and tries follow one another"""
@@ -62,21 +62,18 @@ class Feed:
     this side fell more than 20,000 changes behind.
     """
 
-    def __init__(
-        self, node: HiddenNode, gateway: Gateway, store: Atom, prefixes: list[Any], *, window: int
-    ) -> None:
-        self._node = node
-        self._gateway = gateway
+    def __init__(self, caller: Caller, store: Atom, prefixes: list[Any], *, window: int) -> None:
+        self._caller = caller
         self._store = store
         self._prefixes = prefixes
         self._window = window
-        self._mailbox = node.mailbox()
+        self._mailbox = caller.mailbox()
         self._member: str | None = None
         self._reference: Reference | None = None
         self._cursor: Any = Atom("undefined")
         self._pending: deque[Change] = deque()
         self._closed = False
-        gateway.on_change(self._member_changed)
+        caller.on_change(self._member_changed)
 
     def __aiter__(self) -> AsyncIterator[Change]:
         return self._changes()
@@ -115,7 +112,7 @@ class Feed:
         if self._member is None:
             return
         try:
-            await self._node.cast(
+            await self._caller.cast(
                 self._member, "kb_api", "acknowledge", [self._reference, sequence, self._mailbox.pid]
             )
         except (ConnectionLostError, DeadlineError):
@@ -131,7 +128,7 @@ class Feed:
             }
             try:
                 answer = unwrap(
-                    await self._gateway.call(
+                    await self._caller.call(
                         "kb_api",
                         "subscribe",
                         [self._store, request],
@@ -144,7 +141,7 @@ class Feed:
                     raise
                 await asyncio.sleep(_RETRY_DELAY)
                 continue
-            self._member = self._gateway.current
+            self._member = self._caller.current
             self._reference = answer[Atom("subscription")]
             self._cursor = answer[Atom("cursor")]
             if answer[Atom("mode")] != _RESUMED:
@@ -162,10 +159,10 @@ class Feed:
         if self._closed:
             return
         self._closed = True
-        self._gateway.off_change(self._member_changed)
+        self._caller.off_change(self._member_changed)
         if self._reference is not None and self._member is not None:
             with contextlib.suppress(ConnectionLostError, DeadlineError, ClosedError):
-                await self._node.cast(
+                await self._caller.cast(
                     self._member, "kb_api", "unsubscribe", [self._reference, self._mailbox.pid]
                 )
         await self._mailbox.close()

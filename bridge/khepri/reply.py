@@ -1,4 +1,4 @@
-"""Answers of ``kb_api`` as values or exceptions, one class per reason."""
+"""Answers of a homeserver as values or exceptions, one class per reason."""
 
 from __future__ import annotations
 
@@ -57,6 +57,26 @@ class UnknownOutcomeError(KhepriError):
     """The result of this operation id was forgotten: it was answered before, or is too old."""
 
 
+class NotAllowedError(KhepriError):
+    """The function is not on the list that the operator of the homeservers allows."""
+
+
+class NoProcedureError(KhepriError):
+    """The node that the path names holds no stored procedure."""
+
+
+class ProcedureRaisedError(KhepriError):
+    """An allowed function or a stored procedure raised; ``props`` has its ``class`` and ``reason``."""
+
+
+class ProjectionExistsError(KhepriError):
+    """A projection of this name is registered already."""
+
+
+class NoProjectionError(KhepriError):
+    """No projection of this name is registered."""
+
+
 class UnknownKhepriError(KhepriError):
     """A reason that this version does not know; ``reason`` and ``props`` are as they came."""
 
@@ -79,6 +99,11 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "no_leader": StoreUnavailableError,
     "timeout": StoreTimeoutError,
     "outcome_unknown": UnknownOutcomeError,
+    "not_allowed": NotAllowedError,
+    "no_sproc": NoProcedureError,
+    "raised": ProcedureRaisedError,
+    "projection_exists": ProjectionExistsError,
+    "no_projection": NoProjectionError,
 }
 
 TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)
@@ -98,7 +123,7 @@ def unwrap(reply: Any) -> Any:
         case (Atom() as tag, (Atom() as reason, Mapping() as props)) if tag == Atom("error"):
             raise khepri_error(reason, props)
         case _:
-            raise ProtocolError(f"no answer of kb_api: {reply!r:.200}")
+            raise ProtocolError(f"no answer of a homeserver: {reply!r:.200}")
 
 
 def khepri_error(reason: Atom, props: Mapping[Any, Any]) -> KhepriError:

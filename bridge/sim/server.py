@@ -107,7 +107,7 @@ class SimulationServer:
         )
         gateway = await self._stack.enter_async_context(Gateway(node, config.members))
         await gateway.connect(timeout=_CONNECT_SECONDS)
-        self._store = Khepri(node, gateway, store=config.store, client=config.name)
+        self._store = Khepri.connect(node, gateway, store=config.store, client=config.name)
         self._home = Homeserver(self._store, self.session)
         await self._home.open_session(
             server=config.name, key=ready.key, thumbprint=ready.thumbprint, address=(ready.host, ready.port)

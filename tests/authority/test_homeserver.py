@@ -93,8 +93,8 @@ class Server:
 async def servers(cluster: LocalCluster, node: HiddenNode) -> AsyncIterator[tuple[Server, Server]]:
     """Two servers with open sessions, connected to different members."""
     async with (
-        Khepri(node, cluster.members[0], store=cluster.store) as left,
-        Khepri(node, cluster.members[1], store=cluster.store) as right,
+        Khepri.connect(node, cluster.members[0], store=cluster.store) as left,
+        Khepri.connect(node, cluster.members[1], store=cluster.store) as right,
     ):
         a, b = Server(left, fresh("sim")), Server(right, fresh("sim"))
         assert await a.open() == await b.open() == []
@@ -266,7 +266,7 @@ async def test_two_pulls_in_the_same_moment_have_exactly_one_winner(
 ) -> None:
     """R0-8, the double grab: the loser hears who won."""
     a, b = servers
-    async with Khepri(node, cluster.members[2], store=cluster.store) as store:
+    async with Khepri.connect(node, cluster.members[2], store=cluster.store) as store:
         c = Server(store, fresh("sim"))
         await c.open()
         for round_ in range(10):
@@ -382,7 +382,7 @@ async def test_a_transfer_is_one_committed_entry_and_changes_what_the_rule_allow
         assert isinstance(index, int)
         return index
 
-    async with Khepri(node, leader, store=cluster.store) as at_leader:
+    async with Khepri.connect(node, leader, store=cluster.store) as at_leader:
         before, index = await bridge_tree(at_leader), await committed()
         pushed = await a.push(record, b)
         after = await bridge_tree(at_leader)

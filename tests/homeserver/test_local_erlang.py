@@ -23,7 +23,7 @@ async def test_a_member_that_was_killed_comes_back_with_its_data(tmp_path: Path)
     with LocalCluster(LocalClusterConfig(nodes=3, directory=tmp_path / "cluster")) as cluster:
         config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
         node = HiddenNode("test1@127.0.0.1", cookie=cluster.cookie, config=config)
-        async with node, Khepri(node, cluster.members, store=cluster.store) as store:
+        async with node, Khepri.connect(node, cluster.members, store=cluster.store) as store:
             await store.put_once("/:stock/wood", 1)
             await _until_read(node, cluster, "hs3@127.0.0.1", 1)
             cluster.kill_node("hs3")
@@ -37,7 +37,7 @@ async def test_a_member_that_was_killed_comes_back_with_its_data(tmp_path: Path)
 
 async def _until_read(node: HiddenNode, cluster: LocalCluster, member: str, value: int) -> None:
     """Wait until one member itself has applied a write; one that has just started still replays its log."""
-    async with Khepri(node, member, store=cluster.store) as store, asyncio.timeout(20):
+    async with Khepri.connect(node, member, store=cluster.store) as store, asyncio.timeout(20):
         read = None
         while read != value:
             with suppress(KhepriError):

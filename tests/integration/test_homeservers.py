@@ -24,13 +24,19 @@ async def test_data_survives_the_death_of_all_members_at_once(tmp_path: Path) ->
     """R0-3: kill -9 all members, restart, read back."""
     cluster = LocalCluster(LocalClusterConfig(nodes=3, directory=tmp_path / "cluster"))
     with cluster:
-        async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+        async with (
+            hidden_node(cluster) as node,
+            Khepri.connect(node, cluster.members, store=cluster.store) as store,
+        ):
             for number in range(20):
                 await store.transaction([Put(f"/:kept/{number}", number)])
         for member in cluster.members:
             cluster.kill_node(member)
     with cluster:
-        async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+        async with (
+            hidden_node(cluster) as node,
+            Khepri.connect(node, cluster.members, store=cluster.store) as store,
+        ):
             kept = await store.get_many("/:kept/*", favor="consistency", timeout=20.0)
             assert sorted(kept.values()) == list(range(20))
 
@@ -40,7 +46,10 @@ async def test_one_of_three_may_be_missing_and_of_two_missing_nothing_is_acknowl
 ) -> None:
     """R0-4."""
     members = own_cluster.members
-    async with hidden_node(own_cluster) as node, Khepri(node, members[:1], store=own_cluster.store) as store:
+    async with (
+        hidden_node(own_cluster) as node,
+        Khepri.connect(node, members[:1], store=own_cluster.store) as store,
+    ):
         own_cluster.kill_node(members[2])
         await store.transaction([Put("/:count/one", 1)], timeout=10.0)
         own_cluster.kill_node(members[1])
@@ -87,7 +96,7 @@ async def test_ownership_is_still_told_when_every_simulation_server_was_killed(
                     pipe.close()
     async with (
         hidden_node(own_cluster) as node,
-        Khepri(node, own_cluster.members, store=own_cluster.store) as store,
+        Khepri.connect(node, own_cluster.members, store=own_cluster.store) as store,
     ):
         found = await store.get_many("/:bridge/:entities/*")
         records = {record.entity: record for record in map(EntityRecord.from_term, found.values())}

@@ -53,7 +53,7 @@ async def test_what_was_put_is_read_through_every_member(
 ) -> None:
     await store.put(f"{root}/wood", {Atom("oak"): 3, b"pine": [1.5, (Atom("undefined"),)]})
     for member in cluster.members:
-        async with Khepri(node, member, store=cluster.store) as one:
+        async with Khepri.connect(node, member, store=cluster.store) as one:
             read = await one.get(f"{root}/wood", favor="consistency")
             assert read == {Atom("oak"): 3, b"pine": [1.5, (Atom("undefined"),)]}
 
@@ -158,7 +158,7 @@ async def test_the_same_operation_id_sent_twice_is_applied_once(
     first = await store.transaction(
         [Create(f"{root}/once", 1), Exists(f"{root}/once")], operation_id=operation
     )
-    async with Khepri(node, cluster.members[2], store=cluster.store) as elsewhere:
+    async with Khepri.connect(node, cluster.members[2], store=cluster.store) as elsewhere:
         again = await elsewhere.transaction(
             [Create(f"{root}/once", 1), Exists(f"{root}/once")], operation_id=operation
         )
@@ -230,7 +230,7 @@ async def test_new_atoms_are_refused_once_half_of_the_atom_table_is_used() -> No
     """Atoms are never collected, so paths from outside must not be able to end the virtual machine."""
     with LocalCluster(LocalClusterConfig(nodes=1)) as cluster:
         member = cluster.members[0]
-        async with hidden_node(cluster) as node, Khepri(node, member, store=cluster.store) as store:
+        async with hidden_node(cluster) as node, Khepri.connect(node, member, store=cluster.store) as store:
             await store.put("/:known", 1)
             limit = await node.call(member, "erlang", "system_info", [Atom("atom_limit")])
             used = await node.call(member, "erlang", "system_info", [Atom("atom_count")])
@@ -248,7 +248,7 @@ async def test_a_client_of_a_store_that_is_not_there_is_told_so_in_time(
     node: HiddenNode, cluster: LocalCluster
 ) -> None:
     config = KhepriConfig(timeout=0.3, attempt_timeout=0.1)
-    async with Khepri(node, cluster.members, store="elsewhere", config=config) as nowhere:
+    async with Khepri.connect(node, cluster.members, store="elsewhere", config=config) as nowhere:
         async with asyncio.timeout(20):
             with pytest.raises(OutcomeUnknownError, match="store_not_running"):
                 await nowhere.put_once("/:a", 1)
@@ -259,7 +259,7 @@ async def test_a_call_that_nobody_answers_ends_at_its_deadline(
 ) -> None:
     """Khepri's own default is to wait for ever."""
     async with Gateway(node, ["nobody@127.0.0.1"]) as gateway, asyncio.timeout(20):
-        store = Khepri(node, gateway, store=cluster.store, config=KhepriConfig(timeout=0.2))
+        store = Khepri.connect(node, gateway, store=cluster.store, config=KhepriConfig(timeout=0.2))
         with pytest.raises(Exception) as caught:
             await store.get("/:a")
         assert not isinstance(caught.value, OutcomeUnknownError), "a read has no outcome"
@@ -268,9 +268,9 @@ async def test_a_call_that_nobody_answers_ends_at_its_deadline(
 
 async def test_two_clients_share_a_gateway_and_keep_it(node: HiddenNode, cluster: LocalCluster) -> None:
     async with Gateway(node, cluster.members) as gateway:
-        async with Khepri(node, gateway, store=cluster.store) as one:
+        async with Khepri.connect(node, gateway, store=cluster.store) as one:
             await one.health()
-        async with Khepri(node, gateway, store=cluster.store) as two:
+        async with Khepri.connect(node, gateway, store=cluster.store) as two:
             assert (await two.health())[Atom("node")] == Atom(gateway.current or "")
 
 
@@ -296,7 +296,7 @@ async def test_a_member_killed_under_sixteen_writers_loses_nothing_and_doubles_n
         victim = await gateway.connect(timeout=5)
         counters = [f"/:counters/:c{number}" for number in range(4)]
         added: Counter[str] = Counter()
-        async with Khepri(node, gateway, store=own_cluster.store) as store:
+        async with Khepri.connect(node, gateway, store=own_cluster.store) as store:
             await store.transaction([Put(path, 0) for path in counters])
 
             async def write(writer: int) -> None:

@@ -76,7 +76,7 @@ async def test_a_snapshot_comes_first_and_then_every_change_in_order(store: Khep
         changes = aiter(feed)
         (first,) = await take(changes, 1)
         assert isinstance(first, Snapshot)
-        assert first.member == store.gateway.current
+        assert first.member == store.caller.current
         assert {path_text(path): data for path, data in first.nodes.items() if data} == {f"{root}/a": 1}
         for number in range(20):
             await store.put_once(f"{root}/b", number)
@@ -161,7 +161,7 @@ async def test_the_bridges_own_tree_may_be_watched_but_not_written(store: Khepri
 
 
 async def leader_of(node: HiddenNode, cluster: LocalCluster, member: str) -> str:
-    async with Khepri(node, member, store=cluster.store) as store:
+    async with Khepri.connect(node, member, store=cluster.store) as store:
         return str((await store.health())[Atom("leader")])
 
 
@@ -178,8 +178,8 @@ async def test_a_feed_converges_after_the_death_of_a_member(own_cluster: LocalCl
             Gateway(node, [others[1], leader, others[0]]) as writing,
         ):
             assert await watching.connect(timeout=5) == others[0]
-            reader = Khepri(node, watching, store=own_cluster.store)
-            writer = Khepri(node, writing, store=own_cluster.store)
+            reader = Khepri.connect(node, watching, store=own_cluster.store)
+            writer = Khepri.connect(node, writing, store=own_cluster.store)
             await writer.transaction([Put("/:w/gone", 1), Put("/:w/kept", 1)])
             replica = Replica()
             async with reader.watch("/:w") as feed:

@@ -239,7 +239,10 @@ async def test_nobody_acts_twice_however_wildly_an_entity_is_passed(
     await settled(trio, cluster, ball)
     reports = [await one.server.report() for one in trio]
     entries = decode_entries(line for report in reports for line in report.history)
-    async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+    async with (
+        hidden_node(cluster) as node,
+        Khepri.connect(node, cluster.members, store=cluster.store) as store,
+    ):
         final = await store.get([Atom("bridge"), Atom("entities"), ball], favor="consistency")
     verdict = check(entries, final_epochs={ball: final[Atom("epoch")]})
     assert verdict.violations == []
@@ -248,7 +251,10 @@ async def test_nobody_acts_twice_however_wildly_an_entity_is_passed(
 
 async def settled(trio: Trio, cluster: LocalCluster, ball: str) -> None:
     """Wait until the one server that the homeserver names acts for the entity, and no other."""
-    async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+    async with (
+        hidden_node(cluster) as node,
+        Khepri.connect(node, cluster.members, store=cluster.store) as store,
+    ):
         async with asyncio.timeout(30):
             while True:
                 record = await store.get([Atom("bridge"), Atom("entities"), ball], favor="consistency")
@@ -266,7 +272,10 @@ async def test_the_list_of_what_a_server_holds_is_the_homeservers(
     await spawned(a, ball)
     await spawned(a, f"{ball}-2")
     await b.acts(ball, (await a.server.transfers.push(ball, owner="Player2", to=b.name)).epoch)
-    async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+    async with (
+        hidden_node(cluster) as node,
+        Khepri.connect(node, cluster.members, store=cluster.store) as store,
+    ):
         records = await store.get_many("/:bridge/:entities/*", favor="consistency")
     for one in trio:
         registered = {
@@ -378,7 +387,10 @@ async def test_a_release_signed_by_a_third_server_does_not_end_the_wait(
     await learned(b, ball, epoch, a)
     assert c.server.config.key_file is not None
     thief = Jwk.from_pem(Path(c.server.config.key_file).read_bytes())
-    async with hidden_node(cluster) as node, Khepri(node, cluster.members, store=cluster.store) as store:
+    async with (
+        hidden_node(cluster) as node,
+        Khepri.connect(node, cluster.members, store=cluster.store) as store,
+    ):
         victim = await store.get([Atom("bridge"), Atom("servers"), b.name])
     state = WorldState(tick=1, position=np.zeros(3), velocity=np.zeros(3))
     box = seal_signed_box(

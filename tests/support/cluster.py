@@ -54,7 +54,7 @@ async def node(cluster: LocalCluster) -> AsyncIterator[HiddenNode]:
 @pytest.fixture
 async def store(cluster: LocalCluster, node: HiddenNode) -> AsyncIterator[Khepri]:
     """A client of the shared cluster."""
-    async with Khepri(node, cluster.members, store=cluster.store) as client:
+    async with Khepri.connect(node, cluster.members, store=cluster.store) as client:
         yield client
 
 
