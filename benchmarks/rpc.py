@@ -1,124 +1,140 @@
-"""A trivial call of a node, against a native hidden Erlang node's ``erpc:call`` in the same run.
+"""Calls of a node and of the store, each against a native hidden Erlang node doing the same in the same run.
 
-Prints one line of JSON. ``call_seq`` (one at a time) and ``call_64`` (64 at once) are ratios of the time of a
-call to the native node's: below 1 is faster. ``cpu_us_64`` is processor time of this process per call, in
-microseconds, with 64 at once. Rounds alternate (A B A B) and medians are taken, so that other load hits
-both alike.
+Prints one line of JSON. ``call`` is ``erlang:node()``; ``get`` and ``put`` are the client's against
+``khepri:get`` and ``khepri:put``; ``tx`` is a put with an operation id against ``khepri:transaction`` of the
+same stored procedure with the same arguments. The peer always uses ``erpc:call``. ``_seq`` is one at a time,
+``_64`` is 64 at once; both are ratios of the time of a call, below 1 is faster. ``cpu_us_64`` is processor
+time of this process per trivial call, in microseconds. One homeserver by default: of three on two processors
+the store's own work hides the client's. Rounds alternate (A B A B) and medians are taken, so that other load
+hits both alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
+from benchmarks.native import Native, native_node
 from bridge.etf import Atom
-from bridge.node import HiddenNode
-from tests.support.otp import COOKIE, PortMapper, otp_node, port_mapper
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.khepri import Khepri
+from bridge.node import HiddenNode, NodeConfig
 
 RESULTS: Final = Path(__file__).parent / "results" / "rpc.json"
 AT_ONCE: Final = 64
-_TARGET: Final = "target@127.0.0.1"
-_NATIVE: Final = "native@127.0.0.1"
-# Compiled, since the shell's interpreter would slow it down. The answer is microseconds per call.
-_SOURCE: Final = """
--module(rpc_bench).
--export([run/3]).
+_PATH: Final = (Atom("bench"), b"rpc")
+_DATA: Final = {Atom("count"): 3, Atom("name"): b"a small record of a world"}
+_SHARE: Final = {"call": 1.0, "get": 1.0, "put": 0.5, "tx": 0.5}
+"""of the calls asked for: the store's writes take longer, and their medians need fewer of them"""
 
-run(Node, Calls, AtOnce) ->
-    {Wall, ok} = timer:tc(fun() -> spread(Node, Calls div AtOnce, AtOnce) end),
-    Wall / Calls.
-
-spread(Node, Calls, 1) ->
-    calls(Node, Calls);
-spread(Node, Calls, AtOnce) ->
-    Workers = [spawn_monitor(fun() -> calls(Node, Calls) end) || _ <- lists:seq(1, AtOnce)],
-    [receive {'DOWN', Ref, process, Pid, normal} -> ok end || {Pid, Ref} <- Workers],
-    ok.
-
-calls(_Node, 0) -> ok;
-calls(Node, Calls) ->
-    Node = erpc:call(Node, erlang, node, []),
-    calls(Node, Calls - 1).
-"""
+Action = Callable[[int], Awaitable[object]]
+"""one call of worker number n"""
 
 
-async def measure_ours(node: HiddenNode, calls: int, at_once: int) -> tuple[float, float]:
+async def measure_ours(action: Action, calls: int, at_once: int) -> tuple[float, float]:
     """Microseconds of wall time and of processor time per call."""
 
-    async def work() -> None:
+    async def work(number: int) -> None:
         for _ in range(calls // at_once):
-            await node.call(_TARGET, "erlang", "node", [])
+            await action(number)
 
+    gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     if at_once == 1:
-        await work()
+        await work(0)
     else:
-        await asyncio.gather(*(work() for _ in range(at_once)))
+        await asyncio.gather(*(work(number) for number in range(at_once)))
     return (time.perf_counter() - wall) * 1e6 / calls, (time.process_time() - cpu) * 1e6 / calls
 
 
-async def measure_native(node: HiddenNode, calls: int, at_once: int) -> float:
-    """Microseconds of wall time per call of the native node.
+class Rounds:
+    """Measurements of one kind of call, both sides alternating."""
 
-    Its processor time is left out: ``statistics(runtime)`` leaves out what the kernel does for it.
-    """
-    arguments = [Atom(_TARGET), calls, at_once]
-    return float(await node.call(_NATIVE, "rpc_bench", "run", arguments, timeout=60.0))
+    def __init__(self, what: str, action: Action, native: Native, calls: int) -> None:
+        self.what = what
+        self._action = action
+        self._native = native
+        self._calls = int(calls * _SHARE[what])
+        self.ours: dict[int, list[tuple[float, float]]] = {1: [], AT_ONCE: []}
+        self.native: dict[int, list[float]] = {1: [], AT_ONCE: []}
+
+    async def round(self) -> None:
+        """Both sides, one at a time and 64 at once."""
+        for at_once in (1, AT_ONCE):
+            amount = self._calls if at_once == 1 else 4 * self._calls // AT_ONCE * AT_ONCE
+            self.ours[at_once].append(await measure_ours(self._action, amount, at_once))
+            self.native[at_once].append(await self._native.run(self.what, amount, at_once))
+
+    def result(self) -> dict[str, float]:
+        """Ratios, and the times they come from in microseconds."""
+        result = {}
+        for at_once, suffix in ((1, "seq"), (AT_ONCE, "64")):
+            pairs = list(zip(self.ours[at_once], self.native[at_once], strict=True))
+            result[f"{self.what}_{suffix}"] = round(
+                statistics.median(mine / peer for (mine, _), peer in pairs), 2
+            )
+            result[f"{self.what}_{suffix}_us"] = round(statistics.median(mine for (mine, _), _ in pairs), 1)
+            result[f"native_{self.what}_{suffix}_us"] = round(statistics.median(peer for _, peer in pairs), 1)
+        return result
+
+    def processor_us(self) -> float:
+        """Processor time per call with 64 at once, in microseconds."""
+        return round(statistics.median(cpu for _, cpu in self.ours[AT_ONCE]), 1)
 
 
-@asynccontextmanager
-async def _nodes(mapper: PortMapper) -> AsyncIterator[HiddenNode]:
-    """The Python node, connected to the target and to the native one, which has its module."""
-    source = mapper.home / "rpc_bench.erl"
-    source.write_text(_SOURCE)
-    async with (
-        otp_node(mapper, _TARGET.partition("@")[0]),
-        otp_node(mapper, _NATIVE.partition("@")[0], flags=("-hidden",)),
-        HiddenNode("python@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as node,
-    ):
-        options = [Atom("binary"), Atom("report")]
-        compiled = await node.call(
-            _NATIVE, "compile", "file", [list(str(source).encode()), options], timeout=30.0
-        )
-        _, module, binary = compiled
-        await node.call(_NATIVE, "code", "load_binary", [module, list(b"rpc_bench.erl"), binary])
-        await node.connect(_TARGET)
-        yield node
-
-
-async def measure(mapper: PortMapper, rounds: int, calls: int) -> dict[str, Any]:
+async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: int) -> dict[str, Any]:
     """Alternate the two sides and take medians; ``load_before`` tells how busy the machine was without us."""
     load = round(os.getloadavg()[0], 1)
-    async with _nodes(mapper) as node:
-        release = bytes(await node.call(_TARGET, "erlang", "system_info", [Atom("otp_release")])).decode()
-        ours: dict[int, list[tuple[float, float]]] = {1: [], AT_ONCE: []}
-        native: dict[int, list[float]] = {1: [], AT_ONCE: []}
-        for _ in range(rounds):
-            for at_once in (1, AT_ONCE):
-                amount = calls if at_once == 1 else 4 * calls // AT_ONCE * AT_ONCE
-                ours[at_once].append(await measure_ours(node, amount, at_once))
-                native[at_once].append(await measure_native(node, amount, at_once))
+    config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
+    async with HiddenNode("python@127.0.0.1", cookie=cluster.cookie, config=config) as node:
+        async with Khepri(node, cluster.members, store=cluster.store) as any_member:
+            leader = str((await any_member.health())[Atom("leader")])
+        await node.connect(leader)
+        procedure = await node.call(leader, "kb_store", "procedure", [])
+        release = bytes(await node.call(leader, "erlang", "system_info", [Atom("otp_release")])).decode()
+        details = {
+            "node": Atom(leader),
+            "store": Atom(cluster.store),
+            "path": list(_PATH),
+            "data": _DATA,
+            "procedure": procedure,
+        }
+        async with (
+            Khepri(node, leader, store=cluster.store) as store,
+            native_node(cluster, node, details) as native,
+        ):
+            await store.put(_PATH, _DATA)
 
-    def wall(at_once: int) -> float:
-        return statistics.median(time[0] for time in ours[at_once])
+            async def call(_: int) -> None:
+                await node.call(leader, "erlang", "node", [])
 
-    def ratio(at_once: int) -> float:
-        pairs = zip(ours[at_once], native[at_once], strict=True)
-        return round(statistics.median(mine / theirs for (mine, _), theirs in pairs), 2)
+            async def get(_: int) -> None:
+                await store.get(_PATH)
 
-    return {
+            async def put(number: int) -> None:
+                await store.put((*_PATH, b"%d" % number), _DATA)
+
+            async def tx(number: int) -> None:
+                await store.put_once((*_PATH, b"%d" % number), _DATA)
+
+            actions: dict[str, Action] = {"call": call, "get": get, "put": put, "tx": tx}
+            measured = [Rounds(what, actions[what], native, calls) for what in kinds]
+            for _ in range(rounds):
+                for one in measured:
+                    await one.round()
+    result: dict[str, Any] = {
         "benchmark": "rpc",
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
@@ -126,15 +142,14 @@ async def measure(mapper: PortMapper, rounds: int, calls: int) -> dict[str, Any]
         "system": platform.platform(),
         "processors": os.cpu_count(),
         "load_before": load,
+        "nodes": len(cluster.members),
         "rounds": rounds,
-        "call_seq": ratio(1),
-        "call_64": ratio(AT_ONCE),
-        "cpu_us_64": round(statistics.median(time[1] for time in ours[AT_ONCE]), 1),
-        "call_seq_us": round(wall(1), 1),
-        "native_call_seq_us": round(statistics.median(native[1]), 1),
-        "call_64_us": round(wall(AT_ONCE), 1),
-        "native_call_64_us": round(statistics.median(native[AT_ONCE]), 1),
     }
+    for one in measured:
+        result |= one.result()
+        if one.what == "call":
+            result["cpu_us_64"] = one.processor_us()
+    return result
 
 
 def main() -> None:
@@ -144,13 +159,18 @@ def main() -> None:
     parser.add_argument(
         "--calls", type=int, default=1_000, help="one at a time, per round; four times as many 64 at once"
     )
+    parser.add_argument("--nodes", type=int, default=1, choices=(1, 3, 5), help="homeservers of the cluster")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(_SHARE), help="measure this alone; may be repeated"
+    )
     parser.add_argument(
         "--keep", action="store_true", help=f"write the result to benchmarks/results/{RESULTS.name} too"
     )
     parser.add_argument("--json", action="store_true", help="JSON is what is printed in any case")
     arguments = parser.parse_args()
-    with port_mapper() as mapper:
-        result = uvloop.run(measure(mapper, arguments.rounds, arguments.calls))
+    kinds = arguments.only or ["call", "get", "put", "tx"]
+    with LocalCluster(LocalClusterConfig(nodes=arguments.nodes)) as cluster:
+        result = uvloop.run(measure(cluster, kinds, arguments.rounds, arguments.calls))
     if arguments.keep:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
