@@ -99,7 +99,7 @@ async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: i
     load = round(os.getloadavg()[0], 1)
     config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
     async with HiddenNode("python@127.0.0.1", cookie=cluster.cookie, config=config) as node:
-        async with Khepri(node, cluster.members, store=cluster.store) as any_member:
+        async with Khepri.connect(node, cluster.members, store=cluster.store) as any_member:
             leader = str((await any_member.health())[Atom("leader")])
         await node.connect(leader)
         procedure = await node.call(leader, "kb_store", "procedure", [])
@@ -112,7 +112,7 @@ async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: i
             "procedure": procedure,
         }
         async with (
-            Khepri(node, leader, store=cluster.store) as store,
+            Khepri.connect(node, leader, store=cluster.store) as store,
             native_node(cluster, node, details) as native,
         ):
             await store.put(_PATH, _DATA)
