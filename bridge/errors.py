@@ -13,7 +13,11 @@
     │   └── LimitExceededError    bytes that ask for more than a named limit
     ├── RemoteError               the peer understood and refused; ``reason`` keeps what it said
     │   ├── KhepriError           the store refused; one subclass per reason in ``bridge.khepri``
-    │   └── AuthorityError        the homeserver refused an authority request
+    │   ├── AuthorityError        the homeserver refused an authority request
+    │   ├── RemoteRaisedError     a called function raised an error
+    │   ├── RemoteThrewError      a called function threw a term
+    │   ├── RemoteExitedError     the process that was asked ended, by its own exit or a signal
+    │   └── RemoteRefusedError    the node did not run the function at all
     ├── HandshakeError            no distribution connection could be made; the text says what to mend
     ├── BoxError                  a box that must not be opened
     ├── SignatureError            a signature that does not hold
@@ -24,7 +28,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -103,6 +107,34 @@ class KhepriError(RemoteError):
 
 class AuthorityError(RemoteError):
     """A homeserver refused an authority request."""
+
+
+class RemoteRaisedError(RemoteError):
+    """A called function raised ``error(Reason)``; raised by a Python function that OTP calls, OTP sees that.
+
+    Attributes:
+        reason: ``undef``, ``badarg``, ``{badmatch, V}``, …
+        stack: ``(module, function, arity or arguments, location)`` of each frame, innermost first.
+    """
+
+    def __init__(self, message: str, *, reason: Any, stack: Sequence[Any] = ()) -> None:
+        super().__init__(message, reason=reason)
+        self.stack = list(stack)
+
+
+class RemoteThrewError(RemoteError):
+    """A called function called ``throw(Term)`` and nobody caught it; ``reason`` is the term."""
+
+
+class RemoteExitedError(RemoteError):
+    """The process that was asked ended before it answered; ``reason`` is its exit reason.
+
+    It called ``exit(Reason)``, or an exit signal ended it; ``noproc`` where there was none.
+    """
+
+
+class RemoteRefusedError(RemoteError):
+    """The node did not run the function: ``notsup``, ``system_limit`` or ``badarg``."""
 
 
 class HandshakeError(BridgeError):

@@ -37,12 +37,24 @@ class NodeConfig:
     """connections at once, handshaking ones included"""
     mailbox_capacity: int = 100_000
     """messages that wait in one mailbox; one more ends it (see ``Mailbox``)"""
+    max_incoming_calls: int = 1_024
+    """exposed functions that other nodes have running here at once; one more is refused, ``system_limit``"""
+    incoming_call_timeout: float = 60.0
+    """seconds that an exposed function may run before it is cancelled and its caller told"""
     dist: DistConfig = field(default_factory=DistConfig)
 
     def __post_init__(self) -> None:
-        if self.connect_timeout <= 0 or self.call_timeout <= 0:
-            raise ConfigurationError("connect_timeout and call_timeout are positive seconds")
-        if min(self.max_pending_calls, self.mailbox_capacity, self.max_incoming_connections) < 1:
+        if min(self.connect_timeout, self.call_timeout, self.incoming_call_timeout) <= 0:
+            raise ConfigurationError(
+                "connect_timeout, call_timeout and incoming_call_timeout are positive seconds"
+            )
+        limits = (
+            self.max_pending_calls,
+            self.mailbox_capacity,
+            self.max_incoming_connections,
+            self.max_incoming_calls,
+        )
+        if min(limits) < 1:
             raise ConfigurationError("a limit is at least 1")
 
     def address_of(self, node: str) -> str:
