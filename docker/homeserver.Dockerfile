@@ -1,22 +1,36 @@
-# A homeserver: the Erlang release with its own runtime, OTP 27 of Debian 13.
-# Build from the top of the clone, after scripts/setup has put Khepri's sources into _checkouts:
+# A homeserver: the Erlang release with its own runtime. Build from the top of the clone, after scripts/setup has put
+# Khepri's sources into _checkouts:
 #   docker build -f docker/homeserver.Dockerfile -t khepri-bridge-homeserver .
-FROM debian:trixie-slim AS build
+# OTP 27 of Debian 13 with the Khepri of _checkouts; or what Debian testing has today, with the Khepri of its RabbitMQ:
+#   docker build -f docker/homeserver.Dockerfile -t khepri-bridge-homeserver:testing --build-arg SUITE=testing \
+#       --build-arg KHEPRI=rabbitmq .
+ARG SUITE=trixie
+FROM debian:${SUITE}-slim AS build
+ARG KHEPRI=checkouts
 RUN apt-get update \
  && apt-get install -y --no-install-recommends rebar3 erlang-base erlang-asn1 erlang-crypto erlang-dev \
         erlang-eunit erlang-inets erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key \
-        erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools
+        erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools \
+ && cd /var/cache/apt/archives \
+ && if [ "$KHEPRI" = rabbitmq ]; then \
+        apt-get download rabbitmq-server && dpkg-deb -x rabbitmq-server_*.deb /rabbitmq \
+     && mkdir /khepri && for name in khepri ra aten gen_batch_server horus seshat; do \
+            cp -R /rabbitmq/usr/lib/rabbitmq/lib/*/plugins/$name-[0-9]* /khepri/$name || exit 1; \
+        done \
+     && echo '{deps, [ra, aten, gen_batch_server, horus, seshat]}.' >/khepri/khepri/rebar.config; fi
 WORKDIR /build
 # Khepri changes seldom, our application often: the layer below is kept between builds.
 COPY _checkouts _checkouts
 COPY rebar.config ./
 COPY erlang erlang
-RUN rebar3 release \
+# rebar3 takes an application in _checkouts as it is when it has been compiled already.
+RUN if [ "$KHEPRI" = rabbitmq ]; then rm -rf _checkouts && mv /khepri _checkouts; fi \
+ && rebar3 release \
  && mv _build/default/rel/khepri_bridge /opt/khepri_bridge
 
-FROM debian:trixie-slim
+FROM debian:${SUITE}-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libncurses6 libssl3t64 libstdc++6 libsystemd0 zlib1g \
+ && apt-get install -y --no-install-recommends libncurses6 libsctp1 libssl3t64 libstdc++6 libsystemd0 zlib1g \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 1000 --home-dir /data --no-create-home khepri \
  && install -d -o khepri -g khepri -m 0700 /data

@@ -37,7 +37,7 @@ get(Store, Path, Options) ->
         {{ok, Native}, {ok, Query, Timeout}} ->
             on_store(Store, Timeout, fun() ->
                 case khepri_adv:get(Store, Native, Query) of
-                    {ok, Props} -> {ok, maps:with([data], Props)};
+                    {ok, Found} -> {ok, maps:with([data], kb_compat:single(Found))};
                     Error -> failure(Error, Store)
                 end
             end);
@@ -240,12 +240,12 @@ commit(Store, Id, Command, Timeout) ->
     end).
 
 %% Short attempts under one operation id: a call in flight to a leader that was cut off waits out all of its
-%% time, and a repeat is harmless. Khepri's own protection against duplicates would cost a second entry.
+%% time, and a repeat is harmless.
 attempt(Store, Id, Command, Deadline, Patience) ->
     Left = Deadline - now_ms(),
     case Left > 0 andalso
          khepri:transaction(Store, kb_store:procedure(), [Id, Command], rw,
-                            #{timeout => min(Left, Patience), protect_against_dups => false}) of
+                            kb_compat:transaction_options(min(Left, Patience))) of
         {ok, {kb_tx, Outcome}} -> Outcome;
         {error, {kb_tx, Failure}} ->
             attempt(Store, Id, {record, Failure}, Deadline, Patience);

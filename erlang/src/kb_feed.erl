@@ -122,8 +122,11 @@ changed(Path, _Old, New) ->
                  _ -> {created_or_updated, Path, undefined}
              end,
     %% Inside Ra: a feed that is down must not fail the store, it starts again with a new run.
-    catch ?MODULE ! {changed, Change},
-    ok.
+    try ?MODULE ! {changed, Change} of
+        _ -> ok
+    catch
+        error:badarg -> ok
+    end.
 
 -spec init([]) -> {ok, #state{}}.
 init([]) ->

@@ -137,8 +137,7 @@ operate({delete, Path}, Index) ->
     answer(khepri_tx:delete(Path), Path, Index);
 operate({get, Path}, Index) ->
     case khepri_tx_adv:get(Path) of
-        {ok, #{data := Data}} -> #{data => Data};
-        {ok, _} -> #{};
+        {ok, Found} -> maps:with([data], kb_compat:single(Found));
         {error, Reason} -> refuse(Reason, Path, Index)
     end;
 operate({exists, Path}, _Index) ->
