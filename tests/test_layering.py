@@ -32,6 +32,8 @@ PURE_FILES = (
     "authority/messages.py",
     "authority/records.py",
     "authority/trace.py",
+    "khepri/caller.py",
+    "khepri/conditions.py",
     "khepri/operations.py",
     "khepri/paths.py",
     "khepri/reply.py",
