@@ -6,9 +6,9 @@ from bridge.etf.decode import (
     decode_term,
     decode_term_untrusted,
 )
-from bridge.etf.encode import encode_bare, encode_term, term_identity
+from bridge.etf.encode import encode_bare, encode_term
 from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
-from bridge.etf.mapping import ErlangMap
+from bridge.etf.mapping import ErlangMap, term_identity
 from bridge.etf.terms import (
     Atom,
     BitString,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from math import isfinite
 from typing import Any, Final, NoReturn
 
@@ -40,10 +41,15 @@ _NEW_PORT: Final = struct.Struct(">II").unpack_from
 _V4_PORT: Final = struct.Struct(">QI").unpack_from
 _WORDS: Final = [struct.Struct(f">{n}I").unpack_from for n in range(7)]
 
-_TUPLE, _LIST, _TAIL, _MAP, _ROOT = range(5)
+_ROOT, _TAIL = 0, 1
+"""what is open that has no tag of its own: the term itself, and what follows the bar of a list"""
 
 _MAX_HASHED_DEPTH: Final = 64
 """levels of a tuple used as a key of ``dict``; a deeper one makes the map an ``ErlangMap``"""
+_CROWD: Final = 1_024
+"""items of a map, twice its keys, from which on it is worth looking whether their hashes collide"""
+_MAX_COLLISIONS: Final = 64
+"""keys that share a hash with another one before it takes them for an attack; honest ones hardly ever do"""
 _CACHE_SIZE: Final = 8_192
 """entries of the cache of atoms; when full it is emptied, since a hit is only a saving"""
 _atoms: Final[dict[bytes, Any]] = {}
@@ -154,160 +160,177 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
     size = len(data)
     room = limits.max_elements
     unseen = limits.max_atoms
-    max_depth = limits.max_depth
+    # Where the next look at the depth is due: first where keys get too deep to be hashed, then at the limit.
+    watched = min(_MAX_HASHED_DEPTH, limits.max_depth)
+    deep = False
     atoms = _atoms
-    stack: list[tuple[int, list[Any], int]] = []
+    stack: list[tuple[int, list[Any], Iterator[None]]] = []
     kind = _ROOT
     items: list[Any] = []
-    left = 1
+    left: Iterator[None] = repeat(None, 1)
     value: Any
     while True:
-        # One element. The tests are in the order of how often a tag occurs in calls and their answers.
-        tag = data[pos]
-        if tag == 119 or tag == 115:  # two comparisons beat building a tuple
-            end = pos + 2 + data[pos + 1]
-            raw = data[pos:end]
-            value = atoms.get(raw)
-            if value is None:
+        # One turn an element. The tests are in the order of how often a tag occurs in answers to calls.
+        for _ in left:
+            tag = data[pos]
+            if tag == 119:
+                end = pos + 2 + data[pos + 1]
+                try:
+                    items.append(atoms[data[pos:end]])
+                    pos = end
+                except KeyError:
+                    value, pos, unseen = _atom_at(data, pos, unseen, limits)
+                    items.append(value)
+            elif tag == 109:
+                pos += 5
+                end = pos + _U32(data, pos - 4)[0]
                 if end > size:
                     _truncated()
-                unseen = _count_atom(unseen, limits)
-                value = _new_atom(raw, raw[2:].decode("utf-8" if tag == 119 else "latin-1"))
-            pos = end
-        elif tag == 109:
-            end = pos + 5 + _U32(data, pos + 1)[0]
-            if end > size:
-                _truncated()
-            value = data[pos + 5 : end]
-            pos = end
-        elif tag == 97:
-            value = data[pos + 1]
-            pos += 2
-        elif tag == 104 or tag == 105 or tag == 108 or tag == 116:
-            if tag == 104:
-                count = data[pos + 1]
+                items.append(data[pos:end])
+                pos = end
+            elif tag == 97:
+                items.append(data[pos + 1])
                 pos += 2
-            else:
-                (count,) = _U32(data, pos + 1)
-                pos += 5
-                if tag == 116:
-                    count *= 2
-            # Each element is a byte at least, so a false count is found before anything is made for it.
-            if count > size - pos:
-                _truncated()
-            room -= count
-            if room < 0:
-                raise LimitExceededError("max_elements", limits.max_elements, "elements")
-            if count:
-                if len(stack) >= max_depth:
-                    raise LimitExceededError("max_depth", max_depth, "levels")
+            elif tag == 104 or tag == 108 or tag == 116 or tag == 105:
+                if tag == 104:
+                    count = data[pos + 1]
+                    pos += 2
+                else:
+                    count = _U32(data, pos + 1)[0]
+                    pos += 5
+                    if tag == 116:
+                        count *= 2
+                # Each element is a byte at least, so a false count is found before anything is made for it.
+                if count > size - pos:
+                    _truncated()
+                if not count and tag != 108:
+                    items.append({} if tag == 116 else ())
+                    continue
+                room -= count
+                if room < 0:
+                    raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                if len(stack) >= watched:
+                    if watched == limits.max_depth:
+                        raise LimitExceededError("max_depth", watched, "levels")
+                    watched = limits.max_depth
+                    deep = True
                 stack.append((kind, items, left))
-                kind = _LIST if tag == 108 else _MAP if tag == 116 else _TUPLE
+                kind = tag
                 items = []
-                left = count
-                continue
-            if tag == 108:
-                # [] before the bar leaves the tail alone, which OTP reads so too, and never writes.
-                continue
-            value = {} if tag == 116 else ()
-        elif tag == 106:
-            value = []
-            pos += 1
-        elif tag == 98:
-            value = _I32(data, pos + 1)[0]
-            pos += 5
-        elif tag == 82:
-            value = _cached(cached, data[pos + 1])
-            pos += 2
-        elif tag == 107:
-            start = pos + 3
-            pos = start + _U16(data, pos + 1)[0]
-            if pos > size:
-                _truncated()
-            room -= pos - start
-            if room < 0:
-                raise LimitExceededError("max_elements", limits.max_elements, "elements")
-            value = list(data[start:pos])
-        elif tag == 70:
-            value = _F64(data, pos + 1)[0]
-            if not isfinite(value):
-                raise DecodeError("a float is not finite")
-            pos += 9
-        elif tag == 110 or tag == 111:
-            if tag == 110:
-                length = data[pos + 1]
-                pos += 2
-            else:
-                (length,) = _U32(data, pos + 1)
+                left = repeat(None, count)
+                break
+            elif tag == 106:
+                items.append([])
+                pos += 1
+            elif tag == 98:
+                items.append(_I32(data, pos + 1)[0])
                 pos += 5
-            sign = data[pos]
-            end = pos + 1 + length
-            if end > size:
-                _truncated()
-            if sign > 1:
-                raise DecodeError(f"the sign of an integer is 0 or 1, not {sign}")
-            value = int.from_bytes(data[pos + 1 : end], "little")
-            if sign:
-                value = -value
-            pos = end
+            elif tag == 82:
+                items.append(_cached(cached, data[pos + 1]))
+                pos += 2
+            elif tag == 70:
+                value = _F64(data, pos + 1)[0]
+                if not isfinite(value):
+                    raise DecodeError("a float is not finite")
+                items.append(value)
+                pos += 9
+            elif tag == 107:
+                start = pos + 3
+                pos = start + _U16(data, pos + 1)[0]
+                if pos > size:
+                    _truncated()
+                room -= pos - start
+                if room < 0:
+                    raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                items.append(list(data[start:pos]))
+            elif tag == 110 or tag == 111:
+                value, pos = _big(tag, data, pos + 1)
+                items.append(value)
+            else:
+                value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits, cached)
+                items.append(value)
         else:
-            value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits, cached)
-        items.append(value)
-        left -= 1
-        while not left:
-            if kind == _TUPLE:
-                value = tuple(items)
-            elif kind == _LIST:
+            # All elements of what is open are there.
+            if kind == 116:
+                value = _map(items, deep)
+            elif kind == 108:
                 follows = data[pos]
                 if follows == 106:
                     pos += 1
                     value = items
                 elif follows == 108:
                     # A list as the tail of a list is one list; going on in place keeps a chain linear.
-                    (left,) = _U32(data, pos + 1)
+                    count = _U32(data, pos + 1)[0]
                     pos += 5
-                    if left > size - pos:
+                    if count > size - pos:
                         _truncated()
-                    room -= left
+                    room -= count
                     if room < 0:
                         raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                    left = repeat(None, count)
                     continue
                 else:
                     kind = _TAIL
-                    left = 1
-                    break
-            elif kind == _MAP:
-                value = _map(items)
-            elif kind == _TAIL:
-                tail = items.pop()
-                if type(tail) is list:
-                    items += tail
-                    value = items
-                elif type(tail) is ImproperList:
-                    raise DecodeError("an improper list inside the tail of a list")
-                else:
-                    value = ImproperList(items, tail)
-            else:
+                    left = repeat(None, 1)
+                    continue
+            elif kind == _ROOT:
                 return items[0], pos
+            elif kind == _TAIL:
+                value = _with_tail(items)
+            else:
+                value = tuple(items)
             kind, items, left = stack.pop()
             items.append(value)
-            left -= 1
 
 
-def _map(items: list[Any]) -> Any:
-    keys = items[::2]
-    plain = None
-    if all(type(key) is not tuple or _is_shallow(key) for key in keys):
+def _with_tail(items: list[Any]) -> Any:
+    """The list whose last item is what follows the bar."""
+    tail = items.pop()
+    if not items:
+        return tail  # Nothing is before the bar, which OTP reads so too, and never writes.
+    if type(tail) is list:
+        items += tail
+        return items
+    if type(tail) is ImproperList:
+        raise DecodeError("an improper list inside the tail of a list")
+    return ImproperList(items, tail)
+
+
+def _map(items: list[Any], deep: bool) -> Any:
+    """A map of keys and values in turn; ``deep``: a key may be nested too deep for ``hash``."""
+    if not deep or all(type(key) is not tuple or _is_shallow(key) for key in items[::2]):
         try:
-            plain = dict(zip(keys, items[1::2], strict=True))
+            if len(items) < _CROWD or not _collide(items[::2]):
+                pairs = iter(items)
+                plain = dict(zip(pairs, pairs))  # noqa: B905  # the iterator is one, and its items even
+                if 2 * len(plain) == len(items):
+                    return plain
         except TypeError:
-            plain = None  # a list or a map among the keys
-    if plain is not None and len(plain) == len(keys):
-        return plain
+            pass  # a list or a map among the keys
+    keys = items[::2]
+    values = items[1::2]
+    if len(keys) == 1:
+        return ErlangMap.of_distinct(keys, values)
+    if not deep:
+        # Keys differ where tuples in place of lists do, which is found faster than by encoding them.
+        flat = [tuple(key) if type(key) is list else key for key in keys]
+        try:
+            if (len(items) < _CROWD or not _collide(flat)) and len(set(flat)) == len(keys):
+                return ErlangMap.of_distinct(keys, values)
+        except TypeError:
+            pass  # a map, or a list in a list
     try:
-        return ErlangMap(zip(keys, items[1::2], strict=True))
+        return ErlangMap(zip(keys, values, strict=True))
     except ConfigurationError:
         raise DecodeError("a key occurs twice in a map") from None
+
+
+def _collide(keys: list[Any]) -> bool:
+    """Whether many keys have one hash, which for numbers and tuples of them anybody can bring about.
+
+    A ``dict`` of such takes quadratic time. A set of the hashes does not, since those of one value are equal.
+    """
+    return len(keys) - len(set(map(hash, keys))) > _MAX_COLLISIONS
 
 
 def _is_shallow(key: tuple[Any, ...]) -> bool:
@@ -318,6 +341,24 @@ def _is_shallow(key: tuple[Any, ...]) -> bool:
         if not level:
             return True
     return False
+
+
+def _big(tag: int, data: bytes, pos: int) -> tuple[int, int]:
+    """The integer of a SMALL_BIG_EXT or LARGE_BIG_EXT after its tag, and where it ends."""
+    if tag == 110:
+        length = data[pos]
+        pos += 1
+    else:
+        (length,) = _U32(data, pos)
+        pos += 4
+    sign = data[pos]
+    end = pos + 1 + length
+    if end > len(data):
+        _truncated()
+    if sign > 1:
+        raise DecodeError(f"the sign of an integer is 0 or 1, not {sign}")
+    value = int.from_bytes(data[pos + 1 : end], "little")
+    return (-value if sign else value), end
 
 
 def _count_atom(unseen: int, limits: TermLimits) -> int:
@@ -386,7 +427,7 @@ def _rare(
     """One element of a rarer kind; ``pos`` is after its tag."""
     value: Any
     match tag:
-        case 118 | 100:  # ATOM_UTF8_EXT, ATOM_EXT
+        case 118 | 115 | 100:  # ATOM_UTF8_EXT, SMALL_ATOM_EXT, ATOM_EXT
             return _atom_at(data, pos - 1, unseen, limits)
         case 88 | 103:  # NEW_PID_EXT, PID_EXT
             node, end, unseen = _name_at(data, pos, unseen, limits, cached)

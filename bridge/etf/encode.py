@@ -21,6 +21,9 @@ _SMALL_TUPLE: Final = [bytes((104, n)) for n in range(256)]
 _INTEGER: Final = struct.Struct(">Bi").pack
 _FLOAT: Final = struct.Struct(">Bd").pack
 _SIZED: Final = struct.Struct(">BI").pack
+_BINARY: Final = [_SIZED(109, n) for n in range(256)]
+_LIST: Final = [_SIZED(108, n) for n in range(256)]
+_MAP: Final = [_SIZED(116, n) for n in range(256)]
 _BITS: Final = struct.Struct(">BIB").pack
 _THREE_WORDS: Final = struct.Struct(">III").pack
 _PORT: Final = struct.Struct(">QI").pack
@@ -28,7 +31,6 @@ _REFERENCE: Final = struct.Struct(">BH").pack
 _TRUE: Final = Atom("true").wire
 _FALSE: Final = Atom("false").wire
 _NIL: Final = b"j"
-_END_OF_LIST: Final[tuple[Any, ...]] = ([],)
 
 
 def encode_term(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
@@ -43,7 +45,7 @@ def encode_term(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
         LimitExceededError: it is nested deeper than ``max_depth``.
     """
     parts = [b"\x83"]
-    _encode(term, parts, limits.max_depth, canonical=False)
+    encode_parts(term, parts, limits.max_depth)
     return b"".join(parts)
 
 
@@ -55,118 +57,111 @@ def encode_bare(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
         LimitExceededError: it is nested deeper than ``max_depth``.
     """
     parts: list[bytes] = []
-    _encode(term, parts, limits.max_depth, canonical=False)
+    encode_parts(term, parts, limits.max_depth)
     return b"".join(parts)
 
 
-def term_identity(term: Any) -> bytes:
-    """Bytes that are equal exactly for terms that are ``=:=`` in Erlang (as of OTP 27 for ``-0.0``).
+def encode_parts(
+    root: Any, parts: list[bytes], max_depth: int, digests: Mapping[int, bytes] | None = None
+) -> None:
+    """Append the term's encoding to ``parts``; ``digests``: by ``id``, what to write in place of its maps.
 
     Raises:
-        ConfigurationError: no term.
-        LimitExceededError: nested too deep.
+        ConfigurationError: something in it is no term.
+        LimitExceededError: it is nested deeper than ``max_depth``.
     """
-    parts: list[bytes] = []
-    _encode(term, parts, DEFAULT_LIMITS.max_depth, canonical=True)
-    return b"".join(parts)
-
-
-def _encode(root: Any, parts: list[bytes], max_depth: int, *, canonical: bool) -> None:
-    add = parts.append
-    stack: list[Iterator[Any]] = []
+    # What is left of the containers around, each with the bytes that end the one inside it.
+    stack: list[tuple[Iterator[Any], bytes]] = []
     pending: Iterator[Any] = iter((root,))
+    ending = b""
     while True:
         # The tests are in the order of how often a type occurs in calls and their answers.
         for term in pending:
             kind = type(term)
             if kind is Atom:
-                add(term.wire)
+                parts.append(term.wire)
             elif kind is bytes:
-                add(_SIZED(109, len(term)))
-                add(term)
+                size = len(term)
+                parts.append(_BINARY[size] if size < 256 else _SIZED(109, size))
+                parts.append(term)
             elif kind is int:
                 if 0 <= term <= 255:
-                    add(_SMALL[term])
+                    parts.append(_SMALL[term])
                 elif -0x8000_0000 <= term <= 0x7FFF_FFFF:
-                    add(_INTEGER(98, term))
+                    parts.append(_INTEGER(98, term))
                 else:
-                    add(_big(term))
+                    parts.append(_big(term))
+            elif kind is dict and digests is None:
+                size = len(term)
+                parts.append(_MAP[size] if size < 256 else _SIZED(116, size))
+                if size:  # what is empty is no level, here as in the decoder
+                    stack.append((pending, ending))
+                    pending = chain.from_iterable(term.items())
+                    ending = b""
+                    break
             elif kind is tuple:
                 size = len(term)
-                add(_SMALL_TUPLE[size] if size < 256 else _SIZED(105, size))
-                if not size:
-                    continue  # what is empty is no level, here as in the decoder
-                stack.append(pending)
-                pending = iter(term)
-                break
+                parts.append(_SMALL_TUPLE[size] if size < 256 else _SIZED(105, size))
+                if size:
+                    stack.append((pending, ending))
+                    pending = iter(term)
+                    ending = b""
+                    break
             elif kind is list:
-                if not term:
-                    add(_NIL)
-                    continue
-                add(_SIZED(108, len(term)))
-                stack.append(pending)
-                pending = chain(term, _END_OF_LIST)
-                break
-            elif kind is dict and not canonical:
-                add(_SIZED(116, len(term)))
-                if not term:
-                    continue
-                stack.append(pending)
-                pending = chain.from_iterable(term.items())
-                break
+                size = len(term)
+                if size:
+                    parts.append(_LIST[size] if size < 256 else _SIZED(108, size))
+                    stack.append((pending, ending))
+                    pending = iter(term)
+                    ending = _NIL
+                    break
+                parts.append(_NIL)
             elif kind is str:
                 raw = _utf8(term)
-                add(_SIZED(109, len(raw)))
-                add(raw)
-            elif kind is Pid:
-                add(_pid(term))
-            elif kind is Reference:
-                add(_reference(term))
+                parts.append(_SIZED(109, len(raw)))
+                parts.append(raw)
             elif kind is bool:
-                add(_TRUE if term else _FALSE)
+                parts.append(_TRUE if term else _FALSE)
             elif kind is float:
                 if not isfinite(term):
                     raise ConfigurationError(f"{term} is no term: Erlang has neither NaN nor infinity")
-                add(_FLOAT(70, term))
+                parts.append(_FLOAT(70, term))
+            elif kind is Reference:
+                parts.append(_reference(term))
+            elif kind is Pid:
+                parts.append(_pid(term))
             elif kind is ImproperList:
-                add(_SIZED(108, len(term.elements)))
-                stack.append(pending)
+                parts.append(_SIZED(108, len(term.elements)))
+                stack.append((pending, ending))
                 pending = chain(term.elements, (term.tail,))
+                ending = b""
                 break
             elif isinstance(term, Mapping):
-                add(_SIZED(116, len(term)))
-                if not term:
+                if digests is not None:
+                    parts.append(digests[id(term)])
                     continue
-                stack.append(pending)
-                if canonical:
-                    pending = chain.from_iterable(
-                        (
-                            pair
-                            for _, pair in sorted(
-                                ((term_identity(k), (k, v)) for k, v in term.items()), key=_first
-                            )
-                        )
-                    )
-                else:
+                parts.append(_SIZED(116, len(term)))
+                if term:
+                    stack.append((pending, ending))
                     pending = chain.from_iterable(term.items())
-                break
+                    ending = b""
+                    break
             else:
-                replaced = _rare(term, add)
+                replaced = _rare(term, parts.append)
                 if replaced is not None:
-                    stack.append(pending)
+                    stack.append((pending, ending))
                     pending = iter((replaced,))
+                    ending = b""
                     break
         else:
+            if ending:
+                parts.append(ending)
             if not stack:
                 return
-            pending = stack.pop()
+            pending, ending = stack.pop()
             continue
         if len(stack) > max_depth:
             raise LimitExceededError("max_depth", max_depth, "levels")
-
-
-def _first(pair: tuple[bytes, Any]) -> bytes:
-    return pair[0]
 
 
 def _rare(term: Any, add: Any) -> Any:

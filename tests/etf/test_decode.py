@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -253,3 +254,15 @@ def test_a_bare_term_holds_to_the_same_promises() -> None:
             decode_bare_untrusted(raw, 0, atoms=[Atom("a")])
     with pytest.raises(LimitExceededError, match="max_bytes"):
         decode_bare_untrusted(b"m\0\0\0\1x", 0, TermLimits(max_bytes=5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrap", [lambda key: key, lambda key: (key,), lambda key: [key]])
+def test_keys_made_to_have_one_hash_take_linear_time(wrap: Callable[[int], Any]) -> None:
+    # Python's hash of an integer is its remainder by this prime; a dict of such keys takes minutes.
+    pairs = [(wrap(n * (2**61 - 1)), n) for n in range(100_000)]
+    raw = encode_term(ErlangMap.of_distinct([key for key, _ in pairs], [value for _, value in pairs]))
+    term = decode_term(raw)
+    assert list(term.items()) == pairs
+    with pytest.raises(DecodeError, match="twice"):
+        decode_term(b"\x83t\0\1\x86\xa1" + raw[6:] + encode_bare(pairs[7][0]) + b"j")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ConfigurationError
-from bridge.etf import Atom, ErlangMap, decode_term, encode_term
+from bridge.errors import ConfigurationError, LimitExceededError
+from bridge.etf import Atom, ErlangMap, ImproperList, decode_term, encode_term, term_identity
 
 _keys: st.SearchStrategy[Any] = st.recursive(
     st.one_of(
@@ -60,6 +60,57 @@ def test_a_missing_key_and_what_is_no_term_are_key_errors() -> None:
 
 def test_order_of_keys_inside_a_key_does_not_matter() -> None:
     assert ErlangMap([({1: b"a", 2: b"b"}, 3)])[{2: b"b", 1: b"a"}] == 3
+
+
+def test_pairs_come_in_the_order_of_the_wire_without_a_look_up() -> None:
+    pairs = [([n], n * 2) for n in range(20)]
+    term = decode_term(encode_term(ErlangMap(pairs)))
+    assert list(term.items()) == pairs
+    assert (list(term), list(term.values())) == ([[n] for n in range(20)], [n * 2 for n in range(20)])
+    assert ([3], 6) in term.items()
+    assert ([3], 7) not in term.items()
+    assert 38 in term.values()
+    assert len(term.items()) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [b"", b"a\x02a\x03"])
+def test_maps_that_are_keys_of_maps_that_are_keys_take_linear_time(others: bytes) -> None:
+    # Comparing by an encoding in the order of keys would take 2 ** 20,000 steps.
+    levels = 20_000
+    count = 2 if others else 1
+    raw = b"\x83" + (b"t\0\0\0" + bytes((count,))) * levels + b"t\0\0\0\0" + (b"a\x01" + others) * levels
+    term = decode_term(raw)
+    assert encode_term(term) == raw
+    assert term_identity(term) == term_identity(decode_term(raw))
+    assert term_identity(term) != term_identity(next(iter(term)))
+
+
+def test_identity_tells_maps_apart_by_keys_values_and_which_belongs_to_which() -> None:
+    maps: list[Any] = [
+        {},
+        {1: {}},
+        {1: {1: 1}},
+        {1: 2, 3: 4},
+        {1: 4, 3: 2},
+        {1: 1, 2: 2},
+        {1: 1.0, 2: 2},
+        ErlangMap([({1: 1}, 1)]),
+        ErlangMap([({1: 1.0}, 1)]),
+        ErlangMap([([{}], 1)]),
+        (ImproperList([{}], 1),),
+        (ImproperList([1], {}),),
+    ]
+    assert len({term_identity(term) for term in maps}) == len(maps)
+    assert term_identity(maps[3]) == term_identity(ErlangMap([(3, 4), (1, 2)]))
+    assert ErlangMap([(term, 1) for term in maps])[{1: 4, 3: 2}] == 1
+
+
+def test_a_map_in_itself_has_no_identity() -> None:
+    endless: dict[int, Any] = {}
+    endless[1] = endless
+    with pytest.raises(LimitExceededError, match="max_depth"):
+        term_identity(endless)
 
 
 def test_it_equals_a_dict_of_the_same_keys_and_nothing_else() -> None:
