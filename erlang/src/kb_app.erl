@@ -1,4 +1,4 @@
-%% A start that fails says why in one line and ends the node.
+%% A start that fails says why in one line and ends the node; inside a broker it ends nothing but itself.
 -module(kb_app).
 -behaviour(application).
 
@@ -6,10 +6,16 @@
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Arguments) ->
+    case in_broker() of
+        true -> kb_sup:start_link([#{id => kb_rabbit, start => {kb_rabbit, start_link, []}}]);
+        false -> start_node()
+    end.
+
+start_node() ->
     case kb_config:read() of
         {ok, #{store := Store} = Config} ->
             %% The feed first: the store's projection sends it every change from the first moment on.
-            case kb_sup:start_link(Store) of
+            case kb_sup:start_link([]) of
                 {ok, Supervisor} ->
                     case kb_store:start(Config) of
                         ok ->
@@ -32,5 +38,12 @@ stop(_State) ->
 
 -spec fail(iodata()) -> no_return().
 fail(Text) ->
-    io:format(standard_error, "khepri_bridge: ~ts~n", [Text]),
-    erlang:halt(1, [{flush, true}]).
+    case in_broker() of
+        true -> exit({khepri_bridge, iolist_to_binary(Text)});
+        false ->
+            io:format(standard_error, "khepri_bridge: ~ts~n", [Text]),
+            erlang:halt(1, [{flush, true}])
+    end.
+
+%% As scripts/rabbitmq-plugin writes it into the plugin's application file.
+in_broker() -> application:get_env(khepri_bridge, host) =:= {ok, rabbitmq}.

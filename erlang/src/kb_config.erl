@@ -35,7 +35,12 @@ variable(Name, Default) ->
         Value -> Value
     end.
 
-default_data_dir() -> filename:join("data", atom_to_list(node())).
+default_data_dir() ->
+    case application:get_env(rabbit, data_dir) of
+        %% Beside the broker's own directory, which `rabbitmqctl reset' empties.
+        {ok, Broker} -> Broker ++ "-khepri_bridge";
+        undefined -> filename:join("data", atom_to_list(node()))
+    end.
 
 type("homeserver") -> homeserver;
 type("simulation") -> simulation;

@@ -6,7 +6,6 @@
 
 -define(FORMAT, 1).
 -define(RETRY_MS, 500).
--define(SYSTEM, khepri).
 
 %% What another node sees of this one before it joins.
 -spec identity() -> #{store := atom(), _ => _} | undefined.
@@ -77,7 +76,7 @@ start_own(#{seeds := Seeds, store := Store} = Config, #{cluster_id := Id} = Own)
               end
       end, Seeds),
     ok = run_system(Config),
-    _ = ra_directory:uid_of(?SYSTEM, Store) =/= undefined orelse
+    _ = ra_directory:uid_of(system(), Store) =/= undefined orelse
         refuse("~ts has lost names.dets, without which the store would start empty: restore it, or set another "
                "KB_DATA_DIR", [maps:get(data_dir, Config)]),
     ok = run_khepri(Config),
@@ -105,8 +104,9 @@ found(#{data_dir := Directory, store := Store, type := Type, instance := Instanc
     remember(Identity#{store => Store}).
 
 join(#{data_dir := Directory, store := Store, join_timeout := Timeout} = Config, #{node := Seed} = Remote) ->
-    %% The probe was hidden; khepri_cluster:join takes a global lock, which needs a visible connection.
-    _ = erlang:disconnect_node(Seed),
+    %% The probe was hidden; khepri_cluster:join takes a global lock, which needs a visible connection. One that is
+    %% visible already is left alone: two brokers have much else to say to each other.
+    _ = lists:member(Seed, nodes()) orelse erlang:disconnect_node(Seed),
     _ = net_kernel:connect_node(Seed),
     withdraw(Store, Seed),
     ok = run_system(Config),
@@ -204,15 +204,19 @@ ask(Seed) ->
 run_system(#{data_dir := Directory}) ->
     Data = filename:join(Directory, "khepri"),
     Default = ra_system:default_config(),
-    case ra_system:start(Default#{name => ?SYSTEM, data_dir => Data, wal_data_dir => Data,
-                                  names => ra_system:derive_names(?SYSTEM)}) of
+    case ra_system:start(Default#{name => system(), data_dir => Data, wal_data_dir => Data,
+                                  names => ra_system:derive_names(system())}) of
         {ok, _} -> ok;
         {error, {already_started, _}} -> ok;
         {error, Reason} -> does_not_start(Directory, Reason)
     end.
 
+%% In a broker another one than Khepri's default, which anything else in that virtual machine may use.
+system() ->
+    application:get_env(khepri_bridge, ra_system, khepri).
+
 run_khepri(#{data_dir := Directory, store := Store}) ->
-    case khepri:start(?SYSTEM, Store, 20000) of
+    case khepri:start(system(), Store, 20000) of
         {ok, Store} -> ok;
         {error, Reason} -> does_not_start(Directory, Reason)
     end.
@@ -339,7 +343,7 @@ read_identity(Directory) ->
 %% Ra writes its register of names half a second late; a node killed before that would start empty. So the
 %% register first, then the file that says there is data.
 write_identity(Directory, Identity) ->
-    #{directory_rev := Register} = ra_system:derive_names(?SYSTEM),
+    #{directory_rev := Register} = ra_system:derive_names(system()),
     ok = dets:sync(Register),
     File = identity_file(Directory),
     Fresh = File ++ ".new",
