@@ -20,12 +20,16 @@ from bridge.dist.control import (
 )
 from bridge.dist.epmd import Registered, encode_alive2, encode_port_please, parse_alive2, parse_port_please
 from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
-from bridge.dist.flags import MANDATORY, OFFERED, REFUSED, DistFlag
+from bridge.dist.flags import DEMANDED, MANDATORY, OFFERED, REFUSED, DistFlag
 from bridge.dist.handshake import Failure, Identity, Role, State, Status, challenge_digest
+from bridge.dist.outbox import LARGE, PORTION
 
 __all__ = [
+    "DEMANDED",
+    "LARGE",
     "MANDATORY",
     "OFFERED",
+    "PORTION",
     "REFUSED",
     "AliasSend",
     "Connected",

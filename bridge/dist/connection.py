@@ -1,7 +1,9 @@
 """One distribution connection: handshake, packets and ticks, from bytes to events and back.
 
 Source: Erlang "Distribution Protocol", sections "Distribution Handshake" and "Protocol between Connected
-Nodes" (pass-through packets; an empty one is a tick); ``net_ticktime`` in the kernel application's reference.
+Nodes" (an empty packet is a tick); "External Term Format", section "Distribution Header"; ``net_ticktime`` in
+the kernel application's reference. Where both sides have distribution headers (atom cache, fragments), every
+packet has one; else every packet is a pass-through one.
 """
 
 from __future__ import annotations
@@ -10,9 +12,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.dist.control import WITH_PAYLOAD, ControlMessage, Send, control_term, parse_control_untrusted
+from bridge.dist.control import (
+    WITH_PAYLOAD,
+    ControlMessage,
+    Send,
+    address_of,
+    control_term,
+    parse_control_untrusted,
+)
 from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
 from bridge.dist.flags import DistFlag
+from bridge.dist.fragments import Assembler, FragmentedMessage
 from bridge.dist.handshake import (
     Failure,
     Handshake,
@@ -22,6 +32,8 @@ from bridge.dist.handshake import (
     State,
     Status,
 )
+from bridge.dist.headers import AtomCache, Atoms, size_without_new_atoms
+from bridge.dist.outbox import LARGE, PORTION, Address, Outbox
 from bridge.errors import (
     ConfigurationError,
     DecodeError,
@@ -29,10 +41,19 @@ from bridge.errors import (
     LimitExceededError,
     ProtocolError,
 )
-from bridge.etf import DEFAULT_LIMITS, TermLimits, decode_prefix_untrusted, encode_term
+from bridge.etf import (
+    DEFAULT_LIMITS,
+    TermLimits,
+    decode_bare_untrusted,
+    decode_prefix_untrusted,
+    encode_bare,
+)
 
-_PASS_THROUGH: Final = b"p"
 _TICK: Final = bytes(4)
+_NO_REFERENCES: Final = b"\x83D\x00"
+"""a distribution header without atoms; see ``bridge.dist.headers`` for why there are none"""
+_USUAL_HEADERS: Final = 256
+"""headers whose newest send is remembered; the peer chooses them, so there is a ceiling"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +67,11 @@ class DistConfig:
     max_handshake_bytes: int = 2_048
     """bytes of one handshake frame; a name has at most 255 characters"""
     max_packet_bytes: int = 134_217_728
-    """bytes of one packet; more than this from a peer ends the connection"""
+    """bytes of one packet, and of one message that came in fragments; more ends the connection"""
+    max_sequences: int = 1_024
+    """messages of a peer that are on their way in fragments at once; each is a process of its own"""
+    max_held_bytes: int = 536_870_912
+    """bytes of all messages on their way in fragments: four of the largest"""
     handshake_length_bytes: int = 2
     """bytes of the length before a handshake frame: 2 over TCP, 4 over TLS"""
     limits: TermLimits = DEFAULT_LIMITS
@@ -57,6 +82,8 @@ class DistConfig:
             raise ConfigurationError("net_ticktime and handshake_timeout are positive seconds")
         if self.handshake_length_bytes not in (2, 4):
             raise ConfigurationError("handshake_length_bytes is 2 (TCP) or 4 (TLS)")
+        if min(self.max_packet_bytes, self.max_sequences, self.max_held_bytes) < 1:
+            raise ConfigurationError("a limit is at least 1")
 
 
 class DistConnection:
@@ -65,6 +92,10 @@ class DistConnection:
     After each of ``receive_data``, ``receive_eof``, ``handle_timer``, ``answer_name`` and ``send*`` the
     caller writes ``data_to_send``, sets its timer by ``get_timer`` and takes ``next_event`` until ``None``.
     Times are absolute monotonic seconds. Close after ``HandshakeFailed`` or ``Disconnected``.
+
+    Large messages go out in portions, so that small ones get in between. While ``wants_to_send``, the caller
+    calls ``data_to_send`` again as soon as the socket has taken what was given before; until it has, it
+    calls ``data_to_send(portion=0)``, which gives the small ones alone.
 
     Args:
         role: who dialled.
@@ -87,8 +118,7 @@ class DistConnection:
         self._config = config or DistConfig()
         self._handshake = Handshake(role, identity, challenge=challenge, peer=peer)
         self._buffer = bytearray()
-        self._outbox: list[bytes] = []
-        self._unsent = 0
+        self._outbox = Outbox()
         self._events: deque[DistEvent] = deque()
         self._connected = False
         self._ended = False
@@ -96,10 +126,18 @@ class DistConnection:
         self._last_sent = now
         self._last_received = now
         self._exit_payload = False
-        # The newest send's control message: all answers to one process begin with the same bytes, and since
-        # an encoded term tells its own end, equal bytes are an equal term.
-        self._usual: Send | None = None
-        self._usual_bytes = b""
+        self._headers = False
+        self._fragments = False
+        self._cache = AtomCache()
+        self._assembler = Assembler(
+            max_message_bytes=self._config.max_packet_bytes,
+            max_sequences=self._config.max_sequences,
+            max_held_bytes=self._config.max_held_bytes,
+        )
+        # By header, the newest send's bytes up to its payload: all answers to one process begin alike, and
+        # since an encoded term tells its own end, equal bytes are an equal term. A header with new atoms is
+        # never a key: its flags say so.
+        self._usual: dict[bytes, tuple[bytes, Send, Atoms]] = {}
         self._handshake.start()
         self._flush_handshake()
 
@@ -120,8 +158,13 @@ class DistConnection:
 
     @property
     def bytes_to_send(self) -> int:
-        """Bytes that ``data_to_send`` would give."""
-        return self._unsent
+        """Bytes that ``data_to_send`` would give now."""
+        return self._outbox.bytes_at_once
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether more of large messages waits for ``data_to_send``."""
+        return self._outbox.waiting
 
     def receive_data(self, data: bytes, *, now: float) -> None:
         """Take bytes of the stream, in any pieces."""
@@ -139,7 +182,7 @@ class DistConnection:
             self._handshake_frames(now)
         if self._connected and not self._ended:
             used = self._packets(buffer)
-            if used:
+            if used and not self._ended:
                 del buffer[:used]
 
     def receive_eof(self, *, now: float) -> None:
@@ -176,7 +219,7 @@ class DistConnection:
         if now - self._last_received >= 1.25 * ticktime:
             self._end(Disconnected(detail=f"nothing received for {1.25 * ticktime:g} s (net_ticktime)"))
         elif now - self._last_sent >= ticktime / 4:
-            self._queue(_TICK)
+            self._outbox.put(_TICK)
             self._last_sent = now
 
     def get_timer(self) -> float | None:
@@ -188,12 +231,13 @@ class DistConnection:
         ticktime = self._config.net_ticktime
         return min(self._last_sent + ticktime / 4, self._last_received + 1.25 * ticktime)
 
-    def data_to_send(self) -> list[bytes]:
-        """What to write, in order; drains."""
-        outbox = self._outbox
-        self._outbox = []
-        self._unsent = 0
-        return outbox
+    def data_to_send(self, *, portion: int | None = PORTION) -> list[bytes]:
+        """What to write, in order: every small message, then a portion of the large ones.
+
+        Args:
+            portion: bytes of large messages, up to a fragment more; ``None``: all of them, before a close.
+        """
+        return self._outbox.take(portion)
 
     def next_event(self) -> DistEvent | None:
         """The next event, or ``None``."""
@@ -219,31 +263,51 @@ class DistConnection:
             LimitExceededError: it is larger than ``max_packet_bytes``, or too deep.
         """
         control, reason = control_term(message, exit_payload=self._exit_payload)
+        encoded = b""
         if control[0] in WITH_PAYLOAD:
-            self.send_encoded(
-                encode_term(control), encode_term(payload if reason is None else reason), now=now
-            )
-        else:
-            self.send_encoded(encode_term(control), b"", now=now)
+            encoded = encode_bare(payload if reason is None else reason)
+        self.send_encoded(encode_bare(control), encoded, now=now, to=address_of(message))
 
-    def send_encoded(self, control: bytes, payload: bytes, *, now: float) -> None:
-        """Like ``send`` with both terms encoded already, for callers that keep parts of them."""
+    def send_encoded(self, control: bytes, payload: bytes, *, now: float, to: Address | None = None) -> None:
+        """Like ``send`` with both terms encoded already, for callers that keep parts of them.
+
+        Args:
+            control: the control tuple by ``encode_bare``.
+            payload: the second term likewise; empty where the kind has none.
+            now: the time.
+            to: whom it is for: it keeps its place behind large messages to the same process. Without it, it
+                overtakes them and is overtaken: calls, of which each stands for a process of its own.
+
+        Raises:
+            InvalidStateError: not connected.
+            LimitExceededError: it is larger than ``max_packet_bytes``.
+        """
         if not self._connected or self._ended:
             raise InvalidStateError("the connection does not stand")
-        size = 1 + len(control) + len(payload)
+        size = 3 + len(control) + len(payload)
         if size > self._config.max_packet_bytes:
             raise LimitExceededError("max_packet_bytes", self._config.max_packet_bytes, "bytes")
         self._last_sent = now
-        if len(payload) < 65_536:
-            self._queue(size.to_bytes(4, "big") + _PASS_THROUGH + control + payload)
+        outbox = self._outbox
+        if self._fragments and len(payload) > LARGE:
+            outbox.put_large(control, payload, to)
+            return
+        if self._headers:
+            head = size.to_bytes(4, "big") + _NO_REFERENCES + control
+        elif payload:
+            head = size.to_bytes(4, "big") + b"p\x83" + control + b"\x83"
         else:
-            # Joining would copy what is large.
-            self._queue(size.to_bytes(4, "big") + _PASS_THROUGH + control)
-            self._queue(payload)
-
-    def _queue(self, chunk: bytes) -> None:
-        self._outbox.append(chunk)
-        self._unsent += len(chunk)
+            head = (size - 1).to_bytes(4, "big") + b"p\x83" + control
+        if len(payload) > LARGE:
+            # Nothing waits where there are no fragments; and joining would copy what is large.
+            outbox.put(head)
+            outbox.put(payload)
+            return
+        packet = head + payload
+        if to is not None and outbox.waiting and outbox.must_wait(to):
+            outbox.put_behind(packet, to)
+        else:
+            outbox.put(packet)
 
     def _handshake_frames(self, now: float) -> None:
         width = self._config.handshake_length_bytes
@@ -274,7 +338,11 @@ class DistConnection:
         elif handshake.state is State.CONNECTED:
             self._connected = True
             self._last_sent = now
-            self._exit_payload = DistFlag.EXIT_PAYLOAD in handshake.peer_flags
+            agreed = handshake.agreed_flags
+            self._exit_payload = DistFlag.EXIT_PAYLOAD in agreed
+            self._fragments = DistFlag.FRAGMENTS in agreed
+            # Either brings the headers, as in erts: fragments have one.
+            self._headers = self._fragments or DistFlag.DIST_HDR_ATOM_CACHE in agreed
             self._events.append(
                 Connected(peer=peer, creation=handshake.peer_creation, flags=handshake.peer_flags)
             )
@@ -282,7 +350,7 @@ class DistConnection:
     def _flush_handshake(self) -> None:
         width = self._config.handshake_length_bytes
         for frame in self._handshake.outbox:
-            self._queue(len(frame).to_bytes(width, "big") + frame)
+            self._outbox.put(len(frame).to_bytes(width, "big") + frame)
         self._handshake.outbox.clear()
 
     def _packets(self, data: bytes | bytearray) -> int:
@@ -301,7 +369,12 @@ class DistConnection:
             if end > size:
                 break
             try:
-                self._packet(bytes(memoryview(data)[pos + 4 : end]))
+                if length > 1 and data[pos + 5] == 70 and self._headers:
+                    self._next_fragment(memoryview(data)[pos + 4 : end])
+                elif type(data) is bytes:
+                    self._packet(data[pos + 4 : end])
+                else:
+                    self._packet(bytes(memoryview(data)[pos + 4 : end]))
             except ProtocolError as error:
                 self._end_by(error)
                 return size
@@ -309,27 +382,84 @@ class DistConnection:
         return pos
 
     def _packet(self, packet: bytes) -> None:
-        if packet[0] != 112:
-            raise DecodeError(f"a packet of kind {packet[0]}; only pass-through (112) was agreed")
-        limits = self._config.limits
-        payload: Any = None
-        if self._usual is not None and packet.startswith(self._usual_bytes, 1):
-            payload, end = decode_prefix_untrusted(packet, 1 + len(self._usual_bytes), limits)
+        if not self._headers:
+            if packet[0] != 112:
+                raise DecodeError(f"a packet of kind {packet[0]}; only pass-through (112) was agreed")
+            self._message(packet, 1, 1)
+        elif packet[:2] == b"\x83D" and len(packet) > 2:
+            self._message(packet, 2, 2 + size_without_new_atoms(packet[2]))
+        elif packet[:2] == b"\x83E" and self._fragments:
+            self._first_fragment(packet)
+        else:
+            raise DecodeError(f"a packet that begins with {packet[:2]!r}; distribution headers were agreed")
+
+    def _message(self, packet: bytes, offset: int, start: int) -> None:
+        """Take a whole message.
+
+        Args:
+            packet: all of it.
+            offset: where the references to atoms are, if any.
+            start: where the control message is, if all of them are known.
+        """
+        known = self._usual.get(packet[:start])
+        if known is not None and packet.startswith(known[0]):
+            prefix, send, atoms = known
+            payload, end = self._term(packet, len(prefix), atoms)
             if end != len(packet):
                 raise DecodeError("bytes follow the payload")
-            self._events.append(Received(control=self._usual, payload=payload))
+            self._events.append(Received(control=send, payload=payload))
             return
-        term, end = decode_prefix_untrusted(packet, 1, limits)
-        after = end
-        if end < len(packet):
-            payload, end = decode_prefix_untrusted(packet, end, limits)
+        header = start
+        atoms = ()
+        if self._headers:
+            atoms, start = self._references(packet, offset)
+        term, after = self._term(packet, start, atoms)
+        payload = None
+        if after < len(packet):
+            payload, end = self._term(packet, after, atoms)
             if end != len(packet):
                 raise DecodeError("bytes follow the payload")
         elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
-        if type(control) is Send:
-            self._usual, self._usual_bytes = control, packet[1:after]
+        if type(control) is Send and start == header:
+            if len(self._usual) >= _USUAL_HEADERS:
+                self._usual.clear()
+            self._usual[packet[:header]] = (packet[:after], control, atoms)
+        if control is not None:
+            self._events.append(Received(control=control, payload=payload))
+
+    def _references(self, packet: bytes, offset: int) -> tuple[Atoms, int]:
+        replaced = self._cache.replaced
+        found = self._cache.read_untrusted(packet, offset)
+        if self._cache.replaced != replaced:
+            self._usual.clear()  # headers seen before may mean other atoms now
+        return found
+
+    def _term(self, packet: bytes, offset: int, atoms: Atoms) -> tuple[Any, int]:
+        if self._headers:
+            return decode_bare_untrusted(packet, offset, self._config.limits, atoms)
+        return decode_prefix_untrusted(packet, offset, self._config.limits)
+
+    def _first_fragment(self, packet: bytes) -> None:
+        sequence, fragment = _fragment_numbers(packet)
+        atoms, start = self._references(packet, 18)
+        limits = self._config.limits
+        term, after = decode_bare_untrusted(packet, start, limits, atoms)
+        parse_control_untrusted(term, None)  # before the rest of it is waited for
+        message = FragmentedMessage(term, atoms, fragment, packet[after:], limits)
+        self._fragmented(self._assembler.start(sequence, message))
+
+    def _next_fragment(self, packet: memoryview) -> None:
+        if packet[0] != 131:
+            raise DecodeError(f"a packet of kind {packet[0]}; distribution headers were agreed")
+        self._fragmented(self._assembler.add(*_fragment_numbers(packet), packet[18:]))
+
+    def _fragmented(self, message: FragmentedMessage | None) -> None:
+        if message is None:
+            return
+        payload = message.payload_untrusted() if message.size or message.control[0] in WITH_PAYLOAD else None
+        control = parse_control_untrusted(message.control, payload)
         if control is not None:
             self._events.append(Received(control=control, payload=payload))
 
@@ -338,9 +468,18 @@ class DistConnection:
 
     def _end(self, event: DistEvent) -> None:
         self._ended = True
-        self._buffer.clear()
+        self._buffer = bytearray()  # not cleared: a packet in it may be looked at
+        self._assembler.clear()
+        self._outbox.clear()
         self._events.append(event)
 
     def _fail(self, failure: Failure, detail: str) -> None:
         self._handshake.fail()
         self._end(HandshakeFailed(failure=failure, detail=detail))
+
+
+def _fragment_numbers(packet: bytes | memoryview) -> tuple[int, int]:
+    """Sequence id and fragment id."""
+    if len(packet) < 18:
+        raise DecodeError("a fragment is truncated")
+    return int.from_bytes(packet[2:10], "big"), int.from_bytes(packet[10:18], "big")

@@ -204,6 +204,17 @@ def control_term(message: ControlMessage, *, exit_payload: bool) -> tuple[tuple[
             return (31, message.request, message.to, message.flags, message.result), None
 
 
+def address_of(message: ControlMessage) -> Pid | Atom | Reference | None:
+    """Whom a message is for, or ``None`` for a request to the node itself."""
+    match message:
+        case AliasSend():
+            return message.alias
+        case SpawnRequest():
+            return None
+        case _:
+            return message.to
+
+
 def parse_control_untrusted(term: Any, payload: Any) -> ControlMessage | None:
     """The message in a control tuple, or ``None`` for one that asks nothing of this side.
 

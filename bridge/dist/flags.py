@@ -39,6 +39,7 @@ class DistFlag(IntFlag):
     NAME_ME = 1 << 33
     V4_NC = 1 << 34
     ALIAS = 1 << 35
+    ALTACT_SIG = 1 << 37
 
 
 DIGEST_25: Final = (
@@ -56,6 +57,25 @@ DIGEST_25: Final = (
 )
 """what OTP 25 demands of a peer, and what ``MANDATORY_25_DIGEST`` expands to"""
 
+_DEMANDED_24: Final = (
+    DistFlag.EXTENDED_REFERENCES
+    | DistFlag.EXTENDED_PIDS_PORTS
+    | DistFlag.NEW_FUN_TAGS
+    | DistFlag.UTF8_ATOMS
+    | DistFlag.BIG_CREATION
+)
+_DEMANDED_26: Final = DIGEST_25 | DistFlag.UNLINK_ID | DistFlag.V4_NC
+
+DEMANDED: Final[dict[int, DistFlag]] = {
+    24: _DEMANDED_24,
+    25: DIGEST_25,
+    26: _DEMANDED_26,
+    27: _DEMANDED_26,
+    28: _DEMANDED_26,
+    29: _DEMANDED_26,
+}
+"""by OTP release, what a node of it demands of a peer (``DFLAG_DIST_MANDATORY`` of its ``dist.h``)"""
+
 MANDATORY: Final = DIGEST_25
 """what this side demands: all of it has been in every OTP since 24"""
 
@@ -67,17 +87,22 @@ OFFERED: Final = (
     | DistFlag.DIST_MONITOR
     | DistFlag.DIST_MONITOR_NAME
     | DistFlag.SMALL_ATOM_TAGS
+    # Both or none: fragments have the atom cache's header, and without its flag OTP ends the connection.
+    | DistFlag.DIST_HDR_ATOM_CACHE
+    | DistFlag.FRAGMENTS
     | DistFlag.EXIT_PAYLOAD
     | DistFlag.SPAWN  # without it OTP's rpc and erpc give up before they ask
     | DistFlag.ALIAS  # answers to gen:call are then dropped by the runtime when they come late
 )
 
 REFUSED: Final = (
-    # Fragments need the atom cache's header; offered alone, OTP closes the link on a plain frame.
-    DistFlag.DIST_HDR_ATOM_CACHE
-    | DistFlag.FRAGMENTS
     # A fresh name for each connection leaks one atom in every peer, for ever.
-    | DistFlag.NAME_ME
+    DistFlag.NAME_ME
+    # Priority messages of OTP 28: mailboxes of this side have one order. Without the flag they come as
+    # ordinary messages.
+    | DistFlag.ALTACT_SIG
+    # SEND with its sender, which nothing here asks for.
+    | DistFlag.SEND_SENDER
 )
 
 

@@ -165,6 +165,11 @@ class Handshake:
         """Where it stands."""
         return self._state
 
+    @property
+    def agreed_flags(self) -> DistFlag:
+        """What both sides offer."""
+        return expand(self._identity.flags) & self.peer_flags
+
     def _enter(self, state: State) -> None:
         if state not in _NEXT[self._state]:
             raise AssertionError(f"no edge from {self._state} to {state}")

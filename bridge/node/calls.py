@@ -20,7 +20,7 @@ from bridge.errors import (
     NodeDownError,
     RemoteError,
 )
-from bridge.etf import Atom, Pid, Reference, encode_term
+from bridge.etf import Atom, Pid, Reference, encode_bare
 from bridge.node.transport import DistTransport
 
 REX: Final = Atom("rex")
@@ -54,7 +54,7 @@ class Calls:
         self._caller = caller
         self._reference = reference
         self._maximum = maximum
-        self._control = encode_term((6, caller, Atom(""), REX))
+        self._control = encode_bare((6, caller, Atom(""), REX))
         self._loop = asyncio.get_running_loop()  # kept: in Python 3.11 each asking costs a system call
         self._pending: dict[tuple[int, ...], tuple[asyncio.Future[Any], str]] = {}
         self._closed = False
@@ -97,13 +97,13 @@ class Calls:
             raise ClosedError("the node was closed")
         if deadline is None:
             deadline = self._loop.time() + seconds
-        if not peer.writable:
-            await peer.drain(deadline)
-        if len(self._pending) >= self._maximum:
-            raise LimitExceededError("max_pending_calls", self._maximum, "calls")
         reference = self._reference()
         request = (_CALL, _atom(module), _atom(function), list(args), _USER)
-        payload = encode_term((_GEN_CALL, (self._caller, reference), request))
+        payload = encode_bare((_GEN_CALL, (self._caller, reference), request))
+        if not peer.takes(len(payload)):
+            await peer.drain(deadline, len(payload))
+        if len(self._pending) >= self._maximum:
+            raise LimitExceededError("max_pending_calls", self._maximum, "calls")
         future: asyncio.Future[Any] = self._loop.create_future()
         # Who calls alone gains by an early write; of many at once the writes are joined.
         at_once = not self._pending

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from bridge.dist import ControlMessage, DistConnection, DistEvent, Status
+from bridge.dist import LARGE, PORTION, ControlMessage, DistConnection, DistEvent, Status
 from bridge.errors import DeadlineError
 
 _FLUSH_BYTES: Final = 65_536
@@ -38,6 +38,8 @@ class DistTransport(asyncio.Protocol):
         self._flushing = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self._emptied = asyncio.Event()  # of large messages
+        self._emptied.set()
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,6 +69,7 @@ class DistTransport(asyncio.Protocol):
         self._transport = None
         self._pump()
         self._writable.set()
+        self._emptied.set()
         self._lost(self)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -78,17 +81,25 @@ class DistTransport(asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio: writing may go on."""
         self._writable.set()
+        # In the turn after those who wait to send, so that large messages do not starve them.
+        if not self._emptied.is_set():
+            self._flush_next_turn()
 
     @property
     def writable(self) -> bool:
         """Whether the peer keeps up with what is written to it; else ``drain`` before sending more."""
-        return self._writable.is_set()
+        return self.takes(LARGE)
 
-    async def drain(self, deadline: float) -> None:
+    def takes(self, size: int) -> bool:
+        """Like ``writable`` for so many bytes: small messages go between the portions of a large one."""
+        return self._writable.is_set() and (size < LARGE or self._emptied.is_set())
+
+    async def drain(self, deadline: float, size: int = LARGE) -> None:
         """Wait until the peer has taken enough of what was sent, or the connection has ended.
 
         Args:
             deadline: time of the event loop.
+            size: as for ``takes``.
 
         Raises:
             DeadlineError: it did not; nothing more was sent.
@@ -96,8 +107,8 @@ class DistTransport(asyncio.Protocol):
         try:
             async with asyncio.timeout_at(deadline):
                 # Those who wait wake one after another, and the first may fill the buffer again.
-                while not self._writable.is_set():
-                    await self._writable.wait()
+                while not self.takes(size):
+                    await (self._emptied if self._writable.is_set() else self._writable).wait()
         except TimeoutError:
             raise DeadlineError(f"{self.connection.peer} takes no more data") from None
 
@@ -120,7 +131,7 @@ class DistTransport(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is queued, then close."""
-        self._flush()
+        self._flush(portion=None)
         if self._transport is not None:
             self._transport.close()
 
@@ -134,7 +145,11 @@ class DistTransport(asyncio.Protocol):
         # than the socket takes anyway goes out at once, so that whoever sends next learns to wait.
         if self.connection.bytes_to_send >= _FLUSH_BYTES:
             self._flush()
-        elif not self._flushing:
+        else:
+            self._flush_next_turn()
+
+    def _flush_next_turn(self) -> None:
+        if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush_turn)
 
@@ -142,10 +157,19 @@ class DistTransport(asyncio.Protocol):
         self._flushing = False
         self._flush()
 
-    def _flush(self) -> None:
-        chunks = self.connection.data_to_send()
+    def _flush(self, portion: int | None = PORTION) -> None:
+        connection = self.connection
+        if portion and not self._writable.is_set():
+            portion = 0
+        chunks = connection.data_to_send(portion=portion)
         if chunks and self._transport is not None:
             self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        if connection.wants_to_send:
+            self._emptied.clear()
+            if self._writable.is_set():
+                self._flush_next_turn()
+        elif not self._emptied.is_set():
+            self._emptied.set()
 
     def _pump(self) -> None:
         self._flush()  # first: a slow handler must not delay ticks

@@ -17,7 +17,7 @@ from bridge.errors import (
     NodeDownError,
     RemoteError,
 )
-from bridge.etf import Atom, Pid, Reference, decode_prefix_untrusted, decode_term
+from bridge.etf import Atom, Pid, Reference, decode_bare_untrusted
 from bridge.node.calls import Calls, cast_message, shorten
 from bridge.node.transport import DistTransport
 
@@ -36,7 +36,7 @@ class _Peer(DistTransport):
         del at_once
         if self.ended:
             raise InvalidStateError("ended")
-        self.sent.append((decode_prefix_untrusted(control, 0)[0], decode_term(payload)))
+        self.sent.append((decode_bare_untrusted(control, 0)[0], decode_bare_untrusted(payload, 0)[0]))
 
     def reference(self, index: int = -1) -> Reference:
         reference = self.sent[index][1][1][1]

@@ -25,7 +25,7 @@ from bridge.dist import (
     Status,
 )
 from bridge.errors import DeadlineError, InvalidStateError
-from bridge.etf import Atom, Pid, encode_term
+from bridge.etf import Atom, Pid, encode_bare
 from bridge.node.transport import DistTransport
 
 _TO = Pid(Atom("b@h"), 1, 0, 6)
@@ -142,11 +142,11 @@ async def test_what_is_sent_in_one_turn_is_one_write() -> None:
 async def test_what_is_sent_at_once_does_not_wait_for_the_turn_and_keeps_its_place() -> None:
     a, socket = _recorded()
     a.transport.send(Send(to=_TO), 1)
-    control, payload = encode_term((2, Atom(""), _TO)), encode_term(2)
+    control, payload = encode_bare((2, Atom(""), _TO)), encode_bare(2)
     a.transport.send_encoded(control, payload, at_once=True)
     (written,) = socket.written
     assert written.endswith(payload)
-    assert encode_term(1) in written
+    assert encode_bare(1) in written
     await asyncio.sleep(0)
     assert len(socket.written) == 1
     a.transport.connection_lost(None)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from bridge.dist import DistConfig, DistConnection, DistEvent, Identity, NameReceived, Role, Status
+from bridge.dist import (
+    OFFERED,
+    DistConfig,
+    DistConnection,
+    DistEvent,
+    DistFlag,
+    Identity,
+    NameReceived,
+    Role,
+    Status,
+)
+
+WITHOUT_HEADERS = OFFERED & ~(DistFlag.DIST_HDR_ATOM_CACHE | DistFlag.FRAGMENTS)
+"""flags of a node that speaks pass-through packets"""
 
 _MAX_ROUNDS = 20
 """rounds until two connections must have nothing more to say"""
@@ -10,7 +23,7 @@ _MAX_ROUNDS = 20
 
 def transfer(source: DistConnection, target: DistConnection, *, now: float, piece: int | None = None) -> bool:
     """Bring what one wants to send to the other, in pieces of ``piece`` bytes; whether there was any."""
-    data = b"".join(source.data_to_send())
+    data = b"".join(source.data_to_send(portion=None))
     for start in range(0, len(data), piece or max(1, len(data))):
         target.receive_data(data[start : start + (piece or len(data))], now=now)
     return bool(data)
@@ -51,11 +64,13 @@ def pair(
     now: float = 0.0,
     config_a: DistConfig | None = None,
     config_b: DistConfig | None = None,
+    flags_a: DistFlag = OFFERED,
+    flags_b: DistFlag = OFFERED,
 ) -> tuple[DistConnection, DistConnection]:
     """An initiator a@h and an acceptor b@h that have not spoken yet."""
     a = DistConnection(
         Role.INITIATOR,
-        Identity(name="a@h", cookie=cookie_a, creation=5),
+        Identity(name="a@h", cookie=cookie_a, creation=5, flags=flags_a),
         challenge=7,
         now=now,
         config=config_a,
@@ -63,9 +78,23 @@ def pair(
     )
     b = DistConnection(
         Role.ACCEPTOR,
-        Identity(name="b@h", cookie=cookie_b, creation=6),
+        Identity(name="b@h", cookie=cookie_b, creation=6, flags=flags_b),
         challenge=8,
         now=now,
         config=config_b,
     )
+    return a, b
+
+
+def connected_pair(
+    *,
+    config_b: DistConfig | None = None,
+    flags_a: DistFlag = OFFERED,
+    flags_b: DistFlag = OFFERED,
+) -> tuple[DistConnection, DistConnection]:
+    """Both after their handshake, with no event pending."""
+    a, b = pair(config_b=config_b, flags_a=flags_a, flags_b=flags_b)
+    roundtrip_until_quiet(a, b, now=0.0)
+    assert a.connected
+    assert b.connected
     return a, b
