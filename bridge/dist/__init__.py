@@ -18,7 +18,15 @@ from bridge.dist.control import (
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.dist.epmd import Registered, encode_alive2, encode_port_please, parse_alive2, parse_port_please
+from bridge.dist.epmd import (
+    NAMES_REQUEST,
+    Registered,
+    encode_alive2,
+    encode_port_please,
+    parse_alive2,
+    parse_names,
+    parse_port_please,
+)
 from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
 from bridge.dist.flags import DEMANDED, MANDATORY, OFFERED, REFUSED, DistFlag
 from bridge.dist.handshake import Failure, Identity, Role, State, Status, challenge_digest
@@ -28,6 +36,7 @@ __all__ = [
     "DEMANDED",
     "LARGE",
     "MANDATORY",
+    "NAMES_REQUEST",
     "OFFERED",
     "PORTION",
     "REFUSED",
@@ -65,5 +74,6 @@ __all__ = [
     "encode_alive2",
     "encode_port_please",
     "parse_alive2",
+    "parse_names",
     "parse_port_please",
 ]

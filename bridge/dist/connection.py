@@ -315,7 +315,7 @@ class DistConnection:
         while not self._connected and not self._ended and len(buffer) >= width:
             size = int.from_bytes(buffer[:width], "big")
             if size > self._config.max_handshake_bytes:
-                self._fail(Failure.MALFORMED, f"a handshake frame of {size} bytes; is it an Erlang node?")
+                self._fail(Failure.MALFORMED, _what_speaks(buffer, size))
                 return
             if len(buffer) < width + size:
                 return
@@ -483,3 +483,10 @@ def _fragment_numbers(packet: bytes | memoryview) -> tuple[int, int]:
     if len(packet) < 18:
         raise DecodeError("a fragment is truncated")
     return int.from_bytes(packet[2:10], "big"), int.from_bytes(packet[10:18], "big")
+
+
+def _what_speaks(start: bytearray, size: int) -> str:
+    # An alert or a greeting of TLS, of any version, where a length belongs.
+    if start[0] in (21, 22) and start[1] == 3:
+        return "the peer speaks TLS (-proto_dist inet_tls) and this node does not: give both of them certificates"
+    return f"a handshake frame of {size} bytes; is it an Erlang node?"

@@ -14,6 +14,8 @@ from bridge.errors import DecodeError
 _HIDDEN: Final = 72
 _VISIBLE: Final = 77
 _VERSION: Final = 6
+NAMES_REQUEST: Final = b"\0\1n"
+"""NAMES_REQ: all names of one port mapper"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +72,24 @@ def parse_port_please(data: bytes) -> Registered | None:
     except struct.error:
         raise DecodeError("the port mapper's answer is truncated") from None
     return Registered(port=port, hidden=kind == _HIDDEN, highest_version=highest)
+
+
+def parse_names(data: bytes) -> dict[str, int]:
+    """Port by the part of each registered name before ``@``; the stream ends after the answer.
+
+    Args:
+        data: 4 bytes of the port mapper's own port, then a line ``name … at port …`` for each node.
+
+    Raises:
+        DecodeError: no answer to NAMES_REQ.
+    """
+    if len(data) < 4:
+        raise DecodeError("the port mapper's answer is truncated")
+    names = {}
+    try:
+        for line in data[4:].decode().splitlines():
+            name, port = line.removeprefix("name ").rsplit(" at port ", 1)
+            names[name] = int(port)
+    except ValueError:
+        raise DecodeError("the port mapper did not answer with names") from None
+    return names

@@ -22,7 +22,7 @@ from bridge.etf import Atom, Pid
 from bridge.node.calls import REX, Calls, cast_message, shorten
 from bridge.node.config import NodeConfig, read_cookie
 from bridge.node.connections import Connections, Refusal
-from bridge.node.epmd import register
+from bridge.node.epmd import Registration, register
 from bridge.node.mailbox import Mailbox, Watch
 from bridge.node.processes import Processes
 from bridge.node.transport import DistTransport
@@ -67,7 +67,7 @@ class HiddenNode:
         self._cookie = read_cookie() if cookie is None else cookie
         Identity(name=name, cookie=self._cookie, creation=1)  # refuses a bad name or cookie here, not later
         self._server: asyncio.Server | None = None
-        self._registration: asyncio.StreamWriter | None = None
+        self._registration: Registration | None = None
         # Set together when the node has started and knows its creation.
         self._connections: Connections | None = None
         self._peers: dict[str, DistTransport] = {}
@@ -93,9 +93,8 @@ class HiddenNode:
         try:
             if config.register:
                 async with asyncio.timeout(config.connect_timeout):
-                    creation, self._registration = await register(
-                        self.name, self.port, *config.epmd_address()
-                    )
+                    self._registration = await register(self.name, self.port, *config.epmd_address())
+                    creation = self._registration.creation
         except TimeoutError:
             self._server.close()
             raise HandshakeError("the port mapper took the connection and does not answer") from None

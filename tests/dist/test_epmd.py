@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dist import Registered, encode_alive2, encode_port_please, parse_alive2, parse_port_please
+from bridge.dist import (
+    NAMES_REQUEST,
+    Registered,
+    encode_alive2,
+    encode_port_please,
+    parse_alive2,
+    parse_names,
+    parse_port_please,
+)
 from bridge.errors import DecodeError
 
 
@@ -73,3 +81,19 @@ def test_any_bytes_raise_only_what_is_promised(data: bytes) -> None:
             parse(data)
         except DecodeError:
             continue
+
+
+def test_names_come_as_lines_after_the_port_mappers_own_port() -> None:
+    assert NAMES_REQUEST == b"\x00\x01n"
+    assert parse_names(b"\x00\x00\x11\x11") == {}
+    lines = b"name hs1 at port 4711\nname spr\xc3\xa5k at port 1\n"
+    assert parse_names(b"\x00\x00\x11\x11" + lines) == {"hs1": 4711, "språk": 1}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x00\x00\x11", b"\x00\x00\x11\x11hello", b"\x00\x00\x11\x11name a at port b\n", b"HTTP\xff"],
+)
+def test_what_is_no_list_of_names_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        parse_names(data)

@@ -53,8 +53,8 @@ class LoopPortMapper:
             writer.close()
             self._serving.discard(task)
 
-    async def close(self) -> None:
-        """End every connection."""
+    async def hang_up(self) -> None:
+        """End every connection, as a restart does."""
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
@@ -93,4 +93,4 @@ async def loop_port_mapper() -> AsyncIterator[LoopPortMapper]:
         yield mapper
     finally:
         server.close()
-        await mapper.close()
+        await mapper.hang_up()
