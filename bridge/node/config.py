@@ -6,9 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from bridge.dist import DistConfig
 from bridge.errors import ConfigurationError
+from bridge.node.certificates import TlsConfig
+
+_MAX_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +25,12 @@ class NodeConfig:
     """``None``: ``ERL_EPMD_PORT``, else 4369"""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """address to dial for a host part of node names, where this machine's resolver has none or another one"""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """port for a node name, or for a host part of node names; the port mapper is not asked for these"""
+    port: int | None = None
+    """port of every other node (OTP's ``-erl_epmd_port``); ``None``: ask the port mapper"""
     register: bool = True
-    """tell the port mapper; without it this node can dial but not be dialled by name"""
+    """tell the port mapper; without it this node is dialled by those alone who know its ``listen_port``"""
     listen_host: str = "127.0.0.1"
     """address to accept connections on; loopback, since a cookie protects nothing beyond it"""
     listen_port: int = 0
@@ -42,6 +50,8 @@ class NodeConfig:
     incoming_call_timeout: float = 60.0
     """seconds that an exposed function may run before it is cancelled and its caller told"""
     dist: DistConfig = field(default_factory=DistConfig)
+    tls: TlsConfig | None = None
+    """certificates; with them every connection is TLS, each side proving itself (``-proto_dist inet_tls``)"""
 
     def __post_init__(self) -> None:
         if min(self.connect_timeout, self.call_timeout, self.incoming_call_timeout) <= 0:
@@ -56,6 +66,11 @@ class NodeConfig:
         )
         if min(limits) < 1:
             raise ConfigurationError("a limit is at least 1")
+        if not 0 <= self.listen_port <= _MAX_PORT:
+            raise ConfigurationError(f"listen_port={self.listen_port} is no port: 0 is any free one")
+        for port in (*self.ports.values(), *([] if self.port is None else [self.port])):
+            if not 1 <= port <= _MAX_PORT:
+                raise ConfigurationError(f"{port} is no port of a node: say 1 … {_MAX_PORT}")
 
     def address_of(self, node: str) -> str:
         """Where the port mapper and the socket of a node are: an address, or a name to resolve.
@@ -68,6 +83,10 @@ class NodeConfig:
             raise ConfigurationError(f"{node!r} is no node name: say name@host")
         return self.addresses.get(host, host)
 
+    def port_of(self, node: str) -> int | None:
+        """The fixed port of a node, or ``None`` where the port mapper knows it."""
+        return self.ports.get(node, self.ports.get(node.partition("@")[2], self.port))
+
     def epmd_address(self) -> tuple[str, int]:
         """Host and port of the port mapper of this machine.
 
@@ -78,7 +97,7 @@ class NodeConfig:
         port = self.epmd_port
         if port is None:
             text = os.environ.get("ERL_EPMD_PORT", "4369")
-            if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65_535:
+            if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MAX_PORT:
                 raise ConfigurationError(f"ERL_EPMD_PORT={text!r} is no port")
             port = int(text)
         return host, port

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from bridge.dist import (
     Connected,
@@ -26,9 +28,21 @@ from bridge.dist import (
 from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, HandshakeError
 from bridge.node.config import NodeConfig
 from bridge.node.epmd import look_up
+from bridge.node.tls import TlsLayer, explain
 from bridge.node.transport import DistTransport
 
 _log = logging.getLogger("bridge.node")
+
+_TLS_SHARE: Final = 0.7
+"""of the time for a connection: a peer without TLS waits for more bytes, and is named before the deadline"""
+
+
+@dataclass(slots=True)
+class _Dialling:
+    """A connection that is being made; ``stage`` is what it waits for."""
+
+    outcome: asyncio.Future[DistTransport]
+    stage: str = ""
 
 
 class Connections:
@@ -53,9 +67,12 @@ class Connections:
         self._config = config
         self._received = received
         self._down = down
+        self._credentials = None if config.tls is None else config.tls.credentials
+        # The distribution over TLS has lengths of four bytes from its first frame on.
+        self._dist = config.dist if config.tls is None else replace(config.dist, handshake_length_bytes=4)
         self.peers: dict[str, DistTransport] = {}
         self._transports: set[DistTransport] = set()
-        self._dialling: dict[str, asyncio.Future[DistTransport]] = {}
+        self._dialling: dict[str, _Dialling] = {}
         self._outgoing: dict[str, DistTransport] = {}
         self._closing = False
 
@@ -75,20 +92,20 @@ class Connections:
             return peer
         if node == self._identity.name:
             raise ConfigurationError("a node does not connect to itself")
-        future = self._dialling.get(node)
-        if future is None:
+        dialling = self._dialling.get(node)
+        if dialling is None:
             future = asyncio.get_running_loop().create_future()
             # Whoever waits reads the outcome; without a waiter it is of no interest.
             future.add_done_callback(lambda f: f.cancelled() or f.exception())
-            self._dialling[node] = future
-            task = asyncio.create_task(self._dial(node, future))
+            dialling = self._dialling[node] = _Dialling(future)
+            task = asyncio.create_task(self._dial(node, dialling))
             # The future, which the table holds, holds the task; whatever resolves it ends the dialling.
             future.add_done_callback(lambda _: task.cancel())
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.shield(future)
+                return await asyncio.shield(dialling.outcome)
         except TimeoutError:
-            raise DeadlineError(f"no connection to {node} within {seconds:g} s") from None
+            raise _too_late(node, seconds, dialling) from None
 
     def accept(self) -> asyncio.BaseProtocol:
         """The protocol for a socket that somebody opened to us."""
@@ -99,9 +116,9 @@ class Connections:
             self._identity,
             challenge=secrets.randbits(32),
             now=asyncio.get_running_loop().time(),
-            config=self._config.dist,
+            config=self._dist,
         )
-        return self._transport(connection)
+        return self._protocol(self._transport(connection), None)
 
     async def disconnect(self, node: str, seconds: float) -> None:
         """Close the connection to a node; what the peer has not taken after ``seconds`` is lost."""
@@ -112,9 +129,9 @@ class Connections:
     async def close(self) -> None:
         """Close every connection and wait for it; dialling ends with ``ClosedError``."""
         self._closing = True
-        for future in self._dialling.values():
-            if not future.done():
-                future.set_exception(ClosedError("the node was closed"))
+        for dialling in self._dialling.values():
+            if not dialling.outcome.done():
+                dialling.outcome.set_exception(ClosedError("the node was closed"))
         await _close(list(self._transports), 1.0)
 
     def _transport(self, connection: DistConnection) -> DistTransport:
@@ -122,55 +139,70 @@ class Connections:
         self._transports.add(transport)
         return transport
 
-    async def _dial(self, node: str, future: asyncio.Future[DistTransport]) -> None:
+    def _protocol(self, transport: DistTransport, host: str | None) -> asyncio.BaseProtocol:
+        """What speaks with the socket of a connection: the transport, or TLS before it."""
+        if self._credentials is None:
+            return transport
+        if host is None:
+            return TlsLayer(transport, self._credentials.accepting(), None, self._dist.handshake_timeout)
+        seconds = _TLS_SHARE * self._config.connect_timeout
+        return TlsLayer(transport, self._credentials.dialling(), host, seconds)
+
+    async def _dial(self, node: str, dialling: _Dialling) -> None:
         seconds = self._config.connect_timeout
         try:
             async with asyncio.timeout(seconds):
-                await self._connect(node)
-                await asyncio.shield(future)
+                await self._connect(node, dialling)
+                await asyncio.shield(dialling.outcome)
         except TimeoutError:
-            self._resolve(node, DeadlineError(f"no connection to {node} within {seconds:g} s"))
+            self._resolve(node, _too_late(node, seconds, dialling))
         except BridgeError as error:
             self._resolve(node, error)
 
-    async def _connect(self, node: str) -> None:
+    async def _connect(self, node: str, dialling: _Dialling) -> None:
         """Bring a socket to the node; what the handshake comes to arrives as an event."""
         host = self._config.address_of(node)
-        found = await look_up(node, host, self._config.epmd_address()[1])
+        port = self._config.port_of(node)
+        fixed = port is not None
+        if port is None:
+            epmd_port = self._config.epmd_address()[1]
+            dialling.stage = f"the port mapper at {host}:{epmd_port} does not answer"
+            port = (await look_up(node, host, epmd_port)).port
+        dialling.stage = f"nothing answers at {host}:{port}"
         loop = asyncio.get_running_loop()
         connection = DistConnection(
             Role.INITIATOR,
             self._identity,
             challenge=secrets.randbits(32),
             now=loop.time(),
-            config=self._config.dist,
+            config=self._dist,
             peer=node,
         )
         transport = self._transport(connection)
         self._outgoing[node] = transport
         try:
-            await loop.create_connection(lambda: transport, host, found.port)
+            # The certificate is for the host that the node's name says, wherever it was dialled.
+            protocol = self._protocol(transport, node.partition("@")[2])
+            await loop.create_connection(lambda: protocol, host, port)
         except BaseException as error:
             # No socket came about, so nothing will report its end.
             self._transports.discard(transport)
             if not isinstance(error, OSError):
                 raise
-            raise HandshakeError(
-                f"{node} is registered but does not listen on port {found.port}; "
-                f"it may just have stopped ({error.strerror or error})"
-            ) from None
+            raise HandshakeError(_no_socket(node, port, fixed, error)) from None
+        dialling.stage = "it does not finish the handshake; is it an Erlang node?"
 
     def _resolve(self, node: str, outcome: DistTransport | BridgeError) -> None:
         outgoing = self._outgoing.pop(node, None)
-        future = self._dialling.pop(node, None)
+        dialling = self._dialling.pop(node, None)
         if outgoing is not None and outgoing is not outcome:
             outgoing.close()
-        if future is None or future.done():
+        if dialling is None or dialling.outcome.done():
             return
         if isinstance(outcome, BridgeError):
-            future.set_exception(outcome)
+            dialling.outcome.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            dialling.outcome.set_result(outcome)
 
     def _dispatch(self, transport: DistTransport, event: DistEvent) -> None:
         match event:
@@ -207,14 +239,22 @@ class Connections:
 
     def _handshake_failed(self, transport: DistTransport, event: HandshakeFailed) -> None:
         node = transport.connection.peer
+        detail = event.detail
+        if self._credentials is not None and transport.cause is not None:
+            detail = explain(transport.cause, peer=node or "whoever it was")
+        elif event.failure is Failure.CLOSED and self._credentials is None:
+            detail += "; does it demand TLS (-proto_dist inet_tls, NodeConfig.tls)?"
+        elif event.failure is Failure.CLOSED:
+            # TLS 1.3 ends for a client before the server has looked at its certificate.
+            detail += "; it may have refused this node's certificate: its log says"
         if node is None or self._outgoing.get(node) is not transport:
-            _log.warning("a connection to us came to nothing: %s", event.detail)
+            _log.warning("a connection to us came to nothing: %s", detail)
             return
         if event.failure is Failure.SIMULTANEOUS:
             # The peer's own connection to us is under way and will resolve the wait, or the deadline will.
             del self._outgoing[node]
             return
-        self._resolve(node, HandshakeError(f"cannot connect to {node}: {event.detail}"))
+        self._resolve(node, HandshakeError(f"cannot connect to {node}: {detail}"))
 
     def _lost(self, transport: DistTransport) -> None:
         self._transports.discard(transport)
@@ -222,6 +262,17 @@ class Connections:
         if node is not None and self.peers.get(node) is transport:
             del self.peers[node]
             self._down(node, transport)
+
+
+def _too_late(node: str, seconds: float, dialling: _Dialling) -> DeadlineError:
+    return DeadlineError(f"no connection to {node} within {seconds:g} s: {dialling.stage}")
+
+
+def _no_socket(node: str, port: int, fixed: bool, error: OSError) -> str:
+    reason = error.strerror or error
+    if fixed:
+        return f"{node} does not listen on port {port} ({reason}); is it running, and is that its fixed port?"
+    return f"{node} is registered but does not listen on port {port}; it may just have stopped ({reason})"
 
 
 class Refusal(asyncio.Protocol):

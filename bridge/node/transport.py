@@ -20,6 +20,11 @@ class DistTransport(asyncio.Protocol):
         connection: made for this socket.
         dispatch: takes each event; synchronous, must not raise.
         lost: called once, after the last event.
+
+    Attributes:
+        connection: as given.
+        cause: what the socket ended with, where it ended badly.
+        closed: done when the socket is gone.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class DistTransport(asyncio.Protocol):
         self.connection = connection
         self._dispatch = dispatch
         self._lost = lost
+        self.cause: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -61,8 +67,8 @@ class DistTransport(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: the socket is gone."""
-        del exc
+        """asyncio: the socket is gone, or did not come about."""
+        self.cause = exc
         if self._timer is not None:
             self._timer.cancel()
         self.connection.receive_eof(now=self._loop.time())

@@ -238,6 +238,15 @@ def test_a_message_over_the_own_limit_is_refused_before_it_is_sent() -> None:
     assert b.bytes_to_send == 0
 
 
+@pytest.mark.parametrize("record", [b"\x15\x03\x03\x00\x02\x02\x0a", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_peer_that_speaks_tls_to_a_plain_node_is_told_what_it_is(record: bytes) -> None:
+    for side in pair():
+        side.receive_data(record, now=0.0)
+        (event,) = drain_events(side)
+        assert isinstance(event, HandshakeFailed)
+        assert "inet_tls" in event.detail
+
+
 def test_lengths_of_handshake_frames_have_four_bytes_where_tls_is_used() -> None:
     config = DistConfig(handshake_length_bytes=4)
     a, b = pair(config_a=config, config_b=config)

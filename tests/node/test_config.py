@@ -55,6 +55,12 @@ def test_a_host_is_dialled_by_its_name_unless_an_address_is_given() -> None:
             config.address_of(name)
 
 
+def test_a_fixed_port_is_the_nodes_or_its_hosts_or_everybodys_in_this_order() -> None:
+    config = NodeConfig(ports={"hs1@h": 9101, "h": 9102}, port=9103)
+    assert [config.port_of(name) for name in ("hs1@h", "hs2@h", "hs1@i")] == [9101, 9102, 9103]
+    assert NodeConfig(ports={"hs1@h": 9101}).port_of("hs2@h") is None
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -63,9 +69,13 @@ def test_a_host_is_dialled_by_its_name_unless_an_address_is_given() -> None:
         {"max_pending_calls": 0},
         {"mailbox_capacity": 0},
         {"max_incoming_connections": 0},
+        {"listen_port": -1},
+        {"listen_port": 65_536},
+        {"port": 0},
+        {"ports": {"hs1@h": 65_536}},
     ],
 )
-def test_a_node_refuses_numbers_that_cannot_work(options: dict[str, int]) -> None:
+def test_a_node_refuses_numbers_that_cannot_work(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         NodeConfig(**options)  # type: ignore[arg-type]  # numbers, whatever their names
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.dist import DistConfig, DistConnection, HandshakeFailed, Identity, Role
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, HandshakeError
-from bridge.node import HiddenNode
+from bridge.node import HiddenNode, NodeConfig
 from tests.support.otp import COOKIE, free_port
 from tests.support.port_mapper import LoopPortMapper, loop_port_mapper
 
@@ -84,6 +84,19 @@ async def test_a_stale_registration_and_a_missing_one_are_named(names: LoopPortM
             await a.connect(a.name)
 
 
+async def test_nodes_with_fixed_ports_need_no_port_mapper() -> None:
+    config = NodeConfig(register=False, epmd_port=free_port())
+    async with HiddenNode("b@127.0.0.1", cookie=COOKIE, config=config) as b:
+        for known in ({"ports": {b.name: b.port}}, {"ports": {"127.0.0.1": b.port}}, {"port": b.port}):
+            fixed = NodeConfig(register=False, **known)
+            async with HiddenNode("a@127.0.0.1", cookie=COOKIE, config=fixed) as a:
+                await a.connect(b.name)
+                assert b.connected == (a.name,)
+    async with HiddenNode("a@127.0.0.1", cookie=COOKIE, config=fixed) as a:
+        with pytest.raises(HandshakeError, match=r"does not listen on port .* fixed port"):
+            await a.connect("c@127.0.0.1")
+
+
 async def test_a_host_without_a_resolver_is_dialled_by_its_address(names: LoopPortMapper) -> None:
     async with (
         _node(names, "a", addresses={"b.kb": "127.0.0.1"}) as a,
@@ -98,7 +111,7 @@ async def test_a_peer_that_says_nothing_uses_up_only_the_time_allowed(
 ) -> None:
     names.ports["quiet"] = quiet
     async with _node(names, "a", connect_timeout=0.1) as a:
-        with pytest.raises(DeadlineError, match="within"):
+        with pytest.raises(DeadlineError, match=r"within .*is it an Erlang node"):
             await a.connect("quiet@127.0.0.1")
         with pytest.raises(DeadlineError, match=r"within 0\.01 s"):
             await a.connect("quiet@127.0.0.1", timeout=0.01)
@@ -107,7 +120,7 @@ async def test_a_peer_that_says_nothing_uses_up_only_the_time_allowed(
 async def test_a_silent_port_mapper_uses_up_only_the_time_allowed(names: LoopPortMapper) -> None:
     async with _node(names, "a", connect_timeout=0.1) as a:
         names.silent = True
-        with pytest.raises(DeadlineError):
+        with pytest.raises(DeadlineError, match=r"the port mapper .* does not answer"):
             await a.connect("b@127.0.0.1")
         with pytest.raises(HandshakeError, match="does not answer"):
             await _node(names, "c", connect_timeout=0.1).__aenter__()
