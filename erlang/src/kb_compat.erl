@@ -2,7 +2,7 @@
 %% version. One source is compiled against each of them.
 -module(kb_compat).
 
--export([transaction_options/1, single/1]).
+-export([transaction_options/1]).
 
 %% Khepri 0.18.0 and 0.18.1, whose machine has version 3, exit on this option wherever it stands.
 -define(REFUSES_PROTECTION, 3).
@@ -14,13 +14,4 @@ transaction_options(Timeout) ->
     case khepri_machine:version() < ?REFUSES_PROTECTION of
         true -> #{timeout => Timeout, protect_against_dups => false};
         false -> #{timeout => Timeout}
-    end.
-
-%% The properties of the one node that `khepri_adv' or `khepri_tx_adv' answered for: the plain properties until
-%% 0.16, a map with the node's path as the only key since. Pure, so that it may be called in a transaction.
--spec single(map()) -> map().
-single(Answer) ->
-    case maps:to_list(Answer) of
-        [{Path, Props}] when is_list(Path) -> Props;
-        _ -> Answer
     end.

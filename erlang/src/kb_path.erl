@@ -2,44 +2,108 @@
 %% collected, so new ones are made only while the virtual machine has used less than half of its table.
 -module(kb_path).
 
--export([exact/1, pattern/1, writable/1]).
+-export([exact/1, writable/1, pattern/1, one/1, written/1, written_one/1, watched/1]).
 
 -include_lib("khepri/include/khepri.hrl").
 
 -define(MAX_PATH_BYTES, 4096).
 -define(MAX_COMPONENTS, 64).
--define(MAX_COMPONENT_BYTES, 1024).
 
--type refusal() :: {error, {atom(), map()}}.
+-type refusal() :: {error, {invalid_path | reserved_path | poison | atom_budget, map()}}.
 
-%% One node, which need not exist.
+%% One node, by names alone, which need not exist.
 -spec exact(term()) -> {ok, khepri_path:native_path()} | refusal().
 exact(Path) ->
     case pattern(Path) of
         {ok, []} -> invalid(Path, <<"the root is no node that holds data">>);
         {ok, Native} ->
-            case lists:all(fun(Name) -> is_atom(Name) orelse is_binary(Name) end, Native) of
+            case lists:all(fun(Name) -> not is_tuple(Name) end, Native) of
                 true -> {ok, Native};
                 false -> invalid(Path, <<"a path of one node is needed, not a pattern">>)
             end;
         Refusal -> Refusal
     end.
 
-%% One node that callers may write.
+%% The same, where callers may write.
 -spec writable(term()) -> {ok, khepri_path:native_path()} | refusal().
 writable(Path) ->
     case exact(Path) of
-        {ok, [bridge | _]} ->
-            {error, {reserved_path, #{message => <<"below /:bridge only the homeserver itself writes">>}}};
+        {ok, [bridge | _]} -> reserved();
         Answer -> Answer
     end.
 
+%% Any number of nodes, to be read.
 -spec pattern(term()) -> {ok, khepri_path:native_pattern()} | refusal().
-pattern(Path) when is_binary(Path), byte_size(Path) =< ?MAX_PATH_BYTES ->
+pattern(Path) ->
+    case native(Path) of
+        {ok, Native} -> checked(khepri_path:realpath(Native), Path, pattern);
+        Refusal -> Refusal
+    end.
+
+%% A pattern that cannot match two nodes; the root too.
+-spec one(term()) -> {ok, khepri_path:native_pattern()} | refusal().
+one(Path) ->
+    case pattern(Path) of
+        {ok, Native} ->
+            case khepri_path:targets_specific_node(Native) of
+                {true, _} -> {ok, Native};
+                false -> invalid(Path, <<"this pattern may match many nodes, and one is asked for">>)
+            end;
+        Refusal -> Refusal
+    end.
+
+%% A pattern of nodes that callers may write. The store cannot leave `/:bridge' out of a pattern, so one that
+%% begins with a wildcard is refused.
+-spec written(term()) -> {ok, khepri_path:native_pattern()} | refusal().
+written(Path) ->
+    case pattern(Path) of
+        {ok, []} -> invalid(Path, <<"the root is no node that holds data">>);
+        {ok, [First | _] = Native} ->
+            case avoids_bridge(First) of
+                true -> {ok, Native};
+                false -> reserved()
+            end;
+        Refusal -> Refusal
+    end.
+
+-spec written_one(term()) -> {ok, khepri_path:native_pattern()} | refusal().
+written_one(Path) ->
+    case one(Path) of
+        {ok, []} -> invalid(Path, <<"the root is no node that holds data">>);
+        {ok, [First | _] = Native} ->
+            case khepri_path:component_targets_specific_node(First) of
+                {true, bridge} -> reserved();
+                {true, _} -> {ok, Native}
+            end;
+        Refusal -> Refusal
+    end.
+
+%% A path that a `keep_while' condition looks at: absolute, or relative to the node that it is put on (`.', `..').
+-spec watched(term()) -> {ok, khepri_path:native_pattern()} | refusal().
+watched(Path) ->
+    case native(Path) of
+        {ok, [First | _] = Native} when First =:= ?THIS_KHEPRI_NODE; First =:= ?PARENT_KHEPRI_NODE ->
+            {Up, Down} = lists:splitwith(fun(Step) -> Step =:= ?THIS_KHEPRI_NODE orelse
+                                                      Step =:= ?PARENT_KHEPRI_NODE end, Native),
+            case checked(Down, Path, keep_while) of
+                {ok, Checked} -> {ok, Up ++ Checked};
+                Refusal -> Refusal
+            end;
+        {ok, Native} -> checked(khepri_path:realpath(Native), Path, keep_while);
+        Refusal -> Refusal
+    end.
+
+avoids_bridge(bridge) -> false;
+avoids_bridge(Name) when is_atom(Name); is_binary(Name) -> true;
+avoids_bridge({if_all, Conditions}) -> lists:any(fun avoids_bridge/1, Conditions);
+avoids_bridge({if_any, Conditions}) -> Conditions =/= [] andalso lists:all(fun avoids_bridge/1, Conditions);
+avoids_bridge(_) -> false.
+
+%% A proper list of bounded length, its components still as they came.
+native(Path) when is_binary(Path), byte_size(Path) =< ?MAX_PATH_BYTES ->
     case atoms_allowed(Path) of
         true ->
-            try khepri_path:realpath(khepri_path:from_binary(Path)) of
-                Native -> native(Native, Path)
+            try {ok, khepri_path:from_binary(Path)}
             catch
                 _:_ -> invalid(Path, <<"not a path such as /:stock/wood">>)
             end;
@@ -49,30 +113,40 @@ pattern(Path) when is_binary(Path), byte_size(Path) =< ?MAX_PATH_BYTES ->
         malformed ->
             invalid(Path, <<"a path is UTF-8 such as /:stock/wood">>)
     end;
-pattern(Path) when is_list(Path) ->
-    native(Path, Path);
-pattern(Path) ->
+native(Path) when is_list(Path) ->
+    case proper(Path, 0) of
+        true -> {ok, Path};
+        false -> invalid(Path, <<"a path is a list of up to 64 atoms, binaries and conditions">>)
+    end;
+native(Path) ->
     invalid(Path, <<"a path is a binary such as /:stock/wood, or a list of atoms and binaries">>).
-
-native(Native, Path) ->
-    case proper(Native, 0) andalso lists:all(fun component/1, Native) of
-        true -> {ok, Native};
-        false -> invalid(Path, <<"a path has up to 64 atoms, binaries of 1 to 1024 bytes, or allowed conditions">>)
-    end.
 
 proper([], _) -> true;
 proper([_ | Rest], Length) when Length < ?MAX_COMPONENTS -> proper(Rest, Length + 1);
 proper(_, _) -> false.
 
-component('') -> false;
-component(Name) when is_atom(Name) -> true;
-component(Name) when is_binary(Name) -> byte_size(Name) >= 1 andalso byte_size(Name) =< ?MAX_COMPONENT_BYTES;
-component(Condition) when is_tuple(Condition) -> kb_condition:is_pattern(Condition);
-component(_) -> false.
+checked(Native, Path, Use) ->
+    try
+        length(Native) =< ?MAX_COMPONENTS orelse throw(shape),
+        {ok, [component(Component, Use) || Component <- Native]}
+    catch
+        throw:shape -> invalid(Path, <<"a path has up to 64 names of 1 to 1024 bytes (atoms in Latin-1), or conditions">>);
+        throw:{poison, Message} -> {error, {poison, #{path => printed(Path), message => Message}}}
+    end.
 
+component(Condition, Use) when is_tuple(Condition) ->
+    case kb_condition:checked(Condition, Use) of
+        {ok, Checked} -> Checked;
+        Poison -> throw(Poison)
+    end;
+component(Name, _) ->
+    kb_condition:is_name(Name) orelse throw(shape),
+    Name.
+
+%% A name with an escape stands for another atom than the one it spells.
 atoms_allowed(Path) ->
-    case unicode:characters_to_list(Path) of
-        Text when is_list(Text) ->
+    case unicode:characters_to_binary(Path) of
+        Path ->
             Names = [Name || <<":", Name/binary>> <- binary:split(Path, <<"/">>, [global])],
             lists:all(fun is_known/1, Names) orelse
                 erlang:system_info(atom_count) < erlang:system_info(atom_limit) div 2;
@@ -81,13 +155,16 @@ atoms_allowed(Path) ->
     end.
 
 is_known(Name) ->
-    try
-        _ = binary_to_existing_atom(Name, utf8),
-        true
-    catch
-        error:_ -> false
-    end.
+    binary:match(Name, <<"%">>) =:= nomatch andalso
+        try is_atom(binary_to_existing_atom(Name, latin1))
+        catch error:_ -> false
+        end.
+
+reserved() ->
+    {error, {reserved_path, #{message => <<"below /:bridge only the homeserver itself writes; a pattern that writes "
+                                           "begins with a name">>}}}.
 
 invalid(Path, Message) ->
-    Shown = iolist_to_binary(io_lib:format("~0P", [Path, 20])),
-    {error, {invalid_path, #{path => Shown, message => Message}}}.
+    {error, {invalid_path, #{path => printed(Path), message => Message}}}.
+
+printed(Path) -> iolist_to_binary(io_lib:format("~0P", [Path, 20])).

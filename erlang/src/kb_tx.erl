@@ -1,6 +1,6 @@
 %% The transaction interpreter. It is stored in the tree once, as a stored procedure at a path that names its
 %% version, and runs inside Ra on every member: it must be deterministic, so time, random bytes and
-%% signatures are dealt with before the log.
+%% signatures are dealt with before the log, and nothing may depend on the order of a map.
 %%
 %% Every command carries an operation id, and its outcome is stored in the same transaction. A list of
 %% operations that fails must undo what it did, and Khepri's abort undoes the stored outcome too; the caller
@@ -13,7 +13,7 @@
 
 -export([run/2]).
 
--export_type([op/0, command/0, outcome/0]).
+-export_type([op/0, command/0, instruction/0, outcome/0]).
 
 -define(KEPT_RESULTS, 256).
 -define(MAX_CLIENTS, 4096).
@@ -23,7 +23,17 @@
 -type op() :: {Client :: binary(), Incarnation :: pos_integer(), Sequence :: pos_integer(),
                LowWater :: non_neg_integer()}.
 -type outcome() :: {ok, term()} | {error, {atom(), map()}}.
--type command() :: {operations, [tuple()]}
+-type pattern() :: khepri_path:native_pattern().
+%% What kb_operations makes of an operation. Options are those of khepri_tx_adv.
+-type instruction() :: {put | put_each, pattern(), khepri_payload:payload(), Options :: map(), answer()}
+                     | {swap, pattern(), Expected :: term(), khepri_payload:payload(), Options :: map(), answer()}
+                     | {delete, pattern(), Options :: map(), answer()}
+                     | {get, pattern(), Options :: map(), one | many | props | props_one}
+                     | {exists | has_data | is_sproc | count, pattern()}
+                     | is_empty
+                     | {abort, term()}.
+-type answer() :: ok | cleared | props | props_cleared.
+-type command() :: {operations, [instruction()]}
                  | {authority, atom(), map()}
                  | {record, outcome()}.
 
@@ -103,68 +113,117 @@ execute({authority, Function, Request}) ->
         {error, _} = Refusal ->
             Refusal
     end;
-execute({operations, Operations}) ->
-    {Results, _} = lists:mapfoldl(fun(Operation, Index) -> {operate(Operation, Index), Index + 1} end,
-                                  0, Operations),
+execute({operations, Instructions}) ->
+    Results = operate_all(Instructions, 0),
     %% The result is stored with the client, so what it may hold is bounded.
     case erlang:external_size(Results) > ?MAX_RESULT_BYTES of
-        true -> fail(too_large, #{message => <<"the results are beyond 1 MiB: read fewer nodes">>}, 0);
+        true -> fail(results_too_large, [], 0);
         false -> {ok, Results}
     end.
 
 change({put, Path, Data}) -> write(Path, Data);
 change({delete, Path}) -> delete(Path).
 
-operate({put, Path, Data}, Index) ->
-    answer(khepri_tx:put(Path, khepri_payload:data(Data)), Path, Index);
-operate({put, Path, Data, #{keep_while := Conditions}}, Index) ->
-    answer(khepri_tx:put(Path, khepri_payload:data(Data), #{keep_while => Conditions}), Path, Index);
-operate({create, Path, Data}, Index) ->
-    answer(khepri_tx:create(Path, khepri_payload:data(Data)), Path, Index);
-operate({update, Path, Data}, Index) ->
-    answer(khepri_tx:update(Path, khepri_payload:data(Data)), Path, Index);
-operate({compare_and_swap, Path, Expected, Data}, Index) ->
-    %% Not khepri_tx:compare_and_swap: it takes the expected data as a match pattern, where '_' is anything.
-    case khepri_tx:get(Path) of
-        {ok, Found} when Found =:= Expected ->
-            answer(khepri_tx:put(Path, khepri_payload:data(Data)), Path, Index);
-        {ok, _} ->
-            fail(mismatching_node, #{path => Path, message => <<"the node holds other data">>}, Index);
+operate_all([], _Index) -> [];
+operate_all([Instruction | Rest], Index) ->
+    Result = operate(Instruction, Index),
+    [Result | operate_all(Rest, Index + 1)].
+
+operate({put, Path, Payload, Options, Answer}, Index) ->
+    answer(Answer, khepri_tx_adv:put_many(Path, Payload, Options), Path, Index);
+operate({put_each, Pattern, Payload, Options, Answer}, Index) ->
+    %% Khepri would set the conditions on one of the nodes, and which one could differ among members.
+    case khepri_tx_adv:get_many(Pattern, #{props_to_return => []}) of
+        {ok, Nodes} ->
+            Put = fun(Path, Told) ->
+                          case khepri_tx_adv:put_many(Path, Payload, Options) of
+                              {ok, Props} -> maps:merge(Told, Props);
+                              {error, Reason} -> fail(Reason, Path, Index)
+                          end
+                  end,
+            answer(Answer, {ok, lists:foldl(Put, #{}, lists:sort(maps:keys(Nodes)))}, Pattern, Index);
         {error, Reason} ->
-            refuse(Reason, Path, Index)
+            fail(Reason, Pattern, Index)
     end;
-operate({delete, Path}, Index) ->
-    answer(khepri_tx:delete(Path), Path, Index);
-operate({get, Path}, Index) ->
-    case khepri_tx_adv:get(Path) of
-        {ok, Found} -> maps:with([data], kb_compat:single(Found));
-        {error, Reason} -> refuse(Reason, Path, Index)
+operate({swap, Path, Expected, Payload, Options, Answer}, Index) ->
+    %% Not khepri_tx:compare_and_swap: it takes the expected data as a match pattern, where '_' is anything.
+    case one(Path, [payload], Index) of
+        #{data := Found} when Found =:= Expected ->
+            answer(Answer, khepri_tx_adv:put_many(Path, Payload, Options), Path, Index);
+        _ ->
+            fail(other_data, Path, Index)
     end;
-operate({exists, Path}, _Index) ->
-    khepri_tx:exists(Path);
+operate({delete, Path, Options, Answer}, Index) ->
+    answer(Answer, khepri_tx_adv:delete_many(Path, Options), Path, Index);
+operate({get, Path, #{props_to_return := Props}, one}, Index) ->
+    data(one(Path, Props, Index));
+operate({get, Path, #{props_to_return := Props}, props_one}, Index) ->
+    case khepri_tx_adv:get_many(Path, #{expect_specific_node => true, props_to_return => Props}) of
+        {ok, Nodes} when Nodes =:= #{} -> fail(not_as_demanded, Path, Index);
+        Found -> answer(props, Found, Path, Index)
+    end;
+operate({get, Pattern, Options, many}, Index) ->
+    case khepri_tx_adv:get_many(Pattern, Options) of
+        {ok, Nodes} -> maps:map(fun(_, Props) -> data(Props) end, Nodes);
+        {error, Reason} -> fail(Reason, Pattern, Index)
+    end;
+operate({get, Pattern, Options, Answer}, Index) ->
+    answer(Answer, khepri_tx_adv:get_many(Pattern, Options), Pattern, Index);
+operate({exists, Path}, Index) -> plain(khepri_tx:exists(Path), Path, Index);
+operate({has_data, Path}, Index) -> plain(khepri_tx:has_data(Path), Path, Index);
+operate({is_sproc, Path}, Index) -> plain(khepri_tx:is_sproc(Path), Path, Index);
+operate({count, Pattern}, Index) ->
+    case khepri_tx:count(Pattern) of
+        {ok, Count} -> Count;
+        {error, Reason} -> fail(Reason, Pattern, Index)
+    end;
+operate(is_empty, Index) ->
+    #{child_names := Names} = one([], [child_names], Index),
+    Names =:= [bridge] orelse Names =:= [];
 operate({abort, Reason}, Index) ->
-    fail(aborted, #{reason => Reason, message => <<"the transaction aborted itself">>}, Index).
+    fail({aborted, Reason}, [], Index).
 
-answer(ok, _Path, _Index) ->
-    ok;
-answer({error, Reason}, Path, Index) ->
-    refuse(Reason, Path, Index).
+one(Path, Props, Index) ->
+    case khepri_tx_adv:get_many(Path, #{expect_specific_node => true, props_to_return => Props}) of
+        {ok, Nodes} ->
+            case maps:values(Nodes) of
+                [Found] -> Found;
+                [] -> fail(not_as_demanded, Path, Index)
+            end;
+        {error, Reason} ->
+            fail(Reason, Path, Index)
+    end.
 
--spec refuse(term(), khepri_path:native_path(), non_neg_integer()) -> no_return().
-refuse({khepri, Reason, _}, Path, Index) ->
-    fail(Reason, #{path => Path, message => message(Reason)}, Index);
-refuse(Reason, Path, Index) ->
-    fail(invalid_operation, #{path => Path, reason => Reason,
-                              message => <<"the store refused the operation">>}, Index).
+plain({error, Reason}, Path, Index) -> fail(Reason, Path, Index);
+plain(Value, _Path, _Index) -> Value.
 
-message(node_not_found) -> <<"no node at this path: create it first">>;
-message(mismatching_node) -> <<"the node exists already, or is not as demanded">>;
-message(keep_while_conditions_not_met) -> <<"a keep_while condition does not hold now">>;
-message(_) -> <<"the store refused the operation">>.
+answer(ok, {ok, _}, _Path, _Index) -> ok;
+answer(cleared, {ok, _}, _Path, _Index) -> ok;
+answer(cleared, {error, {khepri, node_not_found, _}}, _Path, _Index) -> ok;
+answer(props_cleared, {error, {khepri, node_not_found, _}}, _Path, _Index) -> #{};
+answer(_, {ok, Nodes}, _Path, _Index) -> maps:map(fun(_, Props) -> told(Props) end, Nodes);
+answer(_, {error, Reason}, Path, Index) -> fail(Reason, Path, Index).
 
--spec fail(atom(), map(), non_neg_integer()) -> no_return().
-fail(Reason, Props, Index) ->
-    khepri_tx:abort({kb_tx, {error, {Reason, Props#{index => Index}}}}).
+data(#{data := Data}) -> #{data => Data};
+data(_) -> #{}.
+
+%% A procedure's code stays here, and names get an order that is the same on every member. A procedure of which
+%% Khepri kept a function and no code does not tell its arity.
+told(Props) ->
+    Named = case Props of
+                #{child_names := Names} -> Props#{child_names => lists:sort(Names)};
+                _ -> Props
+            end,
+    case Named of
+        #{sproc := Procedure} when is_tuple(Procedure) -> Named#{sproc => element(4, Procedure)};
+        #{sproc := _} -> Named#{sproc => undefined};
+        _ -> Named
+    end.
+
+%% What it means to the client is worked out outside the log (kb_commit).
+-spec fail(term(), pattern(), non_neg_integer()) -> no_return().
+fail(Reason, Path, Index) ->
+    khepri_tx:abort({kb_tx, Index, Path, Reason}).
 
 read(Path) ->
     case khepri_tx:get(Path) of

@@ -2,39 +2,54 @@
 %% and anything without a bound. Returns requests in the native form that kb_tx takes.
 -module(kb_validate).
 
--export([data/1, timeout/1, operation_id/1, operations/1, request/2, name/1]).
+-export([data/1, storable/1, size/1, timeout/1, write/1, read/1, operation_id/1, request/2, name/1]).
 
--include_lib("khepri/include/khepri.hrl").
+-compile({no_auto_import, [size/1]}).
 
 -define(MAX_DATA_BYTES, 1048576).
--define(MAX_OPERATIONS, 1000).
 -define(MAX_BOX_BYTES, 16384).
 -define(MAX_KEY_BYTES, 2048).
 -define(U64, 16#FFFFFFFFFFFFFFFF).
+-define(PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
 
 -type refusal() :: {error, {atom(), map()}}.
 
 -spec data(term()) -> ok | {error, {too_large | invalid_data, map()}}.
 data(Data) ->
-    try erlang:external_size(Data) of
+    case size(Data) of
+        ok -> storable(Data);
+        Refusal -> Refusal
+    end.
+
+-spec size(term()) -> ok | {error, {too_large, map()}}.
+size(Data) ->
+    case erlang:external_size(Data) of
         Size when Size > ?MAX_DATA_BYTES ->
             {error, {too_large, #{size => Size, maximum => ?MAX_DATA_BYTES,
                                   message => <<"data is beyond 1 MiB: keep large things elsewhere">>}}};
-        _ ->
-            case has_fun(Data) of
-                true -> refuse(invalid_data, <<"a function cannot be stored">>);
-                false -> ok
-            end
-    catch
-        _:_ -> refuse(invalid_data, <<"data that cannot be encoded">>)
+        _ -> ok
     end.
 
 %% A function would become a stored procedure, or stay as code of one node inside everybody's data.
-has_fun(Term) when is_function(Term) -> true;
+-spec storable(term()) -> ok | {error, {invalid_data, map()}}.
+storable(Data) ->
+    case has_fun(Data) of
+        true -> refuse(invalid_data, <<"a function cannot be stored">>);
+        false -> ok
+    end.
+
+has_fun([Head | Tail]) when is_integer(Head); is_binary(Head); is_atom(Head) -> has_fun(Tail);
 has_fun([Head | Tail]) -> has_fun(Head) orelse has_fun(Tail);
-has_fun(Term) when is_tuple(Term) -> has_fun(tuple_to_list(Term));
-has_fun(Term) when is_map(Term) -> has_fun(maps:to_list(Term));
-has_fun(_) -> false.
+has_fun(Tuple) when is_tuple(Tuple) -> tuple_has_fun(Tuple, tuple_size(Tuple));
+has_fun(Map) when is_map(Map) -> pairs_have_fun(maps:next(maps:iterator(Map)));
+has_fun(Term) -> is_function(Term).
+
+tuple_has_fun(_, 0) -> false;
+tuple_has_fun(Tuple, Position) -> has_fun(element(Position, Tuple)) orelse tuple_has_fun(Tuple, Position - 1).
+
+pairs_have_fun({Key, Value, Rest}) ->
+    has_fun(Key) orelse has_fun(Value) orelse pairs_have_fun(maps:next(Rest));
+pairs_have_fun(none) -> false.
 
 -spec timeout(term()) -> {ok, 1..60000} | {error, {invalid_options, map()}}.
 timeout(Options) when is_map(Options) ->
@@ -45,6 +60,46 @@ timeout(Options) when is_map(Options) ->
 timeout(_) ->
     refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
 
+%% Options of a write.
+-spec write(term()) -> {ok, 1..60000} | {error, {invalid_options, map()}}.
+write(Options) when is_map(Options) ->
+    case maps:size(maps:remove(timeout, Options)) of
+        0 -> timeout(Options);
+        _ -> refuse(invalid_options, <<"the only option is timeout">>)
+    end;
+write(_) ->
+    refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
+
+%% Options of a read, as Khepri takes them.
+-spec read(term()) -> {ok, map()} | {error, {invalid_options, map()}}.
+read(Options) when is_map(Options) ->
+    case timeout(Options) of
+        {ok, Timeout} ->
+            Defaults = #{favor => low_latency, timeout => Timeout, props_to_return => [payload]},
+            case lists:all(fun read_option/1, maps:to_list(Options)) of
+                true -> {ok, maps:merge(Defaults, Options)};
+                false ->
+                    refuse(invalid_options, <<"options are favor (low_latency, consistency), timeout, props_to_return "
+                                              "(a list of properties), expect_specific_node and include_root_props">>)
+            end;
+        Refusal -> Refusal
+    end;
+read(_) ->
+    refuse(invalid_options, <<"options are a map such as #{favor => low_latency}">>).
+
+read_option({timeout, _}) -> true;
+read_option({favor, Favor}) -> Favor =:= low_latency orelse Favor =:= consistency;
+read_option({expect_specific_node, Flag}) -> is_boolean(Flag);
+read_option({include_root_props, Flag}) -> is_boolean(Flag);
+read_option({props_to_return, Props}) -> are_props(Props, 16);
+read_option(_) -> false.
+
+are_props([], _) -> true;
+are_props([delete_reason | Rest], Left) when Left > 0 ->
+    khepri_machine:version() >= 2 andalso are_props(Rest, Left - 1);
+are_props([Prop | Rest], Left) when Left > 0 -> lists:member(Prop, ?PROPS) andalso are_props(Rest, Left - 1);
+are_props(_, _) -> false.
+
 -spec operation_id(term()) -> {ok, kb_tx:op()} | refusal().
 operation_id({Client, Incarnation, Sequence, LowWater} = Op)
   when is_binary(Client), byte_size(Client) >= 1, byte_size(Client) =< 255,
@@ -54,87 +109,6 @@ operation_id({Client, Incarnation, Sequence, LowWater} = Op)
     {ok, Op};
 operation_id(_) ->
     refuse(invalid_options, <<"an operation id is {Client, Incarnation, Sequence, LowWater}">>).
-
--spec operations(term()) -> {ok, [tuple()]} | refusal().
-operations(Operations) ->
-    case proper_length(Operations, 0) of
-        Length when is_integer(Length), Length >= 1 ->
-            try
-                Native = operations(Operations, 0),
-                ok = ok_or_throw(data(Native), 0),
-                {ok, Native}
-            catch
-                throw:{refused, Reason, Props} -> {error, {Reason, Props}}
-            end;
-        _ ->
-            refuse(invalid_operation, <<"a transaction has a list of 1 to 1000 operations">>)
-    end.
-
-proper_length([], Length) -> Length;
-proper_length([_ | Rest], Length) when Length < ?MAX_OPERATIONS -> proper_length(Rest, Length + 1);
-proper_length(_, _) -> improper.
-
-operations([], _) -> [];
-operations([Operation | Rest], Index) -> [operation(Operation, Index) | operations(Rest, Index + 1)].
-
-operation({put, Path, Data}, Index) -> {put, writable(Path, Index), checked(Data, Index)};
-operation({put, Path, Data, Options}, Index) ->
-    case Options of
-        #{keep_while := Conditions} when is_map(Conditions), map_size(Options) =:= 1,
-                                         map_size(Conditions) =< 32 ->
-            Native = maps:from_list([keep_while(Watched, Condition, Index)
-                                     || {Watched, Condition} <- maps:to_list(Conditions)]),
-            {put, writable(Path, Index), checked(Data, Index), #{keep_while => Native}};
-        _ when is_map(Options), map_size(Options) =:= 0 ->
-            operation({put, Path, Data}, Index);
-        _ ->
-            refused({error, {invalid_options, #{message => <<"put takes #{keep_while => #{Path => Condition}}">>}}},
-                    Index)
-    end;
-operation({create, Path, Data}, Index) -> {create, writable(Path, Index), checked(Data, Index)};
-operation({update, Path, Data}, Index) -> {update, writable(Path, Index), checked(Data, Index)};
-operation({compare_and_swap, Path, Expected, Data}, Index) ->
-    {compare_and_swap, writable(Path, Index), checked(Expected, Index), checked(Data, Index)};
-operation({delete, Path}, Index) -> {delete, writable(Path, Index)};
-operation({get, Path}, Index) -> {get, exact(Path, Index)};
-operation({exists, Path}, Index) -> {exists, exact(Path, Index)};
-operation({abort, Reason}, Index) -> {abort, checked(Reason, Index)};
-operation(_, Index) ->
-    refused({error, {invalid_operation, #{message => <<"not an operation of docs/protocol.md section 1">>}}}, Index).
-
-keep_while(Watched, Condition, Index) ->
-    case kb_condition:is_keep_while(Condition) of
-        true -> {watched(Watched, Index), Condition};
-        false ->
-            case kb_condition:mentions_data(Condition) of
-                true ->
-                    refused({error, {poison, #{message => <<"if_data_matches in keep_while kills the store at a "
-                                                            "later write: watch existence or versions instead">>}}},
-                            Index);
-                false ->
-                    refused({error, {poison, #{message => <<"a keep_while condition that the store could not "
-                                                            "evaluate">>}}}, Index)
-            end
-    end.
-
-watched(<<".">>, _) -> [?THIS_KHEPRI_NODE];
-watched([?THIS_KHEPRI_NODE], _) -> [?THIS_KHEPRI_NODE];
-watched(Path, Index) -> exact(Path, Index).
-
-writable(Path, Index) -> ok_or_throw(kb_path:writable(Path), Index).
-exact(Path, Index) -> ok_or_throw(kb_path:exact(Path), Index).
-
-checked(Data, Index) ->
-    ok = ok_or_throw(data(Data), Index),
-    Data.
-
-ok_or_throw(ok, _) -> ok;
-ok_or_throw({ok, Value}, _) -> Value;
-ok_or_throw(Refusal, Index) -> refused(Refusal, Index).
-
--spec refused(refusal(), non_neg_integer()) -> no_return().
-refused({error, {Reason, Props}}, Index) ->
-    throw({refused, Reason, Props#{index => Index}}).
 
 %% Requests of docs/protocol.md §7: exactly the members the decision reads, each of its type and size.
 -spec request(atom(), term()) -> {ok, map()} | refusal().

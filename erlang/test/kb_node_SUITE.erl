@@ -31,7 +31,7 @@ poison_is_refused_and_the_store_lives_and_starts_again(_) ->
      || {Number, Condition} <- lists:enumerate([Data, {if_not, Data}, {if_any, [{if_node_exists, true}, Data]},
                                                 {if_all, x}])],
     Bad = {if_data_matches, '_', [{no_such_guard, 1}], undefined},
-    [?assertMatch({error, {invalid_path, _}}, Call())
+    [?assertMatch({error, {poison, _}}, Call())
      || Call <- [fun() -> kb_api:put(?STORE, [s, Bad], 1, ?WAIT) end,
                  fun() -> kb_api:delete(?STORE, [s, Bad], ?WAIT) end,
                  fun() -> kb_api:get(?STORE, [s, Bad], #{}) end,

@@ -36,14 +36,59 @@ dots_lead_to_the_reserved_path_too_test() ->
     ?assertMatch({error, {reserved_path, _}}, kb_path:writable(<<"/:stock/../:bridge/:grants">>)).
 
 keep_while_takes_only_what_the_store_survives_test_() ->
-    [?_assert(kb_condition:is_keep_while(Condition))
-     || Condition <- [{if_node_exists, true}, {if_child_list_length, {gt, 0}}, {if_not, {if_has_data, true}},
-                      {if_all, [{if_payload_version, 3}, {if_any, []}]}]]
-    ++ [?_assertNot(kb_condition:is_keep_while(Condition))
+    [?_assertEqual({ok, Condition}, kb_condition:checked(Condition, keep_while))
+     || Condition <- [{if_node_exists, true}, {if_child_list_length, {gt, 0}}, {if_not, {if_has_data, true}}, <<"name">>,
+                      {if_all, [{if_payload_version, 3}, {if_any, []}]}, {if_name_matches, any, undefined}]]
+    ++ [?_assertMatch({poison, _}, kb_condition:checked(Condition, keep_while))
         || Condition <- [{if_data_matches, '_', [], undefined}, {if_not, {if_data_matches, '_', [], undefined}},
-                         {if_any, [{if_node_exists, true}, {if_data_matches, '_', [], undefined}]},
-                         {if_all, not_a_list}, {if_all, [{if_node_exists, true} | x]}, {if_node_exists, maybe_not},
-                         {if_name_matches, any, undefined}, {if_child_list_length, {gt, {gt, 1}}}, <<"name">>, 1]].
+                         {if_any, [{if_node_exists, true}, {if_data_matches, '_', [], undefined}]}
+                        | malformed_conditions()]].
+
+patterns_take_data_that_can_be_matched_test_() ->
+    [?_assertEqual({ok, Condition}, kb_condition:checked(Condition, pattern))
+     || Condition <- [{if_data_matches, '_', [], undefined}, {if_data_matches, #{a => '$1'}, [{'>', '$1', 3}], undefined},
+                      {if_data_matches, {'$1', '$2'}, [{'andalso', {is_integer, '$1'}, {'=:=', {'rem', '$1', 2}, 0}}],
+                       undefined}]]
+    ++ [?_assertMatch({poison, _}, kb_condition:checked(Condition, pattern))
+        || Condition <- [{if_data_matches, '_', [{no_such_guard, 1}], undefined}, {if_data_matches, '_', [], compiled},
+                         {if_data_matches, '_', [{'=:=', {node}, {const, node()}}], undefined},
+                         {if_data_matches, '$1', [{'>', {'*', '$1', '$1'}, 0}], undefined},
+                         {if_data_matches, '_', [{'>', {'bsl', 1, 1000000}, 0}], undefined},
+                         {if_data_matches, '_', x, undefined}, {if_data_matches, '_', [true | x], undefined},
+                         {if_data_matches, '_', []} | malformed_conditions()]].
+
+malformed_conditions() ->
+    [{if_all, not_a_list}, {if_all, [{if_node_exists, true} | x]}, {if_node_exists, maybe_not}, 1, [a], '',
+     {if_child_list_length, {gt, {gt, 1}}}, {if_payload_version, -1}, {if_payload_version, 1.0},
+     {if_name_matches, <<"(">>, undefined}, {if_name_matches, <<"(*UTF8)a">>, undefined},
+     {if_name_matches, binary:copy(<<"a">>, 257), undefined}, {if_name_matches, [1000], undefined},
+     {if_name_matches, <<"a">>, re:compile("a")}, {if_all, lists:duplicate(33, a)}, {if_all, ['\x{65e5}']},
+     {if_any, [46]}, {}, {if_not}, lists:foldl(fun(_, Inner) -> {if_not, Inner} end, a, lists:seq(1, 10000))].
+
+a_regular_expression_is_limited_and_shown_as_it_was_test() ->
+    Given = {if_all, [{if_name_matches, <<"^(a+)+$">>, undefined}, {if_not, <<"b">>}]},
+    {ok, Limited} = kb_condition:checked(Given, pattern),
+    ?assertNotEqual(Given, Limited),
+    ?assertEqual(Given, kb_condition:shown(khepri_condition:compile(Limited))),
+    {false, _} = khepri_condition:is_met(Limited, <<(binary:copy(<<"a">>, 1000))/binary, "b">>, #{}).
+
+what_writes_keeps_off_the_reserved_path_test_() ->
+    Wildcard = {if_name_matches, any, undefined},
+    [?_assertMatch({error, {reserved_path, _}}, kb_path:written(Path))
+     || Path <- [<<"/*">>, <<"/**">>, [Wildcard, a], [bridge], [{if_not, a}], [{if_any, [a, bridge]}],
+                 [{if_all, [{if_not, a}, Wildcard]}], [{if_any, []}], <<"/:stock/../:bridge/*">>]]
+    ++ [?_assertMatch({ok, _}, kb_path:written(Path))
+        || Path <- [<<"/:stock/*">>, [{if_all, [a, Wildcard]}, Wildcard], [{if_any, [a, b]}]]]
+    ++ [?_assertMatch({error, {reserved_path, _}}, kb_path:written_one([{if_all, [bridge, {if_node_exists, true}]}, a])),
+        ?_assertMatch({error, {invalid_path, _}}, kb_path:written_one(<<"/:stock/*">>)),
+        ?_assertMatch({ok, _}, kb_path:written_one([stock, {if_all, [<<"a">>, {if_payload_version, 1}]}]))].
+
+watched_paths_may_be_relative_test_() ->
+    [?_assertEqual({ok, Native}, kb_path:watched(Path))
+     || {Path, Native} <- [{<<".">>, [46]}, {<<"../x">>, [94, <<"x">>]}, {<<"/:a/../:b">>, [b]}, {<<"x">>, [46, <<"x">>]},
+                           {[94, 94, a], [94, 94, a]}, {<<"/">>, []}]]
+    ++ [?_assertMatch({error, {_, _}}, kb_path:watched(Path))
+        || Path <- [[46, a, 94], [a, {if_data_matches, '_', [], undefined}], [46 | x], 1]].
 
 data_is_bounded_and_holds_no_code_test() ->
     ?assertEqual(ok, kb_validate:data(#{a => [1, {2}]})),

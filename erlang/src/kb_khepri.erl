@@ -1,0 +1,247 @@
+%% The store, for callers that are not Erlang (docs/protocol.md §1). Every function answers `{ok, Value}' or
+%% `{error, {Reason, Props}}', within its time and whatever it is given.
+%%
+%% Only put and delete of an exact path reach Ra as plain commands; all that has conditions goes through the
+%% interpreter kb_tx, in which an exception is an answer and not the end of the store.
+-module(kb_khepri).
+
+-compile({no_auto_import, [get/1, put/2]}).
+-export([get/3, get_many/3, exists/3, has_data/3, is_sproc/3, count/3, is_empty/2]).
+-export([put/4, delete/3, transaction/4, pipeline/3, fence/2]).
+-export([cluster/2, wait_for_leader/2, stores/0, info/2]).
+
+-define(ALL_PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
+-define(MAX_WATCHERS, 10000).
+
+-spec get(term(), term(), term()) -> kb_call:answer().
+get(Store, Path, Options) ->
+    case {kb_path:one(Path), kb_validate:read(Options)} of
+        {{ok, Native}, {ok, Query}} ->
+            read(Store, Query, fun() ->
+                %% khepri_adv:get/3 has another shape before Khepri 0.17.
+                case khepri_adv:get_many(Store, Native, Query#{expect_specific_node => true}) of
+                    {ok, Nodes} when map_size(Nodes) =:= 1 ->
+                        [Props] = maps:values(Nodes),
+                        {ok, props(Props)};
+                    {ok, _} ->
+                        kb_call:refuse(mismatching_node, <<"the node is there and is not as demanded">>);
+                    Error -> kb_call:failure(Error, Store)
+                end
+            end);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+-spec get_many(term(), term(), term()) -> kb_call:answer().
+get_many(Store, Pattern, Options) ->
+    case {kb_validate:read(Options), Options} of
+        {{ok, Query}, _} ->
+            case pattern(Pattern, Query) of
+                {ok, Native} ->
+                    read(Store, Query, fun() ->
+                        case khepri_adv:get_many(Store, Native, Query) of
+                            {ok, Nodes} -> {ok, maps:map(fun(_, Props) -> props(Props) end, Nodes)};
+                            Error -> kb_call:failure(Error, Store)
+                        end
+                    end);
+                Refusal -> Refusal
+            end;
+        {Refusal, _} -> Refusal
+    end.
+
+-spec exists(term(), term(), term()) -> kb_call:answer().
+exists(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:exists/3).
+
+-spec has_data(term(), term(), term()) -> kb_call:answer().
+has_data(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:has_data/3).
+
+-spec is_sproc(term(), term(), term()) -> kb_call:answer().
+is_sproc(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:is_sproc/3).
+
+-spec count(term(), term(), term()) -> kb_call:answer().
+count(Store, Pattern, Options) ->
+    case kb_validate:read(Options) of
+        {ok, Query} ->
+            case pattern(Pattern, Query) of
+                {ok, Native} ->
+                    read(Store, Query, fun() ->
+                        answer(khepri:count(Store, Native, maps:remove(props_to_return, Query)), Store)
+                    end);
+                Refusal -> Refusal
+            end;
+        Refusal -> Refusal
+    end.
+
+%% Whether there is nothing beside `/:bridge', which is always there.
+-spec is_empty(term(), term()) -> kb_call:answer().
+is_empty(Store, Options) ->
+    case kb_validate:read(Options) of
+        {ok, Query} ->
+            read(Store, Query, fun() ->
+                case khepri_adv:get_many(Store, [], Query#{props_to_return => [child_names]}) of
+                    {ok, #{[] := #{child_names := Names}}} -> {ok, Names -- [bridge] =:= []};
+                    Error -> kb_call:failure(Error, Store)
+                end
+            end);
+        Refusal -> Refusal
+    end.
+
+-spec put(term(), term(), term(), term()) -> kb_call:answer().
+put(Store, Path, Data, Options) ->
+    case {kb_path:writable(Path), kb_validate:data(Data), kb_validate:write(Options)} of
+        {{ok, Native}, ok, {ok, Timeout}} ->
+            kb_call:on_store(Store, fun() ->
+                done(khepri:put(Store, Native, {p_data, Data}, #{timeout => Timeout}), Store)
+            end);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+-spec delete(term(), term(), term()) -> kb_call:answer().
+delete(Store, Path, Options) ->
+    case {kb_path:writable(Path), kb_validate:write(Options)} of
+        {{ok, Native}, {ok, Timeout}} ->
+            kb_call:on_store(Store, fun() ->
+                done(khepri:delete(Store, Native, #{timeout => Timeout}), Store)
+            end);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+-spec transaction(term(), term(), term(), term()) -> kb_call:answer().
+transaction(Store, Operations, Op, Options) ->
+    case {kb_operations:checked(Operations, all_props(Store)), kb_validate:operation_id(Op),
+          kb_validate:write(Options)} of
+        {{ok, Instructions}, {ok, Id}, {ok, Timeout}} ->
+            kb_commit:commit(Store, Id, {operations, Instructions}, Timeout);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+-spec pipeline(term(), term(), term()) -> kb_call:answer().
+pipeline(Store, Writes, Options) ->
+    case {kb_pipeline:checked(Writes), kb_validate:write(Options)} of
+        {{ok, Checked}, {ok, Timeout}} ->
+            kb_call:on_store(Store, Timeout, fun() -> {ok, kb_pipeline:run(Store, Checked, Timeout)} end);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+-spec fence(term(), term()) -> kb_call:answer().
+fence(Store, Options) ->
+    bounded(Store, Options, fun(Timeout) -> done(khepri:fence(Store, Timeout), Store) end).
+
+-spec cluster(term(), term()) -> kb_call:answer().
+cluster(Store, Options) ->
+    bounded(Store, Options, fun(_) ->
+        Known = maps:with([members, leader, running, khepri, otp], kb_cluster:health(Store)),
+        {ok, Known#{machine_version => khepri_machine:version(), effective_machine_version => effective(Store)}}
+    end).
+
+-spec wait_for_leader(term(), term()) -> kb_call:answer().
+wait_for_leader(Store, Options) ->
+    bounded(Store, Options, fun(Timeout) ->
+        case khepri_cluster:wait_for_leader(Store, Timeout) of
+            ok ->
+                case kb_cluster:health(Store) of
+                    #{leader := Leader} when Leader =/= undefined -> {ok, #{leader => Leader}};
+                    _ -> kb_call:no_leader()
+                end;
+            Error -> kb_call:failure(Error, Store)
+        end
+    end).
+
+-spec stores() -> {ok, [atom()]}.
+stores() -> {ok, lists:sort(khepri:get_store_ids())}.
+
+%% `keep_while' leaves out what Khepri itself puts on the parents that it makes.
+-spec info(term(), term()) -> kb_call:answer().
+info(Store, Options) ->
+    bounded(Store, Options, fun(Timeout) ->
+        Query = #{timeout => Timeout},
+        case khepri:count(Store, [{if_path_matches, any, undefined}], Query) of
+            {ok, Count} ->
+                Conditions = [Pair || {Watcher, Watched} = Pair <- keep_while(Store, Query),
+                                      not is_implicit(Watcher, Watched)],
+                {ok, #{nodes => Count, members => maps:get(members, kb_cluster:health(Store)),
+                       keep_while => maps:from_list([{Watcher, conditions(Watched)}
+                                                     || {Watcher, Watched} <- lists:sublist(Conditions, ?MAX_WATCHERS)]),
+                       keep_while_count => length(Conditions), projections => projections(Store, Query)}};
+            Error -> kb_call:failure(Error, Store)
+        end
+    end).
+
+%% The state is read as khepri:info/2 reads it, which prints it.
+keep_while(Store, Query) ->
+    case khepri_machine:get_keep_while_conds_state(Store, Query) of
+        {ok, Conditions} -> lists:sort(maps:to_list(Conditions));
+        {error, _} -> []
+    end.
+
+is_implicit(Watcher, Watched) ->
+    Watched =:= #{Watcher => {if_any, [{if_child_list_length, {gt, 0}}, {if_has_payload, true}]}}.
+
+conditions(Watched) ->
+    maps:from_list([{[kb_condition:shown(Component) || Component <- Path], kb_condition:shown(Condition)}
+                    || {Path, Condition} <- maps:to_list(Watched)]).
+
+projections(Store, Query) ->
+    case khepri_machine:get_projections_state(Store, Query) of
+        {ok, Tree} ->
+            Collect = fun(Pattern, Here, Found) -> [{khepri_projection:name(Projection), Pattern} || Projection <- Here]
+                                                   ++ Found end,
+            [#{name => Name, pattern => [kb_condition:shown(Component) || Component <- Pattern]}
+             || {Name, Pattern} <- lists:sort(khepri_pattern_tree:fold(Tree, Collect, []))];
+        {error, _} -> []
+    end.
+
+ask(Store, Path, Options, Question) ->
+    case {kb_path:one(Path), kb_validate:read(Options)} of
+        {{ok, Native}, {ok, Query}} ->
+            read(Store, Query, fun() ->
+                case Question(Store, Native, maps:with([favor, timeout], Query)) of
+                    Answer when is_boolean(Answer) -> {ok, Answer};
+                    Error -> kb_call:failure(Error, Store)
+                end
+            end);
+        Refused -> kb_call:first_refusal(Refused)
+    end.
+
+pattern(Pattern, #{expect_specific_node := true}) -> kb_path:one(Pattern);
+pattern(Pattern, _) -> kb_path:pattern(Pattern).
+
+read(Store, #{favor := low_latency}, Fun) -> kb_call:on_store(Store, Fun);
+read(Store, #{timeout := Timeout}, Fun) -> kb_call:on_store(Store, Timeout, Fun).
+
+bounded(Store, Options, Fun) ->
+    case kb_validate:write(Options) of
+        {ok, Timeout} -> kb_call:on_store(Store, Timeout, fun() -> Fun(Timeout) end);
+        Refusal -> Refusal
+    end.
+
+answer({ok, Value}, _) -> {ok, Value};
+answer(Error, Store) -> kb_call:failure(Error, Store).
+
+done(ok, _) -> {ok, #{}};
+done(Error, Store) -> kb_call:failure(Error, Store).
+
+%% A procedure is told by its arity: its code is nobody's business.
+props(#{sproc := Procedure} = Props) -> Props#{sproc := arity(Procedure)};
+props(Props) -> Props.
+
+arity(Function) when is_function(Function) ->
+    {arity, Arity} = erlang:fun_info(Function, arity),
+    Arity;
+arity(Procedure) -> element(4, Procedure).
+
+%% The members tell why a node was deleted only once all of them know how.
+all_props(Store) when is_atom(Store) ->
+    case effective(Store) of
+        Version when Version >= 2 -> [delete_reason | ?ALL_PROPS];
+        _ -> ?ALL_PROPS
+    end;
+all_props(_) -> ?ALL_PROPS.
+
+%% The machine version that all members understand.
+effective(Store) ->
+    try ra_counters:counters({Store, node()}, [effective_machine_version]) of
+        #{effective_machine_version := Version} -> Version;
+        _ -> khepri_machine:version()
+    catch
+        _:_ -> khepri_machine:version()
+    end.
