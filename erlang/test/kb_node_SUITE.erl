@@ -22,7 +22,8 @@ init_per_suite(Config) ->
     Config.
 
 end_per_suite(_) ->
-    ok = application:stop(khepri_bridge).
+    %% Ra goes too: the next suite has its data elsewhere.
+    [ok = application:stop(Application) || Application <- [khepri_bridge, khepri, ra]].
 
 poison_is_refused_and_the_store_lives_and_starts_again(_) ->
     Data = {if_data_matches, '_', [], undefined},
