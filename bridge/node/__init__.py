@@ -3,16 +3,23 @@
 from bridge.node.certificates import TlsConfig
 from bridge.node.config import GatewayConfig, NodeConfig
 from bridge.node.gateway import Gateway
+from bridge.node.gen import Sender
 from bridge.node.mailbox import Mailbox, Watch
 from bridge.node.node import HiddenNode, NodeStatistics
+from bridge.node.server import NO_REPLY, GenServer, ServerProcess, Stop
 
 __all__ = [
+    "NO_REPLY",
     "Gateway",
     "GatewayConfig",
+    "GenServer",
     "HiddenNode",
     "Mailbox",
     "NodeConfig",
     "NodeStatistics",
+    "Sender",
+    "ServerProcess",
+    "Stop",
     "TlsConfig",
     "Watch",
 ]

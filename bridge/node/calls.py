@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from bridge.errors import (
-    ClosedError,
-    DeadlineError,
-    InvalidStateError,
-    LimitExceededError,
-    NodeDownError,
-    RemoteError,
-)
+from bridge.errors import ClosedError, DeadlineError, InvalidStateError, LimitExceededError, NodeDownError
 from bridge.etf import Atom, Pid, Reference, encode_bare
-from bridge.node.transport import DistTransport
+from bridge.node.outcomes import BADRPC, rpc_error
+from bridge.node.peer import Peer
 
 REX: Final = Atom("rex")
 _USER: Final = Atom("user")
@@ -29,12 +24,17 @@ _CALL: Final = Atom("call")
 _CAST: Final = Atom("cast")
 _GEN_CALL: Final = Atom("$gen_call")
 _GEN_CAST: Final = Atom("$gen_cast")
-_BADRPC: Final = Atom("badrpc")
-_NODEDOWN: Final = Atom("nodedown")
 
 
 # Atoms that nobody holds are collected, and the names in a call would be made anew for each one.
 _atom = lru_cache(maxsize=1_024)(Atom)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What was asked has ended, or was never started, instead of answering."""
+
+    reason: Any
 
 
 class Calls:
@@ -66,7 +66,7 @@ class Calls:
 
     async def call(
         self,
-        peer: DistTransport,
+        peer: Peer,
         node: str,
         module: str,
         function: str,
@@ -87,7 +87,7 @@ class Calls:
             deadline: time of the event loop at which the wait ends; ``None``: after ``seconds`` from now.
 
         Raises:
-            RemoteError: the function raised.
+            RemoteError: the function did not return; see ``rpc_error`` for the class.
             NodeDownError: the connection was lost before the answer.
             DeadlineError: no answer in time, or the peer took no more data in time.
             LimitExceededError: too many calls wait already.
@@ -108,7 +108,7 @@ class Calls:
         # Who calls alone gains by an early write; of many at once the writes are joined.
         at_once = not self._pending
         self._pending[reference.ids] = (future, node)
-        timer = self._loop.call_at(deadline, _expire, future, node, module, function, seconds)
+        timer = self._loop.call_at(deadline, _expire_call, future, node, module, function, seconds)
         try:
             peer.send_encoded(self._control, payload, at_once=at_once)
             self.made += 1
@@ -120,14 +120,72 @@ class Calls:
         finally:
             timer.cancel()
             del self._pending[reference.ids]
-        if type(result) is tuple and len(result) == 2 and result[0] is _BADRPC:
-            reason = result[1]
-            if reason is _NODEDOWN:
-                raise NodeDownError(node, "the node itself reports nodedown")
-            raise RemoteError(
-                f"{node} {module}:{function}/{len(args)} failed: {shorten(reason)}", reason=reason
-            )
+        if type(result) is tuple and len(result) == 2 and result[0] is BADRPC:
+            raise rpc_error(node, f"{module}:{function}/{len(args)}", result[1])
         return result
+
+    async def ask(
+        self,
+        peer: Peer,
+        node: str,
+        what: str,
+        send: Callable[[Reference], None],
+        *,
+        seconds: float,
+        deadline: float | None = None,
+    ) -> Any:
+        """Send something that is answered by a reference or by the end of a process, and wait for that.
+
+        Args:
+            peer: the connection to ``node``.
+            node: its full name.
+            what: is asked, for the text of an error.
+            send: sends it with the reference that the answer will have.
+            seconds: what the caller allowed.
+            deadline: as for ``call``.
+
+        Returns:
+            The answer, or ``Down``.
+
+        Raises:
+            NodeDownError, DeadlineError, LimitExceededError, ClosedError: as for ``call``.
+        """
+        if self._closed:
+            raise ClosedError("the node was closed")
+        if deadline is None:
+            deadline = self._loop.time() + seconds
+        if not peer.writable:
+            await peer.drain(deadline)
+        if len(self._pending) >= self._maximum:
+            raise LimitExceededError("max_pending_calls", self._maximum, "calls")
+        reference = self._reference()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[reference.ids] = (future, node)
+        timer = self._loop.call_at(deadline, _expire, future, node, what, seconds)
+        try:
+            send(reference)
+            self.made += 1
+            return await future
+        except InvalidStateError:
+            if self._closed:
+                raise ClosedError("the node was closed") from None
+            raise NodeDownError(node, "the connection ended before the call was sent") from None
+        finally:
+            timer.cancel()
+            del self._pending[reference.ids]
+
+    def waits(self, reference: Reference) -> bool:
+        """Whether somebody waits for this reference."""
+        return reference.ids in self._pending
+
+    def settle(self, reference: Reference, outcome: Any) -> bool:
+        """End the wait for a reference with what comes in place of an answer; whether somebody waited."""
+        waiting = self._pending.get(reference.ids)
+        if waiting is None:
+            return False
+        if not waiting[0].done():
+            waiting[0].set_result(outcome)
+        return True
 
     def answer(self, message: Any) -> None:
         """Take a message to the calling process."""
@@ -158,17 +216,11 @@ def cast_message(module: str, function: str, args: Sequence[Any]) -> tuple[Any, 
     return (_GEN_CAST, (_CAST, Atom(module), Atom(function), list(args), _USER))
 
 
-def shorten(term: Any) -> str:
-    """A term for a message that people read: at most 500 characters."""
-    try:
-        text = repr(term)
-    except RecursionError:
-        return "a deeply nested term"
-    return text if len(text) <= 500 else f"{text[:500]}…"
-
-
-def _expire(future: asyncio.Future[Any], node: str, module: str, function: str, seconds: float) -> None:
+def _expire(future: asyncio.Future[Any], node: str, what: str, seconds: float) -> None:
     if not future.done():
-        future.set_exception(
-            DeadlineError(f"no answer of {node} to {module}:{function} within {seconds:g} s")
-        )
+        future.set_exception(DeadlineError(f"no answer of {node} to {what} within {seconds:g} s"))
+
+
+def _expire_call(future: asyncio.Future[Any], node: str, module: str, function: str, seconds: float) -> None:
+    # The text is made here, since almost every call is answered.
+    _expire(future, node, f"{module}:{function}", seconds)

@@ -6,26 +6,43 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from bridge.errors import ClosedError, DeadlineError, LimitExceededError
+from bridge.errors import BridgeError, ClosedError, DeadlineError, LimitExceededError, RemoteExitedError
 from bridge.etf import Atom, Pid, Reference
+from bridge.node.outcomes import shorten
+
+_NORMAL: Final = Atom("normal")
+_KILLED: Final = Atom("killed")
 
 
 class Mailbox:
     """The messages sent to one pid (and its name, if it has one), in the order in which they came.
 
-    To Erlang it is a process that traps exits: links deliver ``('EXIT', Pid, Reason)``. A full mailbox loses
-    nothing silently: it ends with reason ``message_queue_overflow``, what was received stays readable, then
-    ``LimitExceededError`` comes.
+    To Erlang it is a process. While ``trap_exit`` is set, as it is at first, exit signals arrive as
+    ``('EXIT', Pid, Reason)``; otherwise each but ``normal`` ends the mailbox. ``exit(Pid, kill)`` ends it in
+    any case, with reason ``killed``. A full mailbox loses nothing silently: it ends with reason
+    ``message_queue_overflow``. However it ends, what was received stays readable; then the error comes.
     Made by ``HiddenNode.mailbox``; usable as ``async with``.
+
+    Attributes:
+        pid: of the process.
+        name: registered, or ``None``; changed by ``HiddenNode.register``.
+        trap_exit: whether exit signals come as messages.
     """
 
     def __init__(
-        self, pid: Pid, name: str | None, capacity: int, on_close: Callable[[Mailbox, Any], None]
+        self,
+        pid: Pid,
+        name: str | None,
+        capacity: int,
+        on_close: Callable[[Mailbox, Any], None],
+        *,
+        trap_exit: bool = True,
     ) -> None:
         self.pid = pid
         self.name = name
+        self.trap_exit = trap_exit
         self._capacity = capacity
         self._on_close = on_close
         self._messages: deque[Any] = deque()
@@ -63,6 +80,7 @@ class Mailbox:
             DeadlineError: none came in time.
             ClosedError: the mailbox, or its node, was closed.
             LimitExceededError: it overflowed.
+            RemoteExitedError: an exit signal ended it.
         """
         if self._messages:
             return self._messages.popleft()
@@ -86,9 +104,20 @@ class Mailbox:
                     self._wake()
         return self._messages.popleft()
 
+    def exit_signal(self, source: Pid, reason: Any, *, kill: bool = False) -> None:
+        """Take an exit signal, of a link or of ``exit(Pid, Reason)``; ``kill`` cannot be trapped."""
+        if not kill and self.trap_exit:
+            self.put((Atom("EXIT"), source, reason))
+        elif kill or reason is not _NORMAL:
+            reason = _KILLED if kill else reason
+            self._end(
+                RemoteExitedError(f"an exit signal ended the mailbox: {shorten(reason)}", reason=reason),
+                reason,
+            )
+
     async def close(self, reason: Any = None) -> None:
         """End the process: whoever watches or is linked to it is told ``reason`` (default ``normal``)."""
-        self._end(ClosedError("the mailbox was closed"), Atom("normal") if reason is None else reason)
+        self._end(ClosedError("the mailbox was closed"), _NORMAL if reason is None else reason)
 
     def end_by_node(self, reason: Any) -> None:
         """The node stops."""
@@ -141,7 +170,7 @@ class Watch:
 
     @property
     def ended(self) -> bool:
-        """Whether the target has ended, or its node is gone."""
+        """Whether the target has ended, its node is gone, or the watch was given up."""
         return self._ended.done()
 
     async def wait(self, *, timeout: float | None = None) -> Any:  # the contract's name
@@ -149,6 +178,7 @@ class Watch:
 
         Raises:
             DeadlineError: it still lives.
+            ClosedError: the watch was given up, by ``demonitor`` or ``unlink``.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -164,7 +194,14 @@ class Watch:
         if self._box is None:
             return
         if self.reference is None:
-            self._box.put((Atom("EXIT"), self.target, reason))
+            assert isinstance(self.target, Pid)
+            self._box.exit_signal(self.target, reason)
         else:
             target = self.target if isinstance(self.target, Pid) else (self.target, Atom(self.node))
             self._box.put((Atom("DOWN"), self.reference, Atom("process"), target, reason))
+
+    def give_up(self, error: BridgeError) -> None:
+        """Nobody watches any more: those who wait get the error, the mailbox hears nothing."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # where nobody waits there is nothing to report

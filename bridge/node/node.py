@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from bridge.dist import ControlMessage, Identity, Link, MonitorP, Received, RegSend, Send
+from bridge.dist import (
+    ControlMessage,
+    Exit2,
+    Identity,
+    Link,
+    MonitorP,
+    MonitorPExit,
+    Received,
+    RegSend,
+    Send,
+    SpawnReply,
+    SpawnRequest,
+)
 from bridge.errors import (
+    BridgeError,
     ClosedError,
     ConfigurationError,
     HandshakeError,
@@ -19,13 +32,23 @@ from bridge.errors import (
     NodeDownError,
 )
 from bridge.etf import Atom, Pid
-from bridge.node.calls import REX, Calls, cast_message, shorten
+from bridge.node.calls import REX, Calls, Down, cast_message
 from bridge.node.config import NodeConfig, read_cookie
 from bridge.node.connections import Connections, Refusal
 from bridge.node.epmd import Registration, register
+from bridge.node.functions import Functions
+from bridge.node.gen import GEN_CAST, gen_call
+from bridge.node.incoming import Incoming
 from bridge.node.mailbox import Mailbox, Watch
+from bridge.node.outcomes import shorten
+from bridge.node.peer import Loopback, Peer
 from bridge.node.processes import Processes
+from bridge.node.server import GenServer, ServerProcess
+from bridge.node.spawn import Spawns
 from bridge.node.transport import DistTransport
+
+Target = Pid | tuple[str | Atom, str | Atom]
+"""a pid, or (registered name, node name)"""
 
 _log = logging.getLogger("bridge.node")
 
@@ -39,6 +62,7 @@ class NodeStatistics:
         pending_calls: that wait now.
         calls: made.
         late_replies: answers that came after their deadline.
+        incoming_calls: of exposed functions, that run now.
         undelivered: messages to a pid or name that is not there.
     """
 
@@ -46,6 +70,7 @@ class NodeStatistics:
     pending_calls: int
     calls: int
     late_replies: int
+    incoming_calls: int
     undelivered: int
 
 
@@ -73,6 +98,10 @@ class HiddenNode:
         self._peers: dict[str, DistTransport] = {}
         self._processes: Processes
         self._calls: Calls
+        self._spawns: Spawns
+        self._incoming: Incoming
+        self._loopback: Loopback
+        self._functions = Functions()
         self._down_callbacks: list[Callable[[str], None]] = []
         self._closing = False
 
@@ -107,8 +136,17 @@ class HiddenNode:
         identity = Identity(name=self.name, cookie=self._cookie, creation=creation)
         self._connections = Connections(identity, config, received=self._received, down=self._node_down)
         self._peers = self._connections.peers
-        self._processes = Processes(Atom(self.name), creation, config.mailbox_capacity, self._peers.get)
+        self._loopback = Loopback(self._received)
+        self._processes = Processes(Atom(self.name), creation, config.mailbox_capacity, self._known)
         self._calls = Calls(self._processes.caller, self._processes.reference, config.max_pending_calls)
+        self._spawns = Spawns(self._calls, self._processes.caller)
+        self._incoming = Incoming(
+            self._functions,
+            self._processes,
+            self._known,
+            maximum=config.max_incoming_calls,
+            seconds=config.incoming_call_timeout,
+        )
         return self
 
     async def __aexit__(
@@ -136,12 +174,15 @@ class HiddenNode:
     def statistics(self) -> NodeStatistics:
         """See ``NodeStatistics``."""
         if self._connections is None:
-            return NodeStatistics(connections=0, pending_calls=0, calls=0, late_replies=0, undelivered=0)
+            return NodeStatistics(
+                connections=0, pending_calls=0, calls=0, late_replies=0, incoming_calls=0, undelivered=0
+            )
         return NodeStatistics(
             connections=len(self._peers),
             pending_calls=len(self._calls),
             calls=self._calls.made,
             late_replies=self._calls.late,
+            incoming_calls=len(self._incoming),
             undelivered=self._processes.undelivered,
         )
 
@@ -157,6 +198,8 @@ class HiddenNode:
         if self._connections is not None:
             self._processes.close()
             self._calls.close()
+            await self._incoming.close()
+            self._loopback.closed.set_result(None)
             await self._connections.close()
 
     async def connect(self, node: str, *, timeout: float | None = None) -> None:
@@ -170,8 +213,11 @@ class HiddenNode:
             HandshakeError: it cannot be made; the text says what to mend.
             DeadlineError: it took too long.
             ClosedError: this node was closed.
+            ConfigurationError: ``node`` is this node, or no node name.
         """
-        await self._peer(node, self.config.connect_timeout if timeout is None else timeout)
+        if self._connections is None or self._closing:
+            raise ClosedError("the node does not run")
+        await self._connections.get(node, self.config.connect_timeout if timeout is None else timeout)
 
     async def disconnect(self, node: str, *, timeout: float = 1.0) -> None:  # the contract's name
         """Close the connection to a node, if there is one, and wait until it is closed.
@@ -196,10 +242,12 @@ class HiddenNode:
             timeout: seconds for all of it; default ``call_timeout``.
 
         Returns:
-            The decoded result.
+            The decoded result, or the term that the function threw: ``rpc`` cannot tell them apart.
 
         Raises:
-            RemoteError: the function raised; ``reason`` is what ``badrpc`` carried.
+            RemoteRaisedError: the function raised ``error(reason)``; ``undef`` where there is none.
+            RemoteExitedError: it called ``exit(reason)``, or its process was ended by a signal.
+            RemoteRefusedError: ``rex`` did not call it.
             NodeDownError: the connection was lost before the answer; it may have run.
             DeadlineError: no answer in time; it may have run.
             HandshakeError: no connection could be made; it did not run.
@@ -207,7 +255,7 @@ class HiddenNode:
             ClosedError: this node was closed.
         """
         seconds = self.config.call_timeout if timeout is None else timeout
-        peer = self._peers.get(node)
+        peer: Peer | None = self._peers.get(node)
         deadline = None
         if peer is None:
             deadline = asyncio.get_running_loop().time() + seconds
@@ -225,7 +273,98 @@ class HiddenNode:
         control = RegSend(source=self._started().caller, to=REX)
         await self._send(node, control, cast_message(module, function, args))
 
-    async def send(self, to: Pid | tuple[str | Atom, str | Atom] | Mailbox, message: Any) -> None:
+    async def erpc(
+        self, node: str, module: str, function: str, args: Sequence[Any], *, timeout: float | None = None
+    ) -> Any:
+        """Call ``module:function`` on a node as OTP's ``erpc`` does: in a process spawned for it.
+
+        It costs more than ``call`` and tells exactly what happened, also where a function throws, or exits
+        with what looks like a stack trace. Whoever gives up, by the deadline or by being cancelled, leaves no
+        monitor behind; the function runs on.
+
+        Args:
+            node: full name; connected to first where needed.
+            module: name of the module.
+            function: name of the function.
+            args: terms.
+            timeout: seconds for all of it; default ``call_timeout``.
+
+        Raises:
+            RemoteRaisedError: the function raised ``error(reason)``; ``undef`` where there is none.
+            RemoteThrewError: it threw ``reason``.
+            RemoteExitedError: it called ``exit(reason)``, or an exit signal ended its process.
+            RemoteRefusedError: ``erpc`` did not call it: ``notsup``, ``system_limit``, ``badarg``.
+            NodeDownError, DeadlineError, HandshakeError, LimitExceededError, ClosedError: as for ``call``.
+        """
+        seconds = self.config.call_timeout if timeout is None else timeout
+        deadline = asyncio.get_running_loop().time() + seconds
+        peer = await self._peer(node, min(seconds, self.config.connect_timeout))
+        return await self._spawns.call(peer, node, module, function, args, seconds=seconds, deadline=deadline)
+
+    async def multicall(
+        self,
+        nodes: Iterable[str],
+        module: str,
+        function: str,
+        args: Sequence[Any],
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Call ``module:function`` on many nodes at once by ``erpc``, with one deadline for all.
+
+        Returns:
+            For each node its result, or the exception that ``erpc`` would have raised: no node's failure
+            hides another one's result.
+
+        Raises:
+            ClosedError: this node does not run.
+        """
+        self._started()
+        names = list(dict.fromkeys(nodes))
+        calls = [self.erpc(node, module, function, args, timeout=timeout) for node in names]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, BridgeError):
+                raise outcome
+        return dict(zip(names, outcomes, strict=True))
+
+    async def gen_call(self, target: Target, request: Any, *, timeout: float | None = None) -> Any:
+        """Call a ``gen_server`` (or any process that answers as one) and wait for its reply.
+
+        Args:
+            target: its pid, or (registered name, node name); of this node too.
+            request: a term.
+            timeout: seconds for all of it; default ``call_timeout``.
+
+        Raises:
+            RemoteExitedError: it ended before it replied; ``reason`` is why, ``noproc`` where there is none.
+            NodeDownError: the connection was lost before the reply; it may have been served.
+            DeadlineError, HandshakeError, LimitExceededError, ClosedError: as for ``call``.
+        """
+        seconds = self.config.call_timeout if timeout is None else timeout
+        deadline = asyncio.get_running_loop().time() + seconds
+        node, process = _target(target)
+        peer = await self._peer(node, min(seconds, self.config.connect_timeout))
+        return await gen_call(
+            self._calls,
+            peer,
+            node,
+            self._processes.caller,
+            process,
+            request,
+            seconds=seconds,
+            deadline=deadline,
+        )
+
+    async def gen_cast(self, target: Target, request: Any) -> None:
+        """Send a ``gen_server`` a request that it does not answer; nothing tells whether it arrived.
+
+        Raises:
+            HandshakeError, NodeDownError, DeadlineError: as for ``send``.
+        """
+        await self.send(target, (GEN_CAST, request))
+
+    async def send(self, to: Target | Mailbox, message: Any) -> None:
         """Send a message, as ``to ! message`` does: nothing tells whether it arrived.
 
         Args:
@@ -241,31 +380,96 @@ class HiddenNode:
             case Mailbox():
                 to.put(message)
             case Pid() if to.node.text == self.name:
-                self._processes.deliver(to, message)
+                self._started().deliver(to, message)
             case Pid():
                 await self._send(to.node.text, Send(to=to), message)
             case (name, node) if str(node) == self.name:
-                self._processes.deliver(Atom(str(name)), message)
+                self._started().deliver(Atom(str(name)), message)
             case (name, node):
-                control = RegSend(source=self._processes.caller, to=Atom(str(name)))
+                control = RegSend(source=self._started().caller, to=Atom(str(name)))
                 await self._send(str(node), control, message)
             case _:
                 raise ConfigurationError(f"send to a pid or to (name, node), not to {shorten(to)}")
 
-    def mailbox(self, name: str | None = None) -> Mailbox:
+    def mailbox(self, name: str | None = None, *, trap_exit: bool = True) -> Mailbox:
         """A new mailbox with a pid of its own, registered under ``name`` if given.
+
+        Args:
+            name: to register it under.
+            trap_exit: whether exit signals come as messages; otherwise they end it.
 
         Raises:
             ConfigurationError: the name is taken.
+            ClosedError: this node does not run.
         """
-        if self._closing:
-            raise ClosedError("the node was closed")
-        return self._processes.mailbox(name)
+        return self._started().mailbox(name, trap_exit=trap_exit)
 
-    async def monitor(
-        self, target: Pid | tuple[str | Atom, str | Atom], *, mailbox: Mailbox | None = None
-    ) -> Watch:
-        """Watch a process of another node; its end, or its node's, ends the watch.
+    def serve(self, name: str | None, server: GenServer) -> ServerProcess:
+        """A process that runs a server, while it is used as ``async with``; see ``GenServer``.
+
+        Args:
+            name: to register it under, or ``None``.
+            server: whose callbacks answer.
+
+        Raises:
+            ClosedError: this node does not run.
+        """
+        processes = self._started()
+
+        def mailbox(on_end: Callable[[Any], None]) -> Mailbox:
+            return processes.mailbox(name, trap_exit=server.trap_exit, on_end=on_end)
+
+        return ServerProcess(server, mailbox, processes.send_if_connected)
+
+    def expose(self, module: str, function: str, call: Callable[..., Any]) -> None:
+        """Let other nodes call a Python function as ``module:function``, by ``rpc`` and ``erpc``.
+
+        Nothing else of this process can be called. ``call`` takes the arguments as terms and gives a term;
+        it may be a coroutine function. A plain one runs in the event loop, so one that blocks belongs into
+        ``asyncio.to_thread``. What it raises is ``error:{python, ClassName, Message}`` to its caller (two
+        binaries); the classes ``Remote…Error`` are what they stand for. It is cancelled after
+        ``incoming_call_timeout``.
+
+        Args:
+            module: an atom's text; Elixir's ``Greeter`` is ``Elixir.Greeter``.
+            function: an atom's text.
+            call: takes as many arguments as it has parameters; any other number is ``undef``.
+
+        Raises:
+            ConfigurationError: the name is no atom, is taken, or ``call`` is not callable.
+        """
+        self._functions.expose(module, function, call)
+
+    def withdraw(self, module: str, function: str | None = None) -> None:
+        """Undo ``expose``, for all functions of a module where none is named; calls that run go on.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        self._functions.withdraw(module, function)
+
+    def register(self, name: str, process: Mailbox | ServerProcess) -> None:
+        """Give a process of this node a registered name; it has one at most.
+
+        Raises:
+            ConfigurationError: the name is taken, or the process has one or has ended.
+        """
+        self._started().register(name, process.pid)
+
+    def unregister(self, name: str) -> None:
+        """Take a registered name from its process.
+
+        Raises:
+            ConfigurationError: no process has it.
+        """
+        self._started().unregister(name)
+
+    def whereis(self, name: str) -> Pid | None:
+        """The pid of the process of this node that has a registered name."""
+        return self._started().whereis(name)
+
+    async def monitor(self, target: Target, *, mailbox: Mailbox | None = None) -> Watch:
+        """Watch a process; its end, or its node's, ends the watch.
 
         Args:
             target: a pid, or (registered name, node name).
@@ -275,10 +479,8 @@ class HiddenNode:
             HandshakeError: no connection could be made.
             NodeDownError: the connection ended.
         """
-        node, process = (
-            (target.node.text, target) if isinstance(target, Pid) else (str(target[1]), Atom(str(target[0])))
-        )
-        source = self._processes.caller if mailbox is None else mailbox.pid
+        node, process = _target(target)
+        source = self._started().caller if mailbox is None else mailbox.pid
         reference = self._processes.reference()
         watch = Watch(process, node, source, reference, mailbox)
         await self._peer(node, self.config.connect_timeout)
@@ -286,18 +488,31 @@ class HiddenNode:
         await self._send(node, MonitorP(source=source, to=process, reference=reference))
         return watch
 
+    async def demonitor(self, watch: Watch) -> None:
+        """Give up a monitor: nothing of it arrives any more, and who waits for it gets ``ClosedError``.
+
+        A ``DOWN`` that is in the mailbox already stays there. Harmless where it has ended.
+
+        Raises:
+            ConfigurationError: it is a link.
+        """
+        if watch.reference is None:
+            raise ConfigurationError("a link is undone by unlink")
+        self._started().demonitor(watch)
+
     async def link(self, target: Pid, *, mailbox: Mailbox | None = None) -> Watch:
-        """Link to a process of another node; the mailbox's end ends it too, unless it traps exits.
+        """Link to a process; the mailbox's end ends it too, unless it traps exits.
 
         Args:
             target: its pid.
-            mailbox: this side of the link, which gets ``('EXIT', Pid, Reason)``; default: the node itself.
+            mailbox: this side of the link, which takes the exit signal as its ``trap_exit`` says; default:
+                the node itself, which only ends the watch.
 
         Raises:
             HandshakeError: no connection could be made.
             NodeDownError: the connection ended.
         """
-        source = self._processes.caller if mailbox is None else mailbox.pid
+        source = self._started().caller if mailbox is None else mailbox.pid
         node = target.node.text
         await self._peer(node, self.config.connect_timeout)
         known = self._processes.linked(source, target)
@@ -307,6 +522,29 @@ class HiddenNode:
         self._processes.watch(watch)
         await self._send(node, Link(source=source, to=target))
         return watch
+
+    async def unlink(self, target: Pid, *, mailbox: Mailbox | None = None) -> None:
+        """Undo the link to a process, whichever side made it; harmless where there is none.
+
+        Args:
+            target: its pid.
+            mailbox: this side of the link; default: the node itself.
+        """
+        self._started().unlink(self._processes.caller if mailbox is None else mailbox.pid, target)
+
+    async def exit(self, target: Pid, reason: Any, *, mailbox: Mailbox | None = None) -> None:
+        """Send a process an exit signal, as ``exit(Pid, Reason)`` does; ``kill`` cannot be trapped.
+
+        Args:
+            target: its pid.
+            reason: a term.
+            mailbox: whom it comes from; default: the node itself.
+
+        Raises:
+            HandshakeError, NodeDownError, DeadlineError: as for ``send``.
+        """
+        source = self._started().caller if mailbox is None else mailbox.pid
+        await self._send(target.node.text, Exit2(source=source, to=target, reason=reason))
 
     def on_node_down(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call ``callback(name)`` when a connection ends; gives a function that undoes it."""
@@ -318,10 +556,13 @@ class HiddenNode:
             raise ClosedError("the node does not run")
         return self._processes
 
-    async def _peer(self, node: str, seconds: float) -> DistTransport:
+    def _known(self, node: str) -> Peer | None:
+        return self._loopback if node == self.name else self._peers.get(node)
+
+    async def _peer(self, node: str, seconds: float) -> Peer:
         if self._connections is None or self._closing:
             raise ClosedError("the node does not run")
-        return self._peers.get(node) or await self._connections.get(node, seconds)
+        return self._known(node) or await self._connections.get(node, seconds)
 
     async def _send(self, node: str, control: ControlMessage, payload: Any = None) -> None:
         peer = await self._peer(node, self.config.connect_timeout)
@@ -336,18 +577,37 @@ class HiddenNode:
         # Between listening and knowing the creation there is nobody to answer as.
         return Refusal() if self._connections is None else self._connections.accept()
 
-    def _received(self, transport: DistTransport, event: Received) -> None:
+    def _received(self, transport: Peer, event: Received) -> None:
         control = event.control
         if type(control) is Send and control.to == self._processes.caller:
             self._calls.answer(event.payload)
-        else:
-            self._processes.receive(transport, control, event.payload)
+            return
+        match control:
+            case MonitorPExit() if self._calls.settle(control.reference, Down(control.reason)):
+                return
+            case SpawnReply():
+                self._spawns.replied(transport, control)
+            case SpawnRequest():
+                self._incoming.spawn(transport, control, event.payload)
+            case _:
+                self._processes.receive(transport, control, event.payload)
 
     def _node_down(self, node: str, transport: DistTransport) -> None:
         self._calls.node_down(node)
+        self._spawns.node_down(node)
         self._processes.node_down(node, transport)
         for callback in list(self._down_callbacks):
             try:
                 callback(node)
             except Exception:
                 _log.exception("a node-down callback failed")
+
+
+def _target(target: Target) -> tuple[str, Pid | Atom]:
+    match target:
+        case Pid():
+            return target.node.text, target
+        case (name, node):
+            return str(node), Atom(str(name))
+        case _:
+            raise ConfigurationError(f"a process is a pid or (name, node), not {shorten(target)}")

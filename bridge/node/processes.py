@@ -1,18 +1,19 @@
-"""The processes of a hidden node as the others see them: mailboxes, monitors, links, ``net_kernel``.
+"""The processes of a hidden node as the others see them: names, monitors, links, exits.
 
 Source: Erlang "Distribution Protocol", sections "Protocol between Connected Nodes" and "Link Protocol" (an
-UNLINK_ID is always acknowledged, also for a link that is gone); Reference Manual, chapter "Processes", for
-what an exit, a monitor and a link deliver; ``net_adm:ping/1``, which calls ``net_kernel``.
+UNLINK_ID is always acknowledged, also for a link that is gone; an exit that crosses our own UNLINK_ID finds
+no link and is dropped); Reference Manual, chapter "Processes", for what an exit, a monitor and a link
+deliver.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bridge.dist import (
-    AliasSend,
     ControlMessage,
     DemonitorP,
     Exit,
@@ -22,24 +23,34 @@ from bridge.dist import (
     MonitorPExit,
     RegSend,
     Send,
-    SpawnReply,
-    SpawnRequest,
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.etf import Atom, ImproperList, Pid, Reference
+from bridge.errors import ClosedError, ConfigurationError, InvalidStateError, LimitExceededError
+from bridge.etf import Atom, Pid, Reference
 from bridge.node.mailbox import Mailbox, Watch
-from bridge.node.transport import DistTransport
+from bridge.node.outcomes import NOCONNECTION, error_reason
+from bridge.node.peer import Peer
 
-_NET_KERNEL: Final = Atom("net_kernel")
-_GEN_CALL: Final = Atom("$gen_call")
-_IS_AUTH: Final = Atom("is_auth")
-_ALIAS: Final = Atom("alias")
-_YES: Final = Atom("yes")
-_NOPROC: Final = Atom("noproc")
-_NOCONNECTION: Final = Atom("noconnection")
+NOPROC: Final = Atom("noproc")
+_KILL: Final = Atom("kill")
 _SHUTDOWN: Final = Atom("shutdown")
+
+
+class LocalProcess(Protocol):
+    """Something of this node that has a pid."""
+
+    pid: Pid
+    name: str | None
+
+    def put(self, message: Any) -> None:
+        """Take a message."""
+
+    def exit_signal(self, source: Pid, reason: Any, *, kill: bool = False) -> None:
+        """Take an exit signal; ``kill`` cannot be trapped."""
+
+    def end_by_node(self, reason: Any) -> None:
+        """The node stops."""
 
 
 class Processes:
@@ -50,25 +61,26 @@ class Processes:
         undelivered: messages to a pid or name that is not there.
     """
 
-    def __init__(
-        self, node: Atom, creation: int, capacity: int, peer: Callable[[str], DistTransport | None]
-    ) -> None:
+    def __init__(self, node: Atom, creation: int, capacity: int, peer: Callable[[str], Peer | None]) -> None:
         self._node = node
         self._creation = creation
         self._capacity = capacity
         self._peer = peer
         self._numbers = count(1)
         self._references = count(1)
-        self._by_pid: dict[Pid, Mailbox] = {}
-        self._by_name: dict[Atom, Mailbox] = {}
-        self._watched_by: dict[Pid, dict[Reference, tuple[DistTransport, MonitorP]]] = {}
-        self._linked_by: dict[Pid, dict[Pid, DistTransport]] = {}
+        self._unlinks = count(1)
+        self._by_pid: dict[Pid, LocalProcess] = {}
+        self._by_name: dict[Atom, LocalProcess] = {}
+        self._services: dict[Atom, Callable[[Any], None]] = {}
+        self._watched_by: dict[Pid, dict[Reference, tuple[Peer, MonitorP]]] = {}
+        self._linked_by: dict[Pid, dict[Pid, Peer]] = {}
         self._monitors: dict[Reference, Watch] = {}
         self._links: dict[tuple[Pid, Pid], Watch] = {}
         self.undelivered = 0
-        self.caller = self._pid()
+        self.caller = self.new_pid()
 
-    def _pid(self) -> Pid:
+    def new_pid(self) -> Pid:
+        """A pid that was never given before."""
         number = next(self._numbers)
         return Pid(self._node, number & 0xFFF_FFFF, number >> 28, self._creation)
 
@@ -80,20 +92,119 @@ class Processes:
             self._node, self._creation, (number & 0x3_FFFF, number >> 18 & 0xFFFF_FFFF, number >> 50)
         )
 
-    def mailbox(self, name: str | None) -> Mailbox:
+    def service(self, name: str, take: Callable[[Any], None]) -> None:
+        """Let the node's own process have a name, with a function that takes what is sent to it."""
+        self._services[Atom(name)] = take
+
+    def mailbox(
+        self,
+        name: str | None,
+        *,
+        trap_exit: bool = True,
+        on_end: Callable[[Any], None] | None = None,
+    ) -> Mailbox:
         """A new mailbox.
+
+        Args:
+            name: to register it under.
+            trap_exit: see ``Mailbox``.
+            on_end: called with the reason when it has ended.
 
         Raises:
             ConfigurationError: the name is taken.
         """
-        atom = None if name is None else Atom(name)
-        if atom is not None and (atom in self._by_name or atom is _NET_KERNEL):
-            raise ConfigurationError(f"the name {name} is taken on this node")
-        box = Mailbox(self._pid(), name, self._capacity, self._closed)
-        self._by_pid[box.pid] = box
+        atom = None if name is None else self._free(name)
+
+        def closed(box: Mailbox, reason: Any) -> None:
+            self.ended(box, reason)
+            if on_end is not None:
+                on_end(reason)
+
+        box = Mailbox(self.new_pid(), name, self._capacity, closed, trap_exit=trap_exit)
+        self.add(box)
         if atom is not None:
             self._by_name[atom] = box
         return box
+
+    def add(self, process: LocalProcess) -> None:
+        """Let messages, monitors, links and exits reach a process; ``ended`` undoes it."""
+        self._by_pid[process.pid] = process
+
+    def ended(
+        self, process: LocalProcess, reason: Any, otherwise: Callable[[Exception], Any] = error_reason
+    ) -> None:
+        """Forget a process and tell whoever watches it, or is linked to it.
+
+        Args:
+            process: one that was added.
+            reason: why it ended.
+            otherwise: gives, for the error, what to tell where ``reason`` is no term or too large.
+        """
+        self._by_pid.pop(process.pid, None)
+        if process.name is not None:
+            self._by_name.pop(Atom(process.name), None)
+        self._tell(process.pid, reason, otherwise)
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Give a process of this node a name.
+
+        Raises:
+            ConfigurationError: the name is taken, the process has one, or there is no such process.
+        """
+        atom = self._free(name)
+        process = self._by_pid.get(pid)
+        if process is None:
+            raise ConfigurationError(f"{pid} is no process of this node that lives")
+        if process.name is not None:
+            raise ConfigurationError(f"{pid} is registered as {process.name} already")
+        process.name = name
+        self._by_name[atom] = process
+
+    def unregister(self, name: str) -> None:
+        """Take a name from its process.
+
+        Raises:
+            ConfigurationError: no process has it.
+        """
+        process = self._by_name.pop(Atom(name), None)
+        if process is None:
+            raise ConfigurationError(f"no process of this node is called {name}")
+        process.name = None
+
+    def whereis(self, name: str) -> Pid | None:
+        """The pid of a registered name."""
+        return self.local(Atom(name))
+
+    def watched(self, transport: Peer, monitor: MonitorP) -> None:
+        """Remember that a process of a peer watches one of ours, or answer that there is none."""
+        pid = self.local(monitor.to)
+        if pid is None:
+            answer = MonitorPExit(
+                source=monitor.to, to=monitor.source, reference=monitor.reference, reason=NOPROC
+            )
+            self.send(transport, answer)
+        else:
+            self._watched_by.setdefault(pid, {})[monitor.reference] = (transport, monitor)
+
+    def demonitor(self, watch: Watch) -> None:
+        """Give up a monitor of ours; nothing of it arrives any more. Harmless twice."""
+        assert watch.reference is not None
+        if self._monitors.pop(watch.reference, None) is None:
+            return
+        watch.give_up(ClosedError("the monitor was given up"))
+        peer = self._peer(watch.node)
+        if peer is not None:
+            self.send(peer, DemonitorP(source=watch.source, to=watch.target, reference=watch.reference))
+
+    def unlink(self, source: Pid, target: Pid) -> None:
+        """Undo the link between two processes, whichever made it; without one nothing happens."""
+        watch = self._links.pop((source, target), None)
+        back = self._linked_by.get(source, {}).pop(target, None)
+        if watch is not None:
+            watch.give_up(ClosedError("the link was undone"))
+        peer = self._peer(target.node.text)
+        if peer is not None and (watch is not None or back is not None):
+            self.send(peer, UnlinkId(id=next(self._unlinks), source=source, to=target))
 
     def deliver(self, to: Pid | Atom, message: Any) -> None:
         """Put a message into the mailbox of a pid or name; without one it is counted and dropped."""
@@ -114,69 +225,91 @@ class Processes:
         """The link that stands between two processes."""
         return self._links.get((source, target))
 
-    def receive(self, transport: DistTransport, message: ControlMessage, payload: Any) -> None:
+    def receive(self, transport: Peer, message: ControlMessage, payload: Any) -> None:
         """Take a message of a peer."""
         match message:
             case Send():
                 self.deliver(message.to, payload)
             case RegSend():
-                if message.to is _NET_KERNEL:
-                    self._net_kernel(transport, payload)
-                else:
+                service = self._services.get(message.to)
+                if service is None:
                     self.deliver(message.to, payload)
+                else:
+                    service(payload)
             case MonitorP():
-                self._monitored(transport, message)
+                self.watched(transport, message)
             case DemonitorP():
-                pid = self._local(message.to)
+                pid = self.local(message.to)
                 self._watched_by.get(pid, {}).pop(message.reference, None) if pid else None
             case MonitorPExit():
                 watch = self._monitors.pop(message.reference, None)
                 if watch is not None:
                     watch.end(message.reason)
             case Link():
-                if message.to == self.caller or message.to in self._by_pid:
-                    self._linked_by.setdefault(message.to, {})[message.source] = transport
-                else:
-                    transport.send(Exit(source=message.to, to=message.source, reason=_NOPROC))
+                self.linked_by(transport, message.source, message.to)
             case UnlinkId():
-                self._linked_by.get(message.to, {}).pop(message.source, None)
-                self._links.pop((message.to, message.source), None)
-                transport.send(UnlinkIdAck(id=message.id, source=message.to, to=message.source))
-            case Exit():
                 self._linked_by.get(message.to, {}).pop(message.source, None)
                 watch = self._links.pop((message.to, message.source), None)
                 if watch is not None:
-                    watch.end(message.reason)
-                elif message.to in self._by_pid:
-                    self.deliver(message.to, (Atom("EXIT"), message.source, message.reason))
+                    watch.give_up(ClosedError("the other side undid the link"))
+                self.send(transport, UnlinkIdAck(id=message.id, source=message.to, to=message.source))
+            case Exit():
+                self._link_broke(message)
             case Exit2():
-                self.deliver(message.to, (Atom("EXIT"), message.source, message.reason))
-            case SpawnRequest():
-                # Nothing of this process may be started from outside; erpc raises {erpc, notsup} on this.
-                reply = SpawnReply(request=message.request, to=message.source, flags=0, result=Atom("notsup"))
-                transport.send(reply)
+                process = self._by_pid.get(message.to)
+                if process is not None:
+                    process.exit_signal(message.source, message.reason, kill=message.reason is _KILL)
+            case UnlinkIdAck():
+                # The link was forgotten when it was undone.
+                return
             case _:
-                # Aliases and spawn requests are never made here, so nothing of ours is answered by the rest.
+                # Aliases are never made here, and there is no group leader to change.
                 self.undelivered += 1
 
-    def node_down(self, node: str, transport: DistTransport) -> None:
+    def linked_by(self, transport: Peer, source: Pid, to: Pid) -> None:
+        """Remember that a process of a peer is linked to one of ours, or answer that there is none."""
+        if to == self.caller or to in self._by_pid:
+            self._linked_by.setdefault(to, {})[source] = transport
+        else:
+            self.send(transport, Exit(source=to, to=source, reason=NOPROC))
+
+    def node_down(self, node: str, transport: Peer) -> None:
         """The connection ended: watches of that node end, and its watches of ours are forgotten."""
-        for reference, watch in list(self._monitors.items()):
-            if watch.node == node:
-                del self._monitors[reference]
-                watch.end(_NOCONNECTION)
-        for key, watch in list(self._links.items()):
-            if watch.node == node:
-                del self._links[key]
-                watch.end(_NOCONNECTION)
         for watchers in self._watched_by.values():
             for reference in [r for r, (where, _) in watchers.items() if where is transport]:
                 del watchers[reference]
-        for pid, partners in self._linked_by.items():
+        # A process that an exit signal ends takes its own watches along, so each is looked for anew.
+        for reference in [r for r, watch in self._monitors.items() if watch.node == node]:
+            monitor = self._monitors.pop(reference, None)
+            if monitor is not None:
+                monitor.end(NOCONNECTION)
+        for source, target in [key for key, watch in self._links.items() if watch.node == node]:
+            link = self._links.pop((source, target), None)
+            if link is not None:
+                self._linked_by.get(source, {}).pop(target, None)
+                link.end(NOCONNECTION)
+        for pid, partners in list(self._linked_by.items()):
             for partner in [p for p, where in partners.items() if where is transport]:
                 del partners[partner]
-                if pid in self._by_pid:
-                    self.deliver(pid, (Atom("EXIT"), partner, _NOCONNECTION))
+                process = self._by_pid.get(pid)
+                if process is not None:
+                    process.exit_signal(partner, NOCONNECTION)
+
+    def send_if_connected(self, node: str, control: ControlMessage, payload: Any) -> None:
+        """Send a message to a node; without a connection it is counted and dropped.
+
+        Raises:
+            ConfigurationError: something in it is no term.
+            LimitExceededError: it is too large or too deep.
+        """
+        peer = self._peer(node)
+        if peer is None:
+            self.undelivered += 1
+            return
+        try:
+            peer.send(control, payload)
+        except InvalidStateError:
+            self.undelivered += 1
 
     def close(self) -> None:
         """End every mailbox: the node stops."""
@@ -184,73 +317,70 @@ class Processes:
             box.end_by_node(_SHUTDOWN)
         self._tell(self.caller, _SHUTDOWN)
 
-    def _closed(self, box: Mailbox, reason: Any) -> None:
-        self._by_pid.pop(box.pid, None)
-        if box.name is not None:
-            self._by_name.pop(Atom(box.name), None)
-        self._tell(box.pid, reason)
+    def _free(self, name: str) -> Atom:
+        atom = Atom(name)
+        if atom in self._by_name or atom in self._services:
+            raise ConfigurationError(f"the name {name} is taken on this node")
+        return atom
 
-    def _tell(self, pid: Pid, reason: Any) -> None:
+    def _link_broke(self, message: Exit) -> None:
+        back = self._linked_by.get(message.to, {}).pop(message.source, None)
+        watch = self._links.pop((message.to, message.source), None)
+        if watch is not None:
+            watch.end(message.reason)
+        elif back is not None:
+            process = self._by_pid.get(message.to)
+            if process is not None:
+                process.exit_signal(message.source, message.reason)
+
+    def _tell(self, pid: Pid, reason: Any, otherwise: Callable[[Exception], Any] = error_reason) -> None:
         for transport, monitor in self._watched_by.pop(pid, {}).values():
-            answer = MonitorPExit(
-                source=monitor.to, to=monitor.source, reference=monitor.reference, reason=reason
+            self.send(
+                transport,
+                MonitorPExit(
+                    source=monitor.to, to=monitor.source, reference=monitor.reference, reason=reason
+                ),
+                otherwise,
             )
-            _send(transport, answer)
         partners = dict(self._linked_by.pop(pid, {}))
         for source, target in [key for key in self._links if key[0] == pid]:
             watch = self._links.pop((source, target))
+            watch.give_up(ClosedError("the process that was linked has ended"))
             peer = self._peer(watch.node)
             if peer is not None:
                 partners[target] = peer
         for partner, transport in partners.items():
-            _send(transport, Exit(source=pid, to=partner, reason=reason))
+            self.send(transport, Exit(source=pid, to=partner, reason=reason), otherwise)
         for reference in [r for r, watch in self._monitors.items() if watch.source == pid]:
-            watch = self._monitors.pop(reference)
-            peer = self._peer(watch.node)
-            if peer is not None:
-                _send(peer, DemonitorP(source=pid, to=watch.target, reference=reference))
+            self.demonitor(self._monitors[reference])
 
-    def _local(self, to: Pid | Atom) -> Pid | None:
+    def local(self, to: Pid | Atom) -> Pid | None:
+        """The pid of a process of this node that lives."""
         if isinstance(to, Pid):
             return to if to == self.caller or to in self._by_pid else None
-        if to is _NET_KERNEL:
+        if to in self._services:
             return self.caller
-        box = self._by_name.get(to)
-        return None if box is None else box.pid
+        process = self._by_name.get(to)
+        return None if process is None else process.pid
 
-    def _monitored(self, transport: DistTransport, message: MonitorP) -> None:
-        pid = self._local(message.to)
-        if pid is None:
-            answer = MonitorPExit(
-                source=message.to, to=message.source, reference=message.reference, reason=_NOPROC
-            )
-            transport.send(answer)
+    def send(
+        self,
+        transport: Peer,
+        message: ControlMessage,
+        otherwise: Callable[[Exception], Any] = error_reason,
+    ) -> None:
+        """Send a signal, if the connection still stands.
+
+        Args:
+            transport: to the node.
+            message: without payload.
+            otherwise: see ``ended``.
+        """
+        try:
+            transport.send(message)
+        except InvalidStateError:
+            # The connection ended in the same turn; the peer learns of it by that.
             return
-        self._watched_by.setdefault(pid, {})[message.reference] = (transport, message)
-
-    def _net_kernel(self, transport: DistTransport, payload: Any) -> None:
-        """Answer ``net_adm:ping``, the one question that every node must answer."""
-        match payload:
-            case (Atom() as kind, (Pid() as asker, tag), (Atom() as question, _)) if (
-                kind is _GEN_CALL and question is _IS_AUTH
-            ):
-                answer = (tag, _YES)
-                if (
-                    isinstance(tag, ImproperList)
-                    and list(tag.elements) == [_ALIAS]
-                    and isinstance(tag.tail, Reference)
-                ):
-                    # By the alias, so that the runtime drops the answer when the asker has given up.
-                    transport.send(AliasSend(source=self.caller, alias=tag.tail), answer)
-                else:
-                    transport.send(Send(to=asker), answer)
-            case _:
-                self.undelivered += 1
-
-
-def _send(transport: DistTransport, message: ControlMessage) -> None:
-    try:
-        transport.send(message)
-    except InvalidStateError:
-        # The connection ended in the same turn; the peer learns of it by that.
-        return
+        except (ConfigurationError, LimitExceededError) as error:
+            assert isinstance(message, MonitorPExit | Exit)
+            transport.send(replace(message, reason=otherwise(error)))

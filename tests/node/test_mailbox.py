@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ClosedError, DeadlineError, LimitExceededError
+from bridge.errors import ClosedError, DeadlineError, LimitExceededError, RemoteExitedError
 from bridge.etf import Atom, Pid, Reference
 from bridge.node.mailbox import Mailbox, Watch
 
@@ -168,3 +168,49 @@ async def test_giving_up_on_a_watch_does_not_end_it() -> None:
         await task
     watch.end(1)
     assert await watch.wait() == 1
+
+
+async def test_exit_signals_come_as_messages_only_while_they_are_trapped() -> None:
+    box, reasons = _mailbox()
+    box.exit_signal(_TARGET, Atom("stone"))
+    assert await box.receive() == (Atom("EXIT"), _TARGET, Atom("stone"))
+    box.trap_exit = False
+    box.exit_signal(_TARGET, Atom("normal"))
+    assert not box.closed
+    box.put(1)
+    box.exit_signal(_TARGET, Atom("stone"))
+    box.exit_signal(_TARGET, Atom("other"))
+    assert reasons == [Atom("stone")]
+    assert await box.receive() == 1
+    with pytest.raises(RemoteExitedError, match="stone") as caught:
+        await box.receive()
+    assert caught.value.reason is Atom("stone")
+
+
+async def test_kill_cannot_be_trapped() -> None:
+    box, reasons = _mailbox()
+    box.exit_signal(_TARGET, Atom("kill"))
+    assert reasons == []
+    box.exit_signal(_TARGET, Atom("kill"), kill=True)
+    assert reasons == [Atom("killed")]
+
+
+async def test_a_broken_link_ends_a_mailbox_that_does_not_trap_exits() -> None:
+    box, reasons = _mailbox()
+    box.trap_exit = False
+    watch = Watch(_TARGET, "peer@h", _PID, None, box)
+    watch.end(Atom("stone"))
+    assert (await watch.wait(), reasons) == (Atom("stone"), [Atom("stone")])
+
+
+async def test_a_watch_that_is_given_up_tells_who_waits_and_not_the_mailbox() -> None:
+    box, _ = _mailbox()
+    watch = Watch(_TARGET, "peer@h", _PID, _REFERENCE, box)
+    waiting = asyncio.create_task(watch.wait())
+    await asyncio.sleep(0)
+    watch.give_up(ClosedError("given up"))
+    watch.give_up(ClosedError("twice"))
+    watch.end(Atom("stone"))
+    with pytest.raises(ClosedError, match="given up"):
+        await waiting
+    assert len(box) == 0

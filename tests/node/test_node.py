@@ -16,6 +16,7 @@ from bridge.errors import (
     InvalidStateError,
     NodeDownError,
     RemoteError,
+    RemoteRaisedError,
 )
 from bridge.etf import Atom, Pid
 from bridge.node import HiddenNode, NodeConfig
@@ -32,11 +33,10 @@ async def test_a_call_answers_and_the_node_is_listed_as_hidden(node: HiddenNode,
 
 
 async def test_a_call_that_raises_keeps_the_remote_reason(node: HiddenNode, otp: OtpNode) -> None:
-    with pytest.raises(RemoteError, match="badarg") as caught:
+    with pytest.raises(RemoteRaisedError, match="badarg") as caught:
         await node.call(otp.name, "erlang", "error", [Atom("badarg")])
-    kind, (reason, stack) = caught.value.reason
-    assert (kind, reason) == (Atom("EXIT"), Atom("badarg"))
-    assert isinstance(stack, list)
+    assert caught.value.reason is Atom("badarg")
+    assert caught.value.stack[0][:2] == (Atom("erlang"), Atom("error"))
 
 
 async def test_otp_pings_the_node_and_calls_to_unknown_names_end_at_once(
@@ -46,7 +46,7 @@ async def test_otp_pings_the_node_and_calls_to_unknown_names_end_at_once(
     assert ping == Atom("pong")
     with pytest.raises(RemoteError, match="noproc"):
         await node.call(otp.name, "gen_server", "call", [(Atom("nobody"), Atom(node.name)), Atom("hello")])
-    with pytest.raises(RemoteError):
+    with pytest.raises(RemoteRaisedError, match="undef"):
         await node.call(otp.name, "erpc", "call", [Atom(node.name), Atom("erlang"), Atom("node"), []])
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
 from bridge.dist import (
     AliasSend,
-    ControlMessage,
     DemonitorP,
-    DistConnection,
     Exit,
     Exit2,
     GroupLeader,
@@ -19,37 +15,21 @@ from bridge.dist import (
     MonitorPExit,
     RegSend,
     Send,
-    SpawnReply,
-    SpawnRequest,
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.etf import Atom, ImproperList, Pid, Reference
+from bridge.errors import ClosedError, ConfigurationError, RemoteExitedError
+from bridge.etf import Atom, Pid, Reference
 from bridge.node.mailbox import Watch
 from bridge.node.processes import Processes
-from bridge.node.transport import DistTransport
+from tests.support.peer import RecordingPeer
 
 _ME, _PEER = Atom("me@h"), Atom("peer@h")
 _THEIRS = Pid(_PEER, 9, 0, 3)
 _REF = Reference(_PEER, 3, (1, 2, 3))
 
 
-class _Transport(DistTransport):
-    """Keeps what is sent through it, until it has ended."""
-
-    def __init__(self) -> None:
-        super().__init__(cast(DistConnection, None), lambda *_: None, lambda _: None)
-        self.sent: list[ControlMessage | tuple[ControlMessage, Any]] = []
-        self.ended = False
-
-    def send(self, message: ControlMessage, payload: Any = None) -> None:
-        if self.ended:
-            raise InvalidStateError("ended")
-        self.sent.append(message if payload is None else (message, payload))
-
-
-def _processes(transport: _Transport | None = None) -> Processes:
+def _processes(transport: RecordingPeer | None = None) -> Processes:
     return Processes(_ME, 7, 100, {"peer@h": transport}.get)
 
 
@@ -64,7 +44,7 @@ async def test_pids_and_references_are_never_given_twice() -> None:
 
 
 async def test_messages_reach_pids_and_names_and_others_are_counted() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox("inbox")
     processes.receive(transport, Send(to=box.pid), 1)
     processes.receive(transport, RegSend(source=_THEIRS, to=Atom("inbox")), 2)
@@ -80,6 +60,7 @@ async def test_messages_reach_pids_and_names_and_others_are_counted() -> None:
 
 async def test_a_name_is_free_again_when_its_mailbox_closes() -> None:
     processes = _processes()
+    processes.service("net_kernel", lambda _: None)
     box = processes.mailbox("inbox")
     for name in ("inbox", "net_kernel"):
         with pytest.raises(ConfigurationError, match="taken"):
@@ -90,7 +71,7 @@ async def test_a_name_is_free_again_when_its_mailbox_closes() -> None:
 
 @pytest.mark.parametrize("by_name", [True, False])
 async def test_a_monitor_of_a_mailbox_is_told_its_reason(by_name: bool) -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox("inbox")
     target = Atom("inbox") if by_name else box.pid
     processes.receive(transport, MonitorP(source=_THEIRS, to=target, reference=_REF), None)
@@ -99,7 +80,7 @@ async def test_a_monitor_of_a_mailbox_is_told_its_reason(by_name: bool) -> None:
 
 
 async def test_a_monitor_of_nobody_is_answered_noproc() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     for target in (Atom("nobody"), Pid(_ME, 99, 0, 7)):
         processes.receive(transport, MonitorP(source=_THEIRS, to=target, reference=_REF), None)
         assert transport.sent.pop() == MonitorPExit(
@@ -108,7 +89,7 @@ async def test_a_monitor_of_nobody_is_answered_noproc() -> None:
 
 
 async def test_a_monitor_that_was_undone_is_told_nothing() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     processes.receive(transport, DemonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
@@ -118,7 +99,7 @@ async def test_a_monitor_that_was_undone_is_told_nothing() -> None:
 
 
 async def test_a_link_to_a_mailbox_is_told_its_reason_and_one_to_nobody_noproc() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     await box.close(Atom("stone"))
@@ -128,7 +109,7 @@ async def test_a_link_to_a_mailbox_is_told_its_reason_and_one_to_nobody_noproc()
 
 
 async def test_an_unlink_is_acknowledged_and_undoes_the_link() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     processes.receive(transport, UnlinkId(id=5, source=_THEIRS, to=box.pid), None)
@@ -138,20 +119,20 @@ async def test_an_unlink_is_acknowledged_and_undoes_the_link() -> None:
 
 
 async def test_exits_of_linked_and_other_processes_arrive_as_messages() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     processes.receive(transport, Exit(source=_THEIRS, to=box.pid, reason=Atom("stone")), None)
-    processes.receive(transport, Exit2(source=_THEIRS, to=box.pid, reason=Atom("kill")), None)
+    processes.receive(transport, Exit2(source=_THEIRS, to=box.pid, reason=Atom("normal")), None)
     assert await box.receive() == (Atom("EXIT"), _THEIRS, Atom("stone"))
-    assert await box.receive() == (Atom("EXIT"), _THEIRS, Atom("kill"))
+    assert await box.receive() == (Atom("EXIT"), _THEIRS, Atom("normal"))
     # The link went with the exit, so closing tells nobody.
     await box.close()
     assert transport.sent == []
 
 
 async def test_our_own_watches_end_by_what_the_peer_says() -> None:
-    transport = _Transport()
+    transport = RecordingPeer()
     processes = _processes(transport)
     box = processes.mailbox(None)
     reference = processes.reference()
@@ -170,7 +151,7 @@ async def test_our_own_watches_end_by_what_the_peer_says() -> None:
 
 
 async def test_a_mailbox_that_closes_gives_up_its_own_watches() -> None:
-    transport = _Transport()
+    transport = RecordingPeer()
     processes = _processes(transport)
     box = processes.mailbox(None)
     reference = processes.reference()
@@ -184,7 +165,7 @@ async def test_a_mailbox_that_closes_gives_up_its_own_watches() -> None:
 
 
 async def test_a_node_that_goes_down_ends_the_watches_of_it_and_forgets_its_own() -> None:
-    transport = _Transport()
+    transport = RecordingPeer()
     processes = _processes(transport)
     box = processes.mailbox(None)
     monitor = Watch(_THEIRS, "peer@h", box.pid, processes.reference(), None)
@@ -203,7 +184,8 @@ async def test_a_node_that_goes_down_ends_the_watches_of_it_and_forgets_its_own(
 
 
 async def test_closing_the_node_tells_everybody_shutdown() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
+    processes.service("net_kernel", lambda _: None)
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     other = Reference(_PEER, 3, (2, 2, 3))
@@ -215,32 +197,142 @@ async def test_closing_the_node_tells_everybody_shutdown() -> None:
 
 
 async def test_telling_a_connection_that_has_ended_is_no_error() -> None:
-    processes, transport = _processes(), _Transport()
+    processes, transport = _processes(), RecordingPeer()
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     transport.ended = True
     await box.close()
 
 
-async def test_nothing_is_spawned_from_outside() -> None:
-    processes, transport = _processes(), _Transport()
-    mfa = (Atom("os"), Atom("cmd"), 1)
-    request = SpawnRequest(request=_REF, source=_THEIRS, group_leader=_THEIRS, mfa=mfa, options=[])
-    processes.receive(transport, request, [b"true"])
-    assert transport.sent == [SpawnReply(request=_REF, to=_THEIRS, flags=0, result=Atom("notsup"))]
+async def test_kill_ends_a_mailbox_that_traps_exits_and_others_are_ended_by_any_reason_but_normal() -> None:
+    processes, transport = _processes(), RecordingPeer()
+    trapping, mortal = processes.mailbox(None), processes.mailbox(None, trap_exit=False)
+    for box in (trapping, mortal):
+        processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
+    processes.receive(transport, Exit2(source=_THEIRS, to=trapping.pid, reason=Atom("kill")), None)
+    processes.receive(transport, Exit2(source=_THEIRS, to=mortal.pid, reason=Atom("normal")), None)
+    assert not mortal.closed
+    processes.receive(transport, Exit2(source=_THEIRS, to=mortal.pid, reason=Atom("stone")), None)
+    assert [message.reason for message in transport.sent] == [Atom("killed"), Atom("stone")]
+    with pytest.raises(RemoteExitedError, match="killed"):
+        await trapping.receive()
 
 
-async def test_a_ping_is_answered_by_alias_or_by_pid() -> None:
-    processes, transport = _processes(), _Transport()
-    question = (Atom("is_auth"), _PEER)
-    asked = RegSend(source=_THEIRS, to=Atom("net_kernel"))
-    by_alias = ImproperList([Atom("alias")], _REF)
-    processes.receive(transport, asked, (Atom("$gen_call"), (_THEIRS, _REF), question))
-    processes.receive(transport, asked, (Atom("$gen_call"), (_THEIRS, by_alias), question))
-    assert transport.sent == [
-        (Send(to=_THEIRS), (_REF, Atom("yes"))),
-        (AliasSend(source=processes.caller, alias=_REF), (by_alias, Atom("yes"))),
-    ]
-    for other in ((Atom("$gen_call"), (_THEIRS, _REF), (Atom("stop"), _PEER)), Atom("is_auth"), ()):
-        processes.receive(transport, asked, other)
-    assert processes.undelivered == 3
+async def test_an_exit_where_no_link_stands_is_dropped() -> None:
+    """It crossed our own unlink, which the other side had not seen yet."""
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    box = processes.mailbox(None)
+    link = Watch(_THEIRS, "peer@h", box.pid, None, box)
+    processes.watch(link)
+    processes.unlink(box.pid, _THEIRS)
+    processes.unlink(box.pid, _THEIRS)
+    assert transport.sent == [UnlinkId(id=1, source=box.pid, to=_THEIRS)]
+    processes.receive(transport, Exit(source=_THEIRS, to=box.pid, reason=Atom("stone")), None)
+    processes.receive(transport, UnlinkIdAck(id=1, source=_THEIRS, to=box.pid), None)
+    assert len(box) == 0
+    with pytest.raises(ClosedError, match="undone"):
+        await link.wait()
+
+
+async def test_a_link_that_the_other_side_made_is_undone_too() -> None:
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    box = processes.mailbox(None)
+    processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
+    processes.unlink(box.pid, _THEIRS)
+    await box.close()
+    assert transport.sent == [UnlinkId(id=1, source=box.pid, to=_THEIRS)]
+
+
+async def test_a_link_that_the_other_side_undoes_ends_our_wait() -> None:
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    link = Watch(_THEIRS, "peer@h", processes.caller, None, None)
+    processes.watch(link)
+    processes.receive(transport, UnlinkId(id=5, source=_THEIRS, to=processes.caller), None)
+    with pytest.raises(ClosedError, match="other side"):
+        await link.wait()
+
+
+async def test_a_monitor_that_is_given_up_reports_nothing() -> None:
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    box = processes.mailbox(None)
+    reference = processes.reference()
+    watch = Watch(_THEIRS, "peer@h", box.pid, reference, box)
+    processes.watch(watch)
+    processes.demonitor(watch)
+    processes.demonitor(watch)
+    assert transport.sent == [DemonitorP(source=box.pid, to=_THEIRS, reference=reference)]
+    gone = MonitorPExit(source=_THEIRS, to=box.pid, reference=reference, reason=Atom("stone"))
+    processes.receive(transport, gone, None)
+    assert len(box) == 0
+    with pytest.raises(ClosedError, match="given up"):
+        await watch.wait()
+
+
+async def test_names_are_given_and_taken() -> None:
+    processes = _processes()
+    processes.service("rex", lambda _: None)
+    box, other = processes.mailbox(None), processes.mailbox("other")
+    processes.register("inbox", box.pid)
+    assert processes.whereis("inbox") == box.pid
+    assert processes.whereis("rex") == processes.caller
+    assert processes.whereis("nobody") is None
+    for name, pid, why in (
+        ("inbox", other.pid, "taken"),
+        ("rex", other.pid, "taken"),
+        ("third", other.pid, "registered as other already"),
+        ("third", _THEIRS, "no process"),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            processes.register(name, pid)
+    processes.unregister("inbox")
+    assert processes.whereis("inbox") is None
+    with pytest.raises(ConfigurationError, match="no process"):
+        processes.unregister("inbox")
+    processes.register("inbox", box.pid)
+    await box.close()
+    assert processes.whereis("inbox") is None
+
+
+async def test_a_reason_that_is_no_term_is_told_as_the_error_that_it_is() -> None:
+    processes, transport = _processes(), RecordingPeer()
+    box = processes.mailbox(None)
+    processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
+    await box.close(object())
+    (told,) = transport.sent
+    assert told.reason[:2] == (Atom("python"), b"ConfigurationError")
+
+
+async def test_what_is_sent_to_a_service_is_given_to_it() -> None:
+    processes, transport = _processes(), RecordingPeer()
+    taken: list[object] = []
+    processes.service("rex", taken.append)
+    processes.receive(transport, RegSend(source=_THEIRS, to=Atom("rex")), 1)
+    assert taken == [1]
+    processes.receive(transport, MonitorP(source=_THEIRS, to=Atom("rex"), reference=_REF), None)
+    assert transport.sent == []
+
+
+async def test_a_message_to_a_node_that_is_not_connected_is_counted() -> None:
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    processes.send_if_connected("other@h", Send(to=_THEIRS), 1)
+    transport.ended = True
+    processes.send_if_connected("peer@h", Send(to=_THEIRS), 1)
+    assert processes.undelivered == 2
+
+
+async def test_a_node_that_goes_down_ends_mailboxes_linked_to_it_once() -> None:
+    transport = RecordingPeer()
+    processes = _processes(transport)
+    trapping, mortal = processes.mailbox(None), processes.mailbox(None, trap_exit=False)
+    for box in (trapping, mortal):
+        processes.watch(Watch(_THEIRS, "peer@h", box.pid, None, box))
+        processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
+        processes.watch(Watch(_THEIRS, "peer@h", box.pid, processes.reference(), None))
+    processes.node_down("peer@h", transport)
+    assert len(trapping) == 1
+    assert mortal.closed

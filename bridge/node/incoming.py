@@ -1,0 +1,259 @@
+"""What other nodes ask of this one: pings, and calls of exposed functions by ``rpc`` and ``erpc``.
+
+Source: OTP's ``net_kernel`` (``net_adm:ping/1`` is a call of it), ``rpc`` (requests to ``rex``) and ``erpc``
+(``execute_call/4`` and ``execute_cast/3``, spawned from outside).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from bridge.dist import MonitorP, SpawnReply, SpawnRequest
+from bridge.errors import BridgeError
+from bridge.etf import Atom, Pid
+from bridge.node.functions import Functions
+from bridge.node.gen import GEN_CALL, GEN_CAST, Sender, sender
+from bridge.node.outcomes import (
+    BADRPC,
+    EXIT,
+    SYSTEM_LIMIT,
+    erpc_failure,
+    erpc_reply,
+    exit_reason,
+    rpc_failure,
+    shorten,
+)
+from bridge.node.peer import Peer
+from bridge.node.processes import Processes
+
+_log = logging.getLogger("bridge.node")
+
+_CALLS: Final = (Atom("call"), Atom("block_call"))
+_CAST: Final = Atom("cast")
+_IS_AUTH: Final = Atom("is_auth")
+_YES: Final = Atom("yes")
+_NORMAL: Final = Atom("normal")
+_KILLED: Final = Atom("killed")
+_ERPC: Final = Atom("erpc")
+_EXECUTE_CALL: Final = Atom("execute_call")
+_EXECUTE_CAST: Final = Atom("execute_cast")
+_MONITOR: Final = Atom("monitor")
+_LINK: Final = Atom("link")
+
+
+class _Execution:
+    """The process of one call; it takes no messages, and any exit signal but ``normal`` ends it."""
+
+    name: str | None = None
+
+    def __init__(self, pid: Pid, end: Callable[[_Execution, Any], None]) -> None:
+        self.pid = pid
+        self.task: asyncio.Task[None] | None = None
+        self._end = end
+
+    def put(self, message: Any) -> None:
+        """Nobody would read it."""
+
+    def exit_signal(self, source: Pid, reason: Any, *, kill: bool = False) -> None:
+        """End it: the function is cancelled."""
+        del source
+        if kill or reason is not _NORMAL:
+            self.end_by_node(_KILLED if kill else reason)
+
+    def end_by_node(self, reason: Any) -> None:
+        """End it, as the node does when it stops."""
+        self._end(self, reason)
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Incoming:
+    """Answers what is sent to ``net_kernel`` and ``rex``, and requests to spawn ``erpc``'s functions.
+
+    Args:
+        functions: what may be called.
+        processes: of this node.
+        peer: gives the way to a node that is connected.
+        maximum: calls that may run at once.
+        seconds: that one may run.
+    """
+
+    def __init__(
+        self,
+        functions: Functions,
+        processes: Processes,
+        peer: Callable[[str], Peer | None],
+        *,
+        maximum: int,
+        seconds: float,
+    ) -> None:
+        self._functions = functions
+        self._processes = processes
+        self._peer = peer
+        self._maximum = maximum
+        self._seconds = seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+        processes.service("net_kernel", self._net_kernel)
+        processes.service("rex", self._rex)
+
+    def __len__(self) -> int:
+        """Calls that run."""
+        return len(self._tasks)
+
+    def spawn(self, transport: Peer, message: SpawnRequest, args: Any) -> None:
+        """Take a request to spawn a process; all but ``erpc``'s two are answered ``notsup``."""
+        options = message.options if type(message.options) is list else []
+        match message.mfa, args:
+            case (module, function, 4), [tag, *call] if module is _ERPC and function is _EXECUTE_CALL:
+                pass
+            case (module, function, 3), [*call] if module is _ERPC and function is _EXECUTE_CAST:
+                tag = None
+            case _:
+                self._spawned(transport, message, 0, Atom("notsup"))
+                return
+        if len(call) != 3:
+            self._spawned(transport, message, 0, Atom("badarg"))
+            return
+        if len(self._tasks) >= self._maximum:
+            self._spawned(transport, message, 0, SYSTEM_LIMIT)
+            return
+        execution = _Execution(self._processes.new_pid(), self._processes.ended)
+        self._processes.add(execution)
+        linked = _LINK in options
+        monitored = any(o is _MONITOR or (type(o) is tuple and o and o[0] is _MONITOR) for o in options)
+        self._spawned(transport, message, linked | monitored << 1, execution.pid)
+        if linked:
+            self._processes.linked_by(transport, message.source, execution.pid)
+        if monitored:
+            watch = MonitorP(source=message.source, to=execution.pid, reference=message.request)
+            self._processes.watched(transport, watch)
+        run = (
+            self._execute_cast(execution, call)
+            if tag is None
+            else self._execute_call(transport, execution, tag, call)
+        )
+        execution.task = self._start(run)
+
+    async def close(self) -> None:
+        """Cancel what runs, and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    def _sender(self, asker: Any) -> Sender | None:
+        return sender(asker, self._processes.caller, self._processes.send_if_connected)
+
+    def _start(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(run)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _spawned(self, transport: Peer, message: SpawnRequest, flags: int, result: Pid | Atom) -> None:
+        reply = SpawnReply(request=message.request, to=message.source, flags=flags, result=result)
+        self._processes.send(transport, reply)
+
+    async def _apply(self, call: list[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._seconds) as scope:
+                return await self._functions.apply(*call)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise TimeoutError(
+                f"{call[0]}:{call[1]} ran longer than incoming_call_timeout={self._seconds:g} s"
+            ) from None
+
+    async def _execute_call(self, transport: Peer, execution: _Execution, tag: Any, call: list[Any]) -> None:
+        stack = _stack(call)
+        try:
+            reason = erpc_reply(tag, await self._apply(call))
+            await transport.drain(asyncio.get_running_loop().time() + self._seconds)
+        except Exception as error:
+            reason = erpc_failure(tag, error, stack)
+            _note(call, error)
+
+        def otherwise(error: Exception) -> Any:
+            _note(call, error)
+            return erpc_failure(tag, error, stack)
+
+        self._processes.ended(execution, reason, otherwise)
+
+    async def _execute_cast(self, execution: _Execution, call: list[Any]) -> None:
+        reason: Any = _NORMAL
+        try:
+            await self._apply(call)
+        except Exception as error:
+            reason = exit_reason(error)
+            _note(call, error)
+        self._processes.ended(execution, reason)
+
+    def _rex(self, payload: Any) -> None:
+        match payload:
+            case (kind, asker, (request, *call, _)) if (
+                kind is GEN_CALL and request in _CALLS and len(call) == 3
+            ):
+                to = self._sender(asker)
+                if to is None:
+                    self._processes.undelivered += 1
+                elif len(self._tasks) >= self._maximum:
+                    to.reply((BADRPC, (EXIT, SYSTEM_LIMIT)))
+                else:
+                    self._start(self._answer(to, call))
+            case (kind, (request, *call, _)) if kind is GEN_CAST and request is _CAST and len(call) == 3:
+                if len(self._tasks) < self._maximum:
+                    self._start(self._run(call))
+            case _:
+                self._processes.undelivered += 1
+
+    async def _answer(self, to: Sender, call: list[Any]) -> None:
+        stack = _stack(call)
+        try:
+            result = await self._apply(call)
+            peer = self._peer(to.pid.node.text)
+            if peer is not None:
+                await peer.drain(asyncio.get_running_loop().time() + self._seconds)
+            to.reply(result)
+        except Exception as error:
+            _note(call, error)
+            to.reply(rpc_failure(error, stack))
+
+    async def _run(self, call: list[Any]) -> None:
+        try:
+            await self._apply(call)
+        except Exception as error:
+            _note(call, error)
+
+    def _net_kernel(self, payload: Any) -> None:
+        """Answer ``net_adm:ping``, the one question that every node must answer."""
+        match payload:
+            case (kind, asker, (question, _)) if kind is GEN_CALL and question is _IS_AUTH:
+                to = self._sender(asker)
+                if to is not None:
+                    to.reply(_YES)
+                    return
+        self._processes.undelivered += 1
+
+
+def _stack(call: list[Any]) -> list[Any]:
+    """The one frame that is told: its atoms are the caller's own, so that no call leaves new ones there."""
+    module, function, args = call
+    return [(module, function, args, [])]
+
+
+def _note(call: list[Any], error: Exception) -> None:
+    # What travels on purpose is no news; a mistake in a function is, and its caller sees no traceback.
+    module, function, _ = call
+    quiet = isinstance(error, BridgeError)
+    _log.log(
+        logging.INFO if quiet else logging.WARNING,
+        "%s:%s, called by another node, ended by %s",
+        shorten(module),
+        shorten(function),
+        shorten(error),
+        exc_info=None if quiet else error,
+    )
