@@ -86,6 +86,16 @@ class DistConfig:
             raise ConfigurationError("a limit is at least 1")
 
 
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """The beginning of packets that bring messages to one process."""
+
+    prefix: bytes
+    size: int
+    control: Send
+    atoms: Atoms
+
+
 class DistConnection:
     """Sans-IO state of one connection.
 
@@ -116,6 +126,7 @@ class DistConnection:
         peer: str | None = None,
     ) -> None:
         self._config = config or DistConfig()
+        self._limits = self._config.limits
         self._handshake = Handshake(role, identity, challenge=challenge, peer=peer)
         self._buffer = bytearray()
         self._outbox = Outbox()
@@ -137,7 +148,7 @@ class DistConnection:
         # By header, the newest send's bytes up to its payload: all answers to one process begin alike, and
         # since an encoded term tells its own end, equal bytes are an equal term. A header with new atoms is
         # never a key: its flags say so.
-        self._usual: dict[bytes, tuple[bytes, Send, Atoms]] = {}
+        self._usual: dict[bytes, _Usual] = {}
         self._handshake.start()
         self._flush_handshake()
 
@@ -385,34 +396,28 @@ class DistConnection:
         if not self._headers:
             if packet[0] != 112:
                 raise DecodeError(f"a packet of kind {packet[0]}; only pass-through (112) was agreed")
-            self._message(packet, 1, 1)
+            self._message(packet, 1)
         elif packet[:2] == b"\x83D" and len(packet) > 2:
-            self._message(packet, 2, 2 + size_without_new_atoms(packet[2]))
+            start = 2 + size_without_new_atoms(packet[2])
+            known = self._usual.get(packet[:start])
+            if known is None or not packet.startswith(known.prefix):
+                self._message(packet, start)
+                return
+            payload, end = decode_bare_untrusted(packet, known.size, self._limits, known.atoms)
+            if end != len(packet):
+                raise DecodeError("bytes follow the payload")
+            self._events.append(Received(control=known.control, payload=payload))
         elif packet[:2] == b"\x83E" and self._fragments:
             self._first_fragment(packet)
         else:
             raise DecodeError(f"a packet that begins with {packet[:2]!r}; distribution headers were agreed")
 
-    def _message(self, packet: bytes, offset: int, start: int) -> None:
-        """Take a whole message.
-
-        Args:
-            packet: all of it.
-            offset: where the references to atoms are, if any.
-            start: where the control message is, if all of them are known.
-        """
-        known = self._usual.get(packet[:start])
-        if known is not None and packet.startswith(known[0]):
-            prefix, send, atoms = known
-            payload, end = self._term(packet, len(prefix), atoms)
-            if end != len(packet):
-                raise DecodeError("bytes follow the payload")
-            self._events.append(Received(control=send, payload=payload))
-            return
-        header = start
-        atoms = ()
+    def _message(self, packet: bytes, start: int) -> None:
+        """Take a whole message; its control message is at ``start`` unless the header has new atoms."""
+        usual_header = packet[:start]
+        atoms: Atoms = ()
         if self._headers:
-            atoms, start = self._references(packet, offset)
+            atoms, start = self._references(packet, 2)
         term, after = self._term(packet, start, atoms)
         payload = None
         if after < len(packet):
@@ -422,10 +427,10 @@ class DistConnection:
         elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
-        if type(control) is Send and start == header:
+        if type(control) is Send and self._headers and start == len(usual_header):
             if len(self._usual) >= _USUAL_HEADERS:
                 self._usual.clear()
-            self._usual[packet[:header]] = (packet[:after], control, atoms)
+            self._usual[usual_header] = _Usual(packet[:after], after, control, atoms)
         if control is not None:
             self._events.append(Received(control=control, payload=payload))
 
@@ -438,13 +443,13 @@ class DistConnection:
 
     def _term(self, packet: bytes, offset: int, atoms: Atoms) -> tuple[Any, int]:
         if self._headers:
-            return decode_bare_untrusted(packet, offset, self._config.limits, atoms)
-        return decode_prefix_untrusted(packet, offset, self._config.limits)
+            return decode_bare_untrusted(packet, offset, self._limits, atoms)
+        return decode_prefix_untrusted(packet, offset, self._limits)
 
     def _first_fragment(self, packet: bytes) -> None:
         sequence, fragment = _fragment_numbers(packet)
         atoms, start = self._references(packet, 18)
-        limits = self._config.limits
+        limits = self._limits
         term, after = decode_bare_untrusted(packet, start, limits, atoms)
         parse_control_untrusted(term, None)  # before the rest of it is waited for
         message = FragmentedMessage(term, atoms, fragment, packet[after:], limits)
