@@ -255,8 +255,10 @@ class DistConnection:
         return self._events.popleft() if self._events else None
 
     def answer_name(self, status: Status, *, now: float) -> None:
-        """Decide about the peer of ``NameReceived``."""
+        """Decide about the peer of ``NameReceived``; of no effect where the connection has ended since."""
         del now
+        if self._ended:
+            return
         try:
             self._handshake.answer_name(status)
         except HandshakeRejectedError as refusal:

@@ -604,6 +604,22 @@ def test_every_answer_to_a_name_ends_the_same_on_both_sides(status: Status, seen
         assert connection.connected == (expected == "Connected")
 
 
+@pytest.mark.parametrize("status", list(Status))
+def test_a_peer_that_goes_on_before_its_name_is_answered_fails_and_the_answer_does_nothing(
+    status: Status,
+) -> None:
+    a, b = pair()
+    transfer(a, b, now=0.0)
+    b.receive_data(b"\x00\x01s", now=0.0)
+    name, failed = drain_events(b)
+    assert isinstance(name, NameReceived)
+    assert isinstance(failed, HandshakeFailed)
+    assert failed.failure is Failure.MALFORMED
+    b.answer_name(status, now=0.0)
+    assert drain_events(b) == []
+    assert b.data_to_send() == []
+
+
 @given(st.binary(max_size=60))
 def test_garbage_ends_a_connection_and_raises_nothing(data: bytes) -> None:
     a, b = pair()
