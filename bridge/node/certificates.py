@@ -22,7 +22,8 @@ class TlsConfig:
     """
 
     certificate: str | Path
-    """PEM: this node's certificate, for the host part of its name, then those between it and the authority"""
+    """PEM: this node's certificate, then those between it and the authority. Its subjectAltName has the host
+    part of the node name as dNSName (which OTP reads), and an address as iPAddress too (we read that)"""
     key: str | Path
     """PEM: its private key"""
     authority: str | Path

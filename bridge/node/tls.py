@@ -210,7 +210,8 @@ def _refused(error: ssl.SSLCertVerificationError, peer: str) -> str:
         case code if code in _HOST_MISMATCH:
             return (
                 f"the certificate of {peer} is for another host ({error.verify_message.rstrip('.')}); its "
-                "subjectAltName must have the host part of the node name, as dNSName or iPAddress"
+                "subjectAltName must have the host part of the node name as dNSName, and an address as "
+                "iPAddress too"
             )
         case code if code == _WRONG_PURPOSE:
             return (

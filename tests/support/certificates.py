@@ -96,7 +96,7 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         builder = (
             _builder(subject, self._name, key.public_key(), expired=expired)
-            .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(_general_names(host)), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )
@@ -119,11 +119,12 @@ class Authority:
 SERVER_ONLY = ExtendedKeyUsageOID.SERVER_AUTH
 
 
-def _general_name(host: str) -> x509.GeneralName:
+def _general_names(host: str) -> list[x509.GeneralName]:
+    """OTP looks for an address among the names, as text; everybody else looks among the addresses."""
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return [x509.IPAddress(ipaddress.ip_address(host)), x509.DNSName(host)]
     except ValueError:
-        return x509.DNSName(host)
+        return [x509.DNSName(host)]
 
 
 def _builder(

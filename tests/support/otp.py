@@ -50,21 +50,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def port_mapper(cookie: str = COOKIE) -> Iterator[PortMapper]:
-    """An epmd of our own; the automatic one would listen everywhere and outlive the tests."""
+def no_port_mapper(cookie: str = COOKIE) -> Iterator[PortMapper]:
+    """A home for nodes that do without: nobody listens where the port mapper would."""
     home = Path(tempfile.mkdtemp(prefix="otp-"))
     cookie_file = home / ".erlang.cookie"
     cookie_file.write_text(cookie)
     cookie_file.chmod(0o400)
-    port = free_port()
-    child = subprocess.Popen(["epmd", "-port", str(port), "-address", "127.0.0.1"])
     try:
-        _await_listener(port, child)
-        yield PortMapper(port, home)
+        yield PortMapper(free_port(), home)
     finally:
-        child.kill()
-        child.wait()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def port_mapper(cookie: str = COOKIE) -> Iterator[PortMapper]:
+    """An epmd of our own; the automatic one would listen everywhere and outlive the tests."""
+    with no_port_mapper(cookie) as mapper:
+        child = subprocess.Popen(["epmd", "-port", str(mapper.port), "-address", "127.0.0.1"])
+        try:
+            _await_listener(mapper.port, child)
+            yield mapper
+        finally:
+            child.kill()
+            child.wait()
 
 
 def _await_listener(port: int, child: subprocess.Popen[bytes]) -> None:
@@ -106,6 +114,18 @@ class OtpNode:
         assert self._process.stdin is not None
         self._process.stdin.write(expression.encode() + b".\n")
         await self._process.stdin.drain()
+
+
+def tls_flags(option_file: Path) -> tuple[str, ...]:
+    """For a node that speaks TLS alone."""
+    return ("-proto_dist", "inet_tls", "-ssl_dist_optfile", str(option_file))
+
+
+def fixed_port_flags(port: int) -> tuple[str, ...]:
+    """For a node that asks no port mapper: it listens on a port, and dials every other node on the same."""
+    text = str(port)
+    listen = ("-kernel", "inet_dist_listen_min", text, "inet_dist_listen_max", text)
+    return ("-erl_epmd_port", text, *listen)
 
 
 _READER = (

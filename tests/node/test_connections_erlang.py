@@ -1,0 +1,55 @@
+"""Hidden nodes and real OTP nodes where no port mapper runs: every port is known beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.errors import HandshakeError
+from bridge.node import HiddenNode, NodeConfig
+from tests.support.otp import COOKIE, PortMapper, fixed_port_flags, free_port, no_port_mapper, otp_node
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+@pytest.fixture
+def nowhere() -> Iterator[PortMapper]:
+    """A home without a port mapper."""
+    with no_port_mapper() as home:
+        yield home
+
+
+async def test_nodes_with_fixed_ports_dial_each_other_without_a_port_mapper(nowhere: PortMapper) -> None:
+    """OTP dials every node on its own port, so the hidden node has that port on an address of its own."""
+    port = free_port()
+    config = NodeConfig(
+        epmd_port=nowhere.port, register=False, port=port, listen_host="127.0.0.2", listen_port=port
+    )
+    async with (
+        otp_node(nowhere, "hs1", flags=fixed_port_flags(port)) as otp,
+        HiddenNode("sim1@127.0.0.2", cookie=COOKIE, config=config) as node,
+    ):
+        box = node.mailbox("box")
+        await otp.evaluate("{box, 'sim1@127.0.0.2'} ! <<>>")
+        assert await box.receive(timeout=10.0) == b""
+        assert node.connected == (otp.name,)
+        lost = asyncio.Event()
+        node.on_node_down(lambda _: lost.set())
+        await otp.evaluate("erlang:disconnect_node('sim1@127.0.0.2')")
+        await asyncio.wait_for(lost.wait(), 10.0)
+        assert (await node.call(otp.name, "erlang", "node", [])).text == otp.name
+
+
+async def test_a_port_that_is_not_the_nodes_is_named(nowhere: PortMapper) -> None:
+    port = free_port()
+    async with otp_node(nowhere, "hs1", flags=fixed_port_flags(port)) as otp:
+        config = NodeConfig(register=False, ports={otp.name: free_port(), "127.0.0.1": port})
+        async with HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=config) as node:
+            with pytest.raises(HandshakeError, match="is that its fixed port"):
+                await node.connect(otp.name)
+            with pytest.raises(
+                HandshakeError, match=r"hs2@127\.0\.0\.1 was dialled and hs1@127\.0\.0\.1 answered"
+            ):
+                await node.connect("hs2@127.0.0.1")
