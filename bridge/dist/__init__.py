@@ -27,7 +27,15 @@ from bridge.dist.epmd import (
     parse_names,
     parse_port_please,
 )
-from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
+from bridge.dist.events import (
+    Answered,
+    Connected,
+    Disconnected,
+    DistEvent,
+    HandshakeFailed,
+    NameReceived,
+    Received,
+)
 from bridge.dist.flags import DEMANDED, MANDATORY, OFFERED, REFUSED, DistFlag
 from bridge.dist.handshake import Failure, Identity, Role, State, Status, challenge_digest
 from bridge.dist.outbox import LARGE, PORTION
@@ -41,6 +49,7 @@ __all__ = [
     "PORTION",
     "REFUSED",
     "AliasSend",
+    "Answered",
     "Connected",
     "ControlMessage",
     "DemonitorP",

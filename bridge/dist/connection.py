@@ -20,7 +20,15 @@ from bridge.dist.control import (
     control_term,
     parse_control_untrusted,
 )
-from bridge.dist.events import Connected, Disconnected, DistEvent, HandshakeFailed, NameReceived, Received
+from bridge.dist.events import (
+    Answered,
+    Connected,
+    Disconnected,
+    DistEvent,
+    HandshakeFailed,
+    NameReceived,
+    Received,
+)
 from bridge.dist.flags import DistFlag
 from bridge.dist.fragments import Assembler, FragmentedMessage
 from bridge.dist.handshake import (
@@ -43,6 +51,7 @@ from bridge.errors import (
 )
 from bridge.etf import (
     DEFAULT_LIMITS,
+    Pid,
     TermLimits,
     decode_bare_untrusted,
     decode_prefix_untrusted,
@@ -52,6 +61,8 @@ from bridge.etf import (
 _TICK: Final = bytes(4)
 _NO_REFERENCES: Final = b"\x83D\x00"
 """a distribution header without atoms; see ``bridge.dist.headers`` for why there are none"""
+_ANSWER_HEADS: Final = 8
+"""beginnings of answers that are tried; each shape of a result may have a header of its own"""
 _USUAL_HEADERS: Final = 256
 """headers whose newest send is remembered; the peer chooses them, so there is a ceiling"""
 
@@ -113,6 +124,9 @@ class DistConnection:
         challenge: 32 unguessable bits for this connection alone.
         now: the time.
         peer: the node dialled.
+        answers_to: a process of ours that sends requests with references of three words. Once a first
+            ``{Reference, Result}`` to it has come as ``Received``, those like it come as ``Answered``, which
+            costs a third.
     """
 
     def __init__(
@@ -124,6 +138,7 @@ class DistConnection:
         now: float,
         config: DistConfig | None = None,
         peer: str | None = None,
+        answers_to: Pid | None = None,
     ) -> None:
         self._config = config or DistConfig()
         self._limits = self._config.limits
@@ -149,6 +164,10 @@ class DistConnection:
         # since an encoded term tells its own end, equal bytes are an equal term. A header with new atoms is
         # never a key: its flags say so.
         self._usual: dict[bytes, _Usual] = {}
+        self._answers_to = answers_to
+        # Beginnings of such packets, up to the words of the reference: beginning, its size, atoms.
+        self._answer_heads: list[tuple[bytes, int, Atoms]] = []
+        self._answers: list[tuple[bytes, Any]] = []
         self._handshake.start()
         self._flush_handshake()
 
@@ -368,8 +387,19 @@ class DistConnection:
 
     def _packets(self, data: bytes | bytearray) -> int:
         """Take all whole packets; gives how many bytes they were."""
+        used = self._whole_packets(data)
+        self._report_answers()
+        return used
+
+    def _report_answers(self) -> None:
+        if self._answers:
+            self._events.append(Answered(answers=self._answers))
+            self._answers = []
+
+    def _whole_packets(self, data: bytes | bytearray) -> int:
         pos = 0
         size = len(data)
+        heads = self._answer_heads
         while size - pos >= 4:
             length = int.from_bytes(data[pos : pos + 4], "big")
             if length == 0:
@@ -382,6 +412,9 @@ class DistConnection:
             if end > size:
                 break
             try:
+                if heads and type(data) is bytes and self._answer(data, pos + 4, end):
+                    pos = end
+                    continue
                 if length > 1 and data[pos + 5] == 70 and self._headers:
                     self._next_fragment(memoryview(data)[pos + 4 : end])
                 elif type(data) is bytes:
@@ -393,6 +426,37 @@ class DistConnection:
                 return size
             pos = end
         return pos
+
+    def _answer(self, data: bytes, start: int, end: int) -> bool:
+        """Take the packet between the two if it begins as an answer does."""
+        for head, size, atoms in self._answer_heads:
+            if data.startswith(head, start):
+                at = start + size + 12
+                result, after = decode_bare_untrusted(data, at, self._limits, atoms)
+                if after != end:
+                    raise DecodeError("an answer is larger or smaller than its packet")
+                self._answers.append((data[at - 12 : at], result))
+                return True
+        return False
+
+    def _learn_answer(self, packet: bytes, payload: int, atoms: Atoms) -> None:
+        """Remember what a packet begins with whose payload, at ``payload``, is an answer."""
+        at = payload if self._headers else payload + 1
+        # A pair, and a NEWER_REFERENCE_EXT of three words; then its node, by name or by number, and creation.
+        if packet[at : at + 5] != b"h\x02Z\x00\x03":
+            return
+        at += 5
+        match packet[at]:
+            case 82:
+                at += 2
+            case 119:
+                at += 2 + packet[at + 1]
+            case _:
+                return
+        at += 4
+        if len(self._answer_heads) >= _ANSWER_HEADS:
+            self._answer_heads.pop()
+        self._answer_heads.insert(0, (packet[:at], at, atoms))
 
     def _packet(self, packet: bytes) -> None:
         if not self._headers:
@@ -408,6 +472,8 @@ class DistConnection:
             payload, end = decode_bare_untrusted(packet, known.size, self._limits, known.atoms)
             if end != len(packet):
                 raise DecodeError("bytes follow the payload")
+            if known.control.to == self._answers_to:
+                self._learn_answer(packet, known.size, known.atoms)
             self._events.append(Received(control=known.control, payload=payload))
         elif packet[:2] == b"\x83E" and self._fragments:
             self._first_fragment(packet)
@@ -429,10 +495,13 @@ class DistConnection:
         elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
-        if type(control) is Send and self._headers and start == len(usual_header):
-            if len(self._usual) >= _USUAL_HEADERS:
-                self._usual.clear()
-            self._usual[usual_header] = _Usual(packet[:after], after, control, atoms)
+        if type(control) is Send and start == len(usual_header):
+            if self._headers:
+                if len(self._usual) >= _USUAL_HEADERS:
+                    self._usual.clear()
+                self._usual[usual_header] = _Usual(packet[:after], after, control, atoms)
+            if control.to == self._answers_to:
+                self._learn_answer(packet, after, atoms)
         if control is not None:
             self._events.append(Received(control=control, payload=payload))
 
@@ -440,7 +509,9 @@ class DistConnection:
         replaced = self._cache.replaced
         found = self._cache.read_untrusted(packet, offset)
         if self._cache.replaced != replaced:
-            self._usual.clear()  # headers seen before may mean other atoms now
+            # Headers seen before may mean other atoms now.
+            self._usual.clear()
+            self._answer_heads.clear()
         return found
 
     def _term(self, packet: bytes, offset: int, atoms: Atoms) -> tuple[Any, int]:
@@ -475,6 +546,7 @@ class DistConnection:
 
     def _end(self, event: DistEvent) -> None:
         self._ended = True
+        self._report_answers()
         self._buffer = bytearray()  # not cleared: a packet in it may be looked at
         self._assembler.clear()
         self._outbox.clear()

@@ -44,6 +44,17 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Messages ``{Reference, Result}`` to the process of ``answers_to``, those of one ``receive_data``.
+
+    Attributes:
+        answers: the reference's three words as 12 bytes, and the result; in the order in which they came.
+    """
+
+    answers: list[tuple[bytes, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
     """The connection ended after it had stood; ``error`` is set when the peer broke the protocol."""
 
@@ -51,4 +62,4 @@ class Disconnected:
     error: Exception | None = None
 
 
-DistEvent = NameReceived | Connected | HandshakeFailed | Received | Disconnected
+DistEvent = NameReceived | Connected | HandshakeFailed | Received | Answered | Disconnected

@@ -11,6 +11,7 @@ from bridge.dist import (
     OFFERED,
     PORTION,
     AliasSend,
+    Answered,
     Connected,
     ControlMessage,
     DemonitorP,
@@ -630,3 +631,79 @@ def test_garbage_ends_a_connection_and_raises_nothing(data: bytes) -> None:
     b.receive_data(len(data).to_bytes(4, "big") + data, now=1.0)
     for event in drain_events(b):
         assert isinstance(event, Disconnected)
+
+
+def _answers(events: list[DistEvent]) -> list[tuple[bytes, object]]:
+    """What came to the process of ``answers_to``, in either form."""
+    found: list[tuple[bytes, object]] = []
+    for event in events:
+        match event:
+            case Answered():
+                found += event.answers
+            case Received(control=Send(to=to), payload=(Reference() as reference, result)) if to == P:
+                found.append((b"".join(word.to_bytes(4, "big") for word in reference.ids), result))
+    return found
+
+
+@given(
+    results=st.lists(st.sampled_from([Atom("ok"), (1, b"x"), [Atom("a"), 2.0], {Atom("k"): ()}, b""]), max_size=12),
+    flags=st.sampled_from([OFFERED, WITHOUT_HEADERS]),
+    piece=st.sampled_from([None, 1, 7, 50]),
+)
+def test_answers_to_one_process_come_once_each_and_in_order(
+    results: list[object], flags: DistFlag, piece: int | None
+) -> None:
+    a, b = connected_pair(flags_b=flags, answers_to=P)
+    for number, result in enumerate(results):
+        b.send(Send(to=P), (Reference(Atom("a@h"), 5, (number, 0, 0)), result), now=0.0)
+        b.send(Send(to=Pid(Atom("a@h"), 9, 0, 5)), (R, result), now=0.0)
+    transfer(b, a, now=0.0, piece=piece)
+    events = drain_events(a)
+    assert _answers(events) == [
+        (number.to_bytes(4, "big") + bytes(8), result) for number, result in enumerate(results)
+    ]
+    others = [event for event in events if isinstance(event, Received) and event.control != Send(to=P)]
+    assert [event.payload for event in others] == [(R, result) for result in results]
+
+
+def test_what_resembles_an_answer_and_is_none_is_an_ordinary_message() -> None:
+    a, b = connected_pair(answers_to=P)
+    wide = Reference(Atom("a@h"), 5, (1, 2, 3, 4, 5))
+    messages = [(R, 1), (wide, 1), (R, 1, 2), (R,), R, [R, 1], (R, 2)]
+    for message in messages:
+        b.send(Send(to=P), message, now=0.0)
+    transfer(b, a, now=0.0)
+    events = drain_events(a)
+    assert [event.payload for event in events if isinstance(event, Received)] == messages[:-1]
+    assert _answers(events)[-1] == (b"".join(w.to_bytes(4, "big") for w in R.ids), 2)
+
+
+def test_an_answer_that_does_not_fill_its_packet_ends_the_connection_after_those_before_it() -> None:
+    a, b = connected_pair(answers_to=P)
+    for number in range(3):
+        b.send(Send(to=P), (Reference(Atom("a@h"), 5, (number, 0, 0)), number), now=0.0)
+    sent = b"".join(b.data_to_send())
+    last = sent[-(4 + int.from_bytes(sent[:4], "big")) :]
+    broken = (len(last) - 4 + 1).to_bytes(4, "big") + last[4:] + b"j"
+    a.receive_data(sent + broken, now=0.0)
+    events = drain_events(a)
+    assert [result for _, result in _answers(events)] == [0, 1, 2]
+    assert isinstance(events[-1], Disconnected)
+    assert isinstance(events[-1].error, DecodeError)
+
+
+def test_an_answer_whose_header_means_another_atom_now_is_read_with_that_one() -> None:
+    a, _ = connected_pair(answers_to=P)
+    control = encode_bare((2, Atom(""), P))
+
+    def answer(number: int) -> bytes:
+        reference = encode_bare(Reference(Atom("a@h"), 5, (number, 0, 0)))
+        return control + b"h\x02" + reference + b"\x52\x00"
+
+    for atom, numbers in ((b"one", (1, 2, 3)), (b"two", (4, 5, 6))):
+        new = b"\x83D\x01\x08\x00" + bytes((len(atom),)) + atom
+        known = b"\x83D\x01\x00\x00"
+        for place, number in enumerate(numbers):
+            packet = (known if place else new) + answer(number)
+            a.receive_data(len(packet).to_bytes(4, "big") + packet, now=0.0)
+    assert [str(result) for _, result in _answers(drain_events(a))] == ["one"] * 3 + ["two"] * 3

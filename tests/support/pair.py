@@ -13,6 +13,7 @@ from bridge.dist import (
     Role,
     Status,
 )
+from bridge.etf import Pid
 
 WITHOUT_HEADERS = OFFERED & ~(DistFlag.DIST_HDR_ATOM_CACHE | DistFlag.FRAGMENTS)
 """flags of a node that speaks pass-through packets"""
@@ -66,6 +67,7 @@ def pair(
     config_b: DistConfig | None = None,
     flags_a: DistFlag = OFFERED,
     flags_b: DistFlag = OFFERED,
+    answers_to: Pid | None = None,
 ) -> tuple[DistConnection, DistConnection]:
     """An initiator a@h and an acceptor b@h that have not spoken yet."""
     a = DistConnection(
@@ -75,6 +77,7 @@ def pair(
         now=now,
         config=config_a,
         peer="b@h",
+        answers_to=answers_to,
     )
     b = DistConnection(
         Role.ACCEPTOR,
@@ -91,9 +94,10 @@ def connected_pair(
     config_b: DistConfig | None = None,
     flags_a: DistFlag = OFFERED,
     flags_b: DistFlag = OFFERED,
+    answers_to: Pid | None = None,
 ) -> tuple[DistConnection, DistConnection]:
     """Both after their handshake, with no event pending."""
-    a, b = pair(config_b=config_b, flags_a=flags_a, flags_b=flags_b)
+    a, b = pair(config_b=config_b, flags_a=flags_a, flags_b=flags_b, answers_to=answers_to)
     roundtrip_until_quiet(a, b, now=0.0)
     assert a.connected
     assert b.connected
