@@ -11,9 +11,10 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from bridge.dist import (
+    Answered,
     Connected,
     DistConnection,
     DistEvent,
@@ -26,6 +27,7 @@ from bridge.dist import (
     Status,
 )
 from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, HandshakeError
+from bridge.etf import Pid
 from bridge.node.config import NodeConfig
 from bridge.node.epmd import look_up
 from bridge.node.tls import TlsLayer, explain
@@ -52,6 +54,8 @@ class Connections:
         identity: who this node is.
         config: see ``NodeConfig``.
         received: takes each message with the transport it came by; must not raise.
+        answered: takes answers to ``answers_to``, see ``bridge.dist.Answered``; must not raise.
+        answers_to: the process that calls.
         down: called when a connection that stood has ended; must not raise.
     """
 
@@ -61,11 +65,15 @@ class Connections:
         config: NodeConfig,
         *,
         received: Callable[[DistTransport, Received], None],
+        answered: Callable[[list[tuple[bytes, Any]]], None],
+        answers_to: Pid,
         down: Callable[[str, DistTransport], None],
     ) -> None:
         self._identity = identity
         self._config = config
         self._received = received
+        self._answered = answered
+        self._answers_to = answers_to
         self._down = down
         self._credentials = None if config.tls is None else config.tls.credentials
         # The distribution over TLS has lengths of four bytes from its first frame on.
@@ -117,6 +125,7 @@ class Connections:
             challenge=secrets.randbits(32),
             now=asyncio.get_running_loop().time(),
             config=self._dist,
+            answers_to=self._answers_to,
         )
         return self._protocol(self._transport(connection), None)
 
@@ -177,6 +186,7 @@ class Connections:
             now=loop.time(),
             config=self._dist,
             peer=node,
+            answers_to=self._answers_to,
         )
         transport = self._transport(connection)
         self._outgoing[node] = transport
@@ -206,6 +216,8 @@ class Connections:
 
     def _dispatch(self, transport: DistTransport, event: DistEvent) -> None:
         match event:
+            case Answered():
+                self._answered(event.answers)
             case Received():
                 self._received(transport, event)
             case NameReceived():

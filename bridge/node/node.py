@@ -134,12 +134,20 @@ class HiddenNode:
         if creation <= 3:
             creation = secrets.randbelow(0xFFFF_FFF0) + 4
         identity = Identity(name=self.name, cookie=self._cookie, creation=creation)
-        self._connections = Connections(identity, config, received=self._received, down=self._node_down)
+        self._processes = Processes(Atom(self.name), creation, config.mailbox_capacity, self._known)
+        caller = self._processes.caller
+        self._calls = Calls(caller, self._processes.reference_words, config.max_pending_calls)
+        self._connections = Connections(
+            identity,
+            config,
+            received=self._received,
+            answered=self._calls.answers,
+            answers_to=caller,
+            down=self._node_down,
+        )
         self._peers = self._connections.peers
         self._loopback = Loopback(self._received)
-        self._processes = Processes(Atom(self.name), creation, config.mailbox_capacity, self._known)
-        self._calls = Calls(self._processes.caller, self._processes.reference, config.max_pending_calls)
-        self._spawns = Spawns(self._calls, self._processes.caller)
+        self._spawns = Spawns(self._calls, caller)
         self._incoming = Incoming(
             self._functions,
             self._processes,

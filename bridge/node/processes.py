@@ -8,6 +8,7 @@ deliver.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -33,6 +34,7 @@ from bridge.node.outcomes import NOCONNECTION, error_reason
 from bridge.node.peer import Peer
 
 NOPROC: Final = Atom("noproc")
+_WORDS: Final = struct.Struct(">III")
 _KILL: Final = Atom("kill")
 _SHUTDOWN: Final = Atom("shutdown")
 
@@ -84,13 +86,15 @@ class Processes:
         number = next(self._numbers)
         return Pid(self._node, number & 0xFFF_FFFF, number >> 28, self._creation)
 
-    def reference(self) -> Reference:
-        """A new reference: a counter, since a random one could repeat and lose an answer."""
+    def reference_words(self) -> bytes:
+        """Three words of a new reference: a counter, since a random one could repeat and lose an answer."""
         number = next(self._references)
         # The first word has 18 bits in OTP's own references.
-        return Reference(
-            self._node, self._creation, (number & 0x3_FFFF, number >> 18 & 0xFFFF_FFFF, number >> 50)
-        )
+        return _WORDS.pack(number & 0x3_FFFF, number >> 18 & 0xFFFF_FFFF, number >> 50)
+
+    def reference(self) -> Reference:
+        """A new reference."""
+        return Reference(self._node, self._creation, _WORDS.unpack(self.reference_words()))
 
     def service(self, name: str, take: Callable[[Any], None]) -> None:
         """Let the node's own process have a name, with a function that takes what is sent to it."""

@@ -11,16 +11,17 @@ from bridge.dist import Connected, Disconnected, DistEvent, Failure, HandshakeFa
 from bridge.dist.control import Send
 from bridge.dist.flags import DistFlag
 from bridge.errors import DecodeError
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, Reference
 from tests.support.pair import drain_events, pair, roundtrip_until_quiet, transfer
 
 _P = Pid(Atom("b@h"), 1, 0, 6)
 
 
 def test_a_connection_reports_each_kind_of_event_once_in_its_life() -> None:
-    a, b = pair()
+    a, b = pair(answers_to_b=_P)
     _, seen = roundtrip_until_quiet(a, b, now=0.0)
-    a.send(Send(to=_P), b"x", now=1.0)
+    for number in (1, 2):
+        a.send(Send(to=_P), (Reference(Atom("b@h"), 6, (number, 0, 0)), b"x"), now=1.0)
     transfer(a, b, now=1.0)
     b.receive_eof(now=2.0)
     seen += drain_events(b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from itertools import count
 from typing import Any, cast
 
@@ -46,7 +47,7 @@ class _Peer(DistTransport):
 
 def _calls(maximum: int = 10) -> Calls:
     numbers = count(1)
-    return Calls(_CALLER, lambda: Reference(Atom("me@h"), 1, (next(numbers), 0, 0)), maximum)
+    return Calls(_CALLER, lambda: struct.pack(">III", next(numbers), 0, 0), maximum)
 
 
 def _start(calls: Calls, peer: _Peer, seconds: float = 60.0) -> asyncio.Task[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from itertools import count
 from typing import Any
 
@@ -22,7 +23,7 @@ _REF = Reference(Atom("me@h"), 1, (1, 0, 0))
 
 def _calls() -> Calls:
     numbers = count(1)
-    return Calls(_CALLER, lambda: Reference(Atom("me@h"), 1, (next(numbers), 0, 0)), 10)
+    return Calls(_CALLER, lambda: struct.pack(">III", next(numbers), 0, 0), 10)
 
 
 async def _start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from itertools import count
 from typing import Any
 
@@ -25,7 +26,7 @@ class _Side:
 
     def __init__(self) -> None:
         numbers = count(1)
-        self.calls = Calls(_CALLER, lambda: Reference(Atom("me@h"), 1, (next(numbers), 0, 0)), 10)
+        self.calls = Calls(_CALLER, lambda: struct.pack(">III", next(numbers), 0, 0), 10)
         self.spawns = Spawns(self.calls, _CALLER)
         self.peer = RecordingPeer()
         self.request: Reference

@@ -68,6 +68,7 @@ def pair(
     flags_a: DistFlag = OFFERED,
     flags_b: DistFlag = OFFERED,
     answers_to: Pid | None = None,
+    answers_to_b: Pid | None = None,
 ) -> tuple[DistConnection, DistConnection]:
     """An initiator a@h and an acceptor b@h that have not spoken yet."""
     a = DistConnection(
@@ -85,6 +86,7 @@ def pair(
         challenge=8,
         now=now,
         config=config_b,
+        answers_to=answers_to_b,
     )
     return a, b
 
