@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.cluster"]
+pytest_plugins = ["tests.support.target", "tests.support.cluster"]
 
 # No timed assertions: a property that takes long on a busy machine is as true as on an idle one.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])

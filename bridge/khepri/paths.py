@@ -21,7 +21,6 @@ from bridge.khepri.conditions import (
     Condition,
     ConditionRecord,
     NameMatches,
-    Not,
     PathMatches,
     condition_from_term,
     condition_term,
@@ -216,15 +215,13 @@ def targets_specific_node(path: Pattern) -> tuple[Name | Special, ...] | None:
 def component_targets_specific_node(component: Component | Condition) -> Name | Special | None:
     """The name that a component of a pattern stands for, or ``None``.
 
-    It is Khepri's own decision, which looks into ``Not`` as if it said yes.
+    It is Khepri's own decision since 0.17; 0.16 looked into ``Not`` as if it said yes.
     """
     match component:
         case Atom() | bytes() | Special():
             return component
         case str():
             return component.encode()
-        case Not(inner):
-            return component_targets_specific_node(inner)
         case AllOf(conditions):
             name: Name | Special | None = None
             for condition in conditions:

@@ -68,7 +68,7 @@ instruction({delete, Path}, _) -> {delete, native(kb_path:written_one(Path)), ?O
 instruction({delete_many, Path}, _) -> {delete, native(kb_path:written(Path)), ?MANY, ok};
 instruction({clear_payload, Path}, _) -> put_one(Path, ?NO_PAYLOAD, #{}, [{if_node_exists, true}], cleared);
 instruction({clear_many_payloads, Path}, _) -> {put, native(kb_path:written(Path)), ?NO_PAYLOAD, ?MANY, ok};
-instruction({get, Path}, _) -> {get, native(kb_path:one(Path)), (?ONE)#{props_to_return => [payload]}, one};
+instruction({get, Path}, _) -> {get, native(kb_path:one(Path)), maps:put(props_to_return, [payload], ?ONE), one};
 instruction({get_many, Path}, _) -> {get, native(kb_path:pattern(Path)), #{props_to_return => [payload]}, many};
 instruction({Question, Path}, _) when Question =:= exists; Question =:= has_data; Question =:= is_sproc ->
     {Question, native(kb_path:one(Path))};

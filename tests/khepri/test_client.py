@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import ConfigurationError, DeadlineError, OutcomeUnknownError
 from bridge.etf import Atom, ExportFun
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     Abort,
     AtomBudgetError,
@@ -34,7 +34,7 @@ from bridge.khepri import (
     Update,
 )
 from bridge.node import Gateway, HiddenNode
-from tests.support.cluster import fresh, hidden_node
+from tests.support.cluster import fresh, hidden_node, local_cluster
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -228,7 +228,7 @@ async def test_data_beyond_the_limit_is_refused_before_the_log(store: Khepri, ro
 
 async def test_new_atoms_are_refused_once_half_of_the_atom_table_is_used() -> None:
     """Atoms are never collected, so paths from outside must not be able to end the virtual machine."""
-    with LocalCluster(LocalClusterConfig(nodes=1)) as cluster:
+    with local_cluster(nodes=1) as cluster:
         member = cluster.members[0]
         async with hidden_node(cluster) as node, Khepri.connect(node, member, store=cluster.store) as store:
             await store.put("/:known", 1)

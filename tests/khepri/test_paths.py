@@ -259,7 +259,7 @@ def test_a_relative_path_counts_from_its_base() -> None:
         ("wood", b"wood"),
         (ROOT, ROOT),
         (NameMatches(), None),
-        (Not("wood"), b"wood"),
+        (Not("wood"), None),
         (AllOf(), None),
         (AllOf(HasData(), "wood", "wood"), b"wood"),
         (AllOf("wood", "stone"), None),
@@ -347,7 +347,9 @@ async def test_khepri_combines_and_aims_alike(khepri: Khepri) -> None:
     condition = (Atom("if_node_exists"), True)
     combined = await khepri.each("combine_with_conditions", terms, [[condition] for _ in seen])
     assert combined == [terms_of(combine_with_conditions(path, NodeExists())) for path in seen]
-    aimed = await khepri.each("targets_specific_node", terms)
+    # Khepri 0.16 looks into `if_not` as if it said yes.
+    seen = [path for path in seen if "Not(" not in repr(path)]
+    aimed = await khepri.each("targets_specific_node", [terms_of(path) for path in seen])
     for path, answer in zip(seen, aimed, strict=True):
         target = targets_specific_node(path)
         assert answer == (False if target is None else (True, terms_of(target)))

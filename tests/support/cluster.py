@@ -15,6 +15,7 @@ import pytest
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
+from tests.support.target import target
 
 _numbers = itertools.count(1)
 
@@ -30,17 +31,22 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
     return HiddenNode(f"{fresh('test')}@127.0.0.1", cookie=cluster.cookie, config=config)
 
 
+def local_cluster(*, nodes: int = 3) -> LocalCluster:
+    """A cluster, not yet started, of what this test run is about (`tests.support.target`)."""
+    return LocalCluster(LocalClusterConfig(nodes=nodes, release=target().release))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
     """Three nodes that live as long as the test session; not to be harmed."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as running:
+    with local_cluster() as running:
         yield running
 
 
 @pytest.fixture
 def own_cluster() -> Iterator[LocalCluster]:
     """Three nodes for one test, which may kill them."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as running:
+    with local_cluster() as running:
         yield running
 
 

@@ -1,7 +1,7 @@
 """Docker for tests: a daemon, a client of it, and this project's images.
 
-Fixtures: ``docker_client``, ``homeserver_image``, ``simulation_image`` (session). A test module takes them by
-importing them, so that tests without Docker never come near a daemon.
+Fixtures: ``docker_client``, ``homeserver_image``, ``simulation_image``, ``broker_image`` (session). A test
+module takes them by importing them, so that tests without Docker never come near a daemon.
 
 The Python package ``docker`` has no types, and its name is that of the folder ``docker/`` at the top, which a
 type checker would read in its place: it is loaded by name here and nowhere else, and its objects are ``Any``.
@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -31,22 +32,43 @@ REQUEST_SECONDS: Final = 300
 _OTHERS_SECONDS: Final = 120.0
 """how long the session that started the daemon waits for others that use it"""
 _LABEL: Final = "khepri-bridge.inputs"
-_INPUTS: Final[Mapping[str, Sequence[str]]] = {
-    "homeserver": (
-        ".dockerignore",
-        "docker/homeserver*",
-        "docker/inetrc",
-        "rebar.config",
-        "erlang",
-        "_checkouts",
-    ),
-    "simulation": (
-        ".dockerignore",
-        "docker/simulation*",
-        "pyproject.toml",
-        "rebar.config",
-        "erlang",
-        "bridge",
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """How an image is made."""
+
+    dockerfile: str
+    """below ``docker/``"""
+    inputs: Sequence[str]
+    """what it is made of, as patterns below the top: it is built again when one of them changed"""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """of the build"""
+    stage: str | None = None
+    """of a build of several; the last one when ``None``"""
+
+    @property
+    def suite(self) -> str:
+        """Debian's, whose base image is needed."""
+        return self.arguments.get("SUITE", "trixie")
+
+
+_ERLANG: Final = (".dockerignore", "rebar.config", "erlang", "_checkouts")
+_HOMESERVER: Final = Image("homeserver.Dockerfile", (*_ERLANG, "docker/homeserver*", "docker/inetrc"))
+_BROKER: Final = Image(
+    "rabbitmq.Dockerfile", (".dockerignore", "erlang", "docker/rabbitmq*", "scripts/rabbitmq-plugin")
+)
+_TESTING: Final = {"SUITE": "testing"}
+IMAGES: Final[Mapping[str, Image]] = {
+    "homeserver": _HOMESERVER,
+    # With compiler and tools, for tests that start Erlang nodes of their own.
+    "otp27": replace(_HOMESERVER, stage="build"),
+    "otp29": replace(_HOMESERVER, stage="build", arguments={**_TESTING, "KHEPRI": "rabbitmq"}),
+    "broker": _BROKER,
+    "broker-testing": replace(_BROKER, arguments=_TESTING),
+    "simulation": Image(
+        "simulation.Dockerfile",
+        (".dockerignore", "docker/simulation*", "pyproject.toml", "rebar.config", "erlang", "bridge"),
     ),
 }
 
@@ -54,6 +76,13 @@ _INPUTS: Final[Mapping[str, Sequence[str]]] = {
 @pytest.fixture(scope="session")
 def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A ``DockerClient`` of the machine's daemon, or of one that is started and ended with the session."""
+    with daemon_client(tmp_path_factory.mktemp("dockerd")) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def daemon_client(directory: Path) -> Iterator[Any]:
+    """The same as a context; a daemon that must be started keeps its files in ``directory``."""
     if shutil.which("docker") is None:
         pytest.skip("Docker is not installed: apt-get install -y docker.io debootstrap iptables")
     with contextlib.ExitStack() as stack:
@@ -62,7 +91,7 @@ def docker_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         fcntl.flock(lock, fcntl.LOCK_SH)
         while (client := _connect()) is None:
             if _lock_alone(lock, seconds=0.0):
-                client = stack.enter_context(_daemon(tmp_path_factory.mktemp("dockerd")))
+                client = stack.enter_context(_daemon(directory))
                 stack.callback(_lock_alone, lock, seconds=_OTHERS_SECONDS)
                 fcntl.flock(lock, fcntl.LOCK_SH)
                 break
@@ -136,39 +165,53 @@ def _await_daemon(process: subprocess.Popen[bytes]) -> Any | None:
 @pytest.fixture(scope="session")
 def homeserver_image(docker_client: Any) -> str:
     """Tag of the homeserver's image, built when its inputs changed."""
-    return _image(docker_client, "homeserver")
+    return built_image(docker_client, "homeserver")
 
 
 @pytest.fixture(scope="session")
 def simulation_image(docker_client: Any) -> str:
     """Tag of the simulation server's image, built when its inputs changed."""
-    return _image(docker_client, "simulation")
+    return built_image(docker_client, "simulation")
 
 
-def _image(client: Any, kind: str) -> str:
+@pytest.fixture(scope="session", params=["broker", pytest.param("broker-testing", marks=pytest.mark.matrix)])
+def broker_image(docker_client: Any, request: pytest.FixtureRequest) -> str:
+    """Tag of a RabbitMQ broker's image with our plugin: of Debian 13, and with the matrix of testing."""
+    return built_image(docker_client, request.param)
+
+
+def built_image(client: Any, name: str) -> str:
+    """Tag of an image of ``IMAGES``, built when its inputs changed."""
+    image = IMAGES[name]
     errors = importlib.import_module("docker.errors")
-    tag = f"khepri-bridge-{kind}:test"
-    digest = _digest(_INPUTS[kind])
+    tag = f"khepri-bridge-{name}:test"
+    digest = _digest(image.inputs)
     with contextlib.suppress(errors.ImageNotFound):
         if client.images.get(tag).labels.get(_LABEL) == digest:
             return tag
     base = subprocess.run(
-        [ROOT / "scripts/base-image"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        [ROOT / "scripts/base-image", image.suite],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     if base.returncode != 0:
         pytest.fail(f"scripts/base-image failed:\n{base.stderr}")
     try:
         client.images.build(
             path=str(ROOT),
-            dockerfile=f"docker/{kind}.Dockerfile",
+            dockerfile=f"docker/{image.dockerfile}",
             tag=tag,
             labels={_LABEL: digest},
+            buildargs=dict(image.arguments),
+            target=image.stage or "",
             rm=True,
             forcerm=True,
         )
     except errors.BuildError as error:
         log = "".join(line.get("stream", "") for line in error.build_log)
-        pytest.fail(f"docker/{kind}.Dockerfile does not build: {error}\n{log[-4000:]}")
+        pytest.fail(f"docker/{image.dockerfile} does not build: {error}\n{log[-4000:]}")
     return tag
 
 

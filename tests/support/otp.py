@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.node import NodeConfig
+from tests.support.target import target
 
 COOKIE = "secret"
 _START_TIMEOUT = 30.0
@@ -136,12 +137,12 @@ _READER = (
 
 @asynccontextmanager
 async def otp_node(
-    mapper: PortMapper, alive: str, *, erl: str = "erl", flags: tuple[str, ...] = ()
+    mapper: PortMapper, alive: str, *, erl: str | None = None, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[OtpNode]:
     """A visible node ``alive@127.0.0.1``; it ends with the block, or with this process (its input closes)."""
     name = f"{alive}@127.0.0.1"
     process = await asyncio.create_subprocess_exec(
-        erl,
+        erl or target().erl,
         "-noshell",
         "-start_epmd",
         "false",

@@ -1,0 +1,121 @@
+"""What tests of live nodes run against: this host's Erlang, or that of an image of ours.
+
+``pytest --cluster=otp27`` (Debian 13) or ``--cluster=otp29`` (Debian testing) takes each Erlang node that the
+tests of homeservers and of nodes start from the image. Its file system is laid out in a temporary directory,
+and a program of it is entered by ``chroot`` in a mount namespace of its own: so it is a process of this host,
+which the same tests start, pause, kill and find like a native one. Needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.docker import built_image, daemon_client
+
+_quote: Final = shlex.quote
+_IMAGE_RELEASE: Final = "/opt/khepri_bridge/bin/khepri_bridge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where Erlang nodes of tests come from.
+
+    Attributes:
+        erl: the program that starts a node.
+        release: the homeserver's release; ``None``: the one of this clone.
+        description: versions of the image's Erlang and Khepri.
+    """
+
+    erl: str = "erl"
+    release: Path | None = None
+    description: str = ""
+
+
+_HOST: Final = Target()
+_chosen: Target = _HOST
+
+
+def target() -> Target:
+    """What was chosen for this test run."""
+    return _chosen
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster",
+        choices=("host", "otp27", "otp29"),
+        default="host",
+        help="where Erlang nodes come from: this host, or the image of Debian 13 or of Debian testing",
+    )
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    global _chosen
+    name: str = session.config.getoption("--cluster")
+    if name != "host":
+        stack = contextlib.ExitStack()
+        session.config.add_cleanup(stack.close)
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="kb-target-", dir="/var/tmp"))
+        )
+        client = stack.enter_context(daemon_client(directory))
+        _chosen = _laid_out(client, name, directory)
+
+
+def pytest_report_header() -> str | None:
+    return f"cluster: {_chosen.description}" if _chosen.description else None
+
+
+def _laid_out(client: Any, name: str, directory: Path) -> Target:
+    """Put the image's file system below ``directory``, with programs that enter it."""
+    container = client.containers.create(built_image(client, name))
+    try:
+        root = directory / "root"
+        root.mkdir()
+        with subprocess.Popen(["tar", "-x", "-C", root], stdin=subprocess.PIPE) as tar:
+            assert tar.stdin is not None
+            for chunk in container.export():
+                tar.stdin.write(chunk)
+            tar.stdin.close()
+            assert tar.wait(timeout=300) == 0
+    finally:
+        container.remove(v=True)
+    release = directory / "release"
+    erl = directory / "erl"
+    for program, inside in ((erl, "/usr/bin/erl"), (release / "bin" / "khepri_bridge", _IMAGE_RELEASE)):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(_entering(root, inside))
+        program.chmod(0o755)
+    said = subprocess.run(
+        [erl, "-noshell", "-eval", 'io:format("OTP ~s", [erlang:system_info(otp_release)]), halt().'],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    (khepri,) = root.glob(f"{Path(_IMAGE_RELEASE).parents[1].relative_to('/')}/lib/khepri-*")
+    return Target(erl=str(erl), release=release, description=f"{said}, {khepri.name}")
+
+
+def _entering(root: Path, program: str) -> str:
+    """A script that becomes ``program`` of the image, with this host's network and temporary files."""
+    shared = ["/proc", "/dev", *dict.fromkeys([tempfile.gettempdir(), "/tmp"])]
+    binds = ""
+    for place in map(_quote, shared):
+        below = f"{_quote(str(root))}{place}"
+        binds += f"mkdir -p {below}\nmount --rbind {place} {below}\n"
+    return f"""#!/bin/sh
+set -eu
+[ "${{1-}}" = --entered ] || exec unshare --mount -- "$0" --entered "$@"
+shift
+{binds}exec chroot {_quote(str(root))} {_quote(program)} "$@"
+"""
