@@ -41,13 +41,15 @@ _NEW_PORT: Final = struct.Struct(">II").unpack_from
 _V4_PORT: Final = struct.Struct(">QI").unpack_from
 _WORDS: Final = [struct.Struct(f">{n}I").unpack_from for n in range(7)]
 
+_REFERENCE_WORDS: Final = range(1, 6)
+_TIMES: Final = [(None,) * n for n in range(256)]
 _ROOT, _TAIL = 0, 1
 """what is open that has no tag of its own: the term itself, and what follows the bar of a list"""
 
 _MAX_HASHED_DEPTH: Final = 64
 """levels of a tuple used as a key of ``dict``; a deeper one makes the map an ``ErlangMap``"""
 _CROWD: Final = 1_024
-"""items of a map, twice its keys, from which on it is worth looking whether their hashes collide"""
+"""items of a map, two for each key, from which on it is worth looking whether their hashes collide"""
 _MAX_COLLISIONS: Final = 64
 """keys that share a hash with another one before it takes them for an attack; honest ones hardly ever do"""
 _CACHE_SIZE: Final = 8_192
@@ -161,8 +163,9 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
     room = limits.max_elements
     unseen = limits.max_atoms
     # Where the next look at the depth is due: first where keys get too deep to be hashed, then at the limit.
-    watched = min(_MAX_HASHED_DEPTH, limits.max_depth)
-    deep = False
+    watched = _MAX_HASHED_DEPTH if limits.max_depth > _MAX_HASHED_DEPTH else limits.max_depth
+    # Whether something that was met may make it dangerous to hash the keys of a map as they are.
+    wary = False
     atoms = _atoms
     stack: list[tuple[int, list[Any], Iterator[None]]] = []
     kind = _ROOT
@@ -191,6 +194,37 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
             elif tag == 97:
                 items.append(data[pos + 1])
                 pos += 2
+            elif tag == 98:
+                items.append(_I32(data, pos + 1)[0])
+                pos += 5
+            elif tag < 97:
+                if tag == 82:
+                    index = data[pos + 1]
+                    if index >= len(cached):
+                        _not_cached(cached, index)
+                    items.append(cached[index])
+                    pos += 2
+                elif tag == 70:
+                    value = _F64(data, pos + 1)[0]
+                    if not isfinite(value):
+                        raise DecodeError("a float is not finite")
+                    items.append(value)
+                    pos += 9
+                elif tag == 90:
+                    # The usual one: each answer to a call has it. Others are left to _rare.
+                    end = pos + 5 + data[pos + 4]
+                    node = atoms.get(data[pos + 3 : end])
+                    count = data[pos + 2]
+                    if type(node) is Atom and count in _REFERENCE_WORDS and not data[pos + 1]:
+                        words = _WORDS[count + 1](data, end)
+                        items.append(Reference(node, words[0], words[1:]))
+                        pos = end + 4 * count + 4
+                    else:
+                        value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits, cached)
+                        items.append(value)
+                else:
+                    value, pos, unseen = _rare(tag, data, pos + 1, unseen, limits, cached)
+                    items.append(value)
             elif tag == 104 or tag == 108 or tag == 116 or tag == 105:
                 if tag == 104:
                     count = data[pos + 1]
@@ -200,6 +234,8 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     pos += 5
                     if tag == 116:
                         count *= 2
+                        if count >= _CROWD:
+                            wary = True
                 # Each element is a byte at least, so a false count is found before anything is made for it.
                 if count > size - pos:
                     _truncated()
@@ -213,27 +249,15 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     if watched == limits.max_depth:
                         raise LimitExceededError("max_depth", watched, "levels")
                     watched = limits.max_depth
-                    deep = True
+                    wary = True
                 stack.append((kind, items, left))
                 kind = tag
                 items = []
-                left = repeat(None, count)
+                left = iter(_TIMES[count]) if count < 256 else repeat(None, count)
                 break
             elif tag == 106:
                 items.append([])
                 pos += 1
-            elif tag == 98:
-                items.append(_I32(data, pos + 1)[0])
-                pos += 5
-            elif tag == 82:
-                items.append(_cached(cached, data[pos + 1]))
-                pos += 2
-            elif tag == 70:
-                value = _F64(data, pos + 1)[0]
-                if not isfinite(value):
-                    raise DecodeError("a float is not finite")
-                items.append(value)
-                pos += 9
             elif tag == 107:
                 start = pos + 3
                 pos = start + _U16(data, pos + 1)[0]
@@ -252,7 +276,24 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
         else:
             # All elements of what is open are there.
             if kind == 116:
-                value = _map(items, deep)
+                if wary:
+                    value = _map(items)
+                else:
+                    count = len(items)
+                    try:
+                        if count == 2:
+                            value = {items[0]: items[1]}
+                        elif count == 4:
+                            key, value, key2, value2 = items
+                            value = {key: value, key2: value2}
+                        else:
+                            pairs = iter(items)
+                            value = dict(zip(pairs, pairs))  # noqa: B905  # it is one iterator, of an even number
+                    except TypeError:
+                        value = _erlang_map(items, wary=False)
+                    else:
+                        if 2 * len(value) != count:
+                            value = _erlang_map(items, wary=False)
             elif kind == 108:
                 follows = data[pos]
                 if follows == 106:
@@ -296,26 +337,31 @@ def _with_tail(items: list[Any]) -> Any:
     return ImproperList(items, tail)
 
 
-def _map(items: list[Any], deep: bool) -> Any:
-    """A map of keys and values in turn; ``deep``: a key may be nested too deep for ``hash``."""
-    if not deep or all(type(key) is not tuple or _is_shallow(key) for key in items[::2]):
+def _map(items: list[Any]) -> Any:
+    """A map of keys and values in turn, of which nothing is known."""
+    keys = items[::2]
+    if all(type(key) is not tuple or _is_shallow(key) for key in keys):
         try:
-            if len(items) < _CROWD or not _collide(items[::2]):
-                pairs = iter(items)
-                plain = dict(zip(pairs, pairs))  # noqa: B905  # the iterator is one, and its items even
-                if 2 * len(plain) == len(items):
+            if not _collide(keys):
+                plain = dict(zip(keys, items[1::2], strict=True))
+                if len(plain) == len(keys):
                     return plain
         except TypeError:
             pass  # a list or a map among the keys
+    return _erlang_map(items, wary=True)
+
+
+def _erlang_map(items: list[Any], *, wary: bool) -> ErlangMap:
+    """A map that no ``dict`` can hold."""
     keys = items[::2]
     values = items[1::2]
     if len(keys) == 1:
         return ErlangMap.of_distinct(keys, values)
-    if not deep:
-        # Keys differ where tuples in place of lists do, which is found faster than by encoding them.
-        flat = [tuple(key) if type(key) is list else key for key in keys]
+    # Keys differ where tuples in place of lists do, which is found faster than by encoding them.
+    flat = [tuple(key) if type(key) is list else key for key in keys]
+    if not wary or all(type(key) is not tuple or _is_shallow(key) for key in flat):
         try:
-            if (len(items) < _CROWD or not _collide(flat)) and len(set(flat)) == len(keys):
+            if not _collide(flat) and len(set(flat)) == len(flat):
                 return ErlangMap.of_distinct(keys, values)
         except TypeError:
             pass  # a map, or a list in a list
@@ -330,7 +376,7 @@ def _collide(keys: list[Any]) -> bool:
 
     A ``dict`` of such takes quadratic time. A set of the hashes does not, since those of one value are equal.
     """
-    return len(keys) - len(set(map(hash, keys))) > _MAX_COLLISIONS
+    return len(keys) > _MAX_COLLISIONS and len(keys) - len(set(map(hash, keys))) > _MAX_COLLISIONS
 
 
 def _is_shallow(key: tuple[Any, ...]) -> bool:
@@ -379,14 +425,14 @@ def _new_atom(raw: bytes, text: str) -> Any:
     return value
 
 
-def _cached(cached: Sequence[Atom | bool], index: int) -> Atom | bool:
-    if index >= len(cached):
-        raise DecodeError(f"tag 82 refers to atom {index} of a table of {len(cached)}")
-    return cached[index]
+def _not_cached(cached: Sequence[Atom | bool], index: int) -> NoReturn:
+    raise DecodeError(f"tag 82 refers to atom {index} of a table of {len(cached)}")
 
 
 def _cached_name(cached: Sequence[Atom | bool], index: int) -> Atom:
-    value = _cached(cached, index)
+    if index >= len(cached):
+        _not_cached(cached, index)
+    value = cached[index]
     return Atom("true" if value else "false") if isinstance(value, bool) else value
 
 
@@ -413,7 +459,13 @@ def _atom_at(data: bytes, pos: int, unseen: int, limits: TermLimits) -> tuple[An
 def _name_at(
     data: bytes, pos: int, unseen: int, limits: TermLimits, cached: Sequence[Atom | bool]
 ) -> tuple[Atom, int, int]:
-    if data[pos] == 82:
+    tag = data[pos]
+    if tag == 119:
+        end = pos + 2 + data[pos + 1]
+        value = _atoms.get(data[pos:end])
+        if type(value) is Atom:
+            return value, end, unseen
+    if tag == 82:
         return _cached_name(cached, data[pos + 1]), pos + 2, unseen
     value, end, unseen = _atom_at(data, pos, unseen, limits)
     if type(value) is bool:
@@ -427,6 +479,13 @@ def _rare(
     """One element of a rarer kind; ``pos`` is after its tag."""
     value: Any
     match tag:
+        case 90:  # NEWER_REFERENCE_EXT
+            (count,) = _U16(data, pos)
+            if count not in _REFERENCE_WORDS:
+                raise DecodeError(f"a reference of {count} words")
+            node, end, unseen = _name_at(data, pos + 2, unseen, limits, cached)
+            words = _WORDS[count + 1](data, end)
+            return Reference(node, words[0], words[1:]), end + 4 * count + 4, unseen
         case 118 | 115 | 100:  # ATOM_UTF8_EXT, SMALL_ATOM_EXT, ATOM_EXT
             return _atom_at(data, pos - 1, unseen, limits)
         case 88 | 103:  # NEW_PID_EXT, PID_EXT
@@ -437,14 +496,11 @@ def _rare(
             else:
                 number, serial, creation = _OLD_PID(data, end)
             return Pid(node, number, serial, creation), pos, unseen
-        case 90 | 114:  # NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT
+        case 114:  # NEW_REFERENCE_EXT
             (count,) = _U16(data, pos)
-            if not 1 <= count <= 5:
+            if count not in _REFERENCE_WORDS:
                 raise DecodeError(f"a reference of {count} words")
             node, end, unseen = _name_at(data, pos + 2, unseen, limits, cached)
-            if tag == 90:
-                creation, *ids = _WORDS[count + 1](data, end)
-                return Reference(node, creation, tuple(ids)), end + 4 * count + 4, unseen
             return Reference(node, data[end], _WORDS[count](data, end + 1)), end + 1 + 4 * count, unseen
         case 101:  # REFERENCE_EXT
             node, end, unseen = _name_at(data, pos, unseen, limits, cached)

@@ -27,7 +27,8 @@ _MAP: Final = [_SIZED(116, n) for n in range(256)]
 _BITS: Final = struct.Struct(">BIB").pack
 _THREE_WORDS: Final = struct.Struct(">III").pack
 _PORT: Final = struct.Struct(">QI").pack
-_REFERENCE: Final = struct.Struct(">BH").pack
+_REFERENCES: Final = {n: (bytes((90, 0, n)), struct.Struct(f">{n + 1}I").pack) for n in range(1, 6)}
+"""head, and packer of creation and words, by the number of words"""
 _TRUE: Final = Atom("true").wire
 _FALSE: Final = Atom("false").wire
 _NIL: Final = b"j"
@@ -226,13 +227,10 @@ def _pid(pid: Pid) -> bytes:
 def _reference(reference: Reference) -> bytes:
     ids = reference.ids
     try:
-        if not 1 <= len(ids) <= 5:
-            raise ConfigurationError(f"{reference!r}: a reference has one to five words")
-        return (
-            _REFERENCE(90, len(ids))
-            + reference.node.wire
-            + struct.pack(f">{len(ids) + 1}I", reference.creation, *ids)
-        )
+        head, pack = _REFERENCES[len(ids)]
+        return head + reference.node.wire + pack(reference.creation, *ids)
+    except KeyError:
+        raise ConfigurationError(f"{reference!r}: a reference has one to five words") from None
     except struct.error:
         raise ConfigurationError(f"{reference!r} does not fit the format: a field is 32 bits") from None
 

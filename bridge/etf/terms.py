@@ -4,6 +4,9 @@ The others map so: binary ↔ ``bytes`` (``str`` encodes to a UTF-8 binary), ``t
 integer ↔ ``int``, float ↔ ``float``, tuple ↔ ``tuple``, list ↔ ``list`` (a STRING_EXT too is a list of
 integers), map ↔ ``dict`` or ``ErlangMap`` (see there). ``None`` is no term: ``nil`` and ``undefined`` are
 atoms.
+
+Records are structs of msgspec rather than dataclasses: each answer to a call holds a reference, and a struct
+is made and hashed several times faster.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
+
+import msgspec
 
 from bridge.errors import ConfigurationError
 
@@ -92,8 +97,7 @@ _LOCK: Final = threading.Lock()
 _ATOMS: Final[weakref.WeakValueDictionary[str, Atom]] = weakref.WeakValueDictionary()
 
 
-@dataclass(frozen=True, slots=True)
-class Pid:
+class Pid(msgspec.Struct, frozen=True):
     """A process: ``id`` and ``serial`` have 32 bits; ``creation`` tells runs of a node apart (0: any)."""
 
     node: Atom
@@ -105,8 +109,7 @@ class Pid:
         return f"<{self.node}.{self.id}.{self.serial}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A reference: ``ids`` are one to five words of 32 bits, the least significant first."""
 
     node: Atom
@@ -114,8 +117,7 @@ class Reference:
     ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """A port: ``id`` has up to 64 bits."""
 
     node: Atom
@@ -123,8 +125,7 @@ class Port:
     creation: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExportFun:
+class ExportFun(msgspec.Struct, frozen=True):
     """``fun Module:Function/Arity``."""
 
     module: Atom
@@ -132,8 +133,7 @@ class ExportFun:
     arity: int
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(msgspec.Struct, frozen=True):
     """A fun with an environment (NEW_FUN_EXT): only the node that made it can call it; kept as it came.
 
     Attributes:
