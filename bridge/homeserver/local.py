@@ -14,7 +14,8 @@ import shutil
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -69,6 +70,8 @@ class LocalClusterConfig:
     """The built release to run. ``None``: this installation's own, built first when it is out of date."""
     detached: bool = False
     """Whether the nodes outlive this process (`khepri-bridge up`) or end with it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """More variables for every node, such as ``KB_TLS_OPTFILE``; ``erlang/config/README.md`` lists them."""
     ready_seconds: float = 60.0
     """How long one node may take until it is a member with a known leader."""
 
@@ -316,6 +319,7 @@ class LocalCluster:
             directory=self._directory,
             environment={
                 **_environment(self.state.epmd_port),
+                **self._config.environment,
                 "HOME": str(data),
                 "KB_NODE": node.name,
                 "KB_DATA_DIR": str(data),

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError, KhepriError
+from bridge.errors import ConfigurationError, HandshakeError, KhepriError
+from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.homeserver.processes import marked_processes
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
+from tests.support.certificates import Authority
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -80,3 +82,26 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         assert marked_processes(disk / "cluster") == {}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+async def test_members_and_a_hidden_node_meet_over_tls_alone(tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).issue("every")
+    environment = {"KB_TLS_OPTFILE": str(certificate.option_file())}
+    with LocalCluster(LocalClusterConfig(nodes=2, environment=environment)) as cluster:
+        config = NodeConfig(epmd_port=cluster.epmd_port, register=False, tls=certificate.config())
+        async with HiddenNode("test1@127.0.0.1", cookie=cluster.cookie, config=config) as node:
+            for member in cluster.members:
+                store = Atom(cluster.store)
+                answer = await node.call(member, "kb_api", "health", [store])
+                assert answer[0] == Atom("ok")
+                assert len(answer[1][Atom("members")]) == 2
+        plain = NodeConfig(epmd_port=cluster.epmd_port, register=False)
+        async with HiddenNode("test2@127.0.0.1", cookie=cluster.cookie, config=plain) as node:
+            with pytest.raises(HandshakeError, match="speaks TLS"):
+                await node.connect(cluster.members[0])
+
+
+def test_an_option_file_that_is_not_there_is_named() -> None:
+    environment = {"KB_TLS_OPTFILE": "/nowhere/optfile"}
+    with pytest.raises(ConfigurationError, match="KB_TLS_OPTFILE /nowhere/optfile cannot be read"):
+        LocalCluster(LocalClusterConfig(nodes=1, environment=environment)).start()
