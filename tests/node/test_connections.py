@@ -9,6 +9,7 @@ import pytest
 
 from bridge.dist import DistConfig, DistConnection, HandshakeFailed, Identity, Role
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, HandshakeError
+from bridge.etf import Atom
 from bridge.node import HiddenNode, NodeConfig
 from tests.support.otp import COOKIE, free_port
 from tests.support.port_mapper import LoopPortMapper, loop_port_mapper
@@ -38,6 +39,20 @@ async def test_two_nodes_share_one_connection_and_lose_it_together(names: LoopPo
         assert b.connected == ()
         undo()
         undo()
+
+
+async def test_two_nodes_in_one_loop_monitor_and_link_each_others_mailboxes(names: LoopPortMapper) -> None:
+    async with _node(names, "a") as a, _node(names, "b") as b:
+        watched, linked, mine = b.mailbox("watched"), b.mailbox(), a.mailbox()
+        watch = await a.monitor(("watched", b.name))
+        link = await a.link(linked.pid, mailbox=mine)
+        assert (a.connected, b.connected) == ((b.name,), (a.name,))
+        await a.send(watched.pid, b"after both")
+        assert await watched.receive(timeout=5.0) == b"after both"
+        await watched.close()
+        assert await asyncio.wait_for(watch.wait(), 5.0) == Atom("normal")
+        await linked.close()
+        assert await asyncio.wait_for(link.wait(), 5.0) == Atom("normal")
 
 
 @pytest.mark.parametrize("attempt", range(5))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from bridge.errors import HandshakeError
 from bridge.node import HiddenNode, NodeConfig
-from tests.support.otp import COOKIE, PortMapper, fixed_port_flags, free_port, no_port_mapper, otp_node
+from bridge.node.epmd import names
+from tests.support.otp import (
+    COOKIE,
+    PortMapper,
+    fixed_port_flags,
+    free_port,
+    no_port_mapper,
+    otp_node,
+    running_epmd,
+)
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -53,3 +63,18 @@ async def test_a_port_that_is_not_the_nodes_is_named(nowhere: PortMapper) -> Non
                 HandshakeError, match=r"hs2@127\.0\.0\.1 was dialled and hs1@127\.0\.0\.1 answered"
             ):
                 await node.connect("hs2@127.0.0.1")
+
+
+async def test_a_hidden_node_is_found_again_after_the_port_mapper_has_restarted(nowhere: PortMapper) -> None:
+    node = HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=nowhere.node_config())
+    async with AsyncExitStack() as stack:
+        with running_epmd(nowhere.port):
+            await stack.enter_async_context(node)
+        with running_epmd(nowhere.port):
+            async with asyncio.timeout(20.0):
+                while "sim1" not in await names("127.0.0.1", nowhere.port):
+                    await asyncio.sleep(0.05)
+            async with otp_node(nowhere, "hs1") as otp:
+                box = node.mailbox("box")
+                await otp.evaluate("{box, 'sim1@127.0.0.1'} ! <<>>")
+                assert await box.receive(timeout=10.0) == b""

@@ -66,14 +66,20 @@ def no_port_mapper(cookie: str = COOKIE) -> Iterator[PortMapper]:
 @contextmanager
 def port_mapper(cookie: str = COOKIE) -> Iterator[PortMapper]:
     """An epmd of our own; the automatic one would listen everywhere and outlive the tests."""
-    with no_port_mapper(cookie) as mapper:
-        child = subprocess.Popen(["epmd", "-port", str(mapper.port), "-address", "127.0.0.1"])
-        try:
-            _await_listener(mapper.port, child)
-            yield mapper
-        finally:
-            child.kill()
-            child.wait()
+    with no_port_mapper(cookie) as mapper, running_epmd(mapper.port):
+        yield mapper
+
+
+@contextmanager
+def running_epmd(port: int) -> Iterator[None]:
+    """An epmd on loopback; where one was before, it has forgotten everything."""
+    child = subprocess.Popen(["epmd", "-port", str(port), "-address", "127.0.0.1"])
+    try:
+        _await_listener(port, child)
+        yield
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _await_listener(port: int, child: subprocess.Popen[bytes]) -> None:
