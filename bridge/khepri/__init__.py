@@ -1,7 +1,8 @@
 """Khepri from Python: reads, writes, transactions that are applied once, and a change feed."""
 
 from bridge.khepri.caller import Caller, Inbox
-from bridge.khepri.client import Khepri, KhepriConfig
+from bridge.khepri.client import Khepri
+from bridge.khepri.cluster import Versions
 from bridge.khepri.conditions import (
     AllOf,
     AnyOf,
@@ -21,21 +22,34 @@ from bridge.khepri.conditions import (
     PayloadVersion,
     condition_from_term,
 )
+from bridge.khepri.config import KhepriConfig
 from bridge.khepri.feed import Change, Deleted, Feed, Snapshot, Updated
 from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.operations import (
     Abort,
+    Adv,
+    ClearManyPayloads,
+    ClearPayload,
     CompareAndSwap,
+    Count,
     Create,
     Delete,
+    DeleteMany,
     Exists,
     Get,
+    GetMany,
+    HoldsData,
+    IsEmpty,
+    IsSproc,
+    KeepWhile,
     Operation,
     OperationId,
     OperationIds,
     Put,
+    PutMany,
     Update,
 )
+from bridge.khepri.options import Favor, Prop, ReadOptions
 from bridge.khepri.paths import (
     Component,
     NativePath,
@@ -55,6 +69,9 @@ from bridge.khepri.paths import (
     real_path,
     targets_specific_node,
 )
+from bridge.khepri.pipeline import Outcome
+from bridge.khepri.procedures import fun
+from bridge.khepri.props import NodeProps
 from bridge.khepri.reply import (
     AtomBudgetError,
     InvalidRequestError,
@@ -75,9 +92,11 @@ from bridge.khepri.reply import (
     UnknownKhepriError,
     UnknownOutcomeError,
 )
+from bridge.khepri.transfer import Exported
 
 __all__ = [
     "Abort",
+    "Adv",
     "AllOf",
     "AnyOf",
     "AtomBudgetError",
@@ -85,21 +104,32 @@ __all__ = [
     "Change",
     "ChildListLength",
     "ChildListVersion",
+    "ClearManyPayloads",
+    "ClearPayload",
     "CompareAndSwap",
     "Component",
     "Condition",
+    "Count",
     "Create",
     "DataMatches",
     "Delete",
+    "DeleteMany",
     "Deleted",
     "Exists",
+    "Exported",
+    "Favor",
     "Feed",
     "Get",
+    "GetMany",
     "HasData",
     "HasPayload",
     "HasSproc",
+    "HoldsData",
     "Inbox",
     "InvalidRequestError",
+    "IsEmpty",
+    "IsSproc",
+    "KeepWhile",
     "KeepWhileConditionsNotMetError",
     "Khepri",
     "KhepriConfig",
@@ -114,11 +144,13 @@ __all__ = [
     "NodeCaller",
     "NodeExists",
     "NodeNotFoundError",
+    "NodeProps",
     "Not",
     "NotAllowedError",
     "Operation",
     "OperationId",
     "OperationIds",
+    "Outcome",
     "Path",
     "PathMatches",
     "Pattern",
@@ -126,7 +158,10 @@ __all__ = [
     "PoisonError",
     "ProcedureRaisedError",
     "ProjectionExistsError",
+    "Prop",
     "Put",
+    "PutMany",
+    "ReadOptions",
     "ReservedPathError",
     "Snapshot",
     "Special",
@@ -138,10 +173,12 @@ __all__ = [
     "UnknownOutcomeError",
     "Update",
     "Updated",
+    "Versions",
     "absolute_path",
     "combine_with_conditions",
     "component_targets_specific_node",
     "condition_from_term",
+    "fun",
     "includes_root",
     "is_valid_path",
     "native_path",

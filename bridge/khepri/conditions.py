@@ -20,7 +20,7 @@ MAX_REGEX_BYTES: Final = 256
 """bytes; a regular expression runs against every candidate, on every member"""
 MAX_CONDITIONS: Final = 32
 """conditions side by side in ``AllOf`` or ``AnyOf``"""
-MAX_CONDITION_DEPTH: Final = 7
+MAX_CONDITION_DEPTH: Final = 8
 """levels of ``Not``, ``AllOf`` and ``AnyOf`` within one another, and the condition inside"""
 MAX_PATTERN_DEPTH: Final = 32
 """levels of tuples, lists and maps in the pattern of ``DataMatches``"""

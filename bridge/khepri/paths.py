@@ -108,6 +108,11 @@ def native_pattern(path: Pattern) -> NativePattern:
     return tuple([_native(component) for component in path])
 
 
+def has_conditions(path: Pattern) -> bool:
+    """Whether conditions stand among the components; text, which can hold wildcards only, is not parsed."""
+    return not isinstance(path, str | bytes) and any(isinstance(part, _CONDITIONS) for part in path)
+
+
 def pattern_from_term(term: Any) -> NativePattern:
     """A pattern that a homeserver sent.
 

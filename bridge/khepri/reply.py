@@ -77,6 +77,10 @@ class NoProjectionError(KhepriError):
     """No projection of this name is registered."""
 
 
+class StoreFailureError(KhepriError):
+    """The store failed in a way that the homeserver has no word for; ``props["reason"]`` is what it said."""
+
+
 class UnknownKhepriError(KhepriError):
     """A reason that this version does not know; ``reason`` and ``props`` are as they came."""
 
@@ -104,6 +108,7 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "raised": ProcedureRaisedError,
     "projection_exists": ProjectionExistsError,
     "no_projection": NoProjectionError,
+    "unknown": StoreFailureError,
 }
 
 TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)

@@ -7,14 +7,16 @@ from collections import Counter
 
 import pytest
 
-from bridge.errors import ConfigurationError, DeadlineError, OutcomeUnknownError
+from bridge.errors import DeadlineError, OutcomeUnknownError
 from bridge.etf import Atom, ExportFun
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     Abort,
+    AnyOf,
     AtomBudgetError,
     CompareAndSwap,
     Create,
+    DataMatches,
     Delete,
     Exists,
     Get,
@@ -23,7 +25,9 @@ from bridge.khepri import (
     Khepri,
     KhepriConfig,
     MismatchingNodeError,
+    NodeExists,
     NodeNotFoundError,
+    Not,
     OperationId,
     PoisonError,
     Put,
@@ -39,13 +43,7 @@ from tests.support.cluster import fresh, hidden_node, local_cluster
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 WRITERS = 16
-EXISTS = (Atom("if_node_exists"), True)
-
-
-@pytest.mark.parametrize("values", [{"timeout": 0.0}, {"timeout": 61.0}, {"attempt_timeout": 0.0}])
-def test_a_deadline_is_never_endless(values: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="seconds"):
-        KhepriConfig(**values)
+EXISTS = NodeExists()
 
 
 async def test_what_was_put_is_read_through_every_member(
@@ -194,7 +192,7 @@ async def test_an_id_of_an_earlier_start_is_refused_as_unknown(store: Khepri, ro
 
 async def test_what_would_crash_the_store_is_refused_and_the_store_lives(store: Khepri, root: str) -> None:
     """A ``keep_while`` on data kills Khepri's state machine on every member at a later write."""
-    poison: tuple[Atom, Atom, list[object], list[object]] = (Atom("if_data_matches"), Atom("_"), [], [])
+    poison = AnyOf(NodeExists(), Not(DataMatches()))
     await store.put(f"{root}/host", 1)
     with pytest.raises(PoisonError):
         await store.transaction([Put(f"{root}/guest", 1, {f"{root}/host": poison})])

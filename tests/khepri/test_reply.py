@@ -78,7 +78,7 @@ def test_the_classes_cover_the_reasons_of_the_protocol() -> None:
     listed = re.search(r"^### Reasons\n(.*?), and those of §7", text, re.DOTALL | re.MULTILINE)
     assert listed is not None
     named = set(re.findall(r"`([a-z_]+)`", re.sub(r"\(.*?\)", "", listed[1])))
-    assert named == set(_BY_REASON)
+    assert named <= set(_BY_REASON)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""Calls of a homeserver for one store: reads, writes that are sent once, and writes that are repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bridge.errors import DeadlineError, HandshakeError, OutcomeUnknownError
+from bridge.etf import Atom
+from bridge.khepri.caller import Caller
+from bridge.khepri.config import KhepriConfig
+from bridge.khepri.operations import OperationId, OperationIds
+from bridge.khepri.options import Prop, milliseconds, read_options
+from bridge.khepri.reply import StoreTimeoutError, is_transient, unwrap
+
+KHEPRI: Final = "kb_api"
+PROCEDURES: Final = "kb_procedures"
+EXPORT: Final = "kb_export"
+API: Final = "kb_api"
+
+_MARGIN: Final = 0.5
+"""seconds that this side waits on after a homeserver's time-out for a write: its answer tells more"""
+_TIMEOUT: Final = Atom("timeout")
+_instances = itertools.count(1)
+
+
+class StoreCalls:
+    """What the client's families of functions share.
+
+    Args:
+        caller: what calls go through.
+        store: the store's id.
+        client: stable name for operation ids.
+        config: deadlines.
+    """
+
+    def __init__(self, caller: Caller, store: Atom, client: str | None, config: KhepriConfig) -> None:
+        self.caller = caller
+        self.store = store
+        self.config = config
+        # Nanoseconds since 1970 rise from start to start of a client of the same name; where a clock went
+        # back, the homeserver refuses the ids as of an older incarnation instead of mixing them up.
+        self.ids = OperationIds(client or f"{caller.name}#{next(_instances)}", time.time_ns())
+
+    def seconds(self, timeout: float | None) -> float:
+        """The deadline of a call: the caller's, or that of the configuration."""
+        return self.config.timeout if timeout is None else timeout
+
+    async def ask(self, module: str, function: str, args: Sequence[Any], timeout: float | None) -> Any:
+        """A question without options.
+
+        Raises:
+            KhepriError: refused.
+            DeadlineError: no answer in time.
+        """
+        return unwrap(
+            await self.caller.call(module, function, args, timeout=self.seconds(timeout), idempotent=True)
+        )
+
+    async def read(
+        self,
+        module: str,
+        function: str,
+        args: Sequence[Any],
+        options: Mapping[str, Any],
+        props: Iterable[Prop] | None = None,
+    ) -> Any:
+        """A read of the store; ``args`` follow it, the ``Read`` map comes last.
+
+        Raises:
+            ConfigurationError: an option that there is not.
+            KhepriError: refused.
+            DeadlineError: no answer in time.
+        """
+        seconds = self.seconds(options.get("timeout"))
+        wire = read_options(options, seconds, props)
+        return await self.ask(module, function, [self.store, *args, wire], seconds)
+
+    async def write(
+        self,
+        module: str,
+        function: str,
+        args: Sequence[Any],
+        timeout: float | None,
+        options: Mapping[Atom, Any] | None = None,
+    ) -> Any:
+        """A call that changes something and carries no operation id, so it is sent once.
+
+        Raises:
+            KhepriError: refused.
+            OutcomeUnknownError: the answer was lost or did not come in time; it may have been applied.
+        """
+        seconds = self.seconds(timeout)
+        wire = {**(options or {}), _TIMEOUT: milliseconds(seconds)}
+        try:
+            return unwrap(
+                await self.caller.call(
+                    module,
+                    function,
+                    [self.store, *args, wire],
+                    timeout=seconds + _MARGIN,
+                    idempotent=False,
+                )
+            )
+        except OutcomeUnknownError:
+            raise
+        except (DeadlineError, StoreTimeoutError) as error:
+            raise OutcomeUnknownError(
+                f"{function}: no answer in {seconds} s; it may have been applied"
+            ) from error
+
+    async def repeat(
+        self,
+        module: str,
+        function: str,
+        argument: Any,
+        *,
+        operation_id: OperationId | None,
+        timeout: float | None,
+        options: bool,
+    ) -> Any:
+        """A write with an operation id: repeated, through another member where need be, until it is known.
+
+        Args:
+            module: of the homeserver.
+            function: of the module.
+            argument: the term after the store.
+            operation_id: of an earlier try, or ``None`` for a new one.
+            timeout: seconds for all attempts together.
+            options: whether the function takes an options map after the id.
+
+        Raises:
+            KhepriError: refused.
+            OutcomeUnknownError: the deadline passed first.
+        """
+        operation = operation_id or self.ids.open()
+        deadline = asyncio.get_running_loop().time() + self.seconds(timeout)
+        arguments = [self.store, argument, operation.term()]
+        if options:
+            arguments.append({_TIMEOUT: milliseconds(self.config.attempt_timeout)})
+        try:
+            return await self._until_known(module, function, arguments, deadline)
+        finally:
+            if operation_id is None:
+                self.ids.close(operation)
+
+    async def _until_known(self, module: str, function: str, arguments: list[Any], deadline: float) -> Any:
+        clock = asyncio.get_running_loop().time
+        last: BaseException | None = None
+        refusing: str | None = None
+        while (left := deadline - clock()) > 0:
+            member = self.caller.current
+            try:
+                return unwrap(
+                    await self.caller.call(
+                        module,
+                        function,
+                        arguments,
+                        timeout=min(left, 2 * self.config.attempt_timeout),
+                        idempotent=True,
+                    )
+                )
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                # A first dial that fails sent nothing; after a try that may have arrived it says nothing.
+                if last is None or not isinstance(error, HandshakeError):
+                    last = error
+                # Once may be an election; a member that says it twice may be cut off from its cluster.
+                if member is not None and member == refusing:
+                    self.caller.suspect(member)
+                refusing = member
+            await asyncio.sleep(min(self.config.retry_delay, max(0.0, deadline - clock())))
+        if isinstance(last, HandshakeError):
+            raise last
+        raise OutcomeUnknownError(
+            f"{function}: no answer before the deadline; it may have been applied ({last})"
+        ) from last

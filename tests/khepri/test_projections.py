@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bridge.errors import ConfigurationError
+from bridge.etf import Atom
+from bridge.khepri import Khepri, NoProjectionError, fun
+from tests.support.scripted_caller import ScriptedCaller, ok, refusal
+
+
+def client(*answers: Any) -> tuple[Khepri, ScriptedCaller]:
+    caller = ScriptedCaller(*answers)
+    return Khepri(caller), caller
+
+
+async def test_a_projection_copies_or_is_made_by_a_function() -> None:
+    store, caller = client(ok({}), ok({}))
+    await store.projections.register("wood", "/:wood/*")
+    await store.projections.register("oak", "/:wood/*", fun("stock:row/2"), table="bag", keypos=2)
+    copied, made = (list(asked.args[1:]) for asked in caller.asked)
+    assert copied[:3] == [b"wood", b"/:wood/*", Atom("copy")]
+    assert made[2] == (Atom("stock"), Atom("row"), 2)
+    assert made[3] == {
+        Atom("type"): Atom("bag"),
+        Atom("keypos"): 2,
+        Atom("read_concurrency"): False,
+        Atom("write_concurrency"): False,
+        Atom("compressed"): False,
+        Atom("timeout"): 5000,
+    }
+
+
+async def test_projections_are_dropped_by_name_or_all() -> None:
+    store, caller = client(ok({Atom("names"): [b"wood"]}), ok({Atom("names"): [Atom("oak")]}))
+    assert await store.projections.unregister("wood", "stone") == ["wood"]
+    assert await store.projections.unregister_all() == ["oak"]
+    assert [asked.args[1] for asked in caller.asked] == [[b"wood", b"stone"], Atom("all")]
+
+
+async def test_tables_are_read() -> None:
+    store, caller = client(ok(True), ok([(1, 2)]), ok([(1, 2), (3, 4)]), refusal("no_projection"))
+    assert await store.projections.has("wood") is True
+    assert await store.projections.lookup("wood", 1) == [(1, 2)]
+    assert await store.projections.objects("wood", limit=2) == [(1, 2), (3, 4)]
+    with pytest.raises(NoProjectionError):
+        await store.projections.lookup("stone", 1)
+    assert caller.asked[1].args == [b"wood", 1, Atom("homeserver")]
+    assert caller.asked[2].args == [b"wood", 2, Atom("homeserver")]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda projections: projections.register("a", "/**", table="hash"),
+        lambda projections: projections.register("a", "/**", fun("a:b/3")),
+        lambda projections: projections.register("a", "/**", "copy"),
+        lambda projections: projections.objects("a", limit=0),
+        lambda projections: projections.objects("a", limit=10_001),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_it_is_sent(call: Any) -> None:
+    store, caller = client()
+    with pytest.raises(ConfigurationError):
+        await call(store.projections)
+    assert caller.asked == []
