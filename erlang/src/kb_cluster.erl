@@ -72,7 +72,7 @@ watch(#state{store = Store, missed = Missed} = State) ->
     case is_pid(whereis(Store)) orelse kb_store:identity(Store) =:= undefined of
         true -> State#state{missed = 0};
         false when Missed < ?MISSED_TICKS -> State#state{missed = Missed + 1};
-        false -> kb_app:fail("the store has stopped, perhaps for want of disk space, so this node ends")
+        false -> kb_app:fail("the store has stopped, perhaps for want of disk space")
     end.
 
 announce(#state{announced = true} = State) ->

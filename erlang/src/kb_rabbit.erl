@@ -35,7 +35,11 @@ handle_info(start, State) ->
         {error, Text} -> {noreply, later(Text, State)}
     end;
 handle_info({'EXIT', Cluster, Reason}, #state{cluster = Cluster} = State) ->
-    {noreply, later(io_lib:format("~0P", [Reason, 12]), State#state{cluster = undefined})};
+    Text = case Reason of
+               {khepri_bridge, Said} -> Said;
+               _ -> io_lib:format("~0P", [Reason, 12])
+           end,
+    {noreply, later(Text, State#state{cluster = undefined})};
 handle_info(_, State) ->
     {noreply, State}.
 

@@ -57,6 +57,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the archive that moves run only where they are named: ``-m matrix``."""
+    if "matrix" not in config.getoption("markexpr"):
+        moving = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if item not in moving]
+        config.hook.pytest_deselected(items=moving)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     global _chosen
     name: str = session.config.getoption("--cluster")
