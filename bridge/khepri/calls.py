@@ -16,7 +16,7 @@ from bridge.khepri.operations import OperationId, OperationIds
 from bridge.khepri.options import Prop, milliseconds, read_options
 from bridge.khepri.reply import StoreTimeoutError, is_transient, unwrap
 
-KHEPRI: Final = "kb_api"
+KHEPRI: Final = "kb_khepri"
 PROCEDURES: Final = "kb_procedures"
 EXPORT: Final = "kb_export"
 API: Final = "kb_api"
