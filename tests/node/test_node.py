@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -306,3 +309,90 @@ async def test_a_callback_that_fails_stops_nobody(
     await node.disconnect(otp.name)
     assert downs == [otp.name]
     assert "callback failed" in caplog.text
+
+
+_MIB = 1024 * 1024
+
+
+async def _small_calls(node: HiddenNode, otp: OtpNode, amount: int, large: asyncio.Task[Any]) -> int:
+    """Small calls one after another; how many were answered before the large one was."""
+    before = 0
+    for number in range(amount):
+        assert await node.call(otp.name, "erlang", "abs", [-number], timeout=30.0) == number
+        before += not large.done()
+    return before
+
+
+async def test_small_calls_are_answered_while_an_answer_of_64_mib_comes(
+    node: HiddenNode, otp: OtpNode
+) -> None:
+    large = asyncio.create_task(node.call(otp.name, "binary", "copy", [b"x", 64 * _MIB], timeout=30.0))
+    assert await _small_calls(node, otp, 200, large) > 0
+    assert await large == b"x" * (64 * _MIB)
+
+
+async def test_small_calls_are_answered_while_64_mib_go_out(node: HiddenNode, otp: OtpNode) -> None:
+    await node.connect(otp.name)
+    data = random.Random(1).randbytes(64 * _MIB)
+    large = asyncio.create_task(node.call(otp.name, "erlang", "md5", [data], timeout=30.0))
+    await asyncio.sleep(0)
+    assert await _small_calls(node, otp, 200, large) > 0
+    assert await large == hashlib.md5(data, usedforsecurity=False).digest()
+
+
+async def test_large_messages_of_many_processes_come_at_once(node: HiddenNode, otp: OtpNode) -> None:
+    sizes = [(index + 1) * _MIB + index for index in range(8)]
+    calls = [
+        node.call(otp.name, "binary", "copy", [b"%d" % (i % 10), n], timeout=30.0)
+        for i, n in enumerate(sizes)
+    ]
+    for index, answer in enumerate(await asyncio.gather(*calls)):
+        assert answer == b"%d" % (index % 10) * sizes[index]
+
+
+async def test_a_large_message_and_those_after_it_arrive_in_order(node: HiddenNode, otp: OtpNode) -> None:
+    box = node.mailbox("box")
+    # A process that passes on the size of each message it gets.
+    await otp.evaluate(
+        f"F = fun F() -> receive M -> {{box, '{node.name}'}} ! byte_size(M), F() end end,"
+        f" register(sizes, P = spawn(F)), {{box, '{node.name}'}} ! P"
+    )
+    pid = await box.receive(timeout=10.0)
+    small, large = b"small", bytes(20 * _MIB)
+    expected = []
+    for to in (pid, ("sizes", otp.name), pid):
+        for message in (large, small, large, small):
+            await node.send(to, message)
+            expected.append(len(message))
+    assert [await box.receive(timeout=30.0) for _ in expected] == expected
+
+
+async def test_more_atoms_than_the_cache_holds_go_both_ways_again_and_again(
+    node: HiddenNode, otp: OtpNode
+) -> None:
+    atoms = [Atom(f"atom_of_the_cache_{number}") for number in range(3_000)] + [Atom("名" * 200)]
+    for _ in range(3):
+        assert await node.call(otp.name, "lists", "reverse", [atoms], timeout=10.0) == atoms[::-1]
+        # In parts of less than a header's 255 references, so that every atom goes through the cache.
+        for start in range(0, len(atoms), 200):
+            part = atoms[start : start + 200]
+            assert await node.call(otp.name, "lists", "reverse", [part]) == part[::-1]
+
+
+async def test_signals_with_a_trace_token_arrive_as_those_without(node: HiddenNode, otp: OtpNode) -> None:
+    box, traced = node.mailbox("box"), node.mailbox()
+    traced.trap_exit = True
+    here = f"{{box, '{node.name}'}}"
+    await otp.evaluate(
+        f"spawn(fun() -> seq_trace:set_token(label, 17), {here} ! by_name, {here} ! self(),"
+        # A message without a token takes it away.
+        f" receive {{to, Pid}} -> seq_trace:set_token(label, 17), Pid ! by_pid,"
+        f' Pid ! binary:copy(<<"x">>, {_MIB}), exit(Pid, asked), link(Pid), exit(linked) end end)'
+    )
+    assert await box.receive(timeout=10.0) is Atom("by_name")
+    process = await box.receive(timeout=10.0)
+    await node.send(process, (Atom("to"), traced.pid))
+    assert await traced.receive(timeout=10.0) is Atom("by_pid")
+    assert await traced.receive(timeout=10.0) == b"x" * _MIB
+    assert await traced.receive(timeout=10.0) == (Atom("EXIT"), process, Atom("asked"))
+    assert await traced.receive(timeout=10.0) == (Atom("EXIT"), process, Atom("linked"))
