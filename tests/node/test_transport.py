@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.dist import (
+    LARGE,
+    PORTION,
     Connected,
     Disconnected,
     DistConfig,
@@ -229,3 +231,59 @@ async def test_losing_the_socket_is_told_once_after_the_last_event() -> None:
     assert side.transport.closed.done()
     side.transport.close()
     side.transport.abort()
+
+
+async def test_a_large_message_goes_out_in_portions_as_the_socket_takes_them() -> None:
+    a, socket = _recorded(high=100_000)
+    a.transport.send(Send(to=_TO), bytes(4 * PORTION))
+    portions = []
+    for _ in range(10):
+        portions.append(sum(map(len, socket.written)))
+        socket.written.clear()
+        a.transport.resume_writing()
+        for _ in range(3):
+            await asyncio.sleep(0)
+    sent = [portion for portion in portions if portion]
+    assert len(sent) == 5
+    assert max(sent) < PORTION + 1_000
+    assert sum(sent) > 4 * PORTION
+    assert a.transport.writable
+    a.transport.connection_lost(None)
+
+
+async def test_who_waits_with_little_to_send_goes_between_two_portions() -> None:
+    a, socket = _recorded(high=100_000)
+    a.transport.send(Send(to=_TO), bytes(4 * PORTION))
+    other = encode_bare((2, Atom(""), Pid(Atom("b@h"), 2, 0, 6)))
+
+    async def small() -> None:
+        await a.transport.drain(asyncio.get_running_loop().time() + 60.0, 1)
+        a.transport.send_encoded(other, encode_bare(b"small"))
+
+    large = asyncio.create_task(a.transport.drain(asyncio.get_running_loop().time() + 60.0))
+    task = asyncio.create_task(small())
+    await asyncio.sleep(0)
+    socket.written.clear()
+    assert not a.transport.takes(1)
+    a.transport.resume_writing()
+    assert a.transport.takes(1)
+    assert not a.transport.takes(LARGE)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await task
+    written = b"".join(socket.written)
+    assert len(written) > PORTION
+    assert encode_bare(b"small") in written[:100]
+    assert not large.done()
+    a.transport.connection_lost(None)
+    await large
+
+
+async def test_closing_sends_the_rest_of_what_is_large(sides: tuple[_Side, _Side]) -> None:
+    a, b = sides
+    a.transport.send(Send(to=_TO), bytes(20 * PORTION))
+    a.transport.close()
+    assert await b.events.get() == Received(control=Send(to=_TO), payload=bytes(20 * PORTION))
+    assert isinstance(await b.events.get(), Disconnected)
+    await a.transport.closed
+    await b.transport.closed
