@@ -1,7 +1,9 @@
 """Control messages between connected nodes.
 
 Source: Erlang "Distribution Protocol", section "Protocol between Connected Nodes". The variants with a
-trace token are read as those without: this side takes no part in sequential tracing.
+trace token are read as those without: this side takes no part in sequential tracing. All operations of OTP
+29 are here but ALTACT_SIG_SEND (37), which a peer sends only where ``ALTACT_SIG`` was agreed, and it
+is not offered.
 """
 
 from __future__ import annotations
@@ -251,9 +253,11 @@ def _reference(term: Any) -> Reference:
 
 
 def _process(term: Any) -> Pid | Atom:
-    if type(term) is not Pid and type(term) is not Atom:
+    if type(term) is Pid:
+        return term
+    if type(term) is not Atom and type(term) is not bool:
         raise DecodeError("a control message holds another term where a pid or a name belongs")
-    return term
+    return _atom(term)
 
 
 def _atom(term: Any) -> Atom:

@@ -102,6 +102,9 @@ def test_two_sides_connect_however_the_bytes_are_cut(piece: int) -> None:
     seen_a, seen_b = roundtrip_until_quiet(a, b, now=0.0, piece=piece)
     assert [type(event) for event in seen_a] == [Connected]
     assert [type(event) for event in seen_b] == [NameReceived, Connected]
+    assert (a.peer, b.peer) == ("b@h", "a@h")
+    b.receive_data(bytes(4), now=3.0)
+    assert (a.last_received, b.last_received) == (0.0, 3.0)
 
 
 @pytest.mark.parametrize(("flags_a", "flags_b"), MODES)
@@ -257,7 +260,15 @@ def test_lengths_of_handshake_frames_have_four_bytes_where_tls_is_used() -> None
 
 
 @pytest.mark.parametrize(
-    "options", [{"net_ticktime": 0}, {"handshake_timeout": 0}, {"handshake_length_bytes": 3}]
+    "options",
+    [
+        {"net_ticktime": 0},
+        {"handshake_timeout": 0},
+        {"handshake_length_bytes": 3},
+        {"max_packet_bytes": 0},
+        {"max_sequences": 0},
+        {"max_held_bytes": 0},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):

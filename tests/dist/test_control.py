@@ -25,7 +25,7 @@ from bridge.dist import (
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.dist.control import WITH_PAYLOAD, control_term, parse_control_untrusted
+from bridge.dist.control import WITH_PAYLOAD, address_of, control_term, parse_control_untrusted
 from bridge.errors import DecodeError
 from bridge.etf import Atom, Pid, Reference, decode_term, encode_term
 
@@ -90,6 +90,10 @@ def test_a_message_survives_the_wire_with_and_without_exit_payload(
         ((23, _P, _P, b"token"), Send(to=_P)),
         ((25, _P, _P, b"token"), Exit(source=_P, to=_P, reason=b"payload")),
         ((27, _P, _P, b"token"), Exit2(source=_P, to=_P, reason=b"payload")),
+        (
+            (30, _R, _P, _P, (Atom("m"), Atom("f"), 0), [], b"token"),
+            SpawnRequest(request=_R, source=_P, group_leader=_P, mfa=(Atom("m"), Atom("f"), 0), options=[]),
+        ),
         ((32, _R, _P, 0, _P, b"token"), SpawnReply(request=_R, to=_P, flags=0, result=_P)),
         ((34, _P, _R, b"token"), AliasSend(source=_P, alias=_R)),
     ],
@@ -98,6 +102,23 @@ def test_a_message_with_a_trace_token_is_read_as_the_one_without(
     traced: tuple[Any, ...], plain: ControlMessage
 ) -> None:
     assert parse_control_untrusted(traced, b"payload") == plain
+
+
+def test_a_name_may_be_an_atom_that_is_a_bool_here() -> None:
+    monitor = parse_control_untrusted((19, _P, False, _R), None)
+    assert monitor == MonitorP(source=_P, to=Atom("false"), reference=_R)
+    assert parse_control_untrusted((6, _P, Atom(""), True), None) == RegSend(source=_P, to=Atom("true"))
+
+
+@given(st.one_of(*_MESSAGES.values()))
+def test_a_message_is_for_whom_it_names(message: ControlMessage) -> None:
+    match message:
+        case AliasSend():
+            assert address_of(message) == message.alias
+        case SpawnRequest():
+            assert address_of(message) is None
+        case _:
+            assert address_of(message) == message.to
 
 
 def test_what_unlink_id_replaced_asks_nothing_of_this_side() -> None:
@@ -125,6 +146,7 @@ def test_what_unlink_id_replaced_asks_nothing_of_this_side() -> None:
         (35, 0, _P, _P),
         (35, 2**64, _P, _P),
         (36, True, _P, _P),
+        (37, 0, _P, _P),
     ],
 )
 def test_another_shape_is_refused(term: Any) -> None:
