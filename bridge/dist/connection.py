@@ -399,7 +399,8 @@ class DistConnection:
     def _whole_packets(self, data: bytes | bytearray) -> int:
         pos = 0
         size = len(data)
-        heads = self._answer_heads
+        # Answers are read in place, where a limit of a term's bytes would count all that follows it.
+        heads = self._answer_heads if size <= self._limits.max_bytes else []
         while size - pos >= 4:
             length = int.from_bytes(data[pos : pos + 4], "big")
             if length == 0:
@@ -415,6 +416,9 @@ class DistConnection:
                 if heads and type(data) is bytes and self._answer(data, pos + 4, end):
                     pos = end
                     continue
+                if self._answers:
+                    # What comes after an answer is told after it: the end of the process that gave it, say.
+                    self._report_answers()
                 if length > 1 and data[pos + 5] == 70 and self._headers:
                     self._next_fragment(memoryview(data)[pos + 4 : end])
                 elif type(data) is bytes:

@@ -39,7 +39,7 @@ from bridge.dist import (
     UnlinkIdAck,
 )
 from bridge.errors import ConfigurationError, DecodeError, InvalidStateError, LimitExceededError
-from bridge.etf import Atom, Pid, Reference, encode_bare, encode_term
+from bridge.etf import Atom, Pid, Reference, TermLimits, encode_bare, encode_term
 from tests.support.headers import first_fragment, framed, next_fragment, normal
 from tests.support.pair import (
     WITHOUT_HEADERS,
@@ -630,6 +630,31 @@ def test_a_peer_that_goes_on_before_its_name_is_answered_fails_and_the_answer_do
     b.answer_name(status, now=0.0)
     assert drain_events(b) == []
     assert b.data_to_send() == []
+
+
+def test_what_follows_an_answer_is_told_after_it() -> None:
+    a, b = connected_pair(answers_to=P)
+    down = MonitorPExit(source=Q, to=P, reference=R, reason=Atom("normal"))
+    for number in range(4):
+        for _ in range(2):
+            b.send(Send(to=P), (Reference(Atom("a@h"), 5, (number, 0, 0)), number), now=1.0)
+        b.send(down, now=1.0)
+        transfer(b, a, now=1.0)
+        *answers, last = drain_events(a)
+        assert sum(len(e.answers) if isinstance(e, Answered) else 1 for e in answers) == 2
+        assert isinstance(last, Received)
+        assert last.control == down
+
+
+def test_answers_together_may_be_larger_than_one_term() -> None:
+    limits = TermLimits(max_bytes=200)
+    a, b = pair(config_a=DistConfig(limits=limits), answers_to=P)
+    roundtrip_until_quiet(a, b, now=0.0)
+    for number in range(20):
+        b.send(Send(to=P), (Reference(Atom("a@h"), 5, (number, 0, 0)), bytes(100)), now=1.0)
+    transfer(b, a, now=1.0)
+    assert a.connected
+    assert sum(len(e.answers) if isinstance(e, Answered) else 1 for e in drain_events(a)) == 20
 
 
 @given(st.binary(max_size=60))
