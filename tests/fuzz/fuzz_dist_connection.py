@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import struct
 import sys
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bridge.dist import (
-    OFFERED,
+    Answered,
     Connected,
     Disconnected,
     DistConfig,
@@ -35,7 +36,7 @@ from bridge.dist import (
 from bridge.errors import ProtocolError
 from bridge.etf import Atom, Pid, Reference, TermLimits, encode_bare, encode_term
 from tests.support.headers import Entry, first_fragment, framed, next_fragment, normal
-from tests.support.pair import WITHOUT_HEADERS, connected_pair, drain_events, pair
+from tests.support.pair import WITHOUT_HEADERS, connected_pair, drain_events, pair, roundtrip_until_quiet
 
 CONFIG = DistConfig(
     max_packet_bytes=4_096,
@@ -50,6 +51,7 @@ TO = Pid(Atom("b@h"), 1, 0, 6)
 PID = Pid(NODE, 1, 0, 5)
 FIELDS: list[Any] = [PID, TO, Reference(NODE, 5, (1,)), Atom("rex"), 1, 0, [], (NODE, NODE, 1), b"x", 2**64]
 TEXTS = [b"true", b"false", b"", b"rex", b"b@h", "名".encode(), b"a" * 255]
+_WORDS = struct.Struct(">III").unpack
 PLACES = [0, 1, 255, 256, 1023, 2047]
 
 
@@ -65,6 +67,7 @@ class Peer:
         self._places: dict[int, bytes] = {}
         self._fragments: dict[int, tuple[int, list[bytes], Any]] = {}
         self._sequence = 0
+        self._answers = 0
         self.packets: list[bytes] = []
         self.expected: list[Any] = []
 
@@ -76,6 +79,17 @@ class Peer:
         packet = normal(entries, encode_bare((2, Atom(""), TO)) + payload + encode_bare(value))
         self.packets.append(packet)
         self.expected.append((*atoms, value))
+
+    def answer(self) -> None:
+        """A message ``{Reference, Result}``, which one process gets in another form."""
+        self._answers += 1
+        entries, atoms = self._entries()
+        value = self._random.choice(FIELDS)
+        last = b"R\x00" if atoms and self._random.random() < 0.5 else encode_bare(value)
+        reference = Reference(NODE, 5, (self._answers, 0, 0))
+        packet = encode_bare((2, Atom(""), TO)) + b"h\x02" + encode_bare(reference) + last
+        self.packets.append(normal(entries, packet))
+        self.expected.append((reference, atoms[0] if last == b"R\x00" else value))
 
     def fragment(self) -> None:
         """The next fragment of a message, or the first of a new one."""
@@ -168,7 +182,8 @@ def check_end(events: list[DistEvent], connection: DistConnection) -> None:
         if not isinstance(last.error, ProtocolError) or connection.connected:
             raise FindingError(f"an end of another kind: {last}")
     elif not all(
-        isinstance(event, Received | NameReceived | Connected | HandshakeFailed) for event in events
+        isinstance(event, Received | Answered | NameReceived | Connected | HandshakeFailed)
+        for event in events
     ):
         raise FindingError(f"another event: {events}")
 
@@ -206,10 +221,11 @@ def plain_case(source: random.Random) -> int:
 
 def header_case(source: random.Random) -> int:
     """Headers, fragments and changes of the cache; unharmed, all of it must arrive."""
-    _, b = connected_pair(config_b=CONFIG, flags_a=OFFERED)
+    a, b = pair(config_b=CONFIG, answers_to_b=source.choice([None, TO]))
+    roundtrip_until_quiet(a, b, now=0.0)
     peer = Peer(source)
     for _ in range(source.randrange(1, 25)):
-        (peer.fragment if source.random() < 0.6 else peer.whole)()
+        source.choices([peer.fragment, peer.whole, peer.answer], [5, 3, 3])[0]()
     harmed = source.random() < 0.7
     packets = peer.packets
     if harmed:
@@ -227,7 +243,13 @@ def header_case(source: random.Random) -> int:
                     packets[at] = mutate(source, packets[at]) or b"\x83"
     events = feed(source, b, b"".join(map(framed, packets)))
     check_end(events, b)
-    received = [event.payload for event in events if isinstance(event, Received)]
+    received: list[Any] = []
+    for event in events:
+        match event:
+            case Received():
+                received.append(event.payload)
+            case Answered():
+                received += [(Reference(NODE, 5, _WORDS(words)), result) for words, result in event.answers]
     if not harmed and (received != peer.expected or not b.connected):
         raise FindingError(f"{peer.expected!r} was sent and {received!r} arrived: {events[-1:]}")
     return len(received)
