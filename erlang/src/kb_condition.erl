@@ -81,6 +81,7 @@ condition({if_data_matches, _, _, _}, keep_while, _) ->
     poison(<<"if_data_matches in keep_while kills the store at a later write: watch existence or versions instead">>);
 condition({if_data_matches, Pattern, Guards, undefined} = Condition, pattern, _) ->
     guards(Guards, ?MAX_BRANCHES),
+    kb_validate:storable({Pattern, Guards}) =:= ok orelse poison(<<"a function cannot be matched with">>),
     _ = try ets:match_spec_compile([{Pattern, Guards, [match]}])
         catch error:_ -> poison(<<"the pattern or the guards of if_data_matches do not compile">>)
         end,
