@@ -553,5 +553,9 @@ def _rare(
             if not isfinite(value):
                 raise DecodeError("a float is not finite")
             return value, end, unseen
+        case 121:  # LOCAL_EXT
+            raise DecodeError(
+                "a term written with the option local can be read only by the node that wrote it"
+            )
         case _:
             raise DecodeError(f"tag {tag} is none of the format, or of a part of it that was not agreed")
