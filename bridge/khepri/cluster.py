@@ -9,6 +9,7 @@ from typing import Any
 from bridge.errors import ProtocolError
 from bridge.etf import Atom
 from bridge.khepri.calls import KHEPRI, StoreCalls
+from bridge.khepri.reply import StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,10 @@ class Cluster:
 
     async def is_running(self, *, timeout: float | None = None) -> bool:
         """Whether the store runs on the member."""
-        return (await self._look(timeout))["running"] is True
+        try:
+            return (await self._look(timeout))["running"] is True
+        except StoreUnavailableError:
+            return False
 
     async def stores(self, *, timeout: float | None = None) -> list[str]:
         """Ids of the stores that run on the member."""

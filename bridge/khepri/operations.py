@@ -70,7 +70,7 @@ class CompareAndSwap:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete the node and what is below it; no failure where there is none."""
+    """Delete the node and what is below it; no failure where there is none, or not as demanded."""
 
     path: Pattern
 

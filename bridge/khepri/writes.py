@@ -136,7 +136,7 @@ class Writes:
     async def delete(
         self, path: Pattern, *, operation_id: OperationId | None = None, timeout: float | None = None
     ) -> None:
-        """Delete one node and what is below it; nothing happens where there is none.
+        """Delete one node and what is below it; nothing happens where there is none, or not as demanded.
 
         Raises:
             OutcomeUnknownError: as for ``put``.

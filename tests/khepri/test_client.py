@@ -11,39 +11,19 @@ from bridge.errors import DeadlineError, OutcomeUnknownError
 from bridge.etf import Atom, ExportFun
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
-    Abort,
-    AnyOf,
     AtomBudgetError,
     CompareAndSwap,
-    Create,
-    DataMatches,
-    Delete,
-    Exists,
-    Get,
-    InvalidRequestError,
-    KeepWhileConditionsNotMetError,
     Khepri,
     KhepriConfig,
     MismatchingNodeError,
-    NodeExists,
-    NodeNotFoundError,
-    Not,
-    OperationId,
-    PoisonError,
     Put,
-    ReservedPathError,
-    TooLargeError,
-    TransactionAbortedError,
-    UnknownOutcomeError,
-    Update,
 )
 from bridge.node import Gateway, HiddenNode
-from tests.support.cluster import fresh, hidden_node, local_cluster
+from tests.support.cluster import hidden_node, local_cluster
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 WRITERS = 16
-EXISTS = NodeExists()
 
 
 async def test_what_was_put_is_read_through_every_member(
@@ -54,174 +34,6 @@ async def test_what_was_put_is_read_through_every_member(
         async with Khepri.connect(node, member, store=cluster.store) as one:
             read = await one.get(f"{root}/wood", favor="consistency")
             assert read == {Atom("oak"): 3, b"pine": [1.5, (Atom("undefined"),)]}
-
-
-async def test_a_node_without_data_reads_as_none_and_a_missing_one_is_an_error(
-    store: Khepri, root: str
-) -> None:
-    await store.put(f"{root}/wood/oak", 1)
-    assert await store.get(f"{root}/wood", favor="consistency") is None
-    with pytest.raises(NodeNotFoundError):
-        await store.get(f"{root}/stone", favor="consistency")
-
-
-async def test_a_pattern_reads_many_nodes_by_native_path(store: Khepri, root: str) -> None:
-    await store.transaction([Put(f"{root}/:a", 1), Put(f"{root}/b", 2), Put(f"{root}/b/deep", 3)])
-    found = await store.get_many(f"{root}/**", favor="consistency")
-    assert {path[2:]: data for path, data in found.items()} == {
-        (Atom("a"),): 1,
-        (b"b",): 2,
-        (b"b", b"deep"): 3,
-    }
-    assert len(await store.get_many(f"{root}/*", favor="consistency")) == 2
-
-
-async def test_deleting_takes_what_is_below_along_and_may_be_repeated(store: Khepri, root: str) -> None:
-    await store.put(f"{root}/wood/oak", 1)
-    await store.delete(f"{root}/wood")
-    await store.delete(f"{root}/wood")
-    assert await store.get_many(f"{root}/wood/**", favor="consistency") == {}
-
-
-async def test_a_transaction_answers_each_operation_in_order(store: Khepri, root: str) -> None:
-    results = await store.transaction(
-        [
-            Exists(f"{root}/a"),
-            Create(f"{root}/a", 1),
-            Update(f"{root}/a", 2),
-            CompareAndSwap(f"{root}/a", 2, 3),
-            Get(f"{root}/a"),
-            Exists(f"{root}/a"),
-            Put(f"{root}/b/c", 1),
-            Get(f"{root}/b"),
-            Delete(f"{root}/a"),
-        ]
-    )
-    assert results == [False, None, None, None, 3, True, None, None, None]
-
-
-@pytest.mark.parametrize(
-    ("failing", "error"),
-    [
-        (lambda root: Create(f"{root}/a", 9), MismatchingNodeError),
-        (lambda root: Update(f"{root}/missing", 9), NodeNotFoundError),
-        (lambda root: CompareAndSwap(f"{root}/a", 7, 9), MismatchingNodeError),
-        (lambda root: CompareAndSwap(f"{root}/missing", 7, 9), NodeNotFoundError),
-        (lambda root: Get(f"{root}/missing"), NodeNotFoundError),
-        (lambda root: Abort((Atom("enough"), 3)), TransactionAbortedError),
-        (
-            lambda root: Put(f"{root}/kept", 1, {f"{root}/missing": EXISTS}),
-            KeepWhileConditionsNotMetError,
-        ),
-    ],
-    ids=["create", "update", "swap", "swap-missing", "get", "abort", "keep-while"],
-)
-async def test_a_failing_operation_undoes_the_ones_before_it(
-    store: Khepri, root: str, failing: object, error: type[Exception]
-) -> None:
-    assert callable(failing)
-    await store.put(f"{root}/a", 1)
-    with pytest.raises(error) as caught:
-        await store.transaction([Put(f"{root}/a", 2), Put(f"{root}/new", 1), failing(root)])
-    assert isinstance(caught.value, TransactionAbortedError | error)
-    assert getattr(caught.value, "props", {})["index"] == 2
-    assert await store.get(f"{root}/a", favor="consistency") == 1
-    with pytest.raises(NodeNotFoundError):
-        await store.get(f"{root}/new", favor="consistency")
-
-
-async def test_an_abort_brings_its_reason_back(store: Khepri) -> None:
-    with pytest.raises(TransactionAbortedError) as caught:
-        await store.transaction([Abort((Atom("enough"), 3))])
-    assert caught.value.props["reason"] == (Atom("enough"), 3)
-
-
-async def test_an_underscore_in_compare_and_swap_is_data_and_no_wildcard(store: Khepri, root: str) -> None:
-    await store.put(f"{root}/a", 1)
-    with pytest.raises(MismatchingNodeError):
-        await store.transaction([CompareAndSwap(f"{root}/a", Atom("_"), 2)])
-
-
-async def test_a_node_goes_with_what_keeps_it(store: Khepri, root: str) -> None:
-    await store.transaction([Put(f"{root}/host", 1), Put(f"{root}/guest", 2, {f"{root}/host": EXISTS})])
-    await store.delete(f"{root}/host")
-    with pytest.raises(NodeNotFoundError):
-        await store.get(f"{root}/guest", favor="consistency")
-
-
-async def test_the_same_operation_id_sent_twice_is_applied_once(
-    node: HiddenNode, cluster: LocalCluster, store: Khepri, root: str
-) -> None:
-    operation = store.new_operation()
-    first = await store.transaction(
-        [Create(f"{root}/once", 1), Exists(f"{root}/once")], operation_id=operation
-    )
-    async with Khepri.connect(node, cluster.members[2], store=cluster.store) as elsewhere:
-        again = await elsewhere.transaction(
-            [Create(f"{root}/once", 1), Exists(f"{root}/once")], operation_id=operation
-        )
-    assert first == again == [None, True]
-
-
-async def test_a_refusal_is_repeated_as_it_was_told(store: Khepri, root: str) -> None:
-    operation = store.new_operation()
-    for _ in range(2):
-        with pytest.raises(NodeNotFoundError):
-            await store.transaction([Update(f"{root}/late", 1)], operation_id=operation)
-        # What would succeed by now must not: the caller was told that it had failed.
-        await store.put(f"{root}/late", 0)
-    assert await store.get(f"{root}/late", favor="consistency") == 0
-
-
-async def test_an_id_below_the_low_water_mark_is_refused_as_unknown(store: Khepri, root: str) -> None:
-    old = store.new_operation()
-    await store.transaction([Put(f"{root}/a", 1)], operation_id=old)
-    store.forget_operation(old)
-    await store.put_once(f"{root}/a", 2)
-    with pytest.raises(UnknownOutcomeError):
-        await store.transaction([Put(f"{root}/a", 1)], operation_id=old)
-    assert await store.get(f"{root}/a", favor="consistency") == 2
-
-
-async def test_an_id_of_an_earlier_start_is_refused_as_unknown(store: Khepri, root: str) -> None:
-    client = fresh("restarted").encode()
-    await store.transaction([Put(f"{root}/a", 1)], operation_id=OperationId(client, 2, 1, 0))
-    with pytest.raises(UnknownOutcomeError):
-        await store.transaction([Put(f"{root}/a", 2)], operation_id=OperationId(client, 1, 1, 0))
-
-
-async def test_what_would_crash_the_store_is_refused_and_the_store_lives(store: Khepri, root: str) -> None:
-    """A ``keep_while`` on data kills Khepri's state machine on every member at a later write."""
-    poison = AnyOf(NodeExists(), Not(DataMatches()))
-    await store.put(f"{root}/host", 1)
-    with pytest.raises(PoisonError):
-        await store.transaction([Put(f"{root}/guest", 1, {f"{root}/host": poison})])
-    await store.put_once(f"{root}/host", 2)
-    assert (await store.health())[Atom("running")] is True
-
-
-@pytest.mark.parametrize("path", ["/:bridge/:grants", "/:bridge", "/:stock/../:bridge/:grants"])
-async def test_below_the_bridges_own_tree_nobody_writes(store: Khepri, path: str) -> None:
-    with pytest.raises(ReservedPathError):
-        await store.put(path, 1)
-    with pytest.raises(ReservedPathError):
-        await store.delete(path)
-    with pytest.raises(ReservedPathError):
-        await store.transaction([Put(path, 1)])
-
-
-@pytest.mark.parametrize("path", ["/", "/a/*/b", "/" + "/".join("a" * 65)])
-async def test_a_write_names_one_node(store: Khepri, path: str) -> None:
-    with pytest.raises(InvalidRequestError):
-        await store.put(path, 1)
-
-
-async def test_data_beyond_the_limit_is_refused_before_the_log(store: Khepri, root: str) -> None:
-    await store.put(f"{root}/large", bytes(1_000_000))
-    with pytest.raises(TooLargeError):
-        await store.put(f"{root}/large", bytes(1_100_000))
-    with pytest.raises(TooLargeError):
-        await store.transaction([Put(f"{root}/{i}", bytes(300_000)) for i in range(4)])
 
 
 async def test_new_atoms_are_refused_once_half_of_the_atom_table_is_used() -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from bridge.errors import ProtocolError
 from bridge.etf import Atom
-from bridge.khepri import Khepri, Versions
+from bridge.homeserver.local import LocalCluster
+from bridge.khepri import Khepri, NodeExists, StoreUnavailableError, Versions, parse_path
+from bridge.node import HiddenNode
+from tests.support.cluster import erlang
 from tests.support.scripted_caller import ScriptedCaller, ok
 
 DESCRIPTION = {
@@ -55,3 +58,37 @@ async def test_what_khepri_prints_is_told_by_name() -> None:
 async def test_another_description_breaks_the_protocol(answer: Any) -> None:
     with pytest.raises(ProtocolError):
         await Khepri(ScriptedCaller(ok(answer))).cluster.leader()
+
+
+@erlang
+async def test_a_real_cluster_describes_itself(store: Khepri, cluster: LocalCluster) -> None:
+    assert sorted(await store.cluster.members()) == sorted(cluster.members)
+    assert await store.cluster.wait_for_leader() in cluster.members
+    assert await store.cluster.leader() in cluster.members
+    assert await store.cluster.is_running() is True
+    assert cluster.store in await store.cluster.stores()
+    versions = await store.cluster.versions()
+    assert 1 <= versions.effective_machine <= versions.machine
+    assert versions.khepri.startswith("0.")
+    assert int(versions.otp) >= 25
+
+
+@erlang
+async def test_a_real_store_tells_what_it_holds(store: Khepri, root: str) -> None:
+    await store.put(f"{root}/b", 1)
+    await store.put(f"{root}/a", 1, keep_while={f"{root}/b": NodeExists()})
+    await store.fence()
+    info = await store.cluster.info()
+    assert info["nodes"] > 0
+    assert [*parse_path(f"{root}/a")] in list(info["keep_while"])
+    assert info["keep_while_count"] >= 1
+
+
+@erlang
+async def test_a_store_that_is_not_there_says_so(node: HiddenNode, cluster: LocalCluster) -> None:
+    async with Khepri.connect(node, cluster.members, store="elsewhere") as nowhere:
+        with pytest.raises(StoreUnavailableError):
+            await nowhere.cluster.members()
+        with pytest.raises(StoreUnavailableError):
+            await nowhere.get("/:a")
+        assert await nowhere.cluster.is_running() is False

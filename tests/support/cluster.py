@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,7 +18,14 @@ from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 from tests.support.target import target
 
+Test = TypeVar("Test", bound=Callable[..., Any])
 _numbers = itertools.count(1)
+
+
+def erlang(test: Test) -> Test:
+    """Mark a test that needs the shared cluster, in a module whose other tests need nothing."""
+    marked: Test = pytest.mark.erlang(pytest.mark.slow(test))
+    return marked
 
 
 def fresh(prefix: str) -> str:
