@@ -111,6 +111,8 @@ class OtpNode:
     def pause(self) -> None:
         """Stop it in its tracks: its sockets stay open and nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
+        # The signal is not instant: it could answer one more call before it takes effect.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on."""
