@@ -192,8 +192,8 @@ class DistConnection:
         return self._outbox.bytes_at_once
 
     @property
-    def wants_to_send(self) -> bool:
-        """Whether more of large messages waits for ``data_to_send``."""
+    def wants_to_send(self) -> int:
+        """How many messages wait for ``data_to_send``: large ones, and those that stay behind them."""
         return self._outbox.waiting
 
     def receive_data(self, data: bytes, *, now: float) -> None:

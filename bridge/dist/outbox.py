@@ -55,9 +55,9 @@ class Outbox:
         return self._ready_bytes + min(self._waiting_bytes, PORTION)
 
     @property
-    def waiting(self) -> bool:
-        """Whether a large message, or one behind it, waits."""
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        """How many messages wait: large ones, and those behind them."""
+        return len(self._waiting)
 
     def put(self, packet: bytes) -> None:
         """Add what goes out next."""

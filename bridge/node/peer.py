@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from bridge.dist import LARGE, ControlMessage, Received
+from bridge.dist import ControlMessage, Received
 from bridge.dist.control import WITH_PAYLOAD, control_term, parse_control_untrusted
 from bridge.errors import InvalidStateError
 from bridge.etf import decode_bare_untrusted, encode_bare
@@ -23,9 +23,9 @@ class Peer(Protocol):
         """Whether the node keeps up with what is sent to it; else ``drain`` before sending more."""
 
     def takes(self, size: int) -> bool:
-        """Like ``writable`` for so many bytes: small messages go between the portions of a large one."""
+        """Like ``writable`` for so many bytes (negative: not known); see ``DistTransport.takes``."""
 
-    async def drain(self, deadline: float, size: int = LARGE) -> None:
+    async def drain(self, deadline: float, size: int = -1) -> None:
         """Wait until it takes so many bytes, at most until that time of the event loop.
 
         Raises:
@@ -69,7 +69,7 @@ class Loopback:
         """Always."""
         return size >= 0
 
-    async def drain(self, deadline: float, size: int = LARGE) -> None:
+    async def drain(self, deadline: float, size: int = -1) -> None:
         """Nothing to wait for."""
 
     def send(self, message: ControlMessage, payload: Any = None) -> None:

@@ -44,8 +44,8 @@ class DistTransport(asyncio.Protocol):
         self._flushing = False
         self._writable = asyncio.Event()
         self._writable.set()
-        self._emptied = asyncio.Event()  # of large messages
-        self._emptied.set()
+        self._waiting = 0  # large messages, and those behind them
+        self._fewer = asyncio.Event()  # set for a moment when one of them is out
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,7 +75,6 @@ class DistTransport(asyncio.Protocol):
         self._transport = None
         self._pump()
         self._writable.set()
-        self._emptied.set()
         self._lost(self)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -88,19 +87,25 @@ class DistTransport(asyncio.Protocol):
         """asyncio: writing may go on."""
         self._writable.set()
         # In the turn after those who wait to send, so that large messages do not starve them.
-        if not self._emptied.is_set():
+        if self._waiting:
             self._flush_next_turn()
 
     @property
     def writable(self) -> bool:
         """Whether the peer keeps up with what is written to it; else ``drain`` before sending more."""
-        return self.takes(LARGE)
+        return self.takes(-1)
 
     def takes(self, size: int) -> bool:
-        """Like ``writable`` for so many bytes: small messages go between the portions of a large one."""
-        return self._writable.is_set() and (size < LARGE or self._emptied.is_set())
+        """Like ``writable`` for so many bytes; negative: not known yet.
 
-    async def drain(self, deadline: float, size: int = LARGE) -> None:
+        Small messages go between the portions of a large one, a large one waits until none is left. What may
+        be either goes where one waits at most: if small it passes that one, and large ones cannot pile up.
+        """
+        if not self._writable.is_set():
+            return False
+        return self._waiting <= 1 if size < 0 else size < LARGE or not self._waiting
+
+    async def drain(self, deadline: float, size: int = -1) -> None:
         """Wait until the peer has taken enough of what was sent, or the connection has ended.
 
         Args:
@@ -114,7 +119,7 @@ class DistTransport(asyncio.Protocol):
             async with asyncio.timeout_at(deadline):
                 # Those who wait wake one after another, and the first may fill the buffer again.
                 while not self.takes(size):
-                    await (self._emptied if self._writable.is_set() else self._writable).wait()
+                    await (self._fewer if self._writable.is_set() else self._writable).wait()
         except TimeoutError:
             raise DeadlineError(f"{self.connection.peer} takes no more data") from None
 
@@ -170,12 +175,13 @@ class DistTransport(asyncio.Protocol):
         chunks = connection.data_to_send(portion=portion)
         if chunks and self._transport is not None:
             self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        if connection.wants_to_send:
-            self._emptied.clear()
-            if self._writable.is_set():
-                self._flush_next_turn()
-        elif not self._emptied.is_set():
-            self._emptied.set()
+        waiting = connection.wants_to_send
+        if waiting < self._waiting:
+            self._fewer.set()
+            self._fewer.clear()
+        self._waiting = waiting
+        if waiting and self._writable.is_set():
+            self._flush_next_turn()
 
     def _pump(self) -> None:
         self._flush()  # first: a slow handler must not delay ticks

@@ -319,6 +319,7 @@ async def _small_calls(node: HiddenNode, otp: OtpNode, amount: int, large: async
     before = 0
     for number in range(amount):
         assert await node.call(otp.name, "erlang", "abs", [-number], timeout=30.0) == number
+        await node.send(("nobody", otp.name), number)
         before += not large.done()
     return before
 

@@ -260,7 +260,7 @@ async def test_who_waits_with_little_to_send_goes_between_two_portions() -> None
         await a.transport.drain(asyncio.get_running_loop().time() + 60.0, 1)
         a.transport.send_encoded(other, encode_bare(b"small"))
 
-    large = asyncio.create_task(a.transport.drain(asyncio.get_running_loop().time() + 60.0))
+    large = asyncio.create_task(a.transport.drain(asyncio.get_running_loop().time() + 60.0, LARGE))
     task = asyncio.create_task(small())
     await asyncio.sleep(0)
     socket.written.clear()
@@ -277,6 +277,23 @@ async def test_who_waits_with_little_to_send_goes_between_two_portions() -> None
     assert not large.done()
     a.transport.connection_lost(None)
     await large
+
+
+async def test_of_what_may_be_large_one_message_waits_and_no_second() -> None:
+    a, _ = _recorded()
+    later = asyncio.get_running_loop().time() + 60.0
+    for waiting in (0, 1, 2):
+        assert a.transport.takes(1)
+        assert a.transport.takes(LARGE) == (waiting == 0)
+        assert a.transport.takes(-1) == a.transport.writable == (waiting <= 1)
+        a.transport.send(Send(to=_TO), bytes(2 * PORTION))
+    unknown = asyncio.create_task(a.transport.drain(later))
+    large = asyncio.create_task(a.transport.drain(later, LARGE))
+    await unknown
+    assert not large.done()
+    await large
+    assert not a.transport.connection.wants_to_send
+    a.transport.connection_lost(None)
 
 
 async def test_closing_sends_the_rest_of_what_is_large(sides: tuple[_Side, _Side]) -> None:
