@@ -1,0 +1,6 @@
+"""A client on an Erlang port: a virtual machine that talks on two pipes, without names, cookies or sockets."""
+
+from bridge.port.caller import PortCaller, connect_port, open_port
+from bridge.port.connection import PortConfig, PortConnection
+
+__all__ = ["PortCaller", "PortConfig", "PortConnection", "connect_port", "open_port"]
