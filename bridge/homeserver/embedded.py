@@ -89,9 +89,11 @@ async def embedded_store(config: EmbeddedConfig | None = None) -> AsyncIterator[
 
 async def _await_ready(store: Khepri) -> None:
     """Until the store has its leader and what the homeserver keeps in it."""
-    async with asyncio.timeout(_READY_SECONDS):
-        while (await store.health())[Atom("leader")] is Atom("undefined"):
-            await asyncio.sleep(_READY_INTERVAL)
+    deadline = asyncio.get_running_loop().time() + _READY_SECONDS
+    while (await store.health())[Atom("leader")] is Atom("undefined"):
+        if asyncio.get_running_loop().time() > deadline:
+            raise ConfigurationError(f"the embedded store has had no leader for {_READY_SECONDS:g} s")
+        await asyncio.sleep(_READY_INTERVAL)
 
 
 def _spawn(release: Path, place: Path, log: Path, config: EmbeddedConfig, pipes: tuple[int, int]) -> int:
@@ -146,7 +148,7 @@ class _Ends:
 
 @contextlib.contextmanager
 def _pipes() -> Iterator[tuple[_Ends, tuple[int, int]]]:
-    """This side's ends (reading, writing), and the child's (it reads the first, writes the second)."""
+    """The ends of this side (reading, writing), and those of the child: it reads the first."""
     made: list[int] = []
 
     def pipe() -> tuple[int, int]:

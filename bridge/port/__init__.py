@@ -1,4 +1,4 @@
-"""A client on an Erlang port: a virtual machine that talks on two pipes, without names, cookies or sockets."""
+"""A client on an Erlang port: two pipes to a virtual machine, without names, cookies or sockets."""
 
 from bridge.port.caller import PortCaller, connect_port, open_port
 from bridge.port.connection import PortConfig, PortConnection

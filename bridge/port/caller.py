@@ -342,7 +342,7 @@ class _Writer(asyncio.BaseProtocol):
     def abort(self) -> None:
         if self._transport is not None:
             # Aborting twice makes asyncio tell the loss twice.
-            self._transport, transport = None, self._transport
+            transport, self._transport = self._transport, None
             transport.abort()
 
     def pause_writing(self) -> None:

@@ -78,7 +78,7 @@ PortEvent = Hello | Replied | Delivered
 
 
 class PortConnection:
-    """Sans-IO state of one port: the ``encode_…`` methods give bytes to write, ``receive_data`` gives events."""
+    """Sans-IO state of one port: most methods give bytes to write, ``receive_data`` gives events."""
 
     def __init__(self, config: PortConfig | None = None) -> None:
         self._config = config or PortConfig()
