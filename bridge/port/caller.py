@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -246,13 +247,17 @@ async def connect_port(*, name: str = "port", config: PortConfig | None = None) 
         HandshakeError, ConnectionLostError: nobody there.
     """
     for descriptor in (_READ, _WRITE):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            raise ConfigurationError(
-                "this program runs under no port: let a supervisor start it by kb_port"
-            ) from None
+        # An event loop may have these numbers where no port took them first; its are no pipes.
+        if not _is_pipe(descriptor):
+            raise ConfigurationError("this program runs under no port: let a supervisor start it by kb_port")
     return await open_port(_READ, _WRITE, name=name, config=config)
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _raised(kind: Atom, reason: Any) -> RemoteError:

@@ -14,7 +14,6 @@ import uvloop
 
 from bridge.errors import (
     ClosedError,
-    ConfigurationError,
     ConnectionLostError,
     DeadlineError,
     DecodeError,
@@ -25,7 +24,7 @@ from bridge.errors import (
     RemoteThrewError,
 )
 from bridge.etf import Atom, Pid, decode_term, encode_term
-from bridge.port import PortCaller, PortConfig, connect_port, open_port
+from bridge.port import PortCaller, PortConfig, open_port
 
 
 class Machine:
