@@ -22,15 +22,16 @@ pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 
-async def test_it_is_a_store_of_type_simulation_that_no_one_else_can_reach() -> None:
-    async with embedded_store() as store:
+async def test_it_is_a_store_of_type_simulation_that_no_one_else_can_reach(tmp_path: Path) -> None:
+    async with embedded_store(EmbeddedConfig(directory=tmp_path)) as store:
         health = await store.health()
         assert health[Atom("type")] is Atom("simulation")
         assert health[Atom("node")] is Atom("nonode@nohost")
         listening = subprocess.run(
-            ["ss", "-H", "-l", "-n", "-p", "-t", "-u"], capture_output=True, text=True, check=False
+            ["ss", "-H", "-l", "-n", "-p", "-t", "-u"], capture_output=True, text=True, check=True
         )
-        assert "beam" not in listening.stdout
+        (pid,) = _children(tmp_path)
+        assert f"pid={pid}," not in listening.stdout
 
 
 async def test_it_writes_reads_and_watches_as_any_other() -> None:
@@ -102,7 +103,7 @@ def _children(directory: Path) -> list[int]:
 
 _PROGRAM = """
 import asyncio, os, sys
-from bridge.khepri import Khepri
+from bridge.khepri import Khepri, Snapshot
 from bridge.port import connect_port
 
 async def main():
@@ -111,7 +112,8 @@ async def main():
         await store.put_once("/:from/python", b"hello")
         async with store.watch("/:to") as feed:
             async for change in feed:
-                if getattr(change, "data", None) == b"stop":
+                told = change.nodes.values() if isinstance(change, Snapshot) else [change.data]
+                if b"stop" in told:
                     await store.put_once("/:from/python", b"stopped")
                     return
 
