@@ -41,6 +41,17 @@ def up(
     epmd_port: Annotated[
         int | None, typer.Option(help="Port of the port mapper on 127.0.0.1.", show_default="a free one")
     ] = None,
+    functions: Annotated[
+        str,
+        typer.Option(
+            help="Functions that clients may run inside the store: module:function/arity,...",
+            show_default=False,
+        ),
+    ] = "",
+    code_path: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the compiled modules that --functions names.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`."""
@@ -49,7 +60,14 @@ def up(
     began = time.monotonic()
     cluster = LocalCluster(
         LocalClusterConfig(
-            nodes=nodes, directory=cluster_directory(directory, name), epmd_port=epmd_port, detached=True
+            nodes=nodes,
+            directory=cluster_directory(directory, name),
+            epmd_port=epmd_port,
+            environment={
+                "KB_FUNCTIONS": functions,
+                "KB_CODE_PATH": str(code_path.absolute()) if code_path is not None else "",
+            },
+            detached=True,
         ),
         progress,
     )

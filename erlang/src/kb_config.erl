@@ -7,7 +7,8 @@
 
 -type config() :: #{data_dir := string(), seeds := [node()], founder := boolean(),
                     type := homeserver | simulation, instance := binary(), store := atom(),
-                    reset := boolean(), join_timeout := pos_integer(), min_free_mb := non_neg_integer()}.
+                    reset := boolean(), join_timeout := pos_integer(), min_free_mb := non_neg_integer(),
+                    functions := [mfa()]}.
 
 -spec read() -> {ok, config()} | {error, string()}.
 read() ->
@@ -23,7 +24,8 @@ read() ->
                store => store(variable("KB_STORE", "homeserver")),
                reset => lists:member(variable("KB_RESET", ""), ["1", "true", "yes"]),
                join_timeout => 1000 * number("KB_JOIN_SECONDS", "30", 1, 3600),
-               min_free_mb => number("KB_MIN_FREE_MB", "64", 0, 1048576)}}
+               min_free_mb => number("KB_MIN_FREE_MB", "64", 0, 1048576),
+               functions => functions(variable("KB_FUNCTIONS", ""), variable("KB_CODE_PATH", ""))}}
     catch
         throw:Reason -> {error, Reason}
     end.
@@ -57,6 +59,40 @@ store(Name) ->
         match -> list_to_atom(Name);
         nomatch -> throw("KB_STORE must be lower-case letters, digits and _, not " ++ Name)
     end.
+
+%% Looked up now: a name that is wrong is noticed at the start, not by the first client that needs it.
+functions(Text, CodePath) ->
+    lists:foreach(fun add_path/1, items(CodePath)),
+    [function(Item) || Item <- items(Text)].
+
+items(Text) -> [Item || Part <- string:split(Text, ",", all), Item <- [string:trim(Part)], Item =/= ""].
+
+add_path(Directory) ->
+    case code:add_pathz(Directory) of
+        true -> ok;
+        {error, _} -> throw("KB_CODE_PATH names a directory that is not there: " ++ Directory)
+    end.
+
+function(Item) ->
+    case re:run(Item, "^([A-Za-z][A-Za-z0-9_@.]*):([a-z_][A-Za-z0-9_@]*[?!]?)/([0-9]{1,3})$",
+                [{capture, all_but_first, list}]) of
+        {match, [ModuleText, FunctionText, ArityText]} ->
+            Module = list_to_atom(ModuleText),
+            Function = {Module, list_to_atom(FunctionText), list_to_integer(ArityText)},
+            is_loaded(Module) orelse
+                throw("KB_FUNCTIONS names a module that cannot be loaded (put its directory into KB_CODE_PATH): "
+                      ++ ModuleText),
+            is_exported(Function) orelse throw("KB_FUNCTIONS names a function that its module does not export: " ++ Item),
+            Function;
+        nomatch ->
+            throw("KB_FUNCTIONS must be module:function/arity, several with commas between, not " ++ Item)
+    end.
+
+%% A release runs in embedded mode, in which only what it names itself is loaded unasked.
+is_loaded(Module) ->
+    code:is_loaded(Module) =/= false orelse code:load_file(Module) =:= {module, Module}.
+
+is_exported({Module, Function, Arity}) -> erlang:function_exported(Module, Function, Arity).
 
 number(Name, Default, Least, Most) ->
     Text = variable(Name, Default),

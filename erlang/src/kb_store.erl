@@ -23,7 +23,8 @@ identity(Store) ->
     end.
 
 -spec start(kb_config:config()) -> ok | {error, iodata()}.
-start(#{data_dir := Directory, min_free_mb := MinFree} = Config) ->
+start(#{data_dir := Directory, min_free_mb := MinFree, functions := Functions} = Config) ->
+    ok = kb_procedures:allow(Functions),
     try
         ok = check_directory(Directory, MinFree),
         start(Config, read_identity(Directory))

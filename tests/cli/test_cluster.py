@@ -117,3 +117,11 @@ def test_a_wrong_cookie_is_one_clear_line(shell: Shell) -> None:
         cookie.write_text(right)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "cookie" in refused.stderr
+
+
+def test_a_function_that_is_not_there_is_named_at_the_start(shell: Shell) -> None:
+    refused = shell.run(
+        "up", "--nodes", "1", "--functions", "kb_demo_functions:add/2,kb_demo_functions:nothing/9"
+    )
+    assert refused.returncode == 1
+    assert "does not export: kb_demo_functions:nothing/9" in refused.stderr
