@@ -11,6 +11,8 @@ from bridge.etf import Atom
 MAX_TIMEOUT: Final = 60.0
 """seconds that a homeserver spends on one request at the most"""
 
+_TIMEOUT: Final = Atom("timeout")
+
 Favor = Literal["low_latency", "consistency"]
 Prop = Literal[
     "payload",
@@ -50,7 +52,9 @@ def read_options(
     Raises:
         ConfigurationError: an option or a property that there is not, or of another type.
     """
-    wire: dict[Atom, Any] = {Atom("timeout"): milliseconds(seconds)}
+    wire: dict[Atom, Any] = {_TIMEOUT: milliseconds(seconds)}
+    if not options and props is None:
+        return wire
     for name, value in options.items():
         match name:
             case "timeout":

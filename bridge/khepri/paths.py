@@ -69,6 +69,13 @@ def wire_path(path: Pattern) -> Any:
         if not text.startswith(b"/"):
             raise ConfigurationError(f"{path!r} is no absolute path: write it as '/:stock/wood'")
         return _bounded(text)
+    if type(path) is tuple or type(path) is list:
+        for component in path:
+            if type(component) is not Atom and type(component) is not bytes:
+                break
+        else:
+            # Names alone, as in most calls: the homeserver checks them, and none of them is relative.
+            return list(path)
     native = native_pattern(path)
     if native and native[0] in (Special.THIS, Special.PARENT):
         raise ConfigurationError(f"{path!r} is no absolute path: begin with a name below the root")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -142,11 +143,13 @@ class Gateway:
             DeadlineError: no answer in time (idempotent), or no member was reached (nothing was sent).
             HandshakeError: no member was reached; nothing was sent.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout
+        deadline = monotonic() + timeout
+        left = timeout
         while True:
-            member = self._current or await self.connect(timeout=max(0.0, deadline - clock()))
-            left = deadline - clock()
+            member = self._current
+            if member is None:
+                member = await self.connect(timeout=max(0.0, left))
+                left = deadline - monotonic()
             if left <= 0:
                 raise DeadlineError(f"no time left to call {module}:{function}")
             try:
@@ -162,6 +165,7 @@ class Gateway:
                 self._lost(member)
             except HandshakeError:
                 self._lost(member)
+            left = deadline - monotonic()
 
     def suspect(self, member: str) -> None:
         """Leave a member that answers, but not usefully: one that is cut off from its cluster, say.
