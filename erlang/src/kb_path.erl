@@ -8,6 +8,9 @@
 
 -define(MAX_PATH_BYTES, 4096).
 -define(MAX_COMPONENTS, 64).
+%% Components that match grandchildren too. Khepri tries every way to lay them over a path: five over 60 names took
+%% 15 s, and in a transaction more of them are a command that no member ever ends.
+-define(MAX_RECURSIVE, 2).
 
 -type refusal() :: {error, {invalid_path | reserved_path | poison | atom_budget, map()}}.
 
@@ -128,7 +131,10 @@ proper(_, _) -> false.
 checked(Native, Path, Use) ->
     try
         length(Native) =< ?MAX_COMPONENTS orelse throw(shape),
-        {ok, [component(Component, Use) || Component <- Native]}
+        Checked = [component(Component, Use) || Component <- Native],
+        length(lists:filter(fun is_recursive/1, Checked)) =< ?MAX_RECURSIVE orelse
+            throw({poison, <<"more than two ** in a pattern: the store would try every way to match it">>}),
+        {ok, Checked}
     catch
         throw:shape -> invalid(Path, <<"a path has up to 64 names of 1 to 1024 bytes (atoms in Latin-1), or conditions">>);
         throw:{poison, Message} -> {error, {poison, #{path => printed(Path), message => Message}}}
@@ -142,6 +148,11 @@ component(Condition, Use) when is_tuple(Condition) ->
 component(Name, _) ->
     kb_condition:is_name(Name) orelse throw(shape),
     Name.
+
+is_recursive({if_path_matches, _, _}) -> true;
+is_recursive({if_not, Condition}) -> is_recursive(Condition);
+is_recursive({Tag, Conditions}) when Tag =:= if_all; Tag =:= if_any -> lists:any(fun is_recursive/1, Conditions);
+is_recursive(_) -> false.
 
 %% A name with an escape stands for another atom than the one it spells.
 atoms_allowed(Path) ->

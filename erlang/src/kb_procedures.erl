@@ -16,9 +16,6 @@
 -define(MAX_ARGUMENTS, 255).
 -define(MAX_NAME_BYTES, 255).
 -define(MAX_PRIORITY, 1000000000).
-%% A component that matches grandchildren too makes Khepri try every way to lay the pattern over a path: nine of them
-%% over 26 names did not end in 20 s, and a projection is laid over every change, inside Ra.
--define(MAX_RECURSIVE, 2).
 -define(MAX_KEYPOS, 255).
 -define(MAX_OBJECTS, 10000).
 -define(CONNECTION_FAILURES, [timeout, noproc, nodedown, shutdown, system_not_started]).
@@ -128,7 +125,7 @@ without_code(Data) when ?IS_HORUS_STANDALONE_FUN(Data) -> undefined;
 without_code(Data) -> Data.
 
 over(Store, Pattern, Function, Arity, Options, Run) ->
-    case {pattern(Pattern), allowed(Function, Arity), tree_options(Options)} of
+    case {kb_path:pattern(Pattern), allowed(Function, Arity), tree_options(Options)} of
         {{ok, Native}, {ok, Fun}, {ok, Query, Timeout}} ->
             on_store(Store, Timeout, fun() -> Run(Native, Fun, Query) end);
         Refused -> kb_call:first_refusal(Refused)
@@ -384,7 +381,7 @@ existing(Name) ->
 %% A regular expression is evaluated inside Ra, on whatever names there are: one with a character beyond Latin-1 in an
 %% atom raises there.
 projection_pattern(Pattern) ->
-    case pattern(Pattern) of
+    case kb_path:pattern(Pattern) of
         {ok, Native} ->
             case lists:any(fun mentions_regex/1, Native) of
                 true ->
@@ -399,21 +396,6 @@ mentions_regex({Tag, Regex, undefined}) when Tag =:= if_name_matches; Tag =:= if
 mentions_regex({if_not, Condition}) -> mentions_regex(Condition);
 mentions_regex({Tag, Conditions}) when Tag =:= if_all; Tag =:= if_any -> lists:any(fun mentions_regex/1, Conditions);
 mentions_regex(_) -> false.
-
-pattern(Pattern) ->
-    case kb_path:pattern(Pattern) of
-        {ok, Native} ->
-            case length([Component || Component <- Native, is_recursive(Component)]) > ?MAX_RECURSIVE of
-                true -> kb_call:refuse(poison, <<"more than two ** in a pattern: the store would try every way to match it">>);
-                false -> {ok, Native}
-            end;
-        Refused -> Refused
-    end.
-
-is_recursive({if_path_matches, _, _}) -> true;
-is_recursive({if_not, Condition}) -> is_recursive(Condition);
-is_recursive({Tag, Conditions}) when Tag =:= if_all; Tag =:= if_any -> lists:any(fun is_recursive/1, Conditions);
-is_recursive(_) -> false.
 
 %% What has a procedure in it of the homeserver's own would go around its checks.
 sproc_path(Path) -> kb_path:writable(Path).

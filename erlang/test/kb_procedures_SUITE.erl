@@ -301,7 +301,9 @@ a_pattern_that_would_stop_the_store_is_refused(_) ->
     [?assertMatch({error, {poison, _}}, Answer)
      || Pattern <- [<<"/**/**/**">>, lists:duplicate(9, Recursive)],
         Answer <- [kb_procedures:fold(?STORE, Pattern, {?DEMO, sum, 3}, 0, #{}),
-                   kb_procedures:map(?STORE, Pattern, {?DEMO, double, 2}, #{})]],
+                   kb_procedures:map(?STORE, Pattern, {?DEMO, double, 2}, #{}),
+                   kb_khepri:get_many(?STORE, Pattern, #{}),
+                   kb_khepri:transaction(?STORE, [{count, Pattern}], {<<"stars">>, 1, 1, 0}, ?WAIT)]],
     Bad = {if_data_matches, '_', [{no_such_guard, 1}], undefined},
     ?assertMatch({error, _}, Register(<<"pattern">>, [stock, Bad])),
     Good = [<<"/">>, <<"/:stock">>, <<"/:stock/*">>, <<"/**">>, <<"/:stock/**/**">>,
