@@ -76,7 +76,6 @@ class Incoming:
     Args:
         functions: what may be called.
         processes: of this node.
-        peer: gives the way to a node that is connected.
         maximum: calls that may run at once.
         seconds: that one may run.
     """
@@ -85,14 +84,12 @@ class Incoming:
         self,
         functions: Functions,
         processes: Processes,
-        peer: Callable[[str], Peer | None],
         *,
         maximum: int,
         seconds: float,
     ) -> None:
         self._functions = functions
         self._processes = processes
-        self._peer = peer
         self._maximum = maximum
         self._seconds = seconds
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,7 +130,7 @@ class Incoming:
         run = (
             self._execute_cast(execution, call)
             if tag is None
-            else self._execute_call(transport, execution, tag, call)
+            else self._execute_call(message.source.node.text, execution, tag, call)
         )
         execution.task = self._start(run)
 
@@ -168,11 +165,11 @@ class Incoming:
                 f"{call[0]}:{call[1]} ran longer than incoming_call_timeout={self._seconds:g} s"
             ) from None
 
-    async def _execute_call(self, transport: Peer, execution: _Execution, tag: Any, call: list[Any]) -> None:
+    async def _execute_call(self, caller: str, execution: _Execution, tag: Any, call: list[Any]) -> None:
         stack = _stack(call)
         try:
             reason = erpc_reply(tag, await self._apply(call))
-            await transport.drain(asyncio.get_running_loop().time() + self._seconds)
+            await self._processes.drain(caller, self._seconds)
         except Exception as error:
             reason = erpc_failure(tag, error, stack)
             _note(call, error)
@@ -214,9 +211,7 @@ class Incoming:
         stack = _stack(call)
         try:
             result = await self._apply(call)
-            peer = self._peer(to.pid.node.text)
-            if peer is not None:
-                await peer.drain(asyncio.get_running_loop().time() + self._seconds)
+            await self._processes.drain(to.pid.node.text, self._seconds)
             to.reply(result)
         except Exception as error:
             _note(call, error)

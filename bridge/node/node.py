@@ -151,7 +151,6 @@ class HiddenNode:
         self._incoming = Incoming(
             self._functions,
             self._processes,
-            self._known,
             maximum=config.max_incoming_calls,
             seconds=config.incoming_call_timeout,
         )
@@ -427,7 +426,7 @@ class HiddenNode:
         def mailbox(on_end: Callable[[Any], None]) -> Mailbox:
             return processes.mailbox(name, trap_exit=server.trap_exit, on_end=on_end)
 
-        return ServerProcess(server, mailbox, processes.send_if_connected)
+        return ServerProcess(server, mailbox, processes, self.config.call_timeout)
 
     def expose(self, module: str, function: str, call: Callable[..., Any]) -> None:
         """Let other nodes call a Python function as ``module:function``, by ``rpc`` and ``erpc``.
@@ -527,8 +526,8 @@ class HiddenNode:
         if known is not None:
             return known
         watch = Watch(target, node, source, None, mailbox)
-        self._processes.watch(watch)
-        await self._send(node, Link(source=source, to=target))
+        if self._processes.link(watch):
+            await self._send(node, Link(source=source, to=target))
         return watch
 
     async def unlink(self, target: Pid, *, mailbox: Mailbox | None = None) -> None:

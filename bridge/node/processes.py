@@ -1,15 +1,15 @@
 """The processes of a hidden node as the others see them: names, monitors, links, exits.
 
-Source: Erlang "Distribution Protocol", sections "Protocol between Connected Nodes" and "Link Protocol" (an
-UNLINK_ID is always acknowledged, also for a link that is gone; an exit that crosses our own UNLINK_ID finds
-no link and is dropped); Reference Manual, chapter "Processes", for what an exit, a monitor and a link
-deliver.
+Source: Erlang "Distribution Protocol", section "Protocol between Connected Nodes"; Reference Manual, chapter
+"Processes", for what an exit, a monitor and a link deliver.
 """
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any, Final, Protocol
@@ -27,8 +27,15 @@ from bridge.dist import (
     UnlinkId,
     UnlinkIdAck,
 )
-from bridge.errors import ClosedError, ConfigurationError, InvalidStateError, LimitExceededError
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineError,
+    InvalidStateError,
+    LimitExceededError,
+)
 from bridge.etf import Atom, Pid, Reference
+from bridge.node.links import LinkEnd, Links
 from bridge.node.mailbox import Mailbox, Watch
 from bridge.node.outcomes import NOCONNECTION, error_reason
 from bridge.node.peer import Peer
@@ -70,14 +77,12 @@ class Processes:
         self._peer = peer
         self._numbers = count(1)
         self._references = count(1)
-        self._unlinks = count(1)
         self._by_pid: dict[Pid, LocalProcess] = {}
         self._by_name: dict[Atom, LocalProcess] = {}
         self._services: dict[Atom, Callable[[Any], None]] = {}
         self._watched_by: dict[Pid, dict[Reference, tuple[Peer, MonitorP]]] = {}
-        self._linked_by: dict[Pid, dict[Pid, Peer]] = {}
         self._monitors: dict[Reference, Watch] = {}
-        self._links: dict[tuple[Pid, Pid], Watch] = {}
+        self._links = Links()
         self.undelivered = 0
         self.caller = self.new_pid()
 
@@ -200,15 +205,27 @@ class Processes:
         if peer is not None:
             self.send(peer, DemonitorP(source=watch.source, to=watch.target, reference=watch.reference))
 
+    def link(self, watch: Watch) -> bool:
+        """Set up a link of ours, or let one that the other side set up have a watch; whether to send LINK."""
+        assert isinstance(watch.target, Pid)
+        return self._links.set_up(watch.source, watch.target, watch)
+
+    def linked(self, source: Pid, target: Pid) -> Watch | None:
+        """The watch of the link that stands between two processes."""
+        link = self._links.get(source, target)
+        return None if link is None else link.watch
+
     def unlink(self, source: Pid, target: Pid) -> None:
         """Undo the link between two processes, whichever made it; without one nothing happens."""
-        watch = self._links.pop((source, target), None)
-        back = self._linked_by.get(source, {}).pop(target, None)
+        undone = self._links.undo(source, target)
+        if undone is None:
+            return
+        number, watch = undone
         if watch is not None:
             watch.give_up(ClosedError("the link was undone"))
         peer = self._peer(target.node.text)
-        if peer is not None and (watch is not None or back is not None):
-            self.send(peer, UnlinkId(id=next(self._unlinks), source=source, to=target))
+        if peer is not None:
+            self.send(peer, UnlinkId(id=number, source=source, to=target))
 
     def deliver(self, to: Pid | Atom, message: Any) -> None:
         """Put a message into the mailbox of a pid or name; without one it is counted and dropped."""
@@ -219,15 +236,9 @@ class Processes:
             box.put(message)
 
     def watch(self, watch: Watch) -> None:
-        """Remember a monitor or link of ours."""
-        if watch.reference is not None:
-            self._monitors[watch.reference] = watch
-        elif isinstance(watch.target, Pid):
-            self._links[watch.source, watch.target] = watch
-
-    def linked(self, source: Pid, target: Pid) -> Watch | None:
-        """The link that stands between two processes."""
-        return self._links.get((source, target))
+        """Remember a monitor of ours."""
+        assert watch.reference is not None
+        self._monitors[watch.reference] = watch
 
     def receive(self, transport: Peer, message: ControlMessage, payload: Any) -> None:
         """Take a message of a peer."""
@@ -252,20 +263,20 @@ class Processes:
             case Link():
                 self.linked_by(transport, message.source, message.to)
             case UnlinkId():
-                self._linked_by.get(message.to, {}).pop(message.source, None)
-                watch = self._links.pop((message.to, message.source), None)
-                if watch is not None:
-                    watch.give_up(ClosedError("the other side undid the link"))
+                link = self._links.undone(message.to, message.source)
+                if link is not None and link.watch is not None:
+                    link.watch.give_up(ClosedError("the other side undid the link"))
                 self.send(transport, UnlinkIdAck(id=message.id, source=message.to, to=message.source))
+            case UnlinkIdAck():
+                self._links.acknowledged(message.to, message.source, message.id)
             case Exit():
-                self._link_broke(message)
+                link = self._links.broke(message.to, message.source)
+                if link is not None:
+                    self._link_broke(link, message.to, message.source, message.reason)
             case Exit2():
                 process = self._by_pid.get(message.to)
                 if process is not None:
                     process.exit_signal(message.source, message.reason, kill=message.reason is _KILL)
-            case UnlinkIdAck():
-                # The link was forgotten when it was undone.
-                return
             case _:
                 # Aliases are never made here, and there is no group leader to change.
                 self.undelivered += 1
@@ -273,7 +284,7 @@ class Processes:
     def linked_by(self, transport: Peer, source: Pid, to: Pid) -> None:
         """Remember that a process of a peer is linked to one of ours, or answer that there is none."""
         if to == self.caller or to in self._by_pid:
-            self._linked_by.setdefault(to, {})[source] = transport
+            self._links.requested(to, source)
         else:
             self.send(transport, Exit(source=to, to=source, reason=NOPROC))
 
@@ -287,17 +298,8 @@ class Processes:
             monitor = self._monitors.pop(reference, None)
             if monitor is not None:
                 monitor.end(NOCONNECTION)
-        for source, target in [key for key, watch in self._links.items() if watch.node == node]:
-            link = self._links.pop((source, target), None)
-            if link is not None:
-                self._linked_by.get(source, {}).pop(target, None)
-                link.end(NOCONNECTION)
-        for pid, partners in list(self._linked_by.items()):
-            for partner in [p for p, where in partners.items() if where is transport]:
-                del partners[partner]
-                process = self._by_pid.get(pid)
-                if process is not None:
-                    process.exit_signal(partner, NOCONNECTION)
+        for own, other, link in self._links.node_down(node):
+            self._link_broke(link, own, other, NOCONNECTION)
 
     def send_if_connected(self, node: str, control: ControlMessage, payload: Any) -> None:
         """Send a message to a node; without a connection it is counted and dropped.
@@ -315,6 +317,13 @@ class Processes:
         except InvalidStateError:
             self.undelivered += 1
 
+    async def drain(self, node: str, seconds: float) -> None:
+        """Wait until a node has taken what was sent to it, or so many seconds, or for nothing."""
+        peer = self._peer(node)
+        if peer is not None and not peer.writable:
+            with suppress(DeadlineError):
+                await peer.drain(asyncio.get_running_loop().time() + seconds)
+
     def close(self) -> None:
         """End every mailbox: the node stops."""
         for box in list(self._by_pid.values()):
@@ -327,15 +336,12 @@ class Processes:
             raise ConfigurationError(f"the name {name} is taken on this node")
         return atom
 
-    def _link_broke(self, message: Exit) -> None:
-        back = self._linked_by.get(message.to, {}).pop(message.source, None)
-        watch = self._links.pop((message.to, message.source), None)
-        if watch is not None:
-            watch.end(message.reason)
-        elif back is not None:
-            process = self._by_pid.get(message.to)
-            if process is not None:
-                process.exit_signal(message.source, message.reason)
+    def _link_broke(self, link: LinkEnd, own: Pid, other: Pid, reason: Any) -> None:
+        process = self._by_pid.get(own)
+        if link.watch is not None:
+            link.watch.end(reason)
+        elif process is not None:
+            process.exit_signal(other, reason)
 
     def _tell(self, pid: Pid, reason: Any, otherwise: Callable[[Exception], Any] = error_reason) -> None:
         for transport, monitor in self._watched_by.pop(pid, {}).values():
@@ -346,15 +352,12 @@ class Processes:
                 ),
                 otherwise,
             )
-        partners = dict(self._linked_by.pop(pid, {}))
-        for source, target in [key for key in self._links if key[0] == pid]:
-            watch = self._links.pop((source, target))
-            watch.give_up(ClosedError("the process that was linked has ended"))
-            peer = self._peer(watch.node)
+        for other, link in self._links.ended(pid).items():
+            if link.watch is not None:
+                link.watch.give_up(ClosedError("the process that was linked has ended"))
+            peer = self._peer(other.node.text)
             if peer is not None:
-                partners[target] = peer
-        for partner, transport in partners.items():
-            self.send(transport, Exit(source=pid, to=partner, reason=reason), otherwise)
+                self.send(peer, Exit(source=pid, to=other, reason=reason), otherwise)
         for reference in [r for r, watch in self._monitors.items() if watch.source == pid]:
             self.demonitor(self._monitors[reference])
 

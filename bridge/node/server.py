@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bridge.dist import ControlMessage
 from bridge.errors import BridgeError, DeadlineError, InvalidStateError
 from bridge.etf import Atom, Pid
 from bridge.node.gen import GEN_CALL, GEN_CAST, Sender, sender
 from bridge.node.mailbox import Mailbox
 from bridge.node.outcomes import ERROR, exit_reason, shorten
+from bridge.node.processes import Processes
 
 _log = logging.getLogger("bridge.node")
 
@@ -95,18 +95,21 @@ class ServerProcess:
     Args:
         server: what it runs.
         mailbox: makes its mailbox, given what to call when that has ended.
-        send: sends a message to a node, if it is connected.
+        processes: of the node, by which it answers.
+        seconds: to wait for a caller's node that does not take the reply, before it goes on without.
     """
 
     def __init__(
         self,
         server: GenServer,
         mailbox: Callable[[Callable[[Any], None]], Mailbox],
-        send: Callable[[str, ControlMessage, Any], None],
+        processes: Processes,
+        seconds: float,
     ) -> None:
         self.server = server
         self._make = mailbox
-        self._send = send
+        self._processes = processes
+        self._seconds = seconds
         self._mailbox: Mailbox | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -183,6 +186,9 @@ class ServerProcess:
             raise InvalidStateError("the server was not started: use it as async with")
         return self._mailbox
 
+    def _sender(self, asker: Any) -> Sender | None:
+        return sender(asker, self.pid, self._processes.send_if_connected)
+
     def _closed(self, reason: Any) -> None:
         if not self._ended.done():
             self._ended.set_result(reason)
@@ -215,18 +221,21 @@ class ServerProcess:
     async def _handle(self, message: Any) -> Any:
         match message:
             case (kind, asker, request) if kind is GEN_CALL:
-                to = sender(asker, self.pid, self._send)
+                to = self._sender(asker)
                 if to is None:
                     return None
                 result = await _result(self.server.handle_call(request, to))
                 reply = result.reply if isinstance(result, Stop) else result
                 if reply is not NO_REPLY:
                     to.reply(reply)
+                    # As a process that writes to a busy port waits: callers that do not read hold up the
+                    # server, not this node's memory; and the end of the server comes after its last reply.
+                    await self._processes.drain(to.pid.node.text, self._seconds)
                 return result
             case (kind, request) if kind is GEN_CAST:
                 return await _result(self.server.handle_cast(request))
             case (kind, asker, request) if kind is _SYSTEM:
-                return self._system(sender(asker, self.pid, self._send), request)
+                return self._system(self._sender(asker), request)
             case _:
                 return await _result(self.server.handle_info(message))
 

@@ -45,9 +45,7 @@ class _Side:
         self.peer = RecordingPeer()
         self.functions = Functions()
         self.processes = Processes(_ME, 7, 100, {"peer@h": self.peer}.get)
-        self.incoming = Incoming(
-            self.functions, self.processes, {"peer@h": self.peer}.get, maximum=maximum, seconds=seconds
-        )
+        self.incoming = Incoming(self.functions, self.processes, maximum=maximum, seconds=seconds)
         self.called: list[Any] = []
         self.functions.expose("m", "f", self._f)
         self.functions.expose("m", "wait", self._wait)

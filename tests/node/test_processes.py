@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bridge.dist import (
@@ -33,6 +35,11 @@ def _processes(transport: RecordingPeer | None = None) -> Processes:
     return Processes(_ME, 7, 100, {"peer@h": transport}.get)
 
 
+def _connected() -> tuple[Processes, RecordingPeer]:
+    transport = RecordingPeer()
+    return _processes(transport), transport
+
+
 async def test_pids_and_references_are_never_given_twice() -> None:
     processes = _processes()
     pids = [processes.mailbox(None).pid for _ in range(100)]
@@ -44,7 +51,7 @@ async def test_pids_and_references_are_never_given_twice() -> None:
 
 
 async def test_messages_reach_pids_and_names_and_others_are_counted() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox("inbox")
     processes.receive(transport, Send(to=box.pid), 1)
     processes.receive(transport, RegSend(source=_THEIRS, to=Atom("inbox")), 2)
@@ -71,7 +78,7 @@ async def test_a_name_is_free_again_when_its_mailbox_closes() -> None:
 
 @pytest.mark.parametrize("by_name", [True, False])
 async def test_a_monitor_of_a_mailbox_is_told_its_reason(by_name: bool) -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox("inbox")
     target = Atom("inbox") if by_name else box.pid
     processes.receive(transport, MonitorP(source=_THEIRS, to=target, reference=_REF), None)
@@ -80,7 +87,7 @@ async def test_a_monitor_of_a_mailbox_is_told_its_reason(by_name: bool) -> None:
 
 
 async def test_a_monitor_of_nobody_is_answered_noproc() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     for target in (Atom("nobody"), Pid(_ME, 99, 0, 7)):
         processes.receive(transport, MonitorP(source=_THEIRS, to=target, reference=_REF), None)
         assert transport.sent.pop() == MonitorPExit(
@@ -89,7 +96,7 @@ async def test_a_monitor_of_nobody_is_answered_noproc() -> None:
 
 
 async def test_a_monitor_that_was_undone_is_told_nothing() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     processes.receive(transport, DemonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
@@ -99,7 +106,7 @@ async def test_a_monitor_that_was_undone_is_told_nothing() -> None:
 
 
 async def test_a_link_to_a_mailbox_is_told_its_reason_and_one_to_nobody_noproc() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     await box.close(Atom("stone"))
@@ -109,7 +116,7 @@ async def test_a_link_to_a_mailbox_is_told_its_reason_and_one_to_nobody_noproc()
 
 
 async def test_an_unlink_is_acknowledged_and_undoes_the_link() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     processes.receive(transport, UnlinkId(id=5, source=_THEIRS, to=box.pid), None)
@@ -119,7 +126,7 @@ async def test_an_unlink_is_acknowledged_and_undoes_the_link() -> None:
 
 
 async def test_exits_of_linked_and_other_processes_arrive_as_messages() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     processes.receive(transport, Exit(source=_THEIRS, to=box.pid, reason=Atom("stone")), None)
@@ -132,14 +139,13 @@ async def test_exits_of_linked_and_other_processes_arrive_as_messages() -> None:
 
 
 async def test_our_own_watches_end_by_what_the_peer_says() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     reference = processes.reference()
     monitor = Watch(_THEIRS, "peer@h", box.pid, reference, box)
     link = Watch(_THEIRS, "peer@h", box.pid, None, box)
     processes.watch(monitor)
-    processes.watch(link)
+    processes.link(link)
     assert processes.linked(box.pid, _THEIRS) is link
     exit_ = MonitorPExit(source=_THEIRS, to=box.pid, reference=reference, reason=Atom("stone"))
     processes.receive(transport, exit_, None)
@@ -151,12 +157,11 @@ async def test_our_own_watches_end_by_what_the_peer_says() -> None:
 
 
 async def test_a_mailbox_that_closes_gives_up_its_own_watches() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     reference = processes.reference()
     processes.watch(Watch(_THEIRS, "peer@h", box.pid, reference, box))
-    processes.watch(Watch(_THEIRS, "peer@h", box.pid, None, box))
+    processes.link(Watch(_THEIRS, "peer@h", box.pid, None, box))
     await box.close(Atom("stone"))
     assert transport.sent == [
         Exit(source=box.pid, to=_THEIRS, reason=Atom("stone")),
@@ -165,13 +170,13 @@ async def test_a_mailbox_that_closes_gives_up_its_own_watches() -> None:
 
 
 async def test_a_node_that_goes_down_ends_the_watches_of_it_and_forgets_its_own() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     monitor = Watch(_THEIRS, "peer@h", box.pid, processes.reference(), None)
     link = Watch(_THEIRS, "peer@h", processes.caller, None, None)
     elsewhere = Watch(_THEIRS, "other@h", box.pid, processes.reference(), None)
-    for watch in (monitor, link, elsewhere):
+    processes.link(link)
+    for watch in (monitor, elsewhere):
         processes.watch(watch)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
@@ -184,7 +189,7 @@ async def test_a_node_that_goes_down_ends_the_watches_of_it_and_forgets_its_own(
 
 
 async def test_closing_the_node_tells_everybody_shutdown() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     processes.service("net_kernel", lambda _: None)
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
@@ -197,7 +202,7 @@ async def test_closing_the_node_tells_everybody_shutdown() -> None:
 
 
 async def test_telling_a_connection_that_has_ended_is_no_error() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     transport.ended = True
@@ -205,7 +210,7 @@ async def test_telling_a_connection_that_has_ended_is_no_error() -> None:
 
 
 async def test_kill_ends_a_mailbox_that_traps_exits_and_others_are_ended_by_any_reason_but_normal() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     trapping, mortal = processes.mailbox(None), processes.mailbox(None, trap_exit=False)
     for box in (trapping, mortal):
         processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
@@ -220,11 +225,10 @@ async def test_kill_ends_a_mailbox_that_traps_exits_and_others_are_ended_by_any_
 
 async def test_an_exit_where_no_link_stands_is_dropped() -> None:
     """It crossed our own unlink, which the other side had not seen yet."""
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     link = Watch(_THEIRS, "peer@h", box.pid, None, box)
-    processes.watch(link)
+    processes.link(link)
     processes.unlink(box.pid, _THEIRS)
     processes.unlink(box.pid, _THEIRS)
     assert transport.sent == [UnlinkId(id=1, source=box.pid, to=_THEIRS)]
@@ -236,8 +240,7 @@ async def test_an_exit_where_no_link_stands_is_dropped() -> None:
 
 
 async def test_a_link_that_the_other_side_made_is_undone_too() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
     processes.unlink(box.pid, _THEIRS)
@@ -246,18 +249,16 @@ async def test_a_link_that_the_other_side_made_is_undone_too() -> None:
 
 
 async def test_a_link_that_the_other_side_undoes_ends_our_wait() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     link = Watch(_THEIRS, "peer@h", processes.caller, None, None)
-    processes.watch(link)
+    processes.link(link)
     processes.receive(transport, UnlinkId(id=5, source=_THEIRS, to=processes.caller), None)
     with pytest.raises(ClosedError, match="other side"):
         await link.wait()
 
 
 async def test_a_monitor_that_is_given_up_reports_nothing() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     box = processes.mailbox(None)
     reference = processes.reference()
     watch = Watch(_THEIRS, "peer@h", box.pid, reference, box)
@@ -298,7 +299,7 @@ async def test_names_are_given_and_taken() -> None:
 
 
 async def test_a_reason_that_is_no_term_is_told_as_the_error_that_it_is() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     box = processes.mailbox(None)
     processes.receive(transport, MonitorP(source=_THEIRS, to=box.pid, reference=_REF), None)
     await box.close(object())
@@ -307,7 +308,7 @@ async def test_a_reason_that_is_no_term_is_told_as_the_error_that_it_is() -> Non
 
 
 async def test_what_is_sent_to_a_service_is_given_to_it() -> None:
-    processes, transport = _processes(), RecordingPeer()
+    processes, transport = _connected()
     taken: list[object] = []
     processes.service("rex", taken.append)
     processes.receive(transport, RegSend(source=_THEIRS, to=Atom("rex")), 1)
@@ -317,8 +318,7 @@ async def test_what_is_sent_to_a_service_is_given_to_it() -> None:
 
 
 async def test_a_message_to_a_node_that_is_not_connected_is_counted() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     processes.send_if_connected("other@h", Send(to=_THEIRS), 1)
     transport.ended = True
     processes.send_if_connected("peer@h", Send(to=_THEIRS), 1)
@@ -326,13 +326,25 @@ async def test_a_message_to_a_node_that_is_not_connected_is_counted() -> None:
 
 
 async def test_a_node_that_goes_down_ends_mailboxes_linked_to_it_once() -> None:
-    transport = RecordingPeer()
-    processes = _processes(transport)
+    processes, transport = _connected()
     trapping, mortal = processes.mailbox(None), processes.mailbox(None, trap_exit=False)
     for box in (trapping, mortal):
-        processes.watch(Watch(_THEIRS, "peer@h", box.pid, None, box))
+        processes.link(Watch(_THEIRS, "peer@h", box.pid, None, box))
         processes.receive(transport, Link(source=_THEIRS, to=box.pid), None)
         processes.watch(Watch(_THEIRS, "peer@h", box.pid, processes.reference(), None))
     processes.node_down("peer@h", transport)
     assert len(trapping) == 1
     assert mortal.closed
+
+
+async def test_a_node_that_takes_no_more_is_waited_for_so_long_and_not_longer() -> None:
+    processes, transport = _connected()
+    await processes.drain("other@h", 60.0)
+    await processes.drain("peer@h", 60.0)
+    transport.hold()
+    await processes.drain("peer@h", 0.0)
+    waiting = asyncio.create_task(processes.drain("peer@h", 60.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    transport.hold(False)
+    await waiting

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from bridge.dist import LARGE, ControlMessage
-from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.errors import ConfigurationError, DeadlineError, InvalidStateError
 from bridge.etf import decode_bare_untrusted, encode_bare
 
 
@@ -43,8 +43,11 @@ class RecordingPeer:
 
     async def drain(self, deadline: float, size: int = LARGE) -> None:
         """See ``Peer``."""
-        async with asyncio.timeout_at(deadline):
-            await self._writable.wait()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._writable.wait()
+        except TimeoutError:
+            raise DeadlineError("held") from None
 
     def send(self, message: ControlMessage, payload: Any = None) -> None:
         """See ``Peer``."""
