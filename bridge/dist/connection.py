@@ -63,6 +63,8 @@ _NO_REFERENCES: Final = b"\x83D\x00"
 """a distribution header without atoms; see ``bridge.dist.headers`` for why there are none"""
 _ANSWER_HEADS: Final = 8
 """beginnings of answers that are tried; each shape of a result may have a header of its own"""
+_USUAL_BYTES: Final = 4_096
+"""bytes that a remembered beginning may have; the header of a usual one has tens, and the peer chooses it"""
 _USUAL_HEADERS: Final = 256
 """headers whose newest send is remembered; the peer chooses them, so there is a ceiling"""
 
@@ -499,7 +501,7 @@ class DistConnection:
         elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
-        if type(control) is Send and start == len(usual_header):
+        if type(control) is Send and start == len(usual_header) and after <= _USUAL_BYTES:
             if self._headers:
                 if len(self._usual) >= _USUAL_HEADERS:
                     self._usual.clear()

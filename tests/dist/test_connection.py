@@ -333,6 +333,17 @@ def test_a_reader_of_many_headers_forgets_some_and_reads_on() -> None:
     assert names == [Atom(f"a{place}") for place in range(600)] * 3
 
 
+def test_a_beginning_that_is_long_is_not_remembered() -> None:
+    for size, remembered in ((3_900, 1), (4_200, 0)):
+        _, b = connected_pair()
+        # What stands before the process is not looked at.
+        control = b"h\x03\x61\x02" + encode_bare(bytes(size)) + SEND[-len(encode_bare(Q)) :]
+        for _ in range(2):
+            receive(b, normal([], control + b"j"))
+        assert drain_events(b) == [Received(control=Send(to=Q), payload=[])] * 2
+        assert len(b._usual) == remembered
+
+
 def test_sequences_of_several_senders_are_put_together_among_whole_messages() -> None:
     _, b = connected_pair()
     receive(b, first_fragment(1, 3, SEND + LIST[:4]), first_fragment(2, 2, SEND + LIST[:9]))

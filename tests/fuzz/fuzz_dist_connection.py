@@ -167,8 +167,10 @@ def feed(source: random.Random, connection: DistConnection, data: bytes) -> list
         connection.receive_data(data[start : start + piece], now=1.0)
         events += drain_events(connection)
         assembler = connection._assembler
-        held = len(connection._buffer), len(assembler), assembler.held_bytes, len(connection._usual)
-        if any(amount > most for amount, most in zip(held, (4_100, 4, 8_192, 256), strict=True)):
+        known = sum(len(usual.prefix) for usual in connection._usual.values())
+        heads = sum(size for _, size, _ in connection._answer_heads)
+        held = len(connection._buffer), len(assembler), assembler.held_bytes, known, heads
+        if any(amount > most for amount, most in zip(held, (4_100, 4, 8_192, 1 << 20, 40_000), strict=True)):
             raise FindingError(f"more is held than the limits allow: {held}")
     return events
 
