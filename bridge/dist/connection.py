@@ -63,6 +63,8 @@ _NO_REFERENCES: Final = b"\x83D\x00"
 """a distribution header without atoms; see ``bridge.dist.headers`` for why there are none"""
 _ANSWER_HEADS: Final = 8
 """beginnings of answers that are tried; each shape of a result may have a header of its own"""
+_JOINED_BYTES: Final = 16_384
+"""bytes of a packet's beginning that are joined with what comes next; of a longer one that would be slow"""
 _USUAL_BYTES: Final = 4_096
 """bytes that a remembered beginning may have; the header of a usual one has tens, and the peer chooses it"""
 _USUAL_HEADERS: Final = 256
@@ -204,10 +206,14 @@ class DistConnection:
             return
         self._last_received = now
         buffer = self._buffer
-        if self._connected and not buffer:
+        if self._connected and len(buffer) <= _JOINED_BYTES:
+            # The shorter way of answers, and slices that are bytes at once, are worth the copy.
+            if buffer:
+                data = bytes(buffer) + data
+                buffer.clear()
             used = self._packets(data)
-            if used < len(data):
-                buffer += data[used:]
+            if used < len(data) and not self._ended:
+                buffer += memoryview(data)[used:]
             return
         buffer += data
         if not self._connected:
@@ -573,5 +579,8 @@ def _fragment_numbers(packet: bytes | memoryview) -> tuple[int, int]:
 def _what_speaks(start: bytearray, size: int) -> str:
     # An alert or a greeting of TLS, of any version, where a length belongs.
     if start[0] in (21, 22) and start[1] == 3:
-        return "the peer speaks TLS (-proto_dist inet_tls) and this node does not: give both of them certificates"
+        return (
+            "the peer speaks TLS (-proto_dist inet_tls) and this node does not: "
+            "give both of them certificates"
+        )
     return f"a handshake frame of {size} bytes; is it an Erlang node?"

@@ -693,7 +693,9 @@ def _answers(events: list[DistEvent]) -> list[tuple[bytes, object]]:
 
 
 @given(
-    results=st.lists(st.sampled_from([Atom("ok"), (1, b"x"), [Atom("a"), 2.0], {Atom("k"): ()}, b""]), max_size=12),
+    results=st.lists(
+        st.sampled_from([Atom("ok"), (1, b"x"), [Atom("a"), 2.0], {Atom("k"): ()}, b""]), max_size=12
+    ),
     flags=st.sampled_from([OFFERED, WITHOUT_HEADERS]),
     piece=st.sampled_from([None, 1, 7, 50]),
 )

@@ -57,22 +57,44 @@ def test_payloads_cut_anywhere_and_mixed_come_together(terms: list[Any], size: i
 
 @pytest.mark.parametrize("head", [(), (1,), (Atom("ok"), [2]), ((3, b"x"), b"y")])
 def test_a_large_binary_at_the_end_of_tuples_is_itself_and_has_its_length(head: tuple[Any, ...]) -> None:
-    term: Any = (*head, (Atom("inner"), bytes(500)))
-    first, *rest = _cut(encode_bare(term), 100)
-    for change, why in ((b"", None), (b"+", "came with 501")):
+    term: Any = (*head, (Atom("inner"), bytes(range(250)) * 2))
+    data = encode_bare(term)
+    first, *rest = _cut(data, 100)
+    for change in (-1, 0, 1):
+        assembler = _assembler()
         message = _message(len(rest) + 1, first)
-        for data in rest[:-1]:
-            message.add(memoryview(data))
-        message.add(memoryview(rest[-1] + change))
-        if why is None:
-            assert message.payload_untrusted() == term
-        else:
-            with pytest.raises(DecodeError, match=why):
+        assert message.expected == len(data)
+        assert assembler.start(1, message) is None
+        assert assembler.held_bytes == len(data)
+        for number in range(len(rest), 1, -1):
+            assembler.add(1, number, memoryview(rest[-number]))
+        last = memoryview((rest[-1] + b"+")[: len(rest[-1]) + change])
+        if change > 0:
+            with pytest.raises(DecodeError, match=f"of {len(data)} bytes comes with {len(data) + 1}"):
+                assembler.add(1, 1, last)
+            continue
+        whole = assembler.add(1, 1, last)
+        assert whole is message
+        assert assembler.held_bytes == 0
+        if change:
+            with pytest.raises(DecodeError, match=f"of {len(data)} bytes came with {len(data) - 1}"):
                 message.payload_untrusted()
-    short = _message(2, first)
-    short.add(memoryview(b"short"))
-    with pytest.raises(DecodeError, match="a binary of 500 bytes"):
-        short.payload_untrusted()
+        else:
+            assert message.payload_untrusted() == term
+
+
+def test_a_binary_that_is_announced_counts_before_it_comes() -> None:
+    for size, passes in ((994, True), (995, True), (996, False)):
+        announced = encode_bare(bytes(size))[:10]
+        if passes:
+            assert _assembler().start(1, _message(2, announced)) is None
+        else:
+            with pytest.raises(LimitExceededError, match="max_packet_bytes"):
+                _assembler().start(1, _message(2, announced))
+    assembler = _assembler(max_held_bytes=1_999)
+    assembler.start(1, _message(2, encode_bare(bytes(995))[:10]))
+    with pytest.raises(LimitExceededError, match="max_held_bytes"):
+        assembler.start(2, _message(2, encode_bare(bytes(995))[:10]))
 
 
 def test_references_to_atoms_count_in_every_fragment() -> None:
