@@ -143,6 +143,21 @@ async def test_an_expired_certificate_is_named_by_both_sides(
     assert "b@127.0.0.1 says that this node's certificate has expired" in await _refused(expired, fresh)
 
 
+async def test_a_revoked_certificate_is_refused_by_both_sides_and_so_is_everybody_by_an_old_list(
+    authority: Authority, good: NodeCertificate
+) -> None:
+    lost = authority.issue("lost")
+    revoked = authority.revoke(lost)
+    assert "the certificate of b@127.0.0.1 is revoked" in await _refused(
+        good.config(revoked=revoked), lost.config()
+    )
+    assert "certificate revoked" in await _refused(lost.config(), good.config(revoked=revoked))
+    async with _node("b", good.config()) as b, _dialler(good.config(revoked=revoked), b) as a:
+        await a.connect(b.name)
+    text = await _refused(good.config(revoked=authority.revoke(expired=True)), good.config())
+    assert "TlsConfig.revoked does not tell about b@127.0.0.1 (CRL has expired)" in text
+
+
 @pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "127.0.0.1.example"])
 async def test_a_certificate_for_another_host_is_refused(
     authority: Authority, good: NodeCertificate, host: str

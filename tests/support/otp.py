@@ -106,7 +106,8 @@ class OtpNode:
         """End it at once, as a crash does."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.wait()
+        # To the end of its pipes too: a loop that closes before has handles left.
+        await self._process.communicate()
 
     def pause(self) -> None:
         """Stop it in its tracks: its sockets stay open and nothing answers."""
