@@ -93,16 +93,12 @@ def wire_relative_path(path: Pattern) -> Any:
     return [_component_term(component) for component in native_pattern(path)]
 
 
-def native_path(path: str | bytes | Iterable[Any]) -> NativePath:
-    """The hashable path of one node, as answers have it for a key: of text, or of names.
+def native_path(components: Iterable[Any]) -> NativePath:
+    """Names as a hashable path: those that a homeserver sent, or that the caller wrote.
 
     Raises:
-        ConfigurationError: a component that is no name; text as in ``parse_path``.
-
-    >>> native_path("/:stock/wood")
-    (Atom('stock'), b'wood')
+        ConfigurationError: a component that is no name.
     """
-    components = parse_path(path) if isinstance(path, str | bytes) else path
     return tuple([_name(component) for component in components])
 
 

@@ -109,22 +109,15 @@ class HiddenNode:
         """Listen and register.
 
         Raises:
-            ConfigurationError: it cannot listen where its configuration says.
             HandshakeError: no port mapper answers, or the name is taken.
             InvalidStateError: it was started before.
         """
         if self._server is not None or self._closing:
             raise InvalidStateError("a node starts once")
         config = self.config
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept, config.listen_host, config.listen_port
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror or error}); "
-                "set listen_host to an address of this machine, listen_port to a free one"
-            ) from None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, config.listen_host, config.listen_port
+        )
         creation = 0
         try:
             if config.register:
@@ -499,11 +492,7 @@ class HiddenNode:
         watch = Watch(process, node, source, reference, mailbox)
         await self._peer(node, self.config.connect_timeout)
         self._processes.watch(watch)
-        try:
-            await self._send(node, MonitorP(source=source, to=process, reference=reference))
-        except BaseException:
-            self._processes.demonitor(watch)  # nobody has it to give it up
-            raise
+        await self._send(node, MonitorP(source=source, to=process, reference=reference))
         return watch
 
     async def demonitor(self, watch: Watch) -> None:
@@ -537,12 +526,8 @@ class HiddenNode:
         if known is not None:
             return known
         watch = Watch(target, node, source, None, mailbox)
-        try:
-            if self._processes.link(watch):
-                await self._send(node, Link(source=source, to=target))
-        except BaseException:
-            self._processes.unlink(source, target)  # nobody has it to undo it
-            raise
+        if self._processes.link(watch):
+            await self._send(node, Link(source=source, to=target))
         return watch
 
     async def unlink(self, target: Pid, *, mailbox: Mailbox | None = None) -> None:

@@ -39,7 +39,7 @@ stop(_State) ->
 -spec fail(iodata()) -> no_return().
 fail(Text) ->
     case in_broker() of
-        true -> exit({khepri_bridge, iolist_to_binary(Text)});
+        true -> exit({shutdown, {khepri_bridge, iolist_to_binary(Text)}});
         false ->
             io:format(standard_error, "khepri_bridge: ~ts~n", [Text]),
             erlang:halt(1, [{flush, true}])

@@ -36,7 +36,7 @@ handle_info(start, State) ->
     end;
 handle_info({'EXIT', Cluster, Reason}, #state{cluster = Cluster} = State) ->
     Text = case Reason of
-               {khepri_bridge, Said} -> Said;
+               {shutdown, {khepri_bridge, Said}} -> Said;
                _ -> io_lib:format("~0P", [Reason, 12])
            end,
     {noreply, later(Text, State#state{cluster = undefined})};

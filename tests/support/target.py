@@ -9,6 +9,7 @@ which the same tests start, pause, kill and find like a native one. Needs root.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import shlex
 import subprocess
 import tempfile
@@ -31,12 +32,12 @@ class Target:
     Attributes:
         erl: the program that starts a node.
         release: the homeserver's release; ``None``: the one of this clone.
-        description: versions of the image's Erlang and Khepri.
+        versions: of the image's Erlang, Khepri and Ra, as a text.
     """
 
     erl: str = "erl"
     release: Path | None = None
-    description: str = ""
+    versions: str = ""
 
 
 _HOST: Final = Target()
@@ -79,7 +80,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header() -> str | None:
-    return f"cluster: {_chosen.description}" if _chosen.description else None
+    return f"cluster: {_chosen.versions}" if _chosen.versions else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The line of this run for the table of ``docs/testing.md``."""
+    if _chosen.versions:
+        outcomes = terminalreporter.stats
+        passed, failed = (
+            len(outcomes.get("passed", [])),
+            sum(len(outcomes.get(o, [])) for o in ("failed", "error")),
+        )
+        today = datetime.datetime.now(datetime.UTC).date()
+        terminalreporter.write_line(f"| {today} | {_chosen.versions} | {passed} | {failed} |")
 
 
 def _laid_out(client: Any, name: str, directory: Path) -> Target:
@@ -102,6 +115,11 @@ def _laid_out(client: Any, name: str, directory: Path) -> Target:
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(_entering(root, inside))
         program.chmod(0o755)
+    return Target(erl=str(erl), release=release, versions=_versions(erl, root))
+
+
+def _versions(erl: Path, root: Path) -> str:
+    """What the image holds: Erlang, Khepri and Ra, and the RabbitMQ they were taken from."""
     said = subprocess.run(
         [erl, "-noshell", "-eval", 'io:format("OTP ~s", [erlang:system_info(otp_release)]), halt().'],
         stdin=subprocess.DEVNULL,
@@ -110,8 +128,9 @@ def _laid_out(client: Any, name: str, directory: Path) -> Target:
         timeout=60,
         check=True,
     ).stdout
-    (khepri,) = root.glob(f"{Path(_IMAGE_RELEASE).parents[1].relative_to('/')}/lib/khepri-*")
-    return Target(erl=str(erl), release=release, description=f"{said}, {khepri.name}")
+    found = [*root.glob("opt/khepri_bridge/lib/khepri-[0-9]*"), *root.glob("opt/khepri_bridge/lib/ra-*")]
+    found += root.glob("rabbitmq/usr/lib/rabbitmq/lib/rabbitmq_server-*")
+    return " · ".join([said, *(path.name.replace("_server", "").replace("-", " ") for path in found)])
 
 
 def _entering(root: Path, program: str) -> str:
