@@ -11,8 +11,6 @@ from bridge.etf import Atom
 MAX_TIMEOUT: Final = 60.0
 """seconds that a homeserver spends on one request at the most"""
 
-_TIMEOUT: Final = Atom("timeout")
-
 Favor = Literal["low_latency", "consistency"]
 Prop = Literal[
     "payload",
@@ -25,6 +23,18 @@ Prop = Literal[
 ]
 """A property of a node that can be asked for; ``payload`` brings ``data`` or ``sproc``, and ``has_payload``
 brings ``has_data`` or ``is_sproc``."""
+
+
+_TIMEOUT: Final = Atom("timeout")
+_PROPS_TO_RETURN: Final = Atom("props_to_return")
+_PROPS: Final[Mapping[str, Atom]] = {name: Atom(name) for name in get_args(Prop)}
+_BOOLEAN: Final[Mapping[Any, Any]] = {True: True, False: False}
+_VALUES: Final[Mapping[str, Mapping[Any, Any]]] = {
+    "favor": {name: Atom(name) for name in get_args(Favor)},
+    "expect_specific_node": _BOOLEAN,
+    "include_root_props": _BOOLEAN,
+}
+_NAMES: Final = {name: Atom(name) for name in _VALUES}
 
 
 class ReadOptions(TypedDict, total=False):
@@ -53,29 +63,22 @@ def read_options(
         ConfigurationError: an option or a property that there is not, or of another type.
     """
     wire: dict[Atom, Any] = {_TIMEOUT: milliseconds(seconds)}
-    if not options and props is None:
-        return wire
     for name, value in options.items():
-        match name:
-            case "timeout":
-                continue
-            case "favor" if value in get_args(Favor):
-                wire[Atom(name)] = Atom(value)
-            case "expect_specific_node" | "include_root_props" if type(value) is bool:
-                wire[Atom(name)] = value
-            case _:
-                raise ConfigurationError(
-                    f"{name}={value!r:.100} is no option of a read: use favor (low_latency, consistency), "
-                    "timeout, expect_specific_node, include_root_props"
-                )
+        if name == "timeout":
+            continue
+        allowed = _VALUES.get(name)
+        if allowed is None or type(value) not in (str, bool) or value not in allowed:
+            raise ConfigurationError(
+                f"{name}={value!r:.100} is no option of a read: use favor (low_latency, consistency), "
+                "timeout, expect_specific_node, include_root_props"
+            )
+        wire[_NAMES[name]] = allowed[value]
     if props is not None:
         chosen = tuple(props)
-        unknown = [prop for prop in chosen if prop not in get_args(Prop)]
+        unknown = [prop for prop in chosen if prop not in _PROPS]
         if unknown:
-            raise ConfigurationError(
-                f"no properties of a node: {unknown!r:.100}; choose from {get_args(Prop)}"
-            )
-        wire[Atom("props_to_return")] = [Atom(prop) for prop in chosen]
+            raise ConfigurationError(f"no properties of a node: {unknown!r:.100}; there are {tuple(_PROPS)}")
+        wire[_PROPS_TO_RETURN] = [_PROPS[prop] for prop in chosen]
     return wire
 
 

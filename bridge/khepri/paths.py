@@ -64,18 +64,16 @@ def wire_path(path: Pattern) -> Any:
     Raises:
         ConfigurationError: no absolute path, too long, or a component of another type.
     """
-    if isinstance(path, str | bytes):
+    if isinstance(path, (str, bytes)):
         text = path.encode() if isinstance(path, str) else path
         if not text.startswith(b"/"):
             raise ConfigurationError(f"{path!r} is no absolute path: write it as '/:stock/wood'")
         return _bounded(text)
     if type(path) is tuple or type(path) is list:
-        for component in path:
-            if type(component) is not Atom and type(component) is not bytes:
-                break
-        else:
+        names = [part.encode() if type(part) is str else part for part in path]
+        if all(type(name) is bytes or type(name) is Atom for name in names):
             # Names alone, as in most calls: the homeserver checks them, and none of them is relative.
-            return list(path)
+            return names
     native = native_pattern(path)
     if native and native[0] in (Special.THIS, Special.PARENT):
         raise ConfigurationError(f"{path!r} is no absolute path: begin with a name below the root")
@@ -88,17 +86,21 @@ def wire_relative_path(path: Pattern) -> Any:
     Raises:
         ConfigurationError: too long, or a component of another type.
     """
-    if isinstance(path, str | bytes):
+    if isinstance(path, (str, bytes)):
         return _bounded(path.encode() if isinstance(path, str) else path)
     return [_component_term(component) for component in native_pattern(path)]
 
 
-def native_path(components: Iterable[Any]) -> NativePath:
-    """Names as a hashable path: those that a homeserver sent, or that the caller wrote.
+def native_path(path: str | bytes | Iterable[Any]) -> NativePath:
+    """The hashable path of one node, as answers have it for a key: of text, or of names.
 
     Raises:
-        ConfigurationError: a component that is no name.
+        ConfigurationError: a component that is no name; text as in ``parse_path``.
+
+    >>> native_path("/:stock/wood")
+    (Atom('stock'), b'wood')
     """
+    components = parse_path(path) if isinstance(path, (str, bytes)) else path
     return tuple([_name(component) for component in components])
 
 
@@ -108,7 +110,7 @@ def native_pattern(path: Pattern) -> NativePattern:
     Raises:
         ConfigurationError: a component or condition that is none; text as in ``parse_path``.
     """
-    if isinstance(path, str | bytes):
+    if isinstance(path, (str, bytes)):
         return parse_path(path)
     if isinstance(path, Atom):
         raise ConfigurationError(f"{path!r} is one component: put it in a list")
@@ -117,7 +119,7 @@ def native_pattern(path: Pattern) -> NativePattern:
 
 def has_conditions(path: Pattern) -> bool:
     """Whether conditions stand among the components; text, which can hold wildcards only, is not parsed."""
-    return not isinstance(path, str | bytes) and any(isinstance(part, _CONDITIONS) for part in path)
+    return not isinstance(path, (str, bytes)) and any(isinstance(part, _CONDITIONS) for part in path)
 
 
 def pattern_from_term(term: Any) -> NativePattern:

@@ -111,6 +111,8 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "unknown": StoreFailureError,
 }
 
+_OK: Final = Atom("ok")
+
 TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)
 """refusals that say nothing about the request itself"""
 
@@ -122,9 +124,9 @@ def unwrap(reply: Any) -> Any:
         KhepriError: ``{error, {Reason, Props}}``, as the class of its reason.
         ProtocolError: anything else; the homeserver runs another version.
     """
+    if type(reply) is tuple and len(reply) == 2 and reply[0] is _OK:
+        return reply[1]
     match reply:
-        case (Atom() as tag, value) if tag == Atom("ok"):
-            return value
         case (Atom() as tag, (Atom() as reason, Mapping() as props)) if tag == Atom("error"):
             raise khepri_error(reason, props)
         case _:

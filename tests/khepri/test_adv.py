@@ -12,7 +12,7 @@ from bridge.khepri import (
     NodeExists,
     NodeNotFoundError,
     NodeProps,
-    parse_path,
+    native_path,
 )
 from tests.support.cluster import erlang
 from tests.support.scripted_caller import ScriptedCaller, ok
@@ -58,7 +58,7 @@ async def test_a_write_tells_what_it_touched(write: Any, tag: str) -> None:
 @erlang
 async def test_a_write_tells_the_old_payload_and_the_new_version(store: Khepri, root: str) -> None:
     path = f"{root}/a"
-    native = parse_path(path)
+    native = native_path(path)
 
     async def told(write: Any) -> tuple[Any, int | None]:
         props = (await write)[native]
@@ -91,7 +91,7 @@ async def test_every_property_can_be_asked_for(store: Khepri, root: str) -> None
     await store.put(f"{root}/a", 1)
     await store.put(f"{root}/a/b", 2)
     await store.fence()
-    native = parse_path(f"{root}/a")
+    native = native_path(f"{root}/a")
     found = await store.adv.get(
         f"{root}/a",
         props=[

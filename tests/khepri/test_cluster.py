@@ -7,7 +7,7 @@ import pytest
 from bridge.errors import ProtocolError
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
-from bridge.khepri import Khepri, NodeExists, StoreUnavailableError, Versions, parse_path
+from bridge.khepri import Khepri, NodeExists, StoreUnavailableError, Versions, native_path
 from bridge.node import HiddenNode
 from tests.support.cluster import erlang
 from tests.support.scripted_caller import ScriptedCaller, ok
@@ -80,7 +80,7 @@ async def test_a_real_store_tells_what_it_holds(store: Khepri, root: str) -> Non
     await store.fence()
     info = await store.cluster.info()
     assert info["nodes"] > 0
-    assert [*parse_path(f"{root}/a")] in list(info["keep_while"])
+    assert [*native_path(f"{root}/a")] in list(info["keep_while"])
     assert info["keep_while_count"] >= 1
 
 

@@ -131,8 +131,10 @@ def test_anything_else_is_not(path: Any) -> None:
 
 def test_a_native_path_can_be_a_key() -> None:
     assert {native_path([Atom("stock"), "wood"]): 1}[Atom("stock"), b"wood"] == 1
-    with pytest.raises(ConfigurationError, match="no path component"):
-        native_path([Special.ROOT])
+    assert native_path("/:stock/wood") == native_path(b"/:stock/wood") == (Atom("stock"), b"wood")
+    for path in ([Special.ROOT], "stock", "/*"):
+        with pytest.raises(ConfigurationError, match="no path component"):
+            native_path(path)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,19 @@ import pytest
 
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
-from bridge.khepri import Khepri, NoProjectionError, fun
+from bridge.khepri import (
+    InvalidRequestError,
+    Khepri,
+    NameMatches,
+    NoProjectionError,
+    NotAllowedError,
+    PoisonError,
+    ProjectionExistsError,
+    Put,
+    fun,
+    native_path,
+)
+from tests.support.cluster import erlang, fresh
 from tests.support.scripted_caller import ScriptedCaller, ok, refusal
 
 
@@ -65,3 +77,66 @@ async def test_what_cannot_work_is_refused_before_it_is_sent(call: Any) -> None:
     with pytest.raises(ConfigurationError):
         await call(store.projections)
     assert caller.asked == []
+
+
+async def held(store: Khepri, name: str) -> list[Any]:
+    """The table of the connected member, which has applied what was committed."""
+    await store.fence()
+    return sorted(await store.projections.objects(name))
+
+
+@erlang
+async def test_a_table_follows_the_tree(store: Khepri, root: str) -> None:
+    name = fresh("index")
+    await store.transaction([Put(f"{root}/oak", 3), Put(f"{root}/pine", 1)])
+    assert not await store.projections.has(name)
+    await store.projections.register(name, f"{root}/*", fun("kb_demo_functions:index/2"))
+    assert await store.projections.has(name)
+    assert await held(store, name) == [(b"oak", 3), (b"pine", 1)]
+    await store.put(f"{root}/oak", 4)
+    await store.delete(f"{root}/pine")
+    assert await held(store, name) == [(b"oak", 4)]
+    assert await store.projections.lookup(name, b"oak") == [(b"oak", 4)]
+    assert await store.projections.lookup(name, b"beech") == []
+    assert await store.projections.unregister(name, fresh("nobodys")) == [name]
+    assert not await store.projections.has(name, favor="consistency")
+    with pytest.raises(NoProjectionError):
+        await store.projections.objects(name)
+
+
+@erlang
+async def test_a_function_of_four_arguments_keeps_the_table_itself(store: Khepri, root: str) -> None:
+    name = fresh("words")
+    words = fun("kb_demo_functions:words/4")
+    await store.projections.register(name, f"{root}/*", words, table="bag", read_concurrency=True)
+    await store.put(f"{root}/a", b"oak and pine")
+    path = list(native_path(f"{root}/a"))
+    assert await held(store, name) == [(b"and", path), (b"oak", path), (b"pine", path)]
+    await store.projections.unregister(name)
+
+
+@erlang
+async def test_data_are_copied(store: Khepri, root: str) -> None:
+    name = fresh("copies")
+    await store.put(f"{root}/a", (Atom("oak"), 7))
+    await store.projections.register(name, f"{root}/*", keypos=2, compressed=True)
+    assert await held(store, name) == [(Atom("oak"), 7)]
+    assert await store.projections.lookup(name, 7) == [(Atom("oak"), 7)]
+    with pytest.raises(ProjectionExistsError):
+        await store.projections.register(name, f"{root}/*")
+    assert name in await store.projections.unregister_all()
+
+
+@erlang
+async def test_what_would_end_the_store_is_refused(store: Khepri, root: str) -> None:
+    name, base = fresh("refused"), native_path(root)
+    with pytest.raises(InvalidRequestError):
+        await store.projections.register(name, f"{root}/*", keypos=0)
+    with pytest.raises(PoisonError):
+        await store.projections.register(name, [*base, NameMatches("^a")])
+    with pytest.raises(InvalidRequestError):
+        await store.projections.register("ünicode", f"{root}/*")
+    with pytest.raises(NotAllowedError):
+        await store.projections.register(name, f"{root}/*", fun("erlang:max/2"))
+    await store.put(f"{root}/a", 1)
+    assert not await store.projections.has(name)

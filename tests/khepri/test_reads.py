@@ -32,7 +32,6 @@ from bridge.khepri import (
     PoisonError,
     Put,
     native_path,
-    parse_path,
     path_text,
 )
 from tests.support.cluster import erlang
@@ -105,7 +104,7 @@ async def test_an_option_that_there_is_not_is_refused() -> None:
 
 def names(root: str, found: Iterable[NativePath]) -> set[str]:
     """Paths below the root, as text."""
-    base = len(parse_path(root))
+    base = len(native_path(root))
     return {path_text(path[base:])[1:] for path in found}
 
 
@@ -131,7 +130,7 @@ async def test_data_no_data_and_no_node_are_told_apart(store: Khepri, wood: str)
     assert await store.get(f"{wood}/empty") is None
     with pytest.raises(NodeNotFoundError) as caught:
         await store.get(f"{wood}/beech", favor="consistency")
-    assert native_path(caught.value.props["path"]) == (*parse_path(wood), b"beech")
+    assert native_path(caught.value.props["path"]) == (*native_path(wood), b"beech")
     assert await store.get_or(f"{wood}/beech", 0) == await store.get_or(f"{wood}/empty", 0) == 0
 
 
@@ -146,7 +145,7 @@ async def test_one_node_is_asked_for_and_not_many(store: Khepri, wood: str) -> N
 
 @erlang
 async def test_one_node_may_have_to_be_as_demanded(store: Khepri, wood: str) -> None:
-    base = parse_path(wood)
+    base = native_path(wood)
     assert await store.get([*base, AllOf("pine", HasData())]) == {Atom("count"): 1}
     with pytest.raises(MismatchingNodeError):
         await store.get([*base, AllOf("pine", PayloadVersion("gt", 1))])
@@ -183,7 +182,7 @@ async def test_one_node_may_have_to_be_as_demanded(store: Khepri, wood: str) -> 
 async def test_every_condition_chooses_nodes(
     store: Khepri, wood: str, component: Any, expected: set[str]
 ) -> None:
-    pattern = [*parse_path(wood), component]
+    pattern = [*native_path(wood), component]
     assert names(wood, await store.get_many(pattern)) == expected
     assert await store.count(pattern) == len(expected)
 
@@ -221,5 +220,5 @@ async def test_the_root_is_told_of_where_it_is_asked_for(store: Khepri, wood: st
 @erlang
 async def test_a_data_pattern_that_does_not_compile_is_refused(store: Khepri, wood: str) -> None:
     with pytest.raises((PoisonError, InvalidRequestError)):
-        await store.get_many([*parse_path(wood), DataMatches(MatchAny(), [(Atom("system"), b"halt")])])
+        await store.get_many([*native_path(wood), DataMatches(MatchAny(), [(Atom("system"), b"halt")])])
     assert await store.exists(f"{wood}/oak")

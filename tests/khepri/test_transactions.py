@@ -39,7 +39,7 @@ from bridge.khepri import (
     TransactionAbortedError,
     UnknownOutcomeError,
     Update,
-    parse_path,
+    native_path,
 )
 from bridge.node import HiddenNode
 from tests.support.cluster import erlang, fresh
@@ -183,7 +183,7 @@ async def test_an_id_of_an_earlier_start_is_refused_as_unknown(store: Khepri, ro
 
 @erlang
 async def test_every_operation_sees_what_the_ones_before_it_did(store: Khepri, root: str) -> None:
-    base = parse_path(root)
+    base = native_path(root)
     operations: list[Operation] = [
         PutMany(f"{root}/a", 1),
         Create(f"{root}/b", 2),
@@ -218,7 +218,7 @@ async def test_every_operation_sees_what_the_ones_before_it_did(store: Khepri, r
 
 @erlang
 async def test_properties_are_told_inside_a_transaction_too(store: Khepri, root: str) -> None:
-    native = parse_path(f"{root}/a")
+    native = native_path(f"{root}/a")
     results = await store.transaction(
         [
             Adv(Create(f"{root}/a", 1)),
@@ -245,7 +245,7 @@ async def test_properties_are_told_inside_a_transaction_too(store: Khepri, root:
 @erlang
 async def test_an_operation_may_demand_more_of_its_node(store: Khepri, root: str) -> None:
     await store.put(f"{root}/a", 1)
-    base = parse_path(root)
+    base = native_path(root)
     await store.transaction([Put([*base, AllOf("a", HasData())], 2)])
     with pytest.raises(MismatchingNodeError):
         await store.transaction([Put([*base, AllOf("a", HasData(False))], 3)])

@@ -7,8 +7,17 @@ import pytest
 
 from bridge.errors import ConfigurationError, OutcomeUnknownError, ProtocolError
 from bridge.etf import Atom
-from bridge.khepri import Exported, Khepri, TooLargeError
+from bridge.khepri import (
+    Exported,
+    InvalidRequestError,
+    Khepri,
+    NodeExists,
+    Put,
+    TooLargeError,
+    native_path,
+)
 from bridge.khepri.transfer import MAX_EXPORT_BYTES
+from tests.support.cluster import erlang
 from tests.support.scripted_caller import ScriptedCaller, ok, refusal
 
 EXPORT = ok({Atom("bytes"): b"terms", Atom("nodes"): 3})
@@ -70,3 +79,43 @@ async def test_another_answer_breaks_the_protocol(answer: Any) -> None:
     store, _ = client(ok(answer))
     with pytest.raises(ProtocolError):
         await store.export_bytes()
+
+
+@erlang
+async def test_a_tree_goes_out_and_comes_back(store: Khepri, root: str, tmp_path: Path) -> None:
+    data = {Atom("ünd"): [1.5, (b"\x00\xff", [])], b"text": "ö".encode()}
+    await store.transaction(
+        [Put(f"{root}/host/deep", data), Put(f"{root}/guest", 2, {"../host": NodeExists()})]
+    )
+    await store.fence()
+    before = await store.get_many(f"{root}/**")
+    file = tmp_path / "stock.khepri"
+    assert await store.export_to(file, f"{root}/**") == 3
+    await store.delete(root)
+    await store.put(f"{root}/other", 3)
+    # Parents without data of their own are in the file, and come back with their children.
+    assert await store.import_from(file) == 2
+    after = await store.get_many(f"{root}/**", favor="consistency")
+    assert after == before | {native_path(f"{root}/other"): 3}
+    await store.delete(f"{root}/host")
+    assert not await store.exists(f"{root}/guest", favor="consistency"), "what keeps a node comes back too"
+
+
+@erlang
+async def test_an_import_is_checked_before_it_writes(store: Khepri, root: str) -> None:
+    path = b"[test,<<" + root[7:].encode() + b">>]"
+    poison = b"{put,[bridge,grants],{p_data,1},#{}}.\n"
+    good = b'{put,[test,<<"' + root.rsplit("/", 1)[1].encode() + b'">>],{p_data,1},#{}}.\n'
+    for data in (b"no terms", good + poison, path):
+        with pytest.raises(Exception) as caught:
+            await store.import_bytes(data)
+        assert not isinstance(caught.value, OutcomeUnknownError)
+    assert not await store.exists(root, favor="consistency")
+    assert await store.import_bytes(good) == 1
+
+
+@erlang
+async def test_what_the_format_cannot_carry_is_not_exported(store: Khepri, root: str) -> None:
+    await store.put(f"{root}/a", store.caller.mailbox().pid)
+    with pytest.raises(InvalidRequestError):
+        await store.export_bytes(f"{root}/**", timeout=5)

@@ -27,7 +27,7 @@ from bridge.khepri import (
     Special,
     StoreUnavailableError,
     TooLargeError,
-    parse_path,
+    native_path,
 )
 from tests.support.cluster import erlang
 from tests.support.scripted_caller import ScriptedCaller, ok, refusal
@@ -183,8 +183,8 @@ async def test_many_nodes_are_written_at_once(store: Khepri, root: str) -> None:
     assert set((await store.get_many(f"{root}/*", favor="consistency")).values()) == {2}
     await store.clear_many_payloads(f"{root}/a*")
     assert await store.get_many_or(f"{root}/*", 0, favor="consistency") == {
-        parse_path(f"{root}/a"): 0,
-        parse_path(f"{root}/b"): 2,
+        native_path(f"{root}/a"): 0,
+        native_path(f"{root}/b"): 2,
     }
     await store.delete_many(f"{root}/*")
     assert await store.count(f"{root}/*", favor="consistency") == 0
@@ -214,7 +214,7 @@ async def test_a_node_may_be_kept_relative_to_itself(store: Khepri, root: str) -
 
 @erlang
 async def test_a_write_may_demand_a_version(store: Khepri, root: str) -> None:
-    base = parse_path(root)
+    base = native_path(root)
     await store.put(f"{root}/a", 1)
     await store.put([*base, AllOf("a", PayloadVersion("eq", 1))], 2)
     with pytest.raises(MismatchingNodeError):

@@ -20,6 +20,8 @@ from tests.support.target import target
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 _numbers = itertools.count(1)
+FUNCTIONS = ("add/2", "read/1", "change/2", "is_even/2", "double/2", "sum/3", "index/2", "words/4")
+"""of ``kb_demo_functions``: what clusters of tests let run inside their store"""
 
 
 def erlang(test: Test) -> Test:
@@ -41,7 +43,10 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
 
 def local_cluster(*, nodes: int = 3) -> LocalCluster:
     """A cluster, not yet started, of what this test run is about (`tests.support.target`)."""
-    return LocalCluster(LocalClusterConfig(nodes=nodes, release=target().release))
+    allowed = ",".join(f"kb_demo_functions:{function}" for function in FUNCTIONS)
+    return LocalCluster(
+        LocalClusterConfig(nodes=nodes, release=target().release, environment={"KB_FUNCTIONS": allowed})
+    )
 
 
 @pytest.fixture(scope="session")
