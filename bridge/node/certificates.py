@@ -28,6 +28,8 @@ class TlsConfig:
     """PEM: its private key"""
     authority: str | Path
     """PEM: the authorities whose certificates are believed; no other is, the system's neither"""
+    revoked: str | Path | None = None
+    """PEM: the list of revoked certificates of each authority; one that is out of date lets nobody in"""
     key_password: str | None = field(default=None, repr=False)
     """of an encrypted ``key``"""
     minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
@@ -41,9 +43,10 @@ class TlsConfig:
         object.__setattr__(self, "credentials", Credentials(self))
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """Certificate, key and authority."""
-        return Path(self.certificate), Path(self.key), Path(self.authority)
+    def files(self) -> tuple[Path, ...]:
+        """Certificate, key, authority and, where there are any, revocations."""
+        revoked = () if self.revoked is None else (Path(self.revoked),)
+        return Path(self.certificate), Path(self.key), Path(self.authority), *revoked
 
 
 class Credentials:
@@ -98,7 +101,7 @@ def _contexts(config: TlsConfig) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def _load(context: ssl.SSLContext, config: TlsConfig) -> None:
-    certificate, key, authority = config.files
+    certificate, key, authority, *revoked = config.files
     for path in config.files:
         if not os.access(path, os.R_OK):
             raise ConfigurationError(f"{path} cannot be read: is it there, and may this user read it?")
@@ -111,7 +114,13 @@ def _load(context: ssl.SSLContext, config: TlsConfig) -> None:
             f"{certificate} and {key} are no certificate and its key in PEM ({error}); "
             "an encrypted key needs key_password"
         ) from None
-    try:
-        context.load_verify_locations(cafile=authority)
-    except ssl.SSLError as error:
-        raise ConfigurationError(f"{authority} holds no certificate in PEM ({error})") from None
+    for path, what in [
+        (authority, "certificate"),
+        *((path, "list of revoked certificates") for path in revoked),
+    ]:
+        try:
+            context.load_verify_locations(cafile=path)
+        except ssl.SSLError as error:
+            raise ConfigurationError(f"{path} holds no {what} in PEM ({error})") from None
+    if revoked:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF

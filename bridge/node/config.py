@@ -32,7 +32,7 @@ class NodeConfig:
     register: bool = True
     """tell the port mapper; without it this node is dialled by those alone who know its ``listen_port``"""
     listen_host: str = "127.0.0.1"
-    """address to accept connections on; loopback, since a cookie protects nothing beyond it"""
+    """address to accept connections on; loopback, since a cookie alone protects nothing beyond it"""
     listen_port: int = 0
     """0: any free one"""
     connect_timeout: float = 7.0

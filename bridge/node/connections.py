@@ -35,7 +35,7 @@ from bridge.node.transport import DistTransport
 
 _log = logging.getLogger("bridge.node")
 
-_TLS_SHARE: Final = 0.7
+_TLS_SHARE: Final = 0.9
 """of the time for a connection: a peer without TLS waits for more bytes, and is named before the deadline"""
 
 

@@ -109,15 +109,22 @@ class HiddenNode:
         """Listen and register.
 
         Raises:
+            ConfigurationError: it cannot listen where its configuration says.
             HandshakeError: no port mapper answers, or the name is taken.
             InvalidStateError: it was started before.
         """
         if self._server is not None or self._closing:
             raise InvalidStateError("a node starts once")
         config = self.config
-        self._server = await asyncio.get_running_loop().create_server(
-            self._accept, config.listen_host, config.listen_port
-        )
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._accept, config.listen_host, config.listen_port
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror or error}); "
+                "set listen_host to an address of this machine, listen_port to a free one"
+            ) from None
         creation = 0
         try:
             if config.register:

@@ -21,6 +21,8 @@ _EXPIRED: Final = 10
 _NOT_YET: Final = 9
 _HOST_MISMATCH: Final = (62, 64)
 _WRONG_PURPOSE: Final = 26
+_REVOKED: Final = 23
+_REVOCATIONS: Final = (3, 11, 12)
 _UNKNOWN_AUTHORITY: Final = (2, 7, 18, 19, 20, 21)
 
 
@@ -213,6 +215,10 @@ def _refused(error: ssl.SSLCertVerificationError, peer: str) -> str:
                 "subjectAltName must have the host part of the node name as dNSName, and an address as "
                 "iPAddress too"
             )
+        case code if code == _REVOKED:
+            return f"the certificate of {peer} is revoked; give it a new one"
+        case code if code in _REVOCATIONS:
+            return f"TlsConfig.revoked does not tell about {peer} ({error.verify_message}); renew that list"
         case code if code == _WRONG_PURPOSE:
             return (
                 f"the certificate of {peer} is not for this use; its extendedKeyUsage must have both "

@@ -67,7 +67,7 @@ class DistTransport(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: the socket is gone, or did not come about."""
+        """asyncio: the socket is gone."""
         self.cause = exc
         if self._timer is not None:
             self._timer.cancel()

@@ -29,6 +29,8 @@ def test_files_that_are_none_are_named(good: NodeCertificate, tmp_path: Path) ->
         TlsConfig(certificate=good.authority, key=good.key, authority=good.authority)
     with pytest.raises(ConfigurationError, match=r"empty\.pem holds no certificate"):
         TlsConfig(certificate=good.certificate, key=good.key, authority=empty)
+    with pytest.raises(ConfigurationError, match=r"empty\.pem holds no list of revoked"):
+        good.config(revoked=empty)
 
 
 def test_a_version_that_is_too_old_is_refused(good: NodeCertificate) -> None:

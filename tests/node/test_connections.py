@@ -112,6 +112,14 @@ async def test_nodes_with_fixed_ports_need_no_port_mapper() -> None:
             await a.connect("c@127.0.0.1")
 
 
+async def test_a_port_in_use_and_an_address_of_another_machine_are_named(names: LoopPortMapper) -> None:
+    async with _node(names, "a") as a:
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127\.0\.0\.1:{a.port} \("):
+            await _node(names, "b", listen_port=a.port).__aenter__()
+    with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        await _node(names, "b", listen_host="192.0.2.1").__aenter__()
+
+
 async def test_a_host_without_a_resolver_is_dialled_by_its_address(names: LoopPortMapper) -> None:
     async with (
         _node(names, "a", addresses={"b.kb": "127.0.0.1"}) as a,

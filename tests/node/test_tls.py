@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
+import random
 import ssl
 import threading
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bridge.dist import (
+    DistConfig,
+    DistConnection,
+    DistEvent,
+    HandshakeFailed,
+    Identity,
+    NameReceived,
+    Received,
+    Role,
+    Send,
+    Status,
+)
 from bridge.errors import DeadlineError, HandshakeError
-from bridge.etf import Atom
+from bridge.etf import Atom, Pid
 from bridge.node import HiddenNode, NodeConfig
 from bridge.node.certificates import TlsConfig
-from bridge.node.tls import explain
+from bridge.node.tls import TlsLayer, explain
+from bridge.node.transport import DistTransport
 from tests.support.certificates import SERVER_ONLY, Authority, NodeCertificate
 from tests.support.loops import on_both_loops
 from tests.support.otp import COOKIE
 
+_TO = Pid(Atom("b@h"), 1, 0, 6)
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 """Before 1.3 both sides know the outcome when the handshake ends; since then the client goes on too early."""
 
@@ -32,6 +51,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Another authority of the same name."""
     return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(scope="module")
+def module_tls(authority: Authority) -> TlsConfig:
+    """For tests that are run many times each."""
+    return authority.issue("module").config()
 
 
 @pytest.fixture
@@ -82,6 +107,110 @@ async def test_two_nodes_that_dial_at_once_share_one_connection(good: NodeCertif
         box = b.mailbox()
         await a.send(box.pid, b"through")
         assert await box.receive(timeout=5.0) == b"through"
+
+
+@on_both_loops
+async def test_closing_sends_what_was_written_first(good: NodeCertificate) -> None:
+    async with _node("b", good.config()) as b, _dialler(good.config(), b) as a:
+        box = b.mailbox()
+        large = os.urandom(3_000_000)
+        await a.send(box.pid, large)
+        await a.send(box.pid, b"last")
+        await a.disconnect(b.name, timeout=10.0)
+        assert await box.receive(timeout=10.0) in (large, b"last")  # small ones may overtake
+        assert await box.receive(timeout=10.0) in (large, b"last")
+
+
+class _Wire(asyncio.Transport):
+    """A socket that keeps what is written until somebody carries it on, in pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def _layer(tls: TlsConfig, role: Role, events: list[DistEvent]) -> tuple[TlsLayer, DistTransport, _Wire]:
+    """One end, with the certificate's host dialled."""
+    now = asyncio.get_running_loop().time()
+    name, peer, host = ("a@h", "b@h", "127.0.0.1") if role is Role.INITIATOR else ("b@h", None, None)
+    config = DistConfig(handshake_length_bytes=4)
+    identity = Identity(name=name, cookie="c", creation=5)
+    connection = DistConnection(role, identity, challenge=7, now=now, config=config, peer=peer)
+
+    def dispatch(transport: DistTransport, event: DistEvent) -> None:
+        if isinstance(event, NameReceived):
+            transport.answer_name(Status.OK)
+        events.append(event)
+
+    transport = DistTransport(connection, dispatch, lambda _: None)
+    context = tls.credentials.accepting() if host is None else tls.credentials.dialling()
+    layer, wire = TlsLayer(transport, context, host, 60.0), _Wire()
+    layer.connection_made(wire)
+    return layer, transport, wire
+
+
+@settings(max_examples=30)
+@given(
+    pieces=st.lists(st.integers(1, 20_000), max_size=100),
+    size=st.one_of(st.integers(0, 300), st.integers(16_000, 17_000), st.integers(60_000, 300_000)),
+)
+def test_bytes_that_come_in_any_pieces_are_understood(
+    module_tls: TlsConfig, pieces: list[int], size: int
+) -> None:
+    payload = random.Random(size).randbytes(size)
+
+    async def carry() -> None:
+        events: tuple[list[DistEvent], list[DistEvent]] = ([], [])
+        a, transport, left = _layer(module_tls, Role.INITIATOR, events[0])
+        b, _, right = _layer(module_tls, Role.ACCEPTOR, events[1])
+        sent = False
+        lengths = itertools.chain(pieces, itertools.repeat(20_000))
+        while left.written or right.written or not sent:
+            if transport.connection.connected and not sent:
+                transport.send(Send(to=_TO), payload)
+                transport.close()
+                sent = True
+            for wire, layer in ((left, b), (right, a)):
+                length = next(lengths)
+                piece = bytes(wire.written[:length])
+                del wire.written[:length]
+                layer.data_received(piece)
+        assert left.closed
+        assert Received(control=Send(to=_TO), payload=payload) in events[1]
+        a.connection_lost(None)
+        b.connection_lost(None)
+
+    asyncio.run(carry())
+
+
+@settings(max_examples=100)
+@given(junk=st.lists(st.binary(min_size=1, max_size=600), min_size=1, max_size=4), role=st.sampled_from(Role))
+def test_junk_ends_the_connection_or_waits_for_more_and_raises_nothing(
+    module_tls: TlsConfig, junk: list[bytes], role: Role
+) -> None:
+    async def feed() -> None:
+        events: list[DistEvent] = []
+        layer, transport, wire = _layer(module_tls, role, events)
+        for piece in junk:
+            layer.data_received(piece)
+        assert not transport.connection.connected
+        layer.connection_lost(None)
+        (event,) = events
+        assert isinstance(event, HandshakeFailed)
+        assert isinstance(transport.cause, Exception)
+        assert "no TLS" in explain(transport.cause, peer="b@h") or wire.closed
+
+    asyncio.run(feed())
 
 
 @on_both_loops
@@ -141,6 +270,21 @@ async def test_an_expired_certificate_is_named_by_both_sides(
         fresh, expired
     )
     assert "b@127.0.0.1 says that this node's certificate has expired" in await _refused(expired, fresh)
+
+
+async def test_a_revoked_certificate_is_refused_by_both_sides_and_so_is_everybody_by_an_old_list(
+    authority: Authority, good: NodeCertificate
+) -> None:
+    lost = authority.issue("lost")
+    revoked = authority.revoke(lost)
+    assert "the certificate of b@127.0.0.1 is revoked" in await _refused(
+        good.config(revoked=revoked), lost.config()
+    )
+    assert "certificate revoked" in await _refused(lost.config(), good.config(revoked=revoked))
+    async with _node("b", good.config()) as b, _dialler(good.config(revoked=revoked), b) as a:
+        await a.connect(b.name)
+    text = await _refused(good.config(revoked=authority.revoke(expired=True)), good.config())
+    assert "TlsConfig.revoked does not tell about b@127.0.0.1 (CRL has expired)" in text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "127.0.0.1.example"])

@@ -115,6 +115,24 @@ class Authority:
         )
         return NodeCertificate(*paths, self.path)
 
+    def revoke(self, *certificates: NodeCertificate, expired: bool = False) -> Path:
+        """The list of these certificates."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - 3 * _DAY)
+            .next_update(now - _DAY if expired else now + _DAY)
+        )
+        for one in certificates:
+            number = x509.load_pem_x509_certificate(one.certificate.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - _DAY)
+            builder = builder.add_revoked_certificate(entry.build())
+        path = self._directory / "revoked.pem"
+        signed = builder.sign(self._key, hashes.SHA256())
+        path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        return path
+
 
 SERVER_ONLY = ExtendedKeyUsageOID.SERVER_AUTH
 

@@ -106,10 +106,8 @@ class OtpNode:
         """End it at once, as a crash does."""
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.wait()
-        # What it started itself holds its output a moment longer, and a loop that ends before that complains.
-        assert self._process.stdout is not None
-        await self._process.stdout.read()
+        # To the end of its pipes too: a loop that closes before has handles left.
+        await self._process.communicate()
 
     def pause(self) -> None:
         """Stop it in its tracks: its sockets stay open and nothing answers."""
