@@ -121,6 +121,24 @@ async def test_closing_sends_what_was_written_first(good: NodeCertificate) -> No
         assert await box.receive(timeout=10.0) in (large, b"last")
 
 
+async def _flood(node: HiddenNode, to: Pid) -> None:
+    for _ in range(100):
+        await node.send(to, bytes(1_000_000))
+
+
+@on_both_loops
+async def test_a_peer_that_does_not_read_makes_the_sender_wait(good: NodeCertificate) -> None:
+    async with _node("b", good.config()) as b, _dialler(good.config(), b, call_timeout=0.2) as a:
+        box = b.mailbox()
+        await a.connect(b.name)
+        socket = b._peers[a.name]._transport._socket  # type: ignore[union-attr]
+        socket.pause_reading()
+        with pytest.raises(DeadlineError, match="takes no more data"):
+            await _flood(a, box.pid)
+        socket.resume_reading()
+        assert await box.receive(timeout=10.0) == bytes(1_000_000)
+
+
 class _Wire(asyncio.Transport):
     """A socket that keeps what is written until somebody carries it on, in pieces."""
 
