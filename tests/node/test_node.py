@@ -397,3 +397,30 @@ async def test_signals_with_a_trace_token_arrive_as_those_without(node: HiddenNo
     assert await traced.receive(timeout=10.0) == b"x" * _MIB
     assert await traced.receive(timeout=10.0) == (Atom("EXIT"), process, Atom("asked"))
     assert await traced.receive(timeout=10.0) == (Atom("EXIT"), process, Atom("linked"))
+
+
+async def test_reasons_arguments_and_results_may_be_as_large_as_messages(
+    node: HiddenNode, otp: OtpNode
+) -> None:
+    box, here = node.mailbox("box"), f"{{box, '{node.name}'}}"
+    large = bytes(5 * _MIB)
+    assert await node.erpc(otp.name, "erlang", "byte_size", [large], timeout=30.0) == len(large)
+    await otp.evaluate(
+        f"spawn(fun() -> process_flag(trap_exit, true), {here} ! self(),"
+        f" receive {{'EXIT', _, R}} -> {here} ! byte_size(R) end,"
+        f" receive {{watch, P}} -> monitor(process, P), {here} ! watching end,"
+        f" receive {{'DOWN', _, _, _, Why}} -> {here} ! byte_size(Why) end,"
+        f" receive stop -> exit(binary:copy(<<1>>, {len(large)})) end end)"
+    )
+    process = await box.receive(timeout=10.0)
+    await node.exit(process, large)
+    assert await box.receive(timeout=30.0) == len(large)
+    watched = node.mailbox()
+    await node.send(process, (Atom("watch"), watched.pid))
+    assert await box.receive(timeout=10.0) is Atom("watching")
+    await watched.close(large)
+    assert await box.receive(timeout=30.0) == len(large)
+    watch, link = await node.monitor(process), await node.link(process)
+    await node.send(process, Atom("stop"))
+    assert await watch.wait(timeout=30.0) == b"\x01" * len(large)
+    assert await link.wait(timeout=30.0) == b"\x01" * len(large)
