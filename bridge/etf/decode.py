@@ -309,6 +309,4 @@ def _with_tail(items: list[Any]) -> Any:
     if type(tail) is list:
         items += tail
         return items
-    if type(tail) is ImproperList:
-        raise DecodeError("an improper list inside the tail of a list")
     return ImproperList(items, tail)

@@ -27,6 +27,7 @@ _MAP: Final = [_SIZED(116, n) for n in range(256)]
 _BITS: Final = struct.Struct(">BIB").pack
 _THREE_WORDS: Final = struct.Struct(">III").pack
 _PORT: Final = struct.Struct(">QI").pack
+_ARITY: Final = struct.Struct(">BB").pack
 _REFERENCES: Final = {n: (bytes((90, 0, n)), struct.Struct(f">{n + 1}I").pack) for n in range(1, 6)}
 """head, and packer of creation and words, by the number of words"""
 _TRUE: Final = Atom("true").wire
@@ -169,15 +170,12 @@ def _rare(term: Any, add: Any) -> Any:
     """Encode a rare kind, or give the plain value that a subclass of a common one stands for."""
     match term:
         case Port():
-            _check_words(term, term.creation)
-            if not 0 <= term.id < 1 << 64:
-                raise ConfigurationError(f"{term!r} does not fit the format")
-            add(b"x" + term.node.wire + _PORT(term.id, term.creation))
+            add(_port(term))
         case ExportFun():
-            if not 0 <= term.arity <= 255:
-                raise ConfigurationError(f"{term!r}: an arity is 0–255")
-            add(b"q" + term.module.wire + term.function.wire + _SMALL[term.arity])
+            add(_export(term))
         case Closure():
+            if type(term.data) is not bytes:
+                raise ConfigurationError("the content of a closure is bytes")
             add(_SIZED(112, len(term.data) + 4))
             add(term.data)
         case BitString():
@@ -212,16 +210,22 @@ def _utf8(text: str) -> bytes:
         raise ConfigurationError(f"{text[:40]!a} holds a lone surrogate; pass bytes") from None
 
 
-def _check_words(term: Any, *words: int) -> None:
-    if any(not 0 <= word <= 0xFFFF_FFFF for word in words):
-        raise ConfigurationError(f"{term!r} does not fit the format: a field is 32 bits")
+_MISFITS: Final = (AttributeError, TypeError, struct.error)
+"""what comes of a name that is no atom, or of a field that is no number or too large"""
 
 
 def _pid(pid: Pid) -> bytes:
     try:
         return b"X" + pid.node.wire + _THREE_WORDS(pid.id, pid.serial, pid.creation)
-    except struct.error:
-        raise ConfigurationError(f"{pid!r} does not fit the format: a field is 32 bits") from None
+    except _MISFITS:
+        raise ConfigurationError(f"{pid!r}: a node is an atom, and a field has 32 bits") from None
+
+
+def _port(port: Port) -> bytes:
+    try:
+        return b"x" + port.node.wire + _PORT(port.id, port.creation)
+    except _MISFITS:
+        raise ConfigurationError(f"{port!r}: a node is an atom, an id has 64 bits, a creation 32") from None
 
 
 def _reference(reference: Reference) -> bytes:
@@ -231,8 +235,15 @@ def _reference(reference: Reference) -> bytes:
         return head + reference.node.wire + pack(reference.creation, *ids)
     except KeyError:
         raise ConfigurationError(f"{reference!r}: a reference has one to five words") from None
-    except struct.error:
-        raise ConfigurationError(f"{reference!r} does not fit the format: a field is 32 bits") from None
+    except _MISFITS:
+        raise ConfigurationError(f"{reference!r}: a node is an atom, and a word has 32 bits") from None
+
+
+def _export(fun: ExportFun) -> bytes:
+    try:
+        return b"q" + fun.module.wire + fun.function.wire + _ARITY(97, fun.arity)
+    except _MISFITS:
+        raise ConfigurationError(f"{fun!r}: its names are atoms, and an arity is 0–255") from None
 
 
 def _big(number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from bridge.errors import DecodeError, LimitExceededError
 from bridge.etf import (
     Atom,
-    BitString,
     ImproperList,
     Pid,
     Port,
@@ -22,36 +22,104 @@ from bridge.etf import (
     decode_term,
     encode_bare,
     encode_term,
+    term_identity,
 )
+from tests.support.terms import every_term, maps
 
-_atoms = st.text(max_size=20).filter(lambda text: text not in ("true", "false")).map(Atom)
-_leaves = st.one_of(
-    _atoms,
-    st.booleans(),
-    st.integers(),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.binary(max_size=40),
-    st.builds(Pid, _atoms, *[st.integers(0, 2**32 - 1)] * 3),
-    st.builds(BitString, st.binary(min_size=1, max_size=4), st.integers(1, 7)),
-)
-terms: st.SearchStrategy[Any] = st.recursive(
-    _leaves,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=5),
-        st.lists(inner, max_size=5).map(tuple),
-        st.dictionaries(st.one_of(_atoms, st.binary(max_size=5)), inner, max_size=5),
-        st.builds(ImproperList, st.lists(inner, min_size=1, max_size=3), _atoms),
-    ),
-    max_leaves=25,
-)
+_NAMES: list[Atom | bool] = [Atom("n@h"), Atom("module"), True, False, Atom("naïve"), Atom("")]
 
 
-@given(terms)
+@given(every_term)
 def test_what_is_encoded_decodes_to_an_equal_term(term: Any) -> None:
-    assert decode_term(encode_term(term)) == term
+    raw = encode_term(term)
+    again = decode_term(raw)
+    assert again == term
+    # Python's == takes 1, 1.0 and True for one another; this does not.
+    assert term_identity(again) == term_identity(term)
+    assert encode_term(again) == raw
 
 
-@given(terms, st.data())
+@given(every_term)
+def test_a_compressed_term_is_the_same_one(term: Any) -> None:
+    bare = encode_bare(term)
+    compressed = b"\x83P" + len(bare).to_bytes(4, "big") + zlib.compress(bare)
+    assert term_identity(decode_term(compressed)) == term_identity(term)
+
+
+def _numbered(term: Any, table: list[Atom | bool]) -> bytes:
+    """Like ``encode_bare``, but with the atoms of the table as numbers, wherever they are."""
+    raw = encode_bare(term)
+    for index, atom in enumerate(table):
+        raw = raw.replace(encode_bare(atom), bytes((82, index)))
+    return raw
+
+
+@given(
+    st.recursive(
+        st.sampled_from(_NAMES),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.lists(inner, max_size=4).map(tuple),
+            maps(inner, inner),
+            st.builds(
+                Pid, st.sampled_from([Atom("n@h"), Atom("module")]), st.just(0), st.just(0), st.just(0)
+            ),
+        ),
+    )
+)
+def test_atoms_as_numbers_of_a_table_give_the_same_term(term: Any) -> None:
+    numbered = _numbered(term, list(_NAMES))
+    decoded, end = decode_bare_untrusted(numbered, 0, atoms=_NAMES)
+    assert end == len(numbered)
+    assert term_identity(decoded) == term_identity(term)
+
+
+def _measure(term: Any) -> tuple[int, int]:
+    """Levels and elements of a term, as the limits count them."""
+    levels = elements = 0
+    pending = [(term, 0)]
+    while pending:
+        inner, level = pending.pop()
+        children: list[Any] = []
+        if isinstance(inner, ImproperList):
+            children = [*inner.elements, inner.tail]
+            elements -= 1  # what is after the bar is none of the elements that are counted
+        elif isinstance(inner, (list, tuple)):
+            children = list(inner)
+        elif isinstance(inner, Mapping):
+            children = [part for pair in inner.items() for part in pair]
+        elements += len(children)
+        if children:
+            levels = max(levels, level + 1)
+            pending += [(child, level + 1) for child in children]
+    return levels, elements
+
+
+@given(every_term, st.integers(1, 5), st.integers(1, 12), st.integers(1, 200))
+def test_a_limit_is_passed_exactly_when_it_is_said_to_be(
+    term: Any, max_depth: int, max_elements: int, max_bytes: int
+) -> None:
+    raw = encode_term(term)
+    levels, elements = _measure(term)
+    limits = TermLimits(max_depth=max_depth, max_elements=max_elements, max_bytes=max_bytes)
+    over = {
+        name
+        for name, used, most in (
+            ("max_depth", levels, max_depth),
+            ("max_elements", elements, max_elements),
+            ("max_bytes", len(raw), max_bytes),
+        )
+        if used > most
+    }
+    if not over:
+        decode_term(raw, limits=limits)
+        return
+    with pytest.raises(LimitExceededError) as caught:
+        decode_term(raw, limits=limits)
+    assert caught.value.limit in over
+
+
+@given(every_term, st.data())
 def test_altered_bytes_raise_only_what_is_promised(term: Any, data: st.DataObject) -> None:
     raw = bytearray(encode_term(term))
     place = data.draw(st.integers(0, len(raw) - 1))
@@ -144,6 +212,7 @@ def test_every_form_that_some_otp_writes_is_read(raw: bytes, term: Any) -> None:
         (b"c" + b"inf".ljust(31, b"\0"), "not finite"),
         (b"c" + b"one".ljust(31, b"\0"), "no number"),
         (b"n\1\2\7", "sign"),
+        (b"r\0\0" + _ATOM, "reference of 0 words"),
         (b"l\0\0\0\1jl\0\0\0\1jj" + b"j", "follow"),
         (b"w\2\xff\xff", "UTF-8"),
         (b"v\x01\x00" + b"x" * 256, "256 characters"),
@@ -180,7 +249,7 @@ def test_what_does_not_start_with_131_is_refused() -> None:
         decode_term(b"")
 
 
-@given(terms)
+@given(every_term)
 def test_every_shortened_term_is_truncated(term: Any) -> None:
     raw = encode_term(term)
     for end in range(len(raw)):
@@ -194,6 +263,7 @@ def test_a_bare_term_is_one_without_131_and_tells_where_it_ends() -> None:
     assert term == (Atom("ok"), [1])
     assert decode_bare_untrusted(raw, end) == (b"next", len(raw))
     assert b"\x83" + encode_bare(term) == encode_term(term)
+    assert decode_bare_untrusted(memoryview(raw), 3) == (term, end)  # type: ignore[arg-type]  # taken all the same
 
 
 def test_a_bare_term_holds_to_the_same_promises() -> None:

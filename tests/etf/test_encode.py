@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections import UserDict
 from enum import IntEnum
 from types import MappingProxyType
@@ -10,24 +11,42 @@ from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError, LimitExceededError
 from bridge.etf import Atom, decode_term, encode_term, term_identity
+from tests.support.terms import binary_keyed_terms
+from tests.support.vectors import otp_vectors
+
+VECTORS = otp_vectors()
 
 # Not an import statement: to the type checker the name is this project's folder of Erlang sources.
 _erlang_py: Any = importlib.import_module("erlang")
 
-_shared: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans()),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.lists(inner, max_size=4).map(tuple)),
-    max_leaves=15,
-)
+# To it, 1, 1.0 and true are one key.
+_NOT_ITS = re.compile("map_(numbers|zeros|map_keys$)")
 
 
-@given(_shared)
-def test_erlang_py_reads_what_is_written(term: Any) -> None:
-    assert _erlang_py.binary_to_term(encode_term(term)) == term
+def _through_erlang_py(encoded: bytes) -> Any:
+    """What is ours once a second implementation has read it and written it."""
+    return decode_term(_erlang_py.term_to_binary(_erlang_py.binary_to_term(encoded)))
+
+
+@given(binary_keyed_terms)
+def test_erlang_py_reads_what_is_written_and_its_own_is_read(term: Any) -> None:
+    assert term_identity(_through_erlang_py(encode_term(term))) == term_identity(term)
+
+
+@pytest.mark.parametrize("release", VECTORS)
+def test_erlang_py_and_this_take_what_otp_wrote_for_the_same_terms(release: int) -> None:
+    tried = 0
+    for name, encoded in VECTORS[release].items():
+        if name == "local" or _NOT_ITS.match(name):
+            continue
+        term = decode_term(encoded)
+        assert term_identity(_through_erlang_py(encoded)) == term_identity(term), name
+        assert term_identity(_through_erlang_py(encode_term(term))) == term_identity(term), name
+        tried += 1
+    assert tried > 150
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), object(), {"a": {1}}, "\ud800", [None]])

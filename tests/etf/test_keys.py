@@ -52,6 +52,13 @@ def test_maps_of_each_size_decode_to_a_dict(count: int) -> None:
         assert term == pairs
 
 
+def test_numbers_side_by_side_are_kept_among_many_others_too() -> None:
+    pairs: list[tuple[Any, Any]] = [(n, n) for n in range(600)]
+    pairs += [(1.0, b"float"), (True, b"bool"), (-0.0, b"minus")]
+    term = decode_term(encode_term(ErlangMap(pairs)))
+    assert [term[key] for key in (1, 1.0, True, 0, -0.0)] == [1, b"float", b"bool", 0, b"minus"]
+
+
 def test_a_key_nested_too_deep_to_hash_is_kept_all_the_same() -> None:
     raw = b"\x83t\0\0\0\x01" + b"h\x01" * 100_000 + b"a\x01" + b"j"
     term = decode_term(raw)

@@ -121,6 +121,13 @@ def test_an_improper_list_has_an_element_and_a_tail_that_is_no_list() -> None:
         Reference(Atom("n@h"), 0, (1,) * 6),
         Reference(Atom("n@h"), 0, (1 << 32,)),
         ExportFun(Atom("m"), Atom("f"), 256),
+        ExportFun(Atom("m"), Atom("f"), -1),
+        Pid(True, 1, 2, 3),  # type: ignore[arg-type]  # as a caller without a type checker may
+        Port("n@h", 1, 2),  # type: ignore[arg-type]
+        Reference(Atom("n@h"), 0, 7),  # type: ignore[arg-type]
+        Reference(Atom("n@h"), 0, (1.5,)),  # type: ignore[arg-type]
+        ExportFun("m", Atom("f"), 1),  # type: ignore[arg-type]
+        Closure("text"),  # type: ignore[arg-type]
     ],
 )
 def test_a_field_that_does_not_fit_is_refused_when_it_is_encoded(term: Any) -> None:

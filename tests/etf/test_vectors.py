@@ -11,19 +11,12 @@ import pytest
 
 from bridge.errors import DecodeError
 from bridge.etf import Closure, Pid, Port, Reference, decode_term, encode_term, term_identity
+from tests.support.vectors import OTP_VECTORS, otp_vectors
 
-_FOLDER = Path(__file__).parents[1] / "vectors" / "etf"
-RELEASES = (25, 27, 29)
 _REFUSED = {"local": "only by the node that wrote it"}
 
 
-def _vectors(release: int) -> dict[str, bytes]:
-    lines = (_FOLDER / f"otp{release}.tsv").read_text().splitlines()
-    fields = [line.split("\t") for line in lines if line and not line.startswith("#")]
-    return {name: bytes.fromhex(encoded) for name, encoded, _ in fields}
-
-
-VECTORS = {release: _vectors(release) for release in RELEASES}
+VECTORS = otp_vectors()
 _CASES = [
     pytest.param(encoded, id=f"otp{release}-{name}")
     for release, vectors in VECTORS.items()
@@ -42,9 +35,9 @@ def test_what_otp_wrote_decodes_and_encodes_to_an_equal_term(encoded: bytes) -> 
     assert term_identity(again) == term_identity(term)
 
 
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", [25, 27, 29])
 def test_each_file_says_which_otp_wrote_it_and_none_lacks_what_another_has(release: int) -> None:
-    header = (_FOLDER / f"otp{release}.tsv").read_text().partition("\n")[0]
+    header = (OTP_VECTORS / f"otp{release}.tsv").read_text().partition("\n")[0]
     assert re.fullmatch(rf"# OTP {release}, version {release}\.\S+, ERTS \S+", header)
     # The option local came with OTP 26.
     assert VECTORS[release].keys() | {"local"} == VECTORS[29].keys()

@@ -1,7 +1,7 @@
-"""Vectors that real erlang-jose made, and where they lie.
+"""Vectors that real Erlang made, and where they lie.
 
-They are not part of this repository: ``BRIDGE_SHARED`` names the directory that holds ``vectors/jose.json``,
-by default ``shared`` beside the repository.
+Those of erlang-jose are not part of this repository: ``BRIDGE_SHARED`` names the directory that holds
+``vectors/jose.json``, by default ``shared`` beside the repository.
 """
 
 from __future__ import annotations
@@ -10,11 +10,23 @@ import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+OTP_VECTORS: Final = _REPOSITORY / "tests" / "vectors" / "etf"
+"""what ``scripts/make_vectors.escript`` wrote, a file for each OTP"""
+
+
+def otp_vectors() -> dict[int, dict[str, bytes]]:
+    """Return encoded terms by their name, by the release of OTP that encoded them."""
+    found: dict[int, dict[str, bytes]] = {}
+    for file in sorted(OTP_VECTORS.glob("otp*.tsv")):
+        lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+        fields = [line.split("\t") for line in lines]
+        found[int(file.stem[3:])] = {name: bytes.fromhex(encoded) for name, encoded, _ in fields}
+    return found
 
 
 def shared_directory() -> Path:
