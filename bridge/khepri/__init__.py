@@ -23,7 +23,7 @@ from bridge.khepri.conditions import (
     condition_from_term,
 )
 from bridge.khepri.config import KhepriConfig
-from bridge.khepri.feed import Change, Deleted, Feed, Snapshot, Updated
+from bridge.khepri.feed import Change, Cursor, Deleted, Feed, Snapshot, Updated
 from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.operations import (
     Abort,
@@ -111,6 +111,7 @@ __all__ = [
     "Condition",
     "Count",
     "Create",
+    "Cursor",
     "DataMatches",
     "Delete",
     "DeleteMany",

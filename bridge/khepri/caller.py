@@ -18,6 +18,10 @@ class Inbox(Protocol):
     def pid(self) -> Pid:
         """Whom members send to."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will arrive."""
+
     def put(self, message: Any) -> None:
         """Deliver a message from this side; a closed inbox drops it."""
 

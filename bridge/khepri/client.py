@@ -13,9 +13,9 @@ from bridge.khepri.caller import Caller
 from bridge.khepri.calls import API, StoreCalls
 from bridge.khepri.cluster import Cluster
 from bridge.khepri.config import KhepriConfig
-from bridge.khepri.feed import Feed
+from bridge.khepri.feed import Cursor, Feed
 from bridge.khepri.node_caller import NodeCaller
-from bridge.khepri.paths import Path, wire_path
+from bridge.khepri.paths import Pattern, wire_path
 from bridge.khepri.procedures import Procedures
 from bridge.khepri.projections import Projections
 from bridge.khepri.reads import Reads
@@ -125,18 +125,37 @@ class Khepri(Reads, Writes, Transfer):
         )
 
     @asynccontextmanager
-    async def watch(self, *prefixes: Path, window: int = 1_000) -> AsyncIterator[Feed]:
-        """Changes below the prefixes; iterate over the feed inside the ``async with``.
+    async def watch(
+        self, *patterns: Pattern, since: Cursor | str | None = None, window: int = 1_000
+    ) -> AsyncIterator[Feed]:
+        """Changes of data; iterate over the feed inside the ``async with``.
 
-        Attached to one member: every change, in the order that member applied them, at least once. When
-        that member dies the feed goes on at another one with a ``Snapshot``: intermediate versions have
-        collapsed, and deletions show as absence from it.
+        It begins with a ``Snapshot``, unless ``since`` can be gone on from. The guarantee:
+
+        - While attached to one member: every applied change, in the order in which that member applied them,
+          at least once. The connection to it may break and come back; what was missed follows, exactly.
+        - When that member dies or restarts, installs a snapshot of its own, or this side falls more than
+          20,000 changes behind, the feed goes on, at another member where need be, with a ``Snapshot`` that
+          says ``gap``: intermediate values have collapsed, deletions show as absence, and a node deleted and
+          made again with equal data cannot be told from one that stayed.
+        - Never exactly once, and no order between what two members tell. Writes of equal data are told or
+          not, as the store applies them.
+        - A feed that is not iterated holds up nobody: a member sends ``window`` changes ahead and keeps the
+          rest. While no member answers, iterating waits.
 
         Args:
-            prefixes: exact paths; a change at or below one of them is told.
+            patterns: a path by names alone is watched with all below it; a pattern with wildcards, or
+                conditions on names, is the nodes it matches. Up to 64.
+            since: ``feed.cursor`` of an earlier watch of the same patterns, or its text.
             window: changes that may be on their way unacknowledged, 1 to 10,000.
+
+        Raises:
+            ConfigurationError: no pattern, no cursor.
+            InvalidRequestError: a pattern that is none, or has conditions on more than names (on iterating).
         """
-        feed = Feed(self.caller, self.store, [wire_path(p) for p in prefixes], window=window)
+        cursor = Cursor.parse(since) if isinstance(since, str) else since
+        wire = [wire_path(pattern) for pattern in patterns]
+        feed = Feed(self.caller, self.store, wire, since=cursor, window=window)
         try:
             yield feed
         finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from bridge.errors import ClosedError, ConnectionLostError, DeadlineError, ProtocolError
+from bridge.errors import ClosedError, ConfigurationError, ConnectionLostError, DeadlineError, ProtocolError
 from bridge.etf import Atom, Reference
 from bridge.khepri.caller import Caller
 from bridge.khepri.paths import NativePath, native_path
@@ -23,15 +24,18 @@ _RETRY_DELAY: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything below the prefixes at one moment; what is absent does not exist.
+    """Everything that is watched at one moment; what is absent does not exist.
 
     Attributes:
         nodes: data by native path.
         member: the node that told it.
+        gap: whether changes before it may never be told: the history that this watch had seen, or was to go
+            on from, is lost. What came between shows only as the difference to this.
     """
 
     nodes: Mapping[NativePath, Any]
     member: str
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +55,73 @@ class Deleted:
 
 Change = Snapshot | Updated | Deleted
 
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a watch has got, to go on from there; also as text, to be kept.
+
+    It holds for one run of one member, while that still has the changes since (20,000 of them); anywhere else
+    a watch begins with a ``Snapshot`` that says ``gap``.
+
+    Attributes:
+        run: 8 random bytes of the member's run.
+        sequence: number of the last change.
+    """
+
+    run: bytes
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.run.hex()}-{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The cursor in a text of ``str(cursor)``.
+
+        Raises:
+            ConfigurationError: there is none in it.
+        """
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise ConfigurationError(f"{text!r:.60} is no cursor of a watch")
+        return cls(bytes.fromhex(found[1]), int(found[2]))
+
+
+_CURSOR: Final = re.compile("([0-9a-f]{16})-([0-9]{1,20})")
+
 _RESUMED: Final = Atom("resumed")
 _DELETED: Final = Atom("deleted")
 
 
 class Feed:
-    """One subscription; iterate over it once.
+    """One subscription; iterate over it once. ``Khepri.watch`` says what it guarantees."""
 
-    The first change is a ``Snapshot``. Another one comes only when history was lost: the member died, or
-    this side fell more than 20,000 changes behind.
-    """
-
-    def __init__(self, caller: Caller, store: Atom, prefixes: list[Any], *, window: int) -> None:
+    def __init__(
+        self, caller: Caller, store: Atom, patterns: list[Any], *, since: Cursor | None, window: int
+    ) -> None:
         self._caller = caller
         self._store = store
-        self._prefixes = prefixes
+        self._patterns = patterns
         self._window = window
         self._mailbox = caller.mailbox()
         self._member: str | None = None
         self._reference: Reference | None = None
-        self._cursor: Any = Atom("undefined")
-        self._pending: deque[Change] = deque()
+        self._run = b"" if since is None else since.run
+        self._received = 0 if since is None else since.sequence
+        # Whether there is a history to go on from, whose loss is a gap.
+        self._follows = since is not None
+        self._position = since
+        self._pending: deque[tuple[Change, int]] = deque()
         self._closed = False
         caller.on_change(self._member_changed)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where to go on from: behind the last change whose handling is done, that is, another was asked for.
+
+        ``None`` before the first one.
+        """
+        return self._position
 
     def __aiter__(self) -> AsyncIterator[Change]:
         return self._changes()
@@ -83,7 +131,10 @@ class Feed:
             if self._reference is None:
                 await self._subscribe()
             while self._pending:
-                yield self._pending.popleft()
+                change, sequence = self._pending.popleft()
+                position = Cursor(self._run, sequence)
+                yield change
+                self._position = position
             try:
                 message = await self._mailbox.receive()
             except ClosedError:
@@ -96,10 +147,9 @@ class Feed:
                 tag == Atom("kb_feed") and reference == self._reference
             ):
                 for change in changes:
-                    self._pending.append(_change(change))
-                sequence = changes[-1][0]
-                self._cursor = (self._cursor[0], sequence)
-                await self._acknowledge(sequence)
+                    self._pending.append((_change(change), change[0]))
+                self._received = changes[-1][0]
+                await self._acknowledge(self._received)
             case (Atom() as tag, Reference() as reference) if (
                 tag == Atom("kb_feed_gap") and reference == self._reference
             ):
@@ -122,8 +172,8 @@ class Feed:
         while not self._closed:
             request = {
                 Atom("pid"): self._mailbox.pid,
-                Atom("prefixes"): self._prefixes,
-                Atom("since"): self._cursor,
+                Atom("patterns"): self._patterns,
+                Atom("since"): (self._run, self._received) if self._run else Atom("undefined"),
                 Atom("window"): self._window,
             }
             try:
@@ -137,17 +187,20 @@ class Feed:
                     )
                 )
             except Exception as error:
-                if not is_transient(error):
+                # A caller that has ended for good has closed its inboxes.
+                if not is_transient(error) or self._mailbox.closed:
                     raise
                 await asyncio.sleep(_RETRY_DELAY)
                 continue
             self._member = self._caller.current
             self._reference = answer[Atom("subscription")]
-            self._cursor = answer[Atom("cursor")]
+            self._run, self._received = answer[Atom("cursor")]
             if answer[Atom("mode")] != _RESUMED:
                 nodes = {native_path(path): _data(data) for path, data in answer[Atom("nodes")]}
                 self._pending.clear()
-                self._pending.append(Snapshot(nodes, self._member or ""))
+                snapshot = Snapshot(nodes, self._member or "", gap=self._follows)
+                self._pending.append((snapshot, self._received))
+            self._follows = True
             return
 
     def _member_changed(self, member: str | None) -> None:

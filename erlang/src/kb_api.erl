@@ -12,7 +12,6 @@
 -define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
--define(MAX_PREFIXES, 64).
 
 -spec version() -> {ok, 1}.
 version() -> {ok, 1}.
@@ -42,11 +41,11 @@ delete(Store, Path, Options) -> kb_khepri:delete(Store, Path, Options).
 transaction(Store, Operations, Op, Options) -> kb_khepri:transaction(Store, Operations, Op, Options).
 
 -spec subscribe(term(), term()) -> kb_call:answer().
-subscribe(Store, #{pid := Pid, prefixes := Prefixes, window := Window} = Request)
-  when is_pid(Pid), is_list(Prefixes), is_integer(Window), Window >= 1, Window =< 10000 ->
-    case prefixes(Prefixes, []) of
-        {ok, Native} ->
-            Spec = #{pid => Pid, prefixes => Native, window => Window,
+subscribe(Store, #{pid := Pid, patterns := Patterns, window := Window} = Request)
+  when is_pid(Pid), is_list(Patterns), is_integer(Window), Window >= 1, Window =< 10000 ->
+    case kb_watch:compile(Patterns) of
+        {ok, Watches} ->
+            Spec = #{pid => Pid, watches => Watches, window => Window,
                      since => maps:get(since, Request, undefined)},
             kb_call:on_store(Store, 30000, fun() ->
                 %% Without its projections a feed is silent, which no subscriber could tell from quiet.
@@ -60,7 +59,7 @@ subscribe(Store, #{pid := Pid, prefixes := Prefixes, window := Window} = Request
         Refused -> Refused
     end;
 subscribe(_, _) ->
-    kb_call:refuse(invalid_options, <<"a subscription is #{pid, prefixes, since, window}, with window 1 to 10000">>).
+    kb_call:refuse(invalid_options, <<"a subscription is #{pid, patterns, since, window}, with window 1 to 10000">>).
 
 -spec acknowledge(term(), term(), term()) -> {ok, #{}} | {error, {invalid_options, map()}}.
 acknowledge(Ref, Sequence, Pid) when is_reference(Ref), is_integer(Sequence), is_pid(Pid) ->
@@ -190,17 +189,3 @@ decide(Store, Function, Request, Op) ->
         {{ok, Valid}, {ok, Id}} -> kb_commit:commit(Store, Id, {authority, Function, Valid}, ?AUTHORITY_TIMEOUT_MS);
         Refused -> kb_call:first_refusal(Refused)
     end.
-
-prefixes([], Native) -> {ok, lists:reverse(Native)};
-prefixes([Path | Rest], Native) when length(Native) < ?MAX_PREFIXES ->
-    case kb_path:pattern(Path) of
-        {ok, []} -> prefixes(Rest, [[] | Native]);
-        {ok, _} ->
-            case kb_path:exact(Path) of
-                {ok, Prefix} -> prefixes(Rest, [Prefix | Native]);
-                Refused -> Refused
-            end;
-        Refused -> Refused
-    end;
-prefixes(_, _) ->
-    kb_call:refuse(invalid_options, <<"prefixes are a list of up to 64 paths">>).

@@ -15,7 +15,7 @@
 -define(RETRY_MS, 50).
 -define(MAX_SUBSCRIBERS, 1000).
 
--record(subscriber, {pid :: pid(), monitor :: reference(), prefixes :: [[atom() | binary()]],
+-record(subscriber, {pid :: pid(), monitor :: reference(), watches :: [kb_watch:watch()],
                      next :: pos_integer(), window :: pos_integer(),
                      outstanding = queue:new() :: queue:queue(pos_integer()),
                      active = false :: boolean()}).
@@ -35,9 +35,9 @@ start_link() ->
 %% The snapshot is read inside the Ra process, which sends the subscription to the feed from there: so it
 %% lies between the changes exactly where the snapshot was taken.
 -spec subscribe(atom(), map()) -> {ok, map()} | {error, term()}.
-subscribe(Store, #{pid := Pid, prefixes := Prefixes, since := Since, window := Window}) ->
+subscribe(Store, #{pid := Pid, watches := Watches, since := Since, window := Window}) ->
     Ref = make_ref(),
-    Spec = {Pid, Prefixes, Window},
+    Spec = {Pid, Watches, Window},
     case ask({resume, Ref, Spec, Since}) of
         {ok, Cursor} ->
             {ok, #{subscription => Ref, cursor => Cursor, mode => resumed, nodes => []}};
@@ -48,7 +48,7 @@ subscribe(Store, #{pid := Pid, prefixes := Prefixes, since := Since, window := W
         {snapshot, Feed} ->
             Read = fun() ->
                            Feed ! {subscribe, Ref, Spec},
-                           {nodes, lists:append([below(Prefix) || Prefix <- Prefixes])}
+                           {nodes, lists:append([found(Watch) || Watch <- Watches])}
                    end,
             case khepri:transaction(Store, Read, [], ro, #{}) of
                 {ok, {nodes, Nodes}} ->
@@ -72,13 +72,9 @@ ask(Request) ->
     catch exit:_ -> restarted
     end.
 
-below(Prefix) ->
-    Patterns = case Prefix of
-                   [] -> [[{if_path_matches, any, undefined}]];
-                   _ -> [Prefix, Prefix ++ [{if_path_matches, any, undefined}]]
-               end,
+found(Watch) ->
     [{Path, maps:get(data, Props, undefined)}
-     || Pattern <- Patterns,
+     || Pattern <- kb_watch:queries(Watch),
         {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
         {Path, Props} <- maps:to_list(Nodes),
         not (lists:prefix([bridge, clients], Path) orelse lists:prefix([bridge, held], Path))].
@@ -195,8 +191,8 @@ handle_info(timeout, State) ->
 handle_info(_, State) ->
     {noreply, State, 0}.
 
-add(Ref, {Pid, Prefixes, Window}, Next, Active, #state{subscribers = Subscribers} = State) ->
-    Subscriber = #subscriber{pid = Pid, monitor = erlang:monitor(process, Pid), prefixes = Prefixes,
+add(Ref, {Pid, Watches, Window}, Next, Active, #state{subscribers = Subscribers} = State) ->
+    Subscriber = #subscriber{pid = Pid, monitor = erlang:monitor(process, Pid), watches = Watches,
                              next = Next, window = Window, active = Active},
     true = ets:insert(?TABLE, {Ref, Pid}),
     State#state{subscribers = Subscribers#{Ref => Subscriber}}.
@@ -240,10 +236,10 @@ batch(Subscriber, _State, Changes, 0) ->
     {lists:reverse(Changes), Subscriber};
 batch(#subscriber{next = Next} = Subscriber, #state{last = Last}, Changes, _) when Next > Last ->
     {lists:reverse(Changes), Subscriber};
-batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, prefixes = Prefixes} = Subscriber,
+batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, watches = Watches} = Subscriber,
       #state{ring = Ring} = State, Changes, Left) ->
     [{_, Change}] = ets:lookup(Ring, Next),
-    case {wanted(element(2, Change), Prefixes), queue:len(Outstanding) < Window} of
+    case {kb_watch:wants(Watches, element(2, Change)), queue:len(Outstanding) < Window} of
         {false, _} ->
             batch(Subscriber#subscriber{next = Next + 1}, State, Changes, Left);
         {true, false} ->
@@ -253,9 +249,6 @@ batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, prefi
             batch(Subscriber#subscriber{next = Next + 1, outstanding = queue:in(Next, Outstanding)},
                   State, [Numbered | Changes], Left - 1)
     end.
-
-wanted(Path, Prefixes) ->
-    lists:any(fun(Prefix) -> lists:prefix(Prefix, Path) end, Prefixes).
 
 drop_until(Sequence, Queue) ->
     case queue:peek(Queue) of

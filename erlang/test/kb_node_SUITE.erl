@@ -70,7 +70,7 @@ an_operation_id_is_applied_once(_) ->
 
 the_feed_takes_up_where_it_stopped(_) ->
     {ok, _} = kb_api:put(?STORE, <<"/:feed/a">>, 1, ?WAIT),
-    Request = #{pid => self(), prefixes => [<<"/:feed">>], window => 2},
+    Request = #{pid => self(), patterns => [<<"/:feed">>], window => 2},
     {ok, #{subscription := Ref, cursor := {Run, _} = Cursor, mode := snapshot, nodes := Nodes}} =
         kb_api:subscribe(?STORE, Request),
     ?assertEqual([{[feed], undefined}, {[feed, <<"a">>], 1}], Nodes),
@@ -84,7 +84,7 @@ the_feed_takes_up_where_it_stopped(_) ->
     [{_, _, _, 4}] = changes(Again, 1),
     {ok, #{mode := snapshot}} = kb_api:subscribe(?STORE, Request#{since => {<<0:64>>, element(2, Cursor)}}),
     %% Every level once, and deep nodes that go with the one above them.
-    {ok, #{subscription := All}} = kb_api:subscribe(?STORE, Request#{prefixes => [<<"/:top">>], window => 9}),
+    {ok, #{subscription := All}} = kb_api:subscribe(?STORE, Request#{patterns => [<<"/:top">>], window => 9}),
     [{ok, _} = kb_api:put(?STORE, Path, 1, ?WAIT) || Path <- [<<"/:top">>, <<"/:top/a/b/c">>]],
     {ok, _} = kb_api:delete(?STORE, <<"/:top">>, ?WAIT),
     [{_, created_or_updated, [top], 1}, {_, created_or_updated, [top, <<"a">>, <<"b">>, <<"c">>], 1} | Gone] =
@@ -97,7 +97,7 @@ changes(Ref, Count) ->
 
 a_subscriber_is_told_of_history_that_is_gone(_) ->
     {ok, _} = kb_api:put(?STORE, <<"/:gap/a">>, 0, ?WAIT),
-    Request = #{pid => self(), prefixes => [<<"/:gap">>], window => 1},
+    Request = #{pid => self(), patterns => [<<"/:gap">>], window => 1},
     {ok, #{subscription := First, cursor := {Run, _} = Cursor}} = kb_api:subscribe(?STORE, Request),
     ok = application:set_env(khepri_bridge, feed_ring, 10),
     %% The feed dies: its subscribers hear of it, and their cursors are of no use to the next one.

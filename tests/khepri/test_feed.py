@@ -6,19 +6,31 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
+    AllOf,
+    AnyOf,
     Change,
+    Cursor,
     Deleted,
+    InvalidRequestError,
     Khepri,
+    NameMatches,
     NativePath,
+    Not,
+    Pattern,
+    PayloadVersion,
     Put,
     ReservedPathError,
     Snapshot,
     Updated,
     native_path,
+    parse_path,
     path_text,
 )
 from bridge.node import Gateway, HiddenNode
@@ -49,12 +61,14 @@ class Replica:
     def __init__(self) -> None:
         self.nodes: dict[NativePath, object] = {}
         self.members: list[str] = []
+        self.gaps = 0
         self._changed = asyncio.Event()
 
     async def follow(self, changes: AsyncIterator[Change]) -> None:
         async for change in changes:
             match change:
-                case Snapshot(nodes=nodes, member=member):
+                case Snapshot(nodes=nodes, member=member, gap=gap):
+                    self.gaps += gap
                     self.nodes = {path: data for path, data in nodes.items() if data is not None}
                     self.members.append(member)
                 case Updated(path=path, data=data):
@@ -96,6 +110,81 @@ async def test_two_prefixes_are_told_and_nothing_beside_them(store: Khepri, root
         assert names(told[2:]) == [(b"y", 3)]
 
 
+PATTERNS: list[Pattern] = [
+    "",
+    "/*",
+    "/**",
+    "/*/x",
+    "/**/x",
+    "/a*",
+    [AnyOf(Atom("a"), b"b"), b"x"],
+    [Not(b"b")],
+    [AllOf(NameMatches("^a"), Not(Atom("a")))],
+]
+TREE = ["/a", "/:a", "/a/x", "/:a/x", "/ab", "/b", "/b/x", "/b/c/x", "/b/c/y"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+async def test_what_a_snapshot_holds_is_what_changes_are_told_of(
+    store: Khepri, root: str, pattern: Pattern
+) -> None:
+    """Khepri decides about the first, and the feed itself about the second."""
+    await store.transaction([Put(f"{root}{name}", 1) for name in TREE])
+    watched = root + pattern if isinstance(pattern, str) else [*parse_path(root), *pattern]
+    async with store.watch(watched) as feed:
+        changes = aiter(feed)
+        (first,) = await take(changes, 1)
+        assert isinstance(first, Snapshot)
+        expected = {path for path, data in first.nodes.items() if data is not None}
+        await store.transaction([Put(f"{root}{name}", 2) for name in TREE])
+        told = await take(changes, len(expected))
+        assert {change.path for change in told if isinstance(change, Updated)} == expected
+        await store.transaction([Put(f"{root}{name}", 3) for name in TREE])
+        told = await take(changes, len(expected))
+        assert {change.path for change in told if isinstance(change, Updated)} == expected
+
+
+async def test_a_pattern_with_conditions_on_more_than_names_is_refused(store: Khepri, root: str) -> None:
+    async with store.watch([*parse_path(root), PayloadVersion("ge", 2)]) as feed:
+        with pytest.raises(InvalidRequestError, match="conditions on names"):
+            await take(aiter(feed), 1)
+
+
+async def test_a_watch_goes_on_from_a_cursor_without_a_snapshot(store: Khepri, root: str) -> None:
+    async with store.watch(root) as feed:
+        assert feed.cursor is None
+        changes = aiter(feed)
+        await take(changes, 1)
+        for number in range(3):
+            await store.put_once(f"{root}/a", number)
+        await take(changes, 2)
+        # The second change was handed out, and nobody has asked for the next one: it may not be done.
+        kept = str(feed.cursor)
+    await store.put_once(f"{root}/a", 3)
+    async with store.watch(root, since=kept) as feed:
+        assert names(await take(aiter(feed), 3)) == [(b"a", 1), (b"a", 2), (b"a", 3)]
+
+
+async def test_a_cursor_that_nobody_can_go_on_from_is_told_as_a_gap(store: Khepri, root: str) -> None:
+    await store.put_once(f"{root}/a", 1)
+    async with store.watch(root, since=Cursor(bytes(8), 5)) as feed:
+        (first,) = await take(aiter(feed), 1)
+    assert isinstance(first, Snapshot)
+    assert first.gap
+
+
+@given(run=st.binary(min_size=8, max_size=8), sequence=st.integers(0, 10**20 - 1))
+def test_a_cursor_and_its_text_are_one(run: bytes, sequence: int) -> None:
+    cursor = Cursor(run, sequence)
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.parametrize("text", ["", "5", "00-1", "0011223344556677-", "0011223344556677-x"])
+def test_a_text_that_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="no cursor"):
+        Cursor.parse(text)
+
+
 async def test_a_deletion_is_told_for_every_node_that_goes(store: Khepri, root: str) -> None:
     await store.transaction([Put(f"{root}/a", 1), Put(f"{root}/a/b", 2)])
     async with store.watch(root) as feed:
@@ -124,6 +213,7 @@ async def test_a_reader_that_falls_too_far_behind_gets_a_new_snapshot(store: Khe
         replica = Replica()
         following = asyncio.create_task(replica.follow(changes))
         await replica.until(lambda: len(replica.members) == 1)
+        assert replica.gaps == 1
         assert {data for path, data in replica.nodes.items()} == {20}
         assert len(replica.nodes) == 1000
         await store.put_once(f"{root}/n0", 21)
@@ -196,4 +286,5 @@ async def test_a_feed_converges_after_the_death_of_a_member(own_cluster: LocalCl
                 await replica.until(lambda: replica.nodes == expected)
             async with asyncio.timeout(SECONDS):
                 await following
+            assert replica.gaps == (1 if victim == "watched" else 0)
             assert replica.members == ([others[0], others[1]] if victim == "watched" else [others[0]])

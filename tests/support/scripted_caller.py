@@ -17,6 +17,7 @@ class ListInbox:
 
     def __init__(self) -> None:
         self.pid = Pid(Atom("here"), 1, 0, 0)
+        self.closed = False
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
 
     def put(self, message: Any) -> None:
@@ -29,6 +30,7 @@ class ListInbox:
         return message
 
     async def close(self) -> None:
+        self.closed = True
         self._queue.put_nowait(ClosedError("closed"))
 
 
