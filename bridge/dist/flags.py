@@ -74,7 +74,8 @@ DEMANDED: Final[dict[int, DistFlag]] = {
     28: _DEMANDED_26,
     29: _DEMANDED_26,
 }
-"""by OTP release, what a node of it demands of a peer (``DFLAG_DIST_MANDATORY`` of its ``dist.h``)"""
+"""by OTP release, what a node of it demands of a peer: ``DFLAG_DIST_MANDATORY`` of its ``dist.h``; for 24,
+what 25 demands without what its notes call new"""
 
 MANDATORY: Final = DIGEST_25
 """what this side demands: all of it has been in every OTP since 24"""

@@ -1,8 +1,8 @@
 """``gen_server`` as its callers speak to it, from both sides.
 
 Source: OTP's ``gen`` (``do_call/4``: a monitor, ``{'$gen_call', {Pid, Tag}, Request}``, an answer
-``{Tag, Reply}``; ``reply/2``: a tag ``[alias | Reference]`` is answered by the alias, which the runtime drops
-when the caller has given up).
+``{Tag, Reply}``; ``reply/2``: a tag with an alias is answered by the alias, which the runtime drops when the
+caller has given up).
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ class Sender:
             ConfigurationError: ``value`` is no term.
             LimitExceededError: it is too large or too deep.
         """
-        control: ControlMessage = Send(to=self.pid)
-        if isinstance(self.tag, ImproperList) and list(self.tag.elements) == [_ALIAS]:
-            if not isinstance(self.tag.tail, Reference):
-                return
-            control = AliasSend(source=self._asked, alias=self.tag.tail)
+        alias = _alias(self.tag)
+        control: ControlMessage = (
+            Send(to=self.pid) if alias is None else AliasSend(source=self._asked, alias=alias)
+        )
         self._send(self.pid.node.text, control, (self.tag, value))
 
 
@@ -63,6 +62,16 @@ def sender(term: Any, asked: Pid, send: Callable[[str, ControlMessage, Any], Non
     match term:
         case (Pid() as pid, tag):
             return Sender(pid, tag, asked, send)
+    return None
+
+
+def _alias(tag: Any) -> Reference | None:
+    """The alias in ``[alias | Alias]`` or ``[[alias | Alias] | _]``."""
+    match tag:
+        case ImproperList(elements=[ImproperList() as first, *_]) | [ImproperList() as first, *_]:
+            tag = first
+    if isinstance(tag, ImproperList) and list(tag.elements) == [_ALIAS] and isinstance(tag.tail, Reference):
+        return tag.tail
     return None
 
 

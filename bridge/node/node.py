@@ -499,7 +499,11 @@ class HiddenNode:
         watch = Watch(process, node, source, reference, mailbox)
         await self._peer(node, self.config.connect_timeout)
         self._processes.watch(watch)
-        await self._send(node, MonitorP(source=source, to=process, reference=reference))
+        try:
+            await self._send(node, MonitorP(source=source, to=process, reference=reference))
+        except BaseException:
+            self._processes.demonitor(watch)  # nobody has it to give it up
+            raise
         return watch
 
     async def demonitor(self, watch: Watch) -> None:
@@ -533,8 +537,12 @@ class HiddenNode:
         if known is not None:
             return known
         watch = Watch(target, node, source, None, mailbox)
-        if self._processes.link(watch):
-            await self._send(node, Link(source=source, to=target))
+        try:
+            if self._processes.link(watch):
+                await self._send(node, Link(source=source, to=target))
+        except BaseException:
+            self._processes.unlink(source, target)  # nobody has it to undo it
+            raise
         return watch
 
     async def unlink(self, target: Pid, *, mailbox: Mailbox | None = None) -> None:

@@ -82,7 +82,7 @@ class GenServer:
         _log.warning("%s got a message that it does not expect: %s", type(self).__name__, shorten(message))
 
     def terminate(self, reason: Any) -> Any:
-        """Called last, unless an exit signal or the end of the node came first."""
+        """Called last, with ``call_timeout`` to do it, unless an exit signal or the node's end came first."""
 
     def get_state(self) -> Any:
         """What ``sys:get_state`` is told: a term."""
@@ -96,7 +96,7 @@ class ServerProcess:
         server: what it runs.
         mailbox: makes its mailbox, given what to call when that has ended.
         processes: of the node, by which it answers.
-        seconds: to wait for a caller's node that does not take the reply, before it goes on without.
+        seconds: that ``terminate`` has, and that a caller's node has to take its reply.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class ServerProcess:
         self._seconds = seconds
         self._mailbox: Mailbox | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
         self._ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     @property
@@ -176,7 +177,8 @@ class ServerProcess:
         assert self._task is not None
         assert self._mailbox is not None
         if not self._task.done():
-            self._task.cancel()
+            if not self._ending:
+                self._task.cancel()
             await asyncio.wait([self._task])
         if not self._mailbox.closed:
             await self._end(self._mailbox, Atom("shutdown"))
@@ -211,8 +213,10 @@ class ServerProcess:
                 return
 
     async def _end(self, mailbox: Mailbox, reason: Any) -> None:
+        self._ending = True
         try:
-            await _result(self.server.terminate(reason))
+            async with asyncio.timeout(self._seconds):
+                await _result(self.server.terminate(reason))
         except Exception as error:
             _log.exception("terminate of %s failed", type(self.server).__name__)
             reason = exit_reason(error)

@@ -39,7 +39,7 @@ writable(Path) ->
 -spec pattern(term()) -> {ok, khepri_path:native_pattern()} | refusal().
 pattern(Path) ->
     case native(Path) of
-        {ok, Native} -> checked(khepri_path:realpath(Native), Path, pattern);
+        {ok, Native} -> real(Native, Path, pattern);
         Refusal -> Refusal
     end.
 
@@ -92,7 +92,7 @@ watched(Path) ->
                 {ok, Checked} -> {ok, Up ++ Checked};
                 Refusal -> Refusal
             end;
-        {ok, Native} -> checked(khepri_path:realpath(Native), Path, keep_while);
+        {ok, Native} -> real(Native, Path, keep_while);
         Refusal -> Refusal
     end.
 
@@ -127,6 +127,14 @@ native(Path) ->
 proper([], _) -> true;
 proper([_ | Rest], Length) when Length < ?MAX_COMPONENTS -> proper(Rest, Length + 1);
 proper(_, _) -> false.
+
+%% Khepri 0.18 raises on what is no component.
+real(Native, Path, Use) ->
+    try khepri_path:realpath(Native) of
+        Real -> checked(Real, Path, Use)
+    catch
+        error:_ -> invalid(Path, <<"a path has up to 64 names of 1 to 1024 bytes (atoms in Latin-1), or conditions">>)
+    end.
 
 checked(Native, Path, Use) ->
     try

@@ -2,7 +2,7 @@
 -module(kb_hostile_functions).
 
 -export([raise/0, raise/1, raise/2, raise/3, raise/4, exits/2, throws/2, not_a_tuple/2, bad_error_info/2, deletes_table/4,
-         names_the_node/0, sends/1, timeout_like/0, slow/2, slow/1, answers/1, atoms/1, trigger/1, bag/2]).
+         names_the_node/0, names_the_node/2, sends/1, timeout_like/0, slow/2, slow/1, answers/1, atoms/1, trigger/1, bag/2]).
 
 -spec raise() -> no_return().
 raise() -> error(boom).
@@ -31,6 +31,8 @@ deletes_table(Table, _, _, _) -> ets:delete(Table).
 
 -spec names_the_node() -> node().
 names_the_node() -> node().
+-spec names_the_node(term(), term()) -> {node(), term()}.
+names_the_node(_, Data) -> {node(), Data}.
 -spec sends(pid()) -> ok.
 sends(Pid) ->
     Pid ! from_inside,

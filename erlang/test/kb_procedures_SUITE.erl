@@ -341,7 +341,7 @@ a_projection_that_raises_leaves_the_store_alive(_) ->
      || {N, Function} <- lists:enumerate(Functions)],
     ok = touch(),
     {error, {not_allowed, #{denied := _}}} =
-        kb_procedures:register_projection(?STORE, <<"slow">>, <<"/:stock/**">>, {?HOSTILE, slow, 2}, #{}).
+        kb_procedures:register_projection(?STORE, <<"differs">>, <<"/:stock/**">>, {?HOSTILE, names_the_node, 2}, #{}).
 
 projections_are_taken_away_but_never_ours(_) ->
     [{ok, _} = kb_procedures:register_projection(?STORE, Name, <<"/:stock/*">>, copy, #{}) || Name <- [<<"one">>, <<"two">>]],

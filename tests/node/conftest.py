@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 
 import pytest
 
 from bridge.node import HiddenNode
 from tests.support.otp import COOKIE, OtpNode, PortMapper, otp_node, port_mapper
 from tests.support.port_mapper import LoopPortMapper, loop_port_mapper
+
+_NUMBERS = count(1)
 
 
 @pytest.fixture(scope="package")
@@ -28,7 +31,9 @@ async def otp(mapper: PortMapper) -> AsyncIterator[OtpNode]:
 @pytest.fixture
 async def node(mapper: PortMapper) -> AsyncIterator[HiddenNode]:
     """A hidden node beside it."""
-    async with HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as running:
+    # A name of its own for each test: epmd may not have seen yet that the one before is gone.
+    name = f"node{next(_NUMBERS)}@127.0.0.1"
+    async with HiddenNode(name, cookie=COOKIE, config=mapper.node_config()) as running:
         yield running
 
 

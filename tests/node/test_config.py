@@ -66,6 +66,8 @@ def test_a_fixed_port_is_the_nodes_or_its_hosts_or_everybodys_in_this_order() ->
     [
         {"connect_timeout": 0},
         {"call_timeout": -1.0},
+        {"incoming_call_timeout": 0.0},
+        {"max_incoming_calls": 0},
         {"max_pending_calls": 0},
         {"mailbox_capacity": 0},
         {"max_incoming_connections": 0},

@@ -102,12 +102,13 @@ async def test_a_connection_that_ended_is_told() -> None:
 async def test_an_answer_goes_by_alias_where_the_asker_made_one() -> None:
     sent: list[Any] = []
     alias = ImproperList([Atom("alias")], _REF)
-    for tag in (_REF, alias, ImproperList([Atom("alias")], 1)):
+    no_alias = ImproperList([Atom("alias")], 1)
+    tags: list[Any] = [_REF, alias, ImproperList([alias], 1), [alias, 1], no_alias, [], [1]]
+    for tag in tags:
         to = sender((_CALLER, tag), _SERVER, lambda *message: sent.append(message))
         assert to is not None
         to.reply(7)
-    assert sent == [
-        ("me@h", Send(to=_CALLER), (_REF, 7)),
-        ("me@h", AliasSend(source=_SERVER, alias=_REF), (alias, 7)),
-    ]
+    by_alias = AliasSend(source=_SERVER, alias=_REF)
+    ways = [Send(to=_CALLER), by_alias, by_alias, by_alias, *[Send(to=_CALLER)] * 3]
+    assert sent == [("me@h", way, (tag, 7)) for way, tag in zip(ways, tags, strict=True)]
     assert sender(_CALLER, _SERVER, lambda *_: None) is None

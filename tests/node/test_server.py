@@ -73,6 +73,9 @@ class _Counter(GenServer):
         if reason is Atom("bad terminate"):
             raise ValueError("in terminate")
 
+        if reason is Atom("slow terminate"):
+            await asyncio.Event().wait()
+
     def get_state(self) -> Any:
         return {Atom("count"): self.count}
 
@@ -166,6 +169,19 @@ async def test_a_terminate_that_fails_is_the_reason(me: HiddenNode) -> None:
     async with me.serve("counter", _Counter()) as process:
         await process.stop(Atom("bad terminate"))
         assert await process.wait() == ((Atom("python"), b"ValueError", b"in terminate"), [])
+
+
+async def test_a_terminate_that_hangs_holds_nobody_up() -> None:
+    config = NodeConfig(register=False, call_timeout=0.05)
+    server = _Counter()
+    async with HiddenNode(_ME, cookie="secret", config=config) as me, me.serve("counter", server) as process:
+        await me.send(process.pid, (Atom("system"), None, (Atom("terminate"), Atom("slow terminate"))))
+        while not server.ended:
+            await asyncio.sleep(0)
+    # The block ended meanwhile, and the server was told once.
+    assert server.ended == [Atom("slow terminate")]
+    reason = await process.wait()
+    assert reason[0][:2] == (Atom("python"), b"TimeoutError")
 
 
 async def test_system_messages_are_answered(me: HiddenNode) -> None:
