@@ -4,9 +4,11 @@
 
 -export([add/2, read/1, change/2, is_even/2, double/2, sum/3, index/2, words/4]).
 
-%% Transaction: adds to a counter and returns what it was. A counter that would go below zero aborts.
+%% Transaction: adds to a counter and returns what it was. A counter that would go below zero aborts. The path comes from
+%% a client, so it is looked at: names only, and none of the homeserver's own.
 -spec add(khepri_path:native_path(), integer()) -> {counter, integer()}.
-add(Path, Amount) ->
+add([First | _] = Path, Amount) when First =/= bridge, is_integer(Amount) ->
+    true = lists:all(fun(Name) -> is_atom(Name) orelse is_binary(Name) end, Path),
     Before = case khepri_tx:get(Path) of
                  {ok, Number} when is_integer(Number) -> Number;
                  _ -> 0

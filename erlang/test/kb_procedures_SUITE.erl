@@ -96,6 +96,9 @@ a_transaction_returns_aborts_or_raises(_) ->
     ?assertEqual({ok, #{value => {found, 6}}},
                  kb_procedures:transaction(?STORE, {?DEMO, read}, [[stock, <<"n">>]], ro, ?WAIT)),
     ?assertEqual({ok, #{data => 6}}, kb_khepri:get(?STORE, <<"/:stock/n">>, #{})),
+    [?assertMatch({error, {raised, #{class := error}}},
+                  kb_procedures:transaction(?STORE, {?DEMO, add}, [Path, 1], rw, ?WAIT))
+     || Path <- [[bridge, grants], [{if_all, [bridge, {if_node_exists, true}]}, grants], <<"/:bridge/:grants">>, []]],
     [?assertMatch({error, {raised, #{class := error, reason := boom}}},
                   kb_procedures:transaction(?STORE, {?HOSTILE, raise}, [], Access, ?WAIT)) || Access <- [ro, rw, auto]],
     ?assertMatch({error, {aborted, #{reason := #{why := <<"because">>}}}},
