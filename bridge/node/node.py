@@ -331,6 +331,7 @@ class HiddenNode:
             hides another one's result.
 
         Raises:
+            ConfigurationError: an argument is no term, or a name no node name.
             ClosedError: this node does not run.
         """
         self._started()
@@ -338,7 +339,9 @@ class HiddenNode:
         calls = [self.erpc(node, module, function, args, timeout=timeout) for node in names]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, BridgeError):
+            if isinstance(outcome, ConfigurationError) or (
+                isinstance(outcome, BaseException) and not isinstance(outcome, BridgeError)
+            ):
                 raise outcome
         return dict(zip(names, outcomes, strict=True))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import (
+    ConfigurationError,
     DeadlineError,
     NodeDownError,
     RemoteExitedError,
@@ -340,6 +341,8 @@ async def test_a_multicall_asks_all_at_once_and_hides_no_result(node: HiddenNode
         assert results[two.name] is Atom(two.name)
         assert isinstance(results[node.name], RemoteRaisedError)
         assert "registered" in str(results["gone@127.0.0.1"])
+        with pytest.raises(ConfigurationError, match="no term"):
+            await node.multicall(names, "erlang", "abs", [object()])
         two.pause()
         results = await node.multicall([one.name, two.name], "erlang", "node", [], timeout=0.5)
         assert results[one.name] is Atom(one.name)
@@ -356,8 +359,7 @@ async def test_gen_servers_of_otp_are_called(node: HiddenNode, otp: OtpNode) -> 
         await node.gen_call(("nobody", otp.name), 1)
     assert caught.value.reason is Atom("noproc")
     await node.gen_cast(("nobody", otp.name), 1)
-    info = await node.call(otp.name, "erlang", "process_info", [pid, Atom("monitored_by")])
-    assert info == (Atom("monitored_by"), [])
+    assert await _monitors(node, otp) == 0
 
 
 async def _monitors(node: HiddenNode, otp: OtpNode) -> Any:

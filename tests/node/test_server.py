@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.errors import (
     ClosedError,
@@ -15,7 +17,7 @@ from bridge.errors import (
     InvalidStateError,
     RemoteExitedError,
 )
-from bridge.etf import Atom
+from bridge.etf import Atom, Pid
 from bridge.node import NO_REPLY, GenServer, HiddenNode, NodeConfig, Sender, ServerProcess, Stop
 
 _ME = "me@127.0.0.1"
@@ -277,3 +279,40 @@ async def test_a_server_that_defines_nothing_refuses_calls_and_ignores_messages(
 async def _settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+_terms = st.recursive(
+    st.integers()
+    | st.binary(max_size=3)
+    | st.sampled_from([Atom(text) for text in ("$gen_call", "$gen_cast", "system", "get_state", "EXIT")])
+    | st.just(Pid(Atom("gone@h"), 1, 0, 1)),
+    lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple),
+    max_leaves=8,
+)
+
+
+class _Patient(GenServer):
+    def handle_call(self, request: Any, sender: Sender) -> Any:
+        return request
+
+    def handle_cast(self, request: Any) -> None:
+        """Whatever it is."""
+
+    def handle_info(self, message: Any) -> None:
+        """Whatever it is."""
+
+
+@given(st.lists(_terms, max_size=5))
+def test_no_message_ends_a_server_but_by_what_a_callback_makes_of_it(messages: list[Any]) -> None:
+    async def play() -> None:
+        async with (
+            HiddenNode(_ME, cookie="secret", config=NodeConfig(register=False)) as me,
+            me.serve("counter", _Patient()) as process,
+        ):
+            for message in messages:
+                await me.send(process.pid, message)
+                await me.send(process.pid, (Atom("$gen_call"), message, 1))
+                await me.send(process.pid, (Atom("system"), message, message))
+            assert await me.gen_call(process.pid, b"still here") == b"still here"
+
+    asyncio.run(play())
