@@ -15,7 +15,8 @@ class TermLimits:
     max_depth: int = 131_072
     """levels; neither direction recurses, so this bounds memory (about 200 bytes a level), not the stack"""
     max_elements: int = 16_777_216
-    """elements of all tuples, lists, strings and maps (a pair counts twice); 8 bytes each at least"""
+    """elements of all tuples, lists, strings and maps (a pair counts twice); 8 bytes each, 64 where
+    each is an empty list, so at most about 1 GiB"""
     max_bytes: int = 134_217_728
     """bytes of the encoded term; RabbitMQ's largest message"""
     max_inflated_bytes: int = 134_217_728
