@@ -14,7 +14,7 @@ from bridge.khepri.caller import Caller
 from bridge.khepri.config import KhepriConfig
 from bridge.khepri.operations import OperationId, OperationIds
 from bridge.khepri.options import Prop, milliseconds, read_options
-from bridge.khepri.reply import StoreTimeoutError, is_transient, unwrap
+from bridge.khepri.reply import StoreTimeoutError, StoreUnavailableError, is_transient, unwrap
 
 KHEPRI: Final = "kb_khepri"
 PROCEDURES: Final = "kb_procedures"
@@ -50,7 +50,7 @@ class StoreCalls:
         return self.config.timeout if timeout is None else timeout
 
     async def ask(self, module: str, function: str, args: Sequence[Any], timeout: float | None) -> Any:
-        """A question without options.
+        """A question without options, of the connected member.
 
         Raises:
             KhepriError: refused.
@@ -70,14 +70,27 @@ class StoreCalls:
     ) -> Any:
         """A read of the store; ``args`` follow it, the ``Read`` map comes last.
 
+        Where the store does not run on the member, or has no leader, it is asked again and elsewhere.
+
         Raises:
             ConfigurationError: an option that there is not.
-            KhepriError: refused.
+            KhepriError: refused; ``StoreUnavailableError`` at the deadline only.
             DeadlineError: no answer in time.
         """
         seconds = self.seconds(options.get("timeout"))
-        wire = read_options(options, seconds, props)
-        return await self.ask(module, function, [self.store, *args, wire], seconds)
+        arguments = [self.store, *args, read_options(options, seconds, props)]
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        refusing: str | None = None
+        while True:
+            member = self.caller.current
+            try:
+                return await self.ask(module, function, arguments, deadline - clock())
+            except StoreUnavailableError:
+                if deadline - clock() <= self.config.retry_delay:
+                    raise
+                refusing = self._leave(member, refusing)
+            await asyncio.sleep(self.config.retry_delay)
 
     async def write(
         self,
@@ -169,13 +182,16 @@ class StoreCalls:
                 # A first dial that fails sent nothing; after a try that may have arrived it says nothing.
                 if last is None or not isinstance(error, HandshakeError):
                     last = error
-                # Once may be an election; a member that says it twice may be cut off from its cluster.
-                if member is not None and member == refusing:
-                    self.caller.suspect(member)
-                refusing = member
+                refusing = self._leave(member, refusing)
             await asyncio.sleep(min(self.config.retry_delay, max(0.0, deadline - clock())))
         if isinstance(last, HandshakeError):
             raise last
         raise OutcomeUnknownError(
             f"{function}: no answer before the deadline; it may have been applied ({last})"
         ) from last
+
+    def _leave(self, member: str | None, refusing: str | None) -> str | None:
+        """Once may be an election; a member that refuses twice may be cut off, or its store stopped."""
+        if member is not None and member == refusing:
+            self.caller.suspect(member)
+        return member

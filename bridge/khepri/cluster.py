@@ -9,6 +9,7 @@ from typing import Any
 from bridge.errors import ProtocolError
 from bridge.etf import Atom
 from bridge.khepri.calls import KHEPRI, StoreCalls
+from bridge.khepri.options import read_options
 from bridge.khepri.reply import StoreUnavailableError
 
 
@@ -84,7 +85,10 @@ class Cluster:
         return _named(await self._calls.read(KHEPRI, "info", [], {"timeout": timeout}))
 
     async def _look(self, timeout: float | None) -> Mapping[str, Any]:
-        found = _named(await self._calls.read(KHEPRI, "cluster", [], {"timeout": timeout}))
+        seconds = self._calls.seconds(timeout)
+        arguments = [self._calls.store, read_options({}, seconds)]
+        # Not a read of the store, which another member would answer as well: it is about this one.
+        found = _named(await self._calls.ask(KHEPRI, "cluster", arguments, seconds))
         missing = _MEMBERS - found.keys()
         if missing:
             raise ProtocolError(f"the cluster's description lacks {', '.join(sorted(missing))}")

@@ -26,7 +26,23 @@ class TransactionAbortedError(KhepriError):
 
 
 class InvalidRequestError(KhepriError):
-    """A path, data, option or operation that the homeserver does not take."""
+    """What the homeserver does not take; of this very class where a member is missing or mistyped."""
+
+
+class InvalidPathError(InvalidRequestError):
+    """A path or pattern, or one of many nodes where one is needed."""
+
+
+class InvalidDataError(InvalidRequestError):
+    """Data that cannot be stored or exported: a function, say."""
+
+
+class InvalidOptionsError(InvalidRequestError):
+    """Options that the function does not have, or of another type."""
+
+
+class InvalidOperationError(InvalidRequestError):
+    """What is no operation of a transaction, or does not fit its node."""
 
 
 class PoisonError(KhepriError):
@@ -46,7 +62,15 @@ class AtomBudgetError(KhepriError):
 
 
 class StoreUnavailableError(KhepriError):
-    """The store does not run on that member, or has no leader now; repeating later can help."""
+    """The store cannot answer now; repeating later, or through another member, can help."""
+
+
+class StoreNotRunningError(StoreUnavailableError):
+    """The store does not run on that member."""
+
+
+class NoLeaderError(StoreUnavailableError):
+    """The store has no leader now: an election goes on, or a majority is away."""
 
 
 class StoreTimeoutError(KhepriError):
@@ -90,17 +114,17 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "mismatching_node": MismatchingNodeError,
     "keep_while_conditions_not_met": KeepWhileConditionsNotMetError,
     "aborted": TransactionAbortedError,
-    "invalid_path": InvalidRequestError,
-    "invalid_data": InvalidRequestError,
-    "invalid_options": InvalidRequestError,
-    "invalid_operation": InvalidRequestError,
+    "invalid_path": InvalidPathError,
+    "invalid_data": InvalidDataError,
+    "invalid_options": InvalidOptionsError,
+    "invalid_operation": InvalidOperationError,
     "invalid_request": InvalidRequestError,
     "poison": PoisonError,
     "reserved_path": ReservedPathError,
     "too_large": TooLargeError,
     "atom_budget": AtomBudgetError,
-    "store_not_running": StoreUnavailableError,
-    "no_leader": StoreUnavailableError,
+    "store_not_running": StoreNotRunningError,
+    "no_leader": NoLeaderError,
     "timeout": StoreTimeoutError,
     "outcome_unknown": UnknownOutcomeError,
     "not_allowed": NotAllowedError,

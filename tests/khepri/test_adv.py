@@ -78,6 +78,19 @@ async def test_a_write_tells_the_old_payload_and_the_new_version(store: Khepri, 
 
 
 @erlang
+async def test_a_write_tells_what_went_because_of_it(store: Khepri, root: str) -> None:
+    await store.put(f"{root}/host", 1)
+    await store.put(f"{root}/guest", 2, keep_while={"../host": NodeExists()})
+    gone = await store.adv.delete(f"{root}/host")
+    reasons = {path[-1]: props.delete_reason for path, props in gone.items()}
+    if (await store.cluster.versions()).effective_machine >= 2:
+        assert (reasons[b"host"], reasons[b"guest"]) == ("explicit", "keep_while")
+        assert gone[native_path(f"{root}/guest")].data == 2
+    else:
+        assert reasons == {b"host": None}
+
+
+@erlang
 async def test_a_write_that_is_refused_tells_why(store: Khepri, root: str) -> None:
     with pytest.raises(NodeNotFoundError):
         await store.adv.update(f"{root}/a", 1)

@@ -90,5 +90,5 @@ async def test_a_store_that_is_not_there_says_so(node: HiddenNode, cluster: Loca
         with pytest.raises(StoreUnavailableError):
             await nowhere.cluster.members()
         with pytest.raises(StoreUnavailableError):
-            await nowhere.get("/:a")
+            await nowhere.get("/:a", timeout=0.2)
         assert await nowhere.cluster.is_running() is False
