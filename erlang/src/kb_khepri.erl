@@ -107,8 +107,8 @@ delete(Store, Path, Options) ->
 
 -spec transaction(term(), term(), term(), term()) -> kb_call:answer().
 transaction(Store, Operations, Op, Options) ->
-    case {kb_operations:checked(Operations, all_props(Store)), kb_validate:operation_id(Op),
-          kb_validate:write(Options)} of
+    AllProps = fun() -> all_props(Store) end,
+    case {kb_operations:checked(Operations, AllProps), kb_validate:operation_id(Op), kb_validate:write(Options)} of
         {{ok, Instructions}, {ok, Id}, {ok, Timeout}} ->
             kb_commit:commit(Store, Id, {operations, Instructions}, Timeout);
         Refused -> kb_call:first_refusal(Refused)

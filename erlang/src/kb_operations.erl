@@ -12,8 +12,8 @@
 
 -type refusal() :: {error, {atom(), map()}}.
 
-%% `AllProps' are the properties that an `adv' operation tells.
--spec checked(term(), [atom()]) -> {ok, [kb_tx:instruction()]} | refusal().
+%% `AllProps' gives the properties that an `adv' operation tells.
+-spec checked(term(), fun(() -> [atom()])) -> {ok, [kb_tx:instruction()]} | refusal().
 checked(Operations, AllProps) ->
     case proper_length(Operations, 0) of
         Length when is_integer(Length), Length >= 1 ->
@@ -39,7 +39,7 @@ instructions([Operation | Rest], AllProps, Index) ->
                   end,
     [Instruction | instructions(Rest, AllProps, Index + 1)].
 
-instruction({adv, Operation}, AllProps) when element(1, Operation) =/= adv -> adv(instruction(Operation, AllProps), AllProps);
+instruction({adv, Operation}, AllProps) when element(1, Operation) =/= adv -> adv(instruction(Operation, AllProps), AllProps());
 instruction({put, Path, Data}, _) -> put_one(Path, payload(Data), #{}, [], ok);
 instruction({put, Path, Data, Options}, _) -> put_one(Path, payload(Data), Options, [], ok);
 instruction({create, Path, Data}, _) -> put_one(Path, payload(Data), #{}, [{if_node_exists, false}], ok);

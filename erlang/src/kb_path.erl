@@ -104,17 +104,20 @@ avoids_bridge(_) -> false.
 
 %% A proper list of bounded length, its components still as they came.
 native(Path) when is_binary(Path), byte_size(Path) =< ?MAX_PATH_BYTES ->
-    case atoms_allowed(Path) of
-        true ->
-            try {ok, khepri_path:from_binary(Path)}
-            catch
-                _:_ -> invalid(Path, <<"not a path such as /:stock/wood">>)
+    case unicode:characters_to_binary(Path) of
+        Path ->
+            Parts = parts(Path),
+            case atoms_allowed(Parts) of
+                true ->
+                    try {ok, parsed(Path, Parts)}
+                    catch
+                        _:_ -> invalid(Path, <<"not a path such as /:stock/wood">>)
+                    end;
+                false ->
+                    {error, {atom_budget, #{message => <<"the path would make a new atom, and half of the atom table "
+                                                         "is used: write the name without a colon">>}}}
             end;
-        false ->
-            {error, {atom_budget, #{message => <<"the path would make a new atom, and half of the atom table is "
-                                                 "used: write the name without a colon">>}}};
-        malformed ->
-            invalid(Path, <<"a path is UTF-8 such as /:stock/wood">>)
+        _ -> invalid(Path, <<"a path is UTF-8 such as /:stock/wood">>)
     end;
 native(Path) when is_list(Path) ->
     case proper(Path, 0) of
@@ -162,16 +165,33 @@ is_recursive({if_not, Condition}) -> is_recursive(Condition);
 is_recursive({Tag, Conditions}) when Tag =:= if_all; Tag =:= if_any -> lists:any(fun is_recursive/1, Conditions);
 is_recursive(_) -> false.
 
+parts(<<"/", Path/binary>>) -> {absolute, binary:split(Path, <<"/">>, [global])};
+parts(Path) -> {relative, binary:split(Path, <<"/">>, [global])}.
+
+%% Khepri's parser goes through lists and takes three times as long as all the rest of a read: what has nothing
+%% but names is parsed here. A name is copied, or it would keep the whole path in memory.
+parsed(Path, {absolute, [First | _] = Parts}) when First =/= <<>> ->
+    case lists:all(fun is_plain/1, Parts) of
+        true -> [name(Part) || Part <- Parts];
+        false -> khepri_path:from_binary(Path)
+    end;
+parsed(Path, _) -> khepri_path:from_binary(Path).
+
+is_plain(<<>>) -> false;
+is_plain(<<".", _/binary>>) -> false;
+is_plain(Part) -> has_no_escape(Part).
+
+has_no_escape(<<Byte, Rest/binary>>) when Byte =/= $%, Byte =/= $*, Byte =/= $^ -> has_no_escape(Rest);
+has_no_escape(Rest) -> Rest =:= <<>>.
+
+name(<<":", Name/binary>>) -> binary_to_atom(Name, latin1);
+name(Name) -> binary:copy(Name).
+
 %% A name with an escape stands for another atom than the one it spells.
-atoms_allowed(Path) ->
-    case unicode:characters_to_binary(Path) of
-        Path ->
-            Names = [Name || <<":", Name/binary>> <- binary:split(Path, <<"/">>, [global])],
-            lists:all(fun is_known/1, Names) orelse
-                erlang:system_info(atom_count) < erlang:system_info(atom_limit) div 2;
-        _ ->
-            malformed
-    end.
+atoms_allowed({_, Parts}) ->
+    lists:all(fun(<<":", Name/binary>>) -> is_known(Name);
+                 (_) -> true end, Parts) orelse
+        erlang:system_info(atom_count) < erlang:system_info(atom_limit) div 2.
 
 is_known(Name) ->
     binary:match(Name, <<"%">>) =:= nomatch andalso

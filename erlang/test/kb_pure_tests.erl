@@ -32,6 +32,13 @@ paths_test_() ->
         || Path <- [<<>>, <<"/">>, [], 1, [stock | wood], [1], [<<>>], ['' ], <<"/a/*">>, <<255>>, [47],
                     [{if_data_matches, '_', [], undefined}], lists:duplicate(65, a), binary:copy(<<"a">>, 5000)]]].
 
+text_is_read_as_khepri_reads_it_test_() ->
+    [?_assertEqual(khepri_path:realpath(khepri_path:from_binary(Path)), element(2, kb_path:pattern(Path)))
+     || Path <- [<<"/:stock/wood">>, <<"stock/wood/">>, <<"/stock/:wood/">>, <<"/a/./b/../c">>, <<"/">>, <<"/%41/:%42">>,
+                 <<"/:é/ü"/utf8>>, <<"/**/*">>, <<"..">>, <<"^">>, <<"/x/^y">>, <<"/.hidden">>, <<"/a:b">>, <<".">>]]
+    ++ [?_assertMatch({error, {invalid_path, _}}, kb_path:pattern(Path))
+        || Path <- [<<"/:">>, <<"/a//b">>, <<"/", (binary:copy(<<":x">>, 256))/binary>>, <<"/a/^/b">>, <<"/", 255>>]].
+
 dots_lead_to_the_reserved_path_too_test() ->
     ?assertMatch({error, {reserved_path, _}}, kb_path:writable(<<"/:stock/../:bridge/:grants">>)).
 
