@@ -5,7 +5,7 @@
 -export([what_was_answered_survives_a_kill_from_the_first_moment_on/1, nodes_form_one_cluster_refuse_strangers_and_keep_their_data/1,
          a_node_with_data_joins_only_when_told_and_only_its_own_kind/1, a_node_that_left_can_join_again/1,
          two_nodes_that_start_at_once_are_one_cluster/1, a_seed_that_lost_its_disk_founds_nothing/1,
-         a_node_whose_store_has_stopped_ends/1, a_full_disk_is_one_line/1]).
+         a_pipeline_goes_on_with_the_next_leader/1, a_node_whose_store_has_stopped_ends/1, a_full_disk_is_one_line/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
@@ -16,7 +16,7 @@ all() ->
     [what_was_answered_survives_a_kill_from_the_first_moment_on, nodes_form_one_cluster_refuse_strangers_and_keep_their_data,
      a_node_with_data_joins_only_when_told_and_only_its_own_kind, a_node_that_left_can_join_again,
      two_nodes_that_start_at_once_are_one_cluster, a_seed_that_lost_its_disk_founds_nothing,
-     a_node_whose_store_has_stopped_ends, a_full_disk_is_one_line].
+     a_pipeline_goes_on_with_the_next_leader, a_node_whose_store_has_stopped_ends, a_full_disk_is_one_line].
 
 init_per_suite(Config) ->
     {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
@@ -150,6 +150,21 @@ a_seed_that_lost_its_disk_founds_nothing(Config) ->
     until(fun() -> call(Two, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 2}} end),
     [peer:stop(Peer) || Peer <- [Back, Two]].
 
+%% A member that is no leader any more refuses what it is sent, and that goes to the next one.
+a_pipeline_goes_on_with_the_next_leader(Config) ->
+    [One, Two] = Peers = [start(Name, "kp1@127.0.0.1", [], Config) || Name <- ["kp1", "kp2"]],
+    until(fun() -> {ok, #{members := Members}} = call(One, health, [?STORE]), length(Members) =:= 2 end),
+    Writes = [{N, {put, [p, integer_to_binary(N)], N}} || N <- lists:seq(1, 5000)],
+    Parent = self(),
+    _ = spawn_link(fun() -> [begin _ = (catch election(Peers)), receive after 50 -> ok end end || _ <- lists:seq(1, 10)],
+                                    Parent ! done end),
+    {ok, Answers} = call(One, pipeline, [?STORE, Writes, #{timeout => 15000}]),
+    receive done -> ok end,
+    ?assertEqual([{N, {ok, #{}}} || N <- lists:seq(1, 5000)], Answers),
+    {ok, #{}} = call(Two, fence, [?STORE, ?WAIT]),
+    ?assertEqual({ok, 5000}, call(Two, count, [?STORE, <<"/:p/*">>, #{}])),
+    [peer:stop(Peer) || Peer <- Peers].
+
 a_node_whose_store_has_stopped_ends(Config) ->
     Peer = start("ks1", "", [], Config),
     Monitor = erlang:monitor(process, Peer),
@@ -206,7 +221,12 @@ start(Name, Seed, Environment, Config) ->
         error:Reason -> throw({failed, Reason})
     end.
 
-call(Peer, Function, Arguments) -> peer:call(Peer, kb_api, Function, Arguments, 15000).
+call(Peer, Function, Arguments) ->
+    Module = case Function of
+                 health -> kb_api;
+                 _ -> kb_khepri
+             end,
+    peer:call(Peer, Module, Function, Arguments, 20000).
 
 until(Fun) -> until(Fun, 200).
 

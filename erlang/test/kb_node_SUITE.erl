@@ -28,53 +28,52 @@ end_per_suite(_) ->
 poison_is_refused_and_the_store_lives_and_starts_again(_) ->
     Data = {if_data_matches, '_', [], undefined},
     Put = fun(Condition) -> [{put, <<"/:s/a">>, 1, #{keep_while => #{<<"/:s">> => Condition}}}] end,
-    [?assertMatch({error, {poison, _}}, kb_api:transaction(?STORE, Put(Condition), op(Number), ?WAIT))
+    [?assertMatch({error, {poison, _}}, kb_khepri:transaction(?STORE, Put(Condition), op(Number), ?WAIT))
      || {Number, Condition} <- lists:enumerate([Data, {if_not, Data}, {if_any, [{if_node_exists, true}, Data]},
                                                 {if_all, x}])],
     Bad = {if_data_matches, '_', [{no_such_guard, 1}], undefined},
     [?assertMatch({error, {poison, _}}, Call())
-     || Call <- [fun() -> kb_api:put(?STORE, [s, Bad], 1, ?WAIT) end,
-                 fun() -> kb_api:delete(?STORE, [s, Bad], ?WAIT) end,
-                 fun() -> kb_api:get(?STORE, [s, Bad], #{}) end,
-                 fun() -> kb_api:get_many(?STORE, [s, Bad], #{}) end]],
-    ?assertMatch({error, {invalid_data, _}}, kb_api:put(?STORE, <<"/:s/f">>, fun() -> ok end, ?WAIT)),
+     || Call <- [fun() -> kb_khepri:put(?STORE, [s, Bad], 1, ?WAIT) end,
+                 fun() -> kb_khepri:delete(?STORE, [s, Bad], ?WAIT) end,
+                 fun() -> kb_khepri:get(?STORE, [s, Bad], #{}) end,
+                 fun() -> kb_khepri:get_many(?STORE, [s, Bad], #{}) end]],
+    ?assertMatch({error, {invalid_data, _}}, kb_khepri:put(?STORE, <<"/:s/f">>, fun() -> ok end, ?WAIT)),
     [?assertMatch({error, {_, #{message := _}}}, apply(kb_api, Function, Arguments))
-     || {Function, Arguments} <- [{put, [?STORE, <<"/:s">>, 1, x]}, {put, [no_such_store, <<"/:s">>, 1, ?WAIT]},
-                                  {get, [1, 2, 3]}, {transaction, [?STORE, x, y, z]}, {subscribe, [?STORE, x]},
-                                  {pull, [?STORE, #{}, op(99)]}, {put, [?STORE, <<"/:bridge/x">>, 1, ?WAIT]}]],
-    ?assertEqual({ok, #{}}, kb_api:put(?STORE, <<"/:s/a">>, 2, ?WAIT)),
-    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
+     || {Function, Arguments} <- [{subscribe, [?STORE, x]}, {pull, [?STORE, #{}, op(99)]}, {health, [1]},
+                                  {acknowledge, [1, 2, 3]}, {servers, [no_such_store]}, {entity, [?STORE, 1]}]],
+    ?assertEqual({ok, #{}}, kb_khepri:put(?STORE, <<"/:s/a">>, 2, ?WAIT)),
+    ?assertEqual({ok, #{data => 2}}, kb_khepri:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
     %% What had reached the log in spite of all this would now be applied again.
     ok = application:stop(khepri_bridge),
-    ?assertMatch({error, {store_not_running, _}}, kb_api:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
+    ?assertMatch({error, {store_not_running, _}}, kb_khepri:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
     {ok, _} = application:ensure_all_started(khepri_bridge),
-    ?assertEqual({ok, #{data => 2}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
-    ?assertEqual({ok, #{}}, kb_api:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
-    ?assertEqual({ok, #{data => 3}}, kb_api:get(?STORE, <<"/:s/a">>, #{favor => consistency})).
+    ?assertEqual({ok, #{data => 2}}, kb_khepri:get(?STORE, <<"/:s/a">>, #{favor => consistency})),
+    ?assertEqual({ok, #{}}, kb_khepri:put(?STORE, <<"/:s/a">>, 3, ?WAIT)),
+    ?assertEqual({ok, #{data => 3}}, kb_khepri:get(?STORE, <<"/:s/a">>, #{favor => consistency})).
 
 an_operation_id_is_applied_once(_) ->
     Id = {<<"once">>, 1, 1, 0},
     Failing = {<<"once">>, 1, 2, 0},
     Create = [{create, <<"/:once">>, 1}],
-    ?assertEqual({ok, [ok]}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
-    ?assertEqual({ok, [ok]}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
-    {error, {mismatching_node, #{index := 0}}} = Refused = kb_api:transaction(?STORE, Create, Failing, ?WAIT),
-    {ok, #{}} = kb_api:delete(?STORE, <<"/:once">>, ?WAIT),
-    ?assertEqual(Refused, kb_api:transaction(?STORE, Create, Failing, ?WAIT)),
-    [{ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:n">>, N}], {<<"once">>, 1, N, 0}, ?WAIT)
+    ?assertEqual({ok, [ok]}, kb_khepri:transaction(?STORE, Create, Id, ?WAIT)),
+    ?assertEqual({ok, [ok]}, kb_khepri:transaction(?STORE, Create, Id, ?WAIT)),
+    {error, {mismatching_node, #{index := 0}}} = Refused = kb_khepri:transaction(?STORE, Create, Failing, ?WAIT),
+    {ok, #{}} = kb_khepri:delete(?STORE, <<"/:once">>, ?WAIT),
+    ?assertEqual(Refused, kb_khepri:transaction(?STORE, Create, Failing, ?WAIT)),
+    [{ok, [ok]} = kb_khepri:transaction(?STORE, [{put, <<"/:n">>, N}], {<<"once">>, 1, N, 0}, ?WAIT)
      || N <- lists:seq(3, 300)],
-    ?assertMatch({error, {outcome_unknown, _}}, kb_api:transaction(?STORE, Create, Id, ?WAIT)),
-    {ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:n">>, 0}], {<<"once">>, 2, 1, 0}, ?WAIT),
+    ?assertMatch({error, {outcome_unknown, _}}, kb_khepri:transaction(?STORE, Create, Id, ?WAIT)),
+    {ok, [ok]} = kb_khepri:transaction(?STORE, [{put, <<"/:n">>, 0}], {<<"once">>, 2, 1, 0}, ?WAIT),
     ?assertMatch({error, {outcome_unknown, _}},
-                 kb_api:transaction(?STORE, Create, {<<"once">>, 1, 400, 0}, ?WAIT)).
+                 kb_khepri:transaction(?STORE, Create, {<<"once">>, 1, 400, 0}, ?WAIT)).
 
 the_feed_takes_up_where_it_stopped(_) ->
-    {ok, _} = kb_api:put(?STORE, <<"/:feed/a">>, 1, ?WAIT),
+    {ok, _} = kb_khepri:put(?STORE, <<"/:feed/a">>, 1, ?WAIT),
     Request = #{pid => self(), patterns => [<<"/:feed">>], window => 2},
     {ok, #{subscription := Ref, cursor := {Run, _} = Cursor, mode := snapshot, nodes := Nodes}} =
         kb_api:subscribe(?STORE, Request),
     ?assertEqual([{[feed], undefined}, {[feed, <<"a">>], 1}], Nodes),
-    [{ok, _} = kb_api:put(?STORE, <<"/:feed/a">>, N, ?WAIT) || N <- [2, 3, 4]],
+    [{ok, _} = kb_khepri:put(?STORE, <<"/:feed/a">>, N, ?WAIT) || N <- [2, 3, 4]],
     [{_, _, _, 2}, {Second, _, _, 3}] = changes(Ref, 2),
     ?assertEqual(none, receive {kb_feed, Ref, _} = Early -> Early after 0 -> none end),
     {ok, _} = kb_api:acknowledge(Ref, Second, self()),
@@ -85,8 +84,8 @@ the_feed_takes_up_where_it_stopped(_) ->
     {ok, #{mode := snapshot}} = kb_api:subscribe(?STORE, Request#{since => {<<0:64>>, element(2, Cursor)}}),
     %% Every level once, and deep nodes that go with the one above them.
     {ok, #{subscription := All}} = kb_api:subscribe(?STORE, Request#{patterns => [<<"/:top">>], window => 9}),
-    [{ok, _} = kb_api:put(?STORE, Path, 1, ?WAIT) || Path <- [<<"/:top">>, <<"/:top/a/b/c">>]],
-    {ok, _} = kb_api:delete(?STORE, <<"/:top">>, ?WAIT),
+    [{ok, _} = kb_khepri:put(?STORE, Path, 1, ?WAIT) || Path <- [<<"/:top">>, <<"/:top/a/b/c">>]],
+    {ok, _} = kb_khepri:delete(?STORE, <<"/:top">>, ?WAIT),
     [{_, created_or_updated, [top], 1}, {_, created_or_updated, [top, <<"a">>, <<"b">>, <<"c">>], 1} | Gone] =
         changes(All, 4),
     ?assertEqual([[top], [top, <<"a">>, <<"b">>, <<"c">>]], lists:sort([Path || {_, deleted, Path} <- Gone])).
@@ -96,7 +95,7 @@ changes(Ref, Count) ->
     receive {kb_feed, Ref, Batch} -> Batch ++ changes(Ref, Count - length(Batch)) after 5000 -> error(no_change) end.
 
 a_subscriber_is_told_of_history_that_is_gone(_) ->
-    {ok, _} = kb_api:put(?STORE, <<"/:gap/a">>, 0, ?WAIT),
+    {ok, _} = kb_khepri:put(?STORE, <<"/:gap/a">>, 0, ?WAIT),
     Request = #{pid => self(), patterns => [<<"/:gap">>], window => 1},
     {ok, #{subscription := First, cursor := {Run, _} = Cursor}} = kb_api:subscribe(?STORE, Request),
     ok = application:set_env(khepri_bridge, feed_ring, 10),
@@ -107,7 +106,7 @@ a_subscriber_is_told_of_history_that_is_gone(_) ->
         kb_api:subscribe(?STORE, Request#{since => Cursor}),
     ?assertNotEqual(Run, Other),
     %% The first change fills the window; the ring passes over the others.
-    [{ok, _} = kb_api:put(?STORE, <<"/:gap/a">>, N, ?WAIT) || N <- lists:seq(1, 20)],
+    [{ok, _} = kb_khepri:put(?STORE, <<"/:gap/a">>, N, ?WAIT) || N <- lists:seq(1, 20)],
     [{_, _, _, 1}] = changes(Second, 1),
     receive {kb_feed_gap, Second} -> ok after 5000 -> error(not_told) end,
     {ok, #{mode := snapshot, nodes := Nodes}} =
@@ -118,7 +117,7 @@ a_subscriber_is_told_of_history_that_is_gone(_) ->
 
 clients_are_bounded(_) ->
     Touch = fun(Name, Sequence) ->
-                    {ok, [ok]} = kb_api:transaction(?STORE, [{put, <<"/:t">>, 1}], {Name, 1, Sequence, 0},
+                    {ok, [ok]} = kb_khepri:transaction(?STORE, [{put, <<"/:t">>, 1}], {Name, 1, Sequence, 0},
                                                     #{timeout => 20000})
             end,
     Touch(<<"idle">>, 1),
@@ -128,11 +127,11 @@ clients_are_bounded(_) ->
     in_parallel(fun(Name) -> Touch(Name, 1) end, Before),
     Touch(<<"busy">>, 2),
     in_parallel(fun(Name) -> Touch(Name, 1) end, After),
-    {ok, Clients} = kb_api:get_many(?STORE, <<"/:bridge/:clients/*">>, #{timeout => 20000}),
+    {ok, Clients} = kb_khepri:get_many(?STORE, <<"/:bridge/:clients/*">>, #{timeout => 20000}),
     ?assert(map_size(Clients) =< 4096),
     ?assertNot(is_map_key([bridge, clients, <<"idle">>], Clients)),
     ?assert(is_map_key([bridge, clients, <<"busy">>], Clients)),
-    {ok, #{data := #{kept := Kept}}} = kb_api:get(?STORE, <<"/:bridge/:client_counts">>, #{}),
+    {ok, #{data := #{kept := Kept}}} = kb_khepri:get(?STORE, <<"/:bridge/:client_counts">>, #{}),
     ?assertEqual(map_size(Clients), Kept).
 
 in_parallel(Fun, List) ->
@@ -164,7 +163,7 @@ authority_moves_by_push_and_pull(_) ->
     ?assert(E1 < E2 andalso E2 < E3),
     {error, {not_holder, _}} = kb_api:release(?STORE, #{entity => <<"e">>, session => B, epoch => E2}, op(207)),
     {ok, #{data := #{type := recall, epoch := E2, granted := E3, unread := #{type := grant}}}} =
-        kb_api:get(?STORE, [bridge, inbox, B, <<"e">>], #{}),
+        kb_khepri:get(?STORE, [bridge, inbox, B, <<"e">>], #{}),
     {ok, #{released := [<<"e">>]}} = kb_api:close_session(?STORE, #{session => A}, op(208)),
     {ok, #{session := undefined}} = kb_api:entity(?STORE, <<"e">>).
 

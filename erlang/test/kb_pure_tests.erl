@@ -39,6 +39,26 @@ text_is_read_as_khepri_reads_it_test_() ->
     ++ [?_assertMatch({error, {invalid_path, _}}, kb_path:pattern(Path))
         || Path <- [<<"/:">>, <<"/a//b">>, <<"/", (binary:copy(<<":x">>, 256))/binary>>, <<"/a/^/b">>, <<"/", 255>>]].
 
+a_path_makes_no_atom_beyond_half_of_the_table_test_() ->
+    {timeout, 60, fun() ->
+        {ok, Peer, _} = peer:start(#{connection => standard_io, args => ["+t", "30000", "-pa" | code:get_path()]}),
+        Read = fun(Path) -> peer:call(Peer, kb_path, pattern, [Path]) end,
+        {ok, [known, 'an atom']} = Read(<<"/:known/:an%20atom">>),
+        Fill = fun Fill(N) ->
+                       case peer:call(Peer, erlang, system_info, [atom_count]) > 15000 of
+                           true -> ok;
+                           false ->
+                               _ = [peer:call(Peer, erlang, list_to_atom, ["filler" ++ integer_to_list(N + More)])
+                                    || More <- lists:seq(1, 200)],
+                               Fill(N + 200)
+                       end
+               end,
+        Fill(0),
+        [?assertMatch({error, {atom_budget, _}}, Read(Path)) || Path <- [<<"/:never_seen">>, <<"/a/:ne%77/*">>, <<"/:an%20atom">>]],
+        ?assertEqual({ok, [known, <<"new">>]}, Read(<<"/:known/new">>)),
+        ok = peer:stop(Peer)
+    end}.
+
 dots_lead_to_the_reserved_path_too_test() ->
     ?assertMatch({error, {reserved_path, _}}, kb_path:writable(<<"/:stock/../:bridge/:grants">>)).
 
