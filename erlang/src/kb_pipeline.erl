@@ -1,13 +1,22 @@
 %% Many plain writes at once: all are sent before the first answer is awaited. Each is a command of its own, so
 %% they are not atomic, and one without an answer has an unknown outcome.
+%%
+%% They are applied in their order. While the leader changes, Ra refuses what it is sent (`rejected'), or drops it
+%% without a word. Either is sent again, but only what comes after everything that has its answer: an earlier write
+%% that came again would undo a later one of the same node.
 -module(kb_pipeline).
 
 -export([checked/1, run/3]).
 
 -define(MAX_WRITES, 10000).
 -define(MAX_BYTES, 67108864).
-%% A member that is no leader says so and did nothing; by then the leader is known again, or soon will be.
+%% Until a member that refused knows the next leader, or soon.
 -define(RETRY_MS, 20).
+-define(SILENCE_MS, 1000).
+
+-record(run, {store :: atom(), pending :: #{pos_integer() => write()}, deadline :: integer(),
+              answers = #{} :: #{pos_integer() => kb_call:answer()}, rejected = [] :: [pos_integer()],
+              answered = 0 :: non_neg_integer(), silence = ?SILENCE_MS :: pos_integer()}).
 
 -type write() :: {put, khepri_path:native_path(), khepri_payload:payload()} | {delete, khepri_path:native_path()}.
 -type checked() :: [{Correlation :: term(), write()}, ...].
@@ -50,48 +59,58 @@ malformed() ->
 %% Takes the calling process's messages of Ra, so it wants a process of its own.
 -spec run(atom(), checked(), pos_integer()) -> [{term(), kb_call:answer()}].
 run(Store, Checked, Timeout) ->
-    Deadline = now_ms() + Timeout,
-    Pending = maps:from_list(lists:zip(lists:seq(1, length(Checked)), [Write || {_, Write} <- Checked])),
-    Answers = resend(Store, lists:sort(maps:keys(Pending)), Pending, #{}, Deadline),
+    Numbers = lists:seq(1, length(Checked)),
+    Pending = maps:from_list(lists:zip(Numbers, [Write || {_, Write} <- Checked])),
+    #run{answers = Answers} = send(Numbers, #run{store = Store, pending = Pending, deadline = now_ms() + Timeout}),
     [{Correlation, maps:get(Number, Answers, kb_call:timed_out())}
-     || {Number, {Correlation, _}} <- lists:zip(lists:seq(1, length(Checked)), Checked)].
+     || {Number, {Correlation, _}} <- lists:zip(Numbers, Checked)].
 
-resend(Store, Numbers, Pending, Answers, Deadline) ->
+send(Numbers, #run{store = Store, pending = Pending} = Run) ->
     lists:foreach(fun(Number) -> send(Store, Number, maps:get(Number, Pending)) end, Numbers),
-    collect(Store, [], Pending, Answers, Deadline).
+    collect(Run#run{rejected = []}).
 
 send(Store, Number, {put, Path, Payload}) -> ok = khepri:put(Store, Path, Payload, #{async => Number});
 send(Store, Number, {delete, Path}) -> ok = khepri:delete(Store, Path, #{async => Number}).
 
-collect(_, _, Pending, Answers, _) when map_size(Pending) =:= 0 -> Answers;
-collect(Store, Rejected, Pending, Answers, Deadline) ->
+collect(#run{pending = Pending} = Run) when map_size(Pending) =:= 0 -> Run;
+collect(#run{store = Store, deadline = Deadline, rejected = Rejected, silence = Silence} = Run) ->
     Left = max(0, Deadline - now_ms()),
     Wait = case Rejected of
-               [] -> Left;
-               _ -> min(Left, ?RETRY_MS)
+               [] -> Silence;
+               _ -> ?RETRY_MS
            end,
     receive
         {ra_event, _, _} = Event ->
-            {Rejected1, Pending1, Answers1} =
-                lists:foldl(fun(Reply, State) -> replied(Store, Reply, State) end, {Rejected, Pending, Answers},
-                            khepri:handle_async_ret(Store, Event)),
-            collect(Store, Rejected1, Pending1, Answers1, Deadline)
-    after Wait ->
-        case Rejected of
-            [_ | _] when Left > Wait -> resend(Store, lists:usort(Rejected), Pending, Answers, Deadline);
-            _ -> Answers
+            Replied = lists:foldl(fun replied/2, Run, khepri:handle_async_ret(Store, Event)),
+            collect(Replied#run{silence = ?SILENCE_MS})
+    after min(Left, Wait) ->
+        if
+            Left =< Wait -> Run;
+            Rejected =:= [] -> again(Run#run{silence = 2 * Silence});
+            true -> again_rejected(Run)
         end
     end.
 
-replied(_, {Number, {error, {not_leader, _}}}, {Rejected, Pending, Answers}) when is_map_key(Number, Pending) ->
-    {[Number | Rejected], Pending, Answers};
-replied(Store, {Number, Reply}, {Rejected, Pending, Answers}) when is_map_key(Number, Pending) ->
-    Answer = case Reply of
-                 ok -> {ok, #{}};
-                 {ok, _} -> {ok, #{}};
-                 Error -> kb_call:failure(Error, Store)
-             end,
-    {Rejected, maps:remove(Number, Pending), Answers#{Number => Answer}};
-replied(_, _, State) -> State.
+again(#run{pending = Pending, answered = Answered} = Run) ->
+    case lists:sort([Number || Number <- maps:keys(Pending), Number > Answered]) of
+        [] -> Run;
+        Numbers -> send(Numbers, Run)
+    end.
+
+again_rejected(#run{rejected = Rejected, answered = Answered} = Run) ->
+    {Passed, Later} = lists:partition(fun(Number) -> Number < Answered end, lists:usort(Rejected)),
+    send(Later, lists:foldl(fun(Number, Acc) -> answer(Number, kb_call:no_leader(), Acc) end, Run, Passed)).
+
+replied({Number, Reply}, #run{store = Store, pending = Pending, rejected = Rejected, answered = Answered} = Run)
+  when is_map_key(Number, Pending) ->
+    case Reply of
+        {error, {not_leader, _}} -> Run#run{rejected = [Number | Rejected]};
+        {error, _} -> answer(Number, kb_call:failure(Reply, Store), Run#run{answered = max(Number, Answered)});
+        _ -> answer(Number, {ok, #{}}, Run#run{answered = max(Number, Answered)})
+    end;
+replied(_, Run) -> Run.
+
+answer(Number, Answer, #run{pending = Pending, answers = Answers} = Run) ->
+    Run#run{pending = maps:remove(Number, Pending), answers = Answers#{Number => Answer}}.
 
 now_ms() -> erlang:monotonic_time(millisecond).
