@@ -4,6 +4,9 @@
 
 -export([transaction_options/1]).
 
+%% Compiled against one version, of which it knows the number.
+-dialyzer({no_match, transaction_options/1}).
+
 %% Khepri 0.18.0 and 0.18.1, whose machine has version 3, exit on this option wherever it stands.
 -define(REFUSES_PROTECTION, 3).
 

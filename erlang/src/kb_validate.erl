@@ -14,14 +14,14 @@
 
 -type refusal() :: {error, {atom(), map()}}.
 
--spec data(term()) -> ok | {error, {too_large | invalid_data, map()}}.
+-spec data(term()) -> ok | refusal().
 data(Data) ->
     case size(Data) of
         ok -> storable(Data);
         Refusal -> Refusal
     end.
 
--spec size(term()) -> ok | {error, {too_large, map()}}.
+-spec size(term()) -> ok | refusal().
 size(Data) ->
     case erlang:external_size(Data) of
         Size when Size > ?MAX_DATA_BYTES ->
@@ -31,7 +31,7 @@ size(Data) ->
     end.
 
 %% A function would become a stored procedure, or stay as code of one node inside everybody's data.
--spec storable(term()) -> ok | {error, {invalid_data, map()}}.
+-spec storable(term()) -> ok | refusal().
 storable(Data) ->
     case has_fun(Data) of
         true -> refuse(invalid_data, <<"a function cannot be stored">>);
