@@ -15,6 +15,7 @@ from bridge.khepri.config import KhepriConfig
 from bridge.khepri.operations import OperationId, OperationIds
 from bridge.khepri.options import Prop, milliseconds, read_options
 from bridge.khepri.reply import StoreTimeoutError, StoreUnavailableError, is_transient, unwrap
+from bridge.khepri.window import Window
 
 KHEPRI: Final = "kb_khepri"
 PROCEDURES: Final = "kb_procedures"
@@ -44,6 +45,7 @@ class StoreCalls:
         # Nanoseconds since 1970 rise from start to start of a client of the same name; where a clock went
         # back, the homeserver refuses the ids as of an older incarnation instead of mixing them up.
         self.ids = OperationIds(client or f"{caller.name}#{next(_instances)}", time.time_ns())
+        self._window = Window(self.ids)
 
     def seconds(self, timeout: float | None) -> float:
         """The deadline of a call: the caller's, or that of the configuration."""
@@ -148,9 +150,10 @@ class StoreCalls:
         Raises:
             KhepriError: refused.
             OutcomeUnknownError: the deadline passed first.
+            DeadlineError: it passed before anything was sent, because of the writes before this one.
         """
-        operation = operation_id or self.ids.open()
         deadline = asyncio.get_running_loop().time() + self.seconds(timeout)
+        operation = operation_id or await self._window.begin(deadline=deadline)
         arguments = [self.store, argument, operation.term()]
         if options:
             arguments.append({_TIMEOUT: milliseconds(self.config.attempt_timeout)})
@@ -158,7 +161,7 @@ class StoreCalls:
             return await self._until_known(module, function, arguments, deadline)
         finally:
             if operation_id is None:
-                self.ids.close(operation)
+                self._window.end(operation)
 
     async def _until_known(self, module: str, function: str, arguments: list[Any], deadline: float) -> Any:
         clock = asyncio.get_running_loop().time

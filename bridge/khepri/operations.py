@@ -5,6 +5,7 @@ The shapes on the wire are in ``docs/protocol.md`` §1.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -325,14 +326,19 @@ class OperationIds:
         self._client = name
         self._incarnation = incarnation
         self._last = 0
-        self._open: set[int] = set()
+        self._open: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def last(self) -> int:
+        """The sequence handed out last, or 0."""
+        return self._last
 
     def open(self) -> OperationId:
         """A fresh id."""
         self._last += 1
-        self._open.add(self._last)
-        return OperationId(self._client, self._incarnation, self._last, min(self._open) - 1)
+        self._open[self._last] = None
+        return OperationId(self._client, self._incarnation, self._last, next(iter(self._open)) - 1)
 
     def close(self, operation: OperationId) -> None:
         """Its answer came, or nobody waits for it any longer. Closing twice is harmless."""
-        self._open.discard(operation.sequence)
+        self._open.pop(operation.sequence, None)

@@ -215,7 +215,11 @@ class Writes:
         await self._calls.read(KHEPRI, "fence", [], {"timeout": timeout})
 
     def new_operation(self) -> OperationId:
-        """An operation id for a write that the caller wants to be able to repeat by hand."""
+        """An operation id for a write that the caller wants to be able to repeat by hand.
+
+        The store keeps the results of a client's last 256 writes: a repeat after more of them raises
+        ``UnknownOutcomeError``.
+        """
         return self._calls.ids.open()
 
     def forget_operation(self, operation: OperationId) -> None:
