@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 from bridge.khepri.calls import KHEPRI, StoreCalls
 from bridge.khepri.operations import (
@@ -21,13 +21,10 @@ from bridge.khepri.operations import (
     PutMany,
     Update,
 )
-from bridge.khepri.options import Prop, ReadOptions
+from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
 from bridge.khepri.props import NodeProps, many_props
 from bridge.khepri.transactions import run_transaction
-
-DEFAULT_PROPS: Final[tuple[Prop, ...]] = ("payload", "payload_version")
-"""what Khepri tells of a node that is read, unless told otherwise"""
 
 PropsByPath = dict[NativePath, NodeProps]
 

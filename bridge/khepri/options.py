@@ -24,6 +24,8 @@ Prop = Literal[
 """A property of a node that can be asked for; ``payload`` brings ``data`` or ``sproc``, and ``has_payload``
 brings ``has_data`` or ``is_sproc``."""
 
+DEFAULT_PROPS: Final[tuple[Prop, ...]] = ("payload", "payload_version")
+"""what Khepri tells of a node that is read, unless told otherwise"""
 
 _TIMEOUT: Final = Atom("timeout")
 _PROPS_TO_RETURN: Final = Atom("props_to_return")

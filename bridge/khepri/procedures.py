@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Unpack, get_args
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom, ExportFun
 from bridge.khepri.calls import PROCEDURES, StoreCalls
-from bridge.khepri.options import ReadOptions, read_options
+from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions, read_options
 from bridge.khepri.paths import NativePath, Path, Pattern, native_path, wire_path
 
 Mode = Literal["auto", "ro", "rw"]
@@ -104,28 +104,54 @@ class Procedures:
         return value[_VALUE]
 
     async def fold(
-        self, pattern: Pattern, function: ExportFun, accumulator: Any, **options: Unpack[ReadOptions]
+        self,
+        pattern: Pattern,
+        function: ExportFun,
+        accumulator: Any,
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
+        **options: Unpack[ReadOptions],
     ) -> Any:
         """``Khepri.fold`` at the member: the function takes path, properties and what was combined so far."""
-        value = await self._fold("fold", pattern, function, 3, [accumulator], options)
+        value = await self._fold("fold", pattern, function, 3, [accumulator], props, options)
         return value[_VALUE]
 
-    async def for_each(self, pattern: Pattern, function: ExportFun, **options: Unpack[ReadOptions]) -> None:
+    async def for_each(
+        self,
+        pattern: Pattern,
+        function: ExportFun,
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
+        **options: Unpack[ReadOptions],
+    ) -> None:
         """``Khepri.for_each`` at the member: the function takes path and properties."""
-        await self._fold("foreach", pattern, function, 2, [], options)
+        await self._fold("foreach", pattern, function, 2, [], props, options)
 
     async def map(
-        self, pattern: Pattern, function: ExportFun, **options: Unpack[ReadOptions]
+        self,
+        pattern: Pattern,
+        function: ExportFun,
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
+        **options: Unpack[ReadOptions],
     ) -> dict[NativePath, Any]:
         """``Khepri.map`` at the member: the function takes path and properties."""
-        found = await self._fold("map", pattern, function, 2, [], options)
+        found = await self._fold("map", pattern, function, 2, [], props, options)
         return {native_path(path): value for path, value in found.items()}
 
     async def filter(
-        self, pattern: Pattern, function: ExportFun, **options: Unpack[ReadOptions]
+        self,
+        pattern: Pattern,
+        function: ExportFun,
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
+        **options: Unpack[ReadOptions],
     ) -> dict[NativePath, Any]:
-        """``Khepri.filter`` at the member: the function takes path and properties, and returns a boolean."""
-        found = await self._fold("filter", pattern, function, 2, [], options)
+        """``Khepri.filter`` at the member: the function takes path and properties, and returns a boolean.
+
+        As in Khepri, a node without data shows as the atom ``undefined``.
+        """
+        found = await self._fold("filter", pattern, function, 2, [], props, options)
         return {native_path(path): value for path, value in found.items()}
 
     async def register_trigger(
@@ -170,11 +196,12 @@ class Procedures:
         applied: ExportFun,
         arity: int,
         more: list[Any],
+        props: Iterable[Prop],
         options: ReadOptions,
     ) -> Any:
         _check_arity(applied, arity)
         arguments = [wire_path(pattern), _triple(applied), *more]
-        return await self._calls.read(PROCEDURES, function, arguments, options)
+        return await self._calls.read(PROCEDURES, function, arguments, options, props)
 
 
 def _triple(function: ExportFun) -> tuple[Atom, Atom, int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, Unpack
 
 from bridge.errors import ProtocolError
 from bridge.khepri.adv import AdvCalls
 from bridge.khepri.calls import KHEPRI, StoreCalls
-from bridge.khepri.options import ReadOptions
+from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
 from bridge.khepri.props import NodeProps, data_of, many_data
 from bridge.khepri.reply import NodeNotFoundError
@@ -82,6 +82,8 @@ class Reads:
         pattern: Pattern,
         function: Callable[[NativePath, NodeProps, Result], Result],
         accumulator: Result,
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
         **options: Unpack[ReadOptions],
     ) -> Result:
         """Combine the nodes that the pattern matches, one after another, in no order.
@@ -92,41 +94,51 @@ class Reads:
             pattern: what to combine.
             function: called with path, properties and what was combined so far.
             accumulator: what to begin with.
+            props: the properties that it is told, as in ``adv.get_many``.
             options: see ``ReadOptions``.
         """
-        for path, props in (await self.adv.get_many(pattern, **options)).items():
-            accumulator = function(path, props, accumulator)
+        for path, told in (await self.adv.get_many(pattern, props=props, **options)).items():
+            accumulator = function(path, told, accumulator)
         return accumulator
 
     async def for_each(
         self,
         pattern: Pattern,
         function: Callable[[NativePath, NodeProps], object],
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
         **options: Unpack[ReadOptions],
     ) -> None:
         """Call a function for each node that the pattern matches."""
-        for path, props in (await self.adv.get_many(pattern, **options)).items():
-            function(path, props)
+        for path, told in (await self.adv.get_many(pattern, props=props, **options)).items():
+            function(path, told)
 
     async def map(
         self,
         pattern: Pattern,
         function: Callable[[NativePath, NodeProps], Result],
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
         **options: Unpack[ReadOptions],
     ) -> dict[NativePath, Result]:
         """What a function makes of each node that the pattern matches."""
-        found = await self.adv.get_many(pattern, **options)
-        return {path: function(path, props) for path, props in found.items()}
+        found = await self.adv.get_many(pattern, props=props, **options)
+        return {path: function(path, told) for path, told in found.items()}
 
     async def filter(
         self,
         pattern: Pattern,
         function: Callable[[NativePath, NodeProps], bool],
+        *,
+        props: Iterable[Prop] = DEFAULT_PROPS,
         **options: Unpack[ReadOptions],
     ) -> dict[NativePath, Any]:
-        """Data of those nodes that the pattern matches and the function says yes to."""
-        found = await self.adv.get_many(pattern, **options)
-        return {path: props.data for path, props in found.items() if function(path, props)}
+        """Data of those nodes that the pattern matches and the function says yes to.
+
+        Data are among the properties told only where ``props`` has ``payload``.
+        """
+        found = await self.adv.get_many(pattern, props=props, **options)
+        return {path: told.data for path, told in found.items() if function(path, told)}
 
 
 def _bool(term: Any) -> bool:

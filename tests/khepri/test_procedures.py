@@ -184,6 +184,7 @@ async def test_nodes_are_combined_inside_the_store(store: Khepri, root: str) -> 
     }
     assert await store.procedures.filter(pattern, IS_EVEN) == {(*base, b"2"): 2, (*base, b"4"): 4}
     await store.procedures.for_each(pattern, IS_EVEN)
+    assert await store.procedures.fold(pattern, SUM, 10, props=["payload_version"]) == 10
     with pytest.raises(ProcedureRaisedError):
         await store.procedures.fold(pattern, SUM, b"no number")
 

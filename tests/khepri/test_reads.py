@@ -206,6 +206,8 @@ async def test_the_tree_is_combined_here(store: Khepri, wood: str) -> None:
 
     assert await store.fold(f"{wood}/**", numbers, 0) == 8
     assert names(wood, await store.filter(f"{wood}/**", lambda _, props: props.data == 7)) == {"pine/needle"}
+    names_below = await store.map(f"{wood}/pine", lambda _, props: props.child_names, props=["child_names"])
+    assert list(names_below.values()) == [(b"needle",)]
     versions = await store.map(f"{wood}/*", lambda _, props: props.payload_version)
     assert sorted(version or 0 for version in versions.values()) == [1, 1, 2]
 
