@@ -215,7 +215,11 @@ class Incoming:
             to.reply(result)
         except Exception as error:
             _note(call, error)
-            to.reply(rpc_failure(error, stack))
+            try:
+                to.reply(rpc_failure(error, stack))
+            except BridgeError as unsaid:
+                # What it threw, or exited with, is no term.
+                to.reply(rpc_failure(unsaid, stack))
 
     async def _run(self, call: list[Any]) -> None:
         try:

@@ -19,7 +19,7 @@ from bridge.errors import (
     RemoteExitedError,
 )
 from bridge.etf import Atom, Pid, Reference, decode_bare_untrusted
-from bridge.node.calls import Calls, cast_message
+from bridge.node.calls import Calls, Down, cast_message
 from bridge.node.transport import DistTransport
 
 _CALLER = Pid(Atom("me@h"), 1, 0, 1)
@@ -179,3 +179,31 @@ async def test_a_connection_that_ended_before_the_call_was_sent_is_told() -> Non
 def test_a_cast_is_what_rex_understands() -> None:
     request = (Atom("cast"), Atom("m"), Atom("f"), [1], Atom("user"))
     assert cast_message("m", "f", (1,)) == (Atom("$gen_cast"), request)
+
+
+async def test_what_is_asked_otherwise_is_settled_by_its_reference() -> None:
+    calls, peer = _calls(maximum=1), _Peer()
+    references: list[Reference] = []
+
+    def ask() -> asyncio.Task[Any]:
+        waiting = calls.ask(peer, "hs1@h", "a server", references.append, seconds=60.0)
+        return asyncio.create_task(waiting)
+
+    peer.pause_writing()
+    task = ask()
+    await asyncio.sleep(0)
+    assert references == []
+    peer.resume_writing()
+    while not references:
+        await asyncio.sleep(0)
+    with pytest.raises(LimitExceededError, match="max_pending_calls=1"):
+        await ask()
+    assert calls.waits(references[0])
+    assert calls.settle(references[0], Down(Atom("stone")))
+    assert calls.settle(references[0], Down(Atom("late")))
+    assert await task == Down(Atom("stone"))
+    assert not calls.waits(references[0])
+    assert not calls.settle(references[0], Down(Atom("late")))
+    calls.close()
+    with pytest.raises(ClosedError):
+        await ask()

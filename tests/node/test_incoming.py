@@ -22,7 +22,7 @@ from bridge.dist import (
     SpawnReply,
     SpawnRequest,
 )
-from bridge.errors import RemoteExitedError, RemoteThrewError
+from bridge.errors import RemoteError, RemoteExitedError, RemoteThrewError
 from bridge.etf import Atom, ImproperList, Pid, Reference
 from bridge.node.functions import Functions
 from bridge.node.incoming import Incoming
@@ -139,6 +139,19 @@ async def test_a_result_that_is_no_term_is_an_error_that_says_so() -> None:
         await side.settled()
         _, (_, (badrpc, (_, (reason, _)))) = side.peer.take()
         assert (badrpc, reason[1]) == (Atom("badrpc"), b"ConfigurationError")
+
+
+@pytest.mark.parametrize("kind", [RemoteThrewError, RemoteExitedError])
+async def test_what_a_function_throws_or_exits_with_is_a_term_too(kind: type[RemoteError]) -> None:
+    async with _side() as side:
+        error = kind("", reason=object())
+        side.functions.expose("m", "raise", lambda: side._f(error))
+        side.spawn([_TAG, _M, Atom("raise"), []])
+        side.rex((Atom("$gen_call"), (_THEIRS, _REF), (Atom("call"), _M, Atom("raise"), [], Atom("user"))))
+        await side.settled()
+        erpc, (_, (_, (badrpc, (_, (rpc, _))))) = side.peer.sent
+        assert badrpc is Atom("badrpc")
+        assert erpc.reason[2][:2] == rpc[:2] == (Atom("python"), b"ConfigurationError")
 
 
 async def test_a_function_that_takes_too_long_is_cancelled_and_its_caller_told() -> None:

@@ -1,0 +1,152 @@
+"""The processes of one node among themselves: what holds between nodes holds here, without a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineError,
+    HandshakeError,
+    RemoteExitedError,
+    RemoteRaisedError,
+)
+from bridge.etf import Atom, Pid
+from bridge.node import HiddenNode, NodeConfig
+
+_ME = "me@127.0.0.1"
+
+
+@pytest.fixture
+async def me() -> AsyncIterator[HiddenNode]:
+    """A node that meets nobody."""
+    async with HiddenNode(_ME, cookie="secret", config=NodeConfig(register=False)) as node:
+        yield node
+
+
+async def test_a_mailbox_watches_another(me: HiddenNode) -> None:
+    box, other = me.mailbox(), me.mailbox("other")
+    by_pid = await me.monitor(other.pid, mailbox=box)
+    by_name = await me.monitor(("other", me.name))
+    nobody = await me.monitor(("nobody", me.name))
+    assert await nobody.wait(timeout=5.0) is Atom("noproc")
+    await other.close(Atom("stone"))
+    assert await by_pid.wait(timeout=5.0) is await by_name.wait(timeout=5.0) is Atom("stone")
+    down = (Atom("DOWN"), by_pid.reference, Atom("process"), other.pid, Atom("stone"))
+    assert await box.receive(timeout=5.0) == down
+
+
+async def test_a_link_takes_the_other_one_along(me: HiddenNode) -> None:
+    trapping, mortal, bystander = me.mailbox(), me.mailbox(trap_exit=False), me.mailbox(trap_exit=False)
+    await me.link(mortal.pid, mailbox=trapping)
+    await me.link(bystander.pid, mailbox=mortal)
+    await me.unlink(bystander.pid, mailbox=mortal)
+    await me.exit(mortal.pid, Atom("stone"))
+    assert await trapping.receive(timeout=5.0) == (Atom("EXIT"), mortal.pid, Atom("stone"))
+    with pytest.raises(RemoteExitedError, match="stone"):
+        await mortal.receive()
+    assert not bystander.closed
+
+
+async def test_a_link_to_a_process_that_has_ended_reports_noproc(me: HiddenNode) -> None:
+    box, gone = me.mailbox(), me.mailbox()
+    await gone.close()
+    link = await me.link(gone.pid, mailbox=box)
+    assert await link.wait(timeout=5.0) is Atom("noproc")
+    assert await box.receive() == (Atom("EXIT"), gone.pid, Atom("noproc"))
+
+
+async def test_a_watch_that_is_given_up_says_so(me: HiddenNode) -> None:
+    box = me.mailbox()
+    watch, link = await me.monitor(box.pid), await me.link(box.pid)
+    await me.demonitor(watch)
+    with pytest.raises(ClosedError, match="given up"):
+        await watch.wait()
+    with pytest.raises(ConfigurationError, match="unlink"):
+        await me.demonitor(link)
+    await me.unlink(box.pid)
+    with pytest.raises(ClosedError, match="undone"):
+        await link.wait()
+    again = await me.link(box.pid)
+    for _ in range(5):  # signals are under way here too
+        await asyncio.sleep(0)
+    await box.close(Atom("stone"))
+    assert await again.wait(timeout=5.0) is Atom("stone")
+
+
+async def test_exposed_functions_are_called_by_their_own_node(me: HiddenNode) -> None:
+    me.expose("m", "f", lambda value: [value, b"!"])
+    for call in (me.call, me.erpc):
+        assert await call(me.name, "m", "f", ["text"]) == [b"text", b"!"]
+    assert await me.multicall([me.name], "m", "f", [1]) == {me.name: [1, b"!"]}
+    await me.cast(me.name, "m", "f", [1])
+    me.withdraw("m")
+    for call in (me.call, me.erpc):
+        with pytest.raises(RemoteRaisedError, match="undef"):
+            await call(me.name, "m", "f", [1])
+
+
+async def test_names_are_registered_and_free_again(me: HiddenNode) -> None:
+    box = me.mailbox()
+    me.register("inbox", box)
+    await me.send(("inbox", me.name), 1)
+    assert await box.receive() == 1
+    me.unregister("inbox")
+    assert me.whereis("inbox") is None
+    for name in ("rex", "net_kernel"):
+        with pytest.raises(ConfigurationError, match="taken"):
+            me.mailbox(name)
+
+
+async def test_whoever_asks_itself_waits_for_its_deadline(me: HiddenNode) -> None:
+    box = me.mailbox("silent")
+    with pytest.raises(DeadlineError, match="silent"):
+        await me.gen_call(("silent", me.name), 1, timeout=0.0)
+    kind, (asker, _), request = await box.receive()
+    assert (kind, request) == (Atom("$gen_call"), 1)
+    assert isinstance(asker, Pid)
+
+
+async def test_a_target_that_is_no_process_is_named(me: HiddenNode) -> None:
+    nonsense: Any = "inbox"
+    for call in (me.monitor(nonsense), me.gen_call(nonsense, 1), me.send(nonsense, 1)):
+        with pytest.raises(ConfigurationError, match=r"\(name, node\)"):
+            await call
+
+
+async def test_a_watch_on_a_node_that_is_not_reached_leaves_nothing(me: HiddenNode) -> None:
+    away = Pid(Atom("away@127.0.0.1"), 1, 0, 1)
+    for call in (me.monitor(away), me.link(away), me.exit(away, Atom("stone")), me.gen_call(away, 1)):
+        with pytest.raises(HandshakeError):
+            await call
+
+
+async def test_the_end_of_the_node_ends_every_wait() -> None:
+    async with HiddenNode(_ME, cookie="secret", config=NodeConfig(register=False)) as me:
+        me.expose("m", "wait", asyncio.Event().wait)
+        box, silent = me.mailbox(), me.mailbox("silent")
+        watch = await me.monitor(box.pid)
+        waiting = [
+            asyncio.create_task(wait)
+            for wait in (
+                box.receive(),
+                me.call(me.name, "m", "wait", []),
+                me.erpc(me.name, "m", "wait", []),
+                me.gen_call(("silent", me.name), 1),
+                me.multicall([me.name], "m", "wait", []),
+            )
+        ]
+        while me.statistics().incoming_calls < 3:
+            await asyncio.sleep(0)
+        await silent.receive(timeout=5.0)
+    outcomes: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, ClosedError) for outcome in outcomes[:4])
+    assert isinstance(outcomes[4][me.name], ClosedError)
+    with pytest.raises(ClosedError):
+        await watch.wait(timeout=0.0)
+    assert me.statistics().incoming_calls == 0
