@@ -17,6 +17,8 @@ from bridge.khepri import (
     KhepriConfig,
     MismatchingNodeError,
     Put,
+    StoreTimeoutError,
+    StoreUnavailableError,
 )
 from bridge.node import Gateway, HiddenNode
 from tests.support.cluster import hidden_node, local_cluster
@@ -82,6 +84,38 @@ async def test_two_clients_share_a_gateway_and_keep_it(node: HiddenNode, cluster
             await one.health()
         async with Khepri.connect(node, gateway, store=cluster.store) as two:
             assert (await two.health())[Atom("node")] == Atom(gateway.current or "")
+
+
+async def test_without_a_majority_reads_go_on_and_writes_end_in_time_as_unknown(
+    own_cluster: LocalCluster,
+) -> None:
+    survivor, *others = own_cluster.members
+    config = KhepriConfig(timeout=1.0, attempt_timeout=0.3)
+    async with (
+        hidden_node(own_cluster) as node,
+        Khepri.connect(node, survivor, store=own_cluster.store, config=config) as store,
+    ):
+        await store.put("/:stock/wood", 1)
+        await store.fence()
+        for member in others:
+            own_cluster.kill_node(member)
+        async with asyncio.timeout(30):
+            assert await store.get("/:stock/wood") == 1
+            for write in (
+                store.put("/:stock/wood", 2),
+                store.delete("/:stock/stone"),
+                store.put_once("/:stock/iron", 3),
+                store.adv.put("/:stock/iron", 4),
+            ):
+                with pytest.raises(OutcomeUnknownError):
+                    await write
+            outcomes = await store.pipeline({"wood": Put("/:stock/wood", 5)}, timeout=1.0)
+            assert isinstance(outcomes["wood"].error, OutcomeUnknownError)
+            for read in (store.get("/:stock/wood", favor="consistency"), store.fence()):
+                with pytest.raises((DeadlineError, StoreTimeoutError, StoreUnavailableError)) as caught:
+                    await read
+                assert not isinstance(caught.value, OutcomeUnknownError), "a read has no outcome"
+            assert await store.get("/:stock/wood") == 1
 
 
 async def increment(store: Khepri, path: str) -> None:

@@ -12,6 +12,7 @@ from bridge.khepri import (
     ChildListLength,
     DataMatches,
     Delete,
+    InvalidDataError,
     InvalidRequestError,
     KeepWhileConditionsNotMetError,
     Khepri,
@@ -27,6 +28,7 @@ from bridge.khepri import (
     Special,
     StoreUnavailableError,
     TooLargeError,
+    fun,
     native_path,
 )
 from tests.support.cluster import erlang
@@ -264,3 +266,15 @@ async def test_the_homeserver_refuses_poison_that_another_client_would_send(stor
         idempotent=True,
     )
     assert (answer[0], answer[1][0]) == (Atom("error"), Atom("poison"))
+
+
+@erlang
+async def test_a_function_is_no_data(store: Khepri, root: str) -> None:
+    """It would become a stored procedure, or code of one node inside everybody's data."""
+    function = fun("erlang:halt/0")
+    for data in (function, [1, {b"k": (function,)}]):
+        with pytest.raises(InvalidDataError):
+            await store.put(f"{root}/a", data)
+        with pytest.raises(InvalidDataError):
+            await store.create(f"{root}/a", data)
+    assert not await store.exists(f"{root}/a", favor="consistency")
