@@ -12,16 +12,14 @@
 -define(U64, 16#FFFFFFFFFFFFFFFF).
 -define(PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
 
--type refusal() :: {error, {atom(), map()}}.
-
--spec data(term()) -> ok | refusal().
+-spec data(term()) -> ok | kb_call:refusal().
 data(Data) ->
     case size(Data) of
         ok -> storable(Data);
         Refusal -> Refusal
     end.
 
--spec size(term()) -> ok | refusal().
+-spec size(term()) -> ok | kb_call:refusal().
 size(Data) ->
     case erlang:external_size(Data) of
         Size when Size > ?MAX_DATA_BYTES ->
@@ -31,10 +29,10 @@ size(Data) ->
     end.
 
 %% A function would become a stored procedure, or stay as code of one node inside everybody's data.
--spec storable(term()) -> ok | refusal().
+-spec storable(term()) -> ok | kb_call:refusal().
 storable(Data) ->
     case has_fun(Data) of
-        true -> refuse(invalid_data, <<"a function cannot be stored">>);
+        true -> kb_call:refuse(invalid_data, <<"a function cannot be stored">>);
         false -> ok
     end.
 
@@ -55,20 +53,20 @@ pairs_have_fun(none) -> false.
 timeout(Options) when is_map(Options) ->
     case maps:get(timeout, Options, 5000) of
         Timeout when is_integer(Timeout), Timeout >= 1, Timeout =< 60000 -> {ok, Timeout};
-        _ -> refuse(invalid_options, <<"timeout is 1 to 60000 milliseconds">>)
+        _ -> kb_call:refuse(invalid_options, <<"timeout is 1 to 60000 milliseconds">>)
     end;
 timeout(_) ->
-    refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
+    kb_call:refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
 
 %% Options of a write.
 -spec write(term()) -> {ok, 1..60000} | {error, {invalid_options, map()}}.
 write(Options) when is_map(Options) ->
     case maps:size(maps:remove(timeout, Options)) of
         0 -> timeout(Options);
-        _ -> refuse(invalid_options, <<"the only option is timeout">>)
+        _ -> kb_call:refuse(invalid_options, <<"the only option is timeout">>)
     end;
 write(_) ->
-    refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
+    kb_call:refuse(invalid_options, <<"options are a map such as #{timeout => 5000}">>).
 
 %% Options of a read, as Khepri takes them.
 -spec read(term()) -> {ok, map()} | {error, {invalid_options, map()}}.
@@ -79,13 +77,13 @@ read(Options) when is_map(Options) ->
             case lists:all(fun read_option/1, maps:to_list(Options)) of
                 true -> {ok, maps:merge(Defaults, Options)};
                 false ->
-                    refuse(invalid_options, <<"options are favor (low_latency, consistency), timeout, props_to_return "
+                    kb_call:refuse(invalid_options, <<"options are favor (low_latency, consistency), timeout, props_to_return "
                                               "(a list of properties), expect_specific_node and include_root_props">>)
             end;
         Refusal -> Refusal
     end;
 read(_) ->
-    refuse(invalid_options, <<"options are a map such as #{favor => low_latency}">>).
+    kb_call:refuse(invalid_options, <<"options are a map such as #{favor => low_latency}">>).
 
 read_option({timeout, _}) -> true;
 read_option({favor, Favor}) -> Favor =:= low_latency orelse Favor =:= consistency;
@@ -100,7 +98,7 @@ are_props([delete_reason | Rest], Left) when Left > 0 ->
 are_props([Prop | Rest], Left) when Left > 0 -> lists:member(Prop, ?PROPS) andalso are_props(Rest, Left - 1);
 are_props(_, _) -> false.
 
--spec operation_id(term()) -> {ok, kb_tx:op()} | refusal().
+-spec operation_id(term()) -> {ok, kb_tx:op()} | kb_call:refusal().
 operation_id({Client, Incarnation, Sequence, LowWater} = Op)
   when is_binary(Client), byte_size(Client) >= 1, byte_size(Client) =< 255,
        is_integer(Incarnation), Incarnation >= 1, Incarnation =< ?U64,
@@ -108,10 +106,10 @@ operation_id({Client, Incarnation, Sequence, LowWater} = Op)
        is_integer(LowWater), LowWater >= 0, LowWater < Sequence ->
     {ok, Op};
 operation_id(_) ->
-    refuse(invalid_options, <<"an operation id is {Client, Incarnation, Sequence, LowWater}">>).
+    kb_call:refuse(invalid_options, <<"an operation id is {Client, Incarnation, Sequence, LowWater}">>).
 
 %% Requests of docs/protocol.md §7: exactly the members the decision reads, each of its type and size.
--spec request(atom(), term()) -> {ok, map()} | refusal().
+-spec request(atom(), term()) -> {ok, map()} | kb_call:refusal().
 request(Function, Request) when is_map(Request) ->
     Wanted = members(Function),
     case [Member || {Member, Kind} <- Wanted, not has(Member, Kind, Request)] of
@@ -123,8 +121,8 @@ request(Function, Request) when is_map(Request) ->
                 #{trace := Trace, hop := Hop}
                   when is_binary(Trace), byte_size(Trace) =:= 16, is_integer(Hop), Hop >= 0, Hop < 64 ->
                     {ok, Kept#{trace => Trace, hop => Hop}};
-                #{trace := _} -> refuse(invalid_request, <<"trace has 16 bytes, hop is 0 to 63">>);
-                #{hop := _} -> refuse(invalid_request, <<"hop without trace">>);
+                #{trace := _} -> kb_call:refuse(invalid_request, <<"trace has 16 bytes, hop is 0 to 63">>);
+                #{hop := _} -> kb_call:refuse(invalid_request, <<"hop without trace">>);
                 _ -> {ok, Kept}
             end;
         [Member | _] ->
@@ -132,7 +130,7 @@ request(Function, Request) when is_map(Request) ->
                                         message => <<"this member is missing or of another type">>}}}
     end;
 request(_, _) ->
-    refuse(invalid_request, <<"a request is a map">>).
+    kb_call:refuse(invalid_request, <<"a request is a map">>).
 
 members(open_session) ->
     [{server, name}, {session, id}, {key, key}, {thumbprint, thumbprint}, {address, address}];
@@ -163,5 +161,3 @@ is(address, _) -> false.
 
 -spec name(term()) -> boolean().
 name(Value) -> is_binary(Value) andalso byte_size(Value) >= 1 andalso byte_size(Value) =< 255.
-
-refuse(Reason, Message) -> {error, {Reason, #{message => Message}}}.
