@@ -27,7 +27,7 @@ run(What, Calls, AtOnce, Details) ->
 spread(What, Calls, AtOnce, Details) ->
     Workers = [spawn_monitor(fun() -> calls(What, Calls, Details#{worker => integer_to_binary(N)}) end)
                || N <- lists:seq(1, AtOnce)],
-    [receive {'DOWN', Ref, process, Pid, normal} -> ok end || {Pid, Ref} <- Workers],
+    [receive {'DOWN', Ref, process, Pid, Reason} -> normal = Reason end || {Pid, Ref} <- Workers],
     ok.
 
 calls(_, 0, _) -> ok;
@@ -41,13 +41,14 @@ call(get, #{node := Node, store := Store, path := Path}) ->
     {ok, _} = erpc:call(Node, khepri, get, [Store, Path], 5000);
 call(put, #{node := Node, store := Store, path := Path, data := Data, worker := Worker}) ->
     ok = erpc:call(Node, khepri, put, [Store, Path ++ [Worker], Data], 5000);
-call(tx, #{node := Node, store := Store, path := Path, data := Data, worker := Worker, procedure := Procedure,
-           counter := Counter, client := Client}) ->
+call(tx, #{node := Node, store := Store, worker := Worker, procedure := Procedure, counter := Counter,
+           client := Client, instructions := All}) ->
+    #{Worker := Instructions} = All,
     Number = atomics:add_get(Counter, 1, 1),
     Op = {Client, 1, Number, max(0, Number - 64)},
     {ok, {kb_tx, {ok, [ok]}}} =
         erpc:call(Node, khepri, transaction,
-                  [Store, Procedure, [Op, {operations, [{put, Path ++ [Worker], Data}]}], rw,
+                  [Store, Procedure, [Op, {operations, Instructions}], rw,
                    #{timeout => 5000, protect_against_dups => false}], 6000).
 """
 
@@ -58,7 +59,7 @@ class Native:
     Args:
         node: a Python node connected to the native one.
         details: what a call needs: ``node``, and for calls of the store ``store``, ``path``, ``data``,
-            ``procedure``, ``client``.
+            ``procedure``, ``instructions`` by worker.
     """
 
     def __init__(self, node: HiddenNode, details: dict[str, Any]) -> None:

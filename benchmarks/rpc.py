@@ -27,7 +27,7 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.native import Native, native_node
-from bridge.etf import Atom
+from bridge.etf import Atom, ExportFun
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
@@ -94,6 +94,15 @@ class Rounds:
         return round(statistics.median(cpu for _, cpu in self.ours[AT_ONCE]), 1)
 
 
+async def instructions(node: HiddenNode, member: str, worker: int) -> list[Any]:
+    """What the homeserver makes of a worker's put, for the interpreter that the peer calls."""
+    operation = (Atom("put"), [*_PATH, b"%d" % worker], _DATA)
+    no_props = ExportFun(Atom("kb_khepri"), Atom("stores"), 0)
+    answer = await node.call(member, "kb_operations", "checked", [[operation], no_props])
+    found: list[Any] = answer[1]
+    return found
+
+
 async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: int) -> dict[str, Any]:
     """Alternate the two sides and take medians; ``load_before`` tells how busy the machine was without us."""
     load = round(os.getloadavg()[0], 1)
@@ -110,6 +119,7 @@ async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: i
             "path": list(_PATH),
             "data": _DATA,
             "procedure": procedure,
+            "instructions": {b"%d" % n: await instructions(node, leader, n) for n in range(1, AT_ONCE + 1)},
         }
         async with (
             Khepri.connect(node, leader, store=cluster.store) as store,
