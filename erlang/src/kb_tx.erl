@@ -51,9 +51,8 @@ run({Client, Incarnation, Sequence, LowWater}, Command) ->
             {kb_tx, unknown(<<"the result of this operation id was forgotten">>)};
         #{low_water := Mark, results := Results} ->
             Outcome = execute(Command),
-            Mark1 = erlang:max(Mark, LowWater),
-            {Mark2, Results1} = trim(Mark1, Results#{Sequence => Outcome}, Sequence),
-            write(Path, Record#{low_water => Mark2, results => Results1, used => clients(Found)}),
+            {Mark1, Results1} = trim(erlang:max(Mark, LowWater), forget(Mark, LowWater, Results#{Sequence => Outcome})),
+            write(Path, Record#{low_water => Mark1, results => Results1, used => clients(Found)}),
             {kb_tx, Outcome}
     end.
 
@@ -92,16 +91,24 @@ evict(Path) ->
 unknown(Message) ->
     {error, {outcome_unknown, #{message => Message}}}.
 
+%% Without the results up to the new mark; there are none up to the old one. Usually it rose by little, and to look
+%% at all of them took as long as the rest of the transaction.
+forget(Mark, LowWater, Results) when LowWater - Mark > map_size(Results) ->
+    maps:filter(fun(Sequence, _) -> Sequence > LowWater end, Results);
+forget(Mark, LowWater, Results) when LowWater > Mark ->
+    forget(Mark + 1, LowWater, maps:remove(Mark + 1, Results));
+forget(_Mark, _LowWater, Results) ->
+    Results.
+
 %% What falls out raises the low-water mark: it must never look as if it had not been executed.
-trim(Mark, Results, Newest) ->
-    Kept = maps:filter(fun(Sequence, _) -> Sequence > Mark orelse Sequence =:= Newest end, Results),
-    case maps:size(Kept) > ?KEPT_RESULTS of
-        false ->
-            {Mark, Kept};
-        true ->
-            Oldest = lists:min(maps:keys(Kept)),
-            {erlang:max(Mark, Oldest), maps:remove(Oldest, Kept)}
-    end.
+trim(Mark, Results) when map_size(Results) =< ?KEPT_RESULTS ->
+    {Mark, Results};
+trim(Mark, Results) ->
+    Oldest = case maps:is_key(Mark + 1, Results) of
+                 true -> Mark + 1;
+                 false -> lists:min(maps:keys(Results))
+             end,
+    {Oldest, maps:remove(Oldest, Results)}.
 
 execute({record, Outcome}) ->
     Outcome;

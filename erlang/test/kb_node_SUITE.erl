@@ -65,7 +65,19 @@ an_operation_id_is_applied_once(_) ->
     ?assertMatch({error, {outcome_unknown, _}}, kb_khepri:transaction(?STORE, Create, Id, ?WAIT)),
     {ok, [ok]} = kb_khepri:transaction(?STORE, [{put, <<"/:n">>, 0}], {<<"once">>, 2, 1, 0}, ?WAIT),
     ?assertMatch({error, {outcome_unknown, _}},
-                 kb_khepri:transaction(?STORE, Create, {<<"once">>, 1, 400, 0}, ?WAIT)).
+                 kb_khepri:transaction(?STORE, Create, {<<"once">>, 1, 400, 0}, ?WAIT)),
+    %% What was answered is forgotten, whether the mark rises by one or by many.
+    Low = fun(Sequence, LowWater) ->
+                  {ok, [ok]} = kb_khepri:transaction(?STORE, [{put, <<"/:n">>, Sequence}], {<<"low">>, 1, Sequence, LowWater},
+                                                     ?WAIT),
+                  {ok, #{data := #{low_water := Mark, results := Results}}} =
+                      kb_khepri:get(?STORE, <<"/:bridge/:clients/low">>, #{}),
+                  {Mark, lists:sort(maps:keys(Results))}
+          end,
+    ?assertEqual([{0, [1]}, {0, [1, 2]}, {1, [2, 3]}, {1, [2, 3, 7]}, {6, [7, 8]}, {6, [7, 8, 9]}, {999, [1000]}],
+                 [Low(Sequence, LowWater) || {Sequence, LowWater} <- [{1, 0}, {2, 0}, {3, 1}, {7, 0}, {8, 6}, {9, 5}, {1000, 999}]]),
+    ?assertMatch({error, {outcome_unknown, _}},
+                 kb_khepri:transaction(?STORE, Create, {<<"low">>, 1, 999, 0}, ?WAIT)).
 
 the_feed_takes_up_where_it_stopped(_) ->
     {ok, _} = kb_khepri:put(?STORE, <<"/:feed/a">>, 1, ?WAIT),
