@@ -12,7 +12,7 @@ class NodeCaller:
     """A ``Caller`` over a gateway, which several clients may share.
 
     Args:
-        gateway: closed with this object only if that is closed.
+        gateway: ``close`` closes it; its node stays.
     """
 
     def __init__(self, gateway: Gateway) -> None:

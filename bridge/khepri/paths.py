@@ -114,12 +114,16 @@ def native_pattern(path: Pattern) -> NativePattern:
         return parse_path(path)
     if isinstance(path, Atom):
         raise ConfigurationError(f"{path!r} is one component: put it in a list")
+    if not isinstance(path, Sequence):
+        raise ConfigurationError(f"{path!r:.100} is no path: use text or a list of components")
     return tuple([_native(component) for component in path])
 
 
 def has_conditions(path: Pattern) -> bool:
     """Whether conditions stand among the components; text, which can hold wildcards only, is not parsed."""
-    return not isinstance(path, (str, bytes)) and any(isinstance(part, _CONDITIONS) for part in path)
+    if isinstance(path, (str, bytes)) or not isinstance(path, Sequence):
+        return False
+    return any(isinstance(part, _CONDITIONS) for part in path)
 
 
 def pattern_from_term(term: Any) -> NativePattern:
@@ -137,7 +141,7 @@ def is_valid_path(path: Any) -> bool:
     """Whether it is a path or pattern; ``native_pattern`` says why it is not."""
     try:
         native_pattern(path)
-    except (ConfigurationError, TypeError):
+    except ConfigurationError:
         return False
     return True
 

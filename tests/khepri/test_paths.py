@@ -108,6 +108,9 @@ def test_conditions_stand_in_a_pattern() -> None:
     ("path", "match"),
     [
         (Atom("stock"), "put it in a list"),
+        (7, "no path"),
+        (None, "no path"),
+        ({b"stock"}, "no path"),
         ([Atom("stock"), 7], "no path component"),
         ([(Atom("if_has_data"), True)], "no path component"),
         ([Not(7)], "no condition"),  # type: ignore[arg-type]  # what a caller without types may do

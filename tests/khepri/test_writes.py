@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import (
     AllOf,
@@ -266,6 +267,20 @@ async def test_the_homeserver_refuses_poison_that_another_client_would_send(stor
         idempotent=True,
     )
     assert (answer[0], answer[1][0]) == (Atom("error"), Atom("poison"))
+
+
+@pytest.mark.parametrize("path", [7, None, Atom("a"), {"a"}])
+async def test_what_is_no_path_is_refused_before_it_is_sent(path: Any) -> None:
+    store, caller = client()
+    for write in (
+        store.put(path, 1),
+        store.delete(path),
+        store.create(path, 1),
+        store.pipeline({1: Delete(path)}),
+    ):
+        with pytest.raises(ConfigurationError):
+            await write
+    assert caller.asked == []
 
 
 @erlang
