@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.dist import (
     AliasSend,
@@ -348,3 +351,53 @@ async def test_a_node_that_takes_no_more_is_waited_for_so_long_and_not_longer() 
     assert not waiting.done()
     transport.hold(False)
     await waiting
+
+
+_MINE = [Pid(_ME, number, 0, 7) for number in range(1, 5)]
+_YOURS = [Pid(_PEER, number, 0, 3) for number in range(1, 3)]
+_mine, _yours = st.sampled_from(_MINE), st.sampled_from(_YOURS)
+_names = st.sampled_from([Atom("inbox"), Atom("rex"), Atom("nobody")])
+_references = st.sampled_from(
+    [Reference(_PEER, 3, (n, 0, 0)) for n in (1, 2)] + [Reference(_ME, 7, (1, 0, 0))]
+)
+_reasons = st.sampled_from([Atom("normal"), Atom("kill"), Atom("stone"), [1]])
+_control = st.one_of(
+    st.builds(Send, to=_mine),
+    st.builds(RegSend, source=_yours, to=_names),
+    st.builds(AliasSend, source=_yours, alias=_references),
+    st.builds(GroupLeader, source=_yours, to=_mine),
+    st.builds(MonitorP, source=_yours, to=_mine | _names, reference=_references),
+    st.builds(DemonitorP, source=_yours, to=_mine | _names, reference=_references),
+    st.builds(MonitorPExit, source=_yours, to=_mine, reference=_references, reason=_reasons),
+    st.builds(Link, source=_yours, to=_mine),
+    st.builds(UnlinkId, id=st.integers(1, 3), source=_yours, to=_mine),
+    st.builds(UnlinkIdAck, id=st.integers(1, 3), source=_yours, to=_mine),
+    st.builds(Exit, source=_yours, to=_mine, reason=_reasons),
+    st.builds(Exit2, source=_yours, to=_mine, reason=_reasons),
+)
+
+
+@given(st.lists(_control, max_size=30), st.booleans())
+def test_no_order_of_messages_brings_the_processes_down(messages: list[Any], ended: bool) -> None:
+    async def play() -> None:
+        processes, transport = _connected()
+        processes.service("rex", lambda _: None)
+        boxes = [
+            processes.mailbox("inbox"), processes.mailbox(None, trap_exit=False), processes.mailbox(None)
+        ]  # fmt: skip
+        assert [processes.caller, *(box.pid for box in boxes)] == _MINE
+        watch = Watch(_YOURS[0], "peer@h", boxes[0].pid, processes.reference(), boxes[0])
+        processes.watch(watch)
+        processes.link(Watch(_YOURS[0], "peer@h", boxes[1].pid, None, boxes[1]))
+        for message in messages:
+            processes.receive(transport, message, b"payload")
+        transport.ended = ended
+        processes.node_down("peer@h", transport)
+        told = len(transport.sent)
+        assert watch.ended
+        processes.close()
+        assert all(box.closed for box in boxes)
+        # Who is gone is not spoken to.
+        assert len(transport.sent) == told
+
+    asyncio.run(play())
