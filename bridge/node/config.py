@@ -45,10 +45,10 @@ class NodeConfig:
     """connections at once, handshaking ones included"""
     mailbox_capacity: int = 100_000
     """messages that wait in one mailbox; one more ends it (see ``Mailbox``)"""
-    max_incoming_calls: int = 1_024
-    """exposed functions that other nodes have running here at once; one more is refused, ``system_limit``"""
+    max_incoming_calls: int = 4_096
+    """exposed coroutine functions that run for other nodes at once; one more is refused, ``system_limit``"""
     incoming_call_timeout: float = 60.0
-    """seconds that an exposed function may run before it is cancelled and its caller told"""
+    """seconds that an exposed coroutine function may run before it is cancelled and its caller told"""
     dist: DistConfig = field(default_factory=DistConfig)
     tls: TlsConfig | None = None
     """certificates; with them every connection is TLS, each side proving itself (``-proto_dist inet_tls``)"""

@@ -65,8 +65,8 @@ class Functions:
         for name in names:
             del self._table[name]
 
-    async def apply(self, module: Any, function: Any, args: Any) -> Any:
-        """Call an exposed function, and await what it gives where that is awaitable.
+    def call(self, module: Any, function: Any, args: Any) -> Any:
+        """Call an exposed function: its result, or an awaitable that gives it.
 
         Raises:
             RemoteRaisedError: ``undef``: it is not exposed, or takes another number of arguments.
@@ -79,8 +79,7 @@ class Functions:
                 reason=UNDEF,
                 stack=[(module, function, args, [])],
             )
-        result = found.call(*args)
-        return await result if inspect.isawaitable(result) else result
+        return found.call(*args)
 
 
 def _are_names(module: Any, function: Any) -> bool:

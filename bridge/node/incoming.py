@@ -7,8 +7,9 @@ Source: OTP's ``net_kernel`` (``net_adm:ping/1`` is a call of it), ``rpc`` (requ
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from bridge.dist import MonitorP, SpawnReply, SpawnRequest
@@ -28,6 +29,9 @@ from bridge.node.outcomes import (
 )
 from bridge.node.peer import Peer
 from bridge.node.processes import Processes
+
+_Done = Callable[[Any, Exception | None], None]
+"""takes what a function gave, or what it raised"""
 
 _log = logging.getLogger("bridge.node")
 
@@ -76,7 +80,7 @@ class Incoming:
     Args:
         functions: what may be called.
         processes: of this node.
-        maximum: calls that may run at once.
+        maximum: calls that may run at once; one of a plain function is over when it is taken.
         seconds: that one may run.
     """
 
@@ -127,12 +131,21 @@ class Incoming:
         if monitored:
             watch = MonitorP(source=message.source, to=execution.pid, reference=message.request)
             self._processes.watched(transport, watch)
-        run = (
-            self._execute_cast(execution, call)
-            if tag is None
-            else self._execute_call(message.source.node.text, execution, tag, call)
-        )
-        execution.task = self._start(run)
+        stack = _stack(call)
+
+        def otherwise(error: Exception) -> Any:
+            _note(call, error)
+            return erpc_failure(tag, error, stack)
+
+        def call_done(value: Any, error: Exception | None) -> None:
+            reason = erpc_reply(tag, value) if error is None else erpc_failure(tag, error, stack)
+            self._processes.ended(execution, reason, otherwise)
+
+        def cast_done(_: Any, error: Exception | None) -> None:
+            self._processes.ended(execution, _NORMAL if error is None else exit_reason(error))
+
+        done = cast_done if tag is None else call_done
+        execution.task = self._run(call, message.source.node.text, done)
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
@@ -144,50 +157,50 @@ class Incoming:
     def _sender(self, asker: Any) -> Sender | None:
         return sender(asker, self._processes.caller, self._processes.send_if_connected)
 
-    def _start(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(run)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     def _spawned(self, transport: Peer, message: SpawnRequest, flags: int, result: Pid | Atom) -> None:
         reply = SpawnReply(request=message.request, to=message.source, flags=flags, result=result)
         self._processes.send(transport, reply)
 
-    async def _apply(self, call: list[Any]) -> Any:
+    def _run(self, call: list[Any], caller: str, done: _Done) -> asyncio.Task[None] | None:
+        """Call a function and hand its outcome on: at once, or from a task where there is to be waited."""
+        try:
+            result = self._functions.call(*call)
+        except Exception as error:
+            _note(call, error)
+            done(None, error)
+            return None
+        if not inspect.isawaitable(result) and self._processes.writable(caller):
+            done(result, None)
+            return None
+        task = asyncio.create_task(self._wait(call, result, caller, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if inspect.iscoroutine(result):
+            # A task that is cancelled before its first step would leave it unawaited, which Python warns of.
+            task.add_done_callback(lambda _: result.close())
+        return task
+
+    async def _wait(self, call: list[Any], result: Any, caller: str, done: _Done) -> None:
+        try:
+            if inspect.isawaitable(result):
+                result = await self._bounded(call, result)
+        except Exception as error:
+            _note(call, error)
+            done(None, error)
+        else:
+            await self._processes.drain(caller, self._seconds)
+            done(result, None)
+
+    async def _bounded(self, call: list[Any], result: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self._seconds) as scope:
-                return await self._functions.apply(*call)
+                return await result
         except TimeoutError:
             if not scope.expired():
                 raise
             raise TimeoutError(
                 f"{call[0]}:{call[1]} ran longer than incoming_call_timeout={self._seconds:g} s"
             ) from None
-
-    async def _execute_call(self, caller: str, execution: _Execution, tag: Any, call: list[Any]) -> None:
-        stack = _stack(call)
-        try:
-            reason = erpc_reply(tag, await self._apply(call))
-            await self._processes.drain(caller, self._seconds)
-        except Exception as error:
-            reason = erpc_failure(tag, error, stack)
-            _note(call, error)
-
-        def otherwise(error: Exception) -> Any:
-            _note(call, error)
-            return erpc_failure(tag, error, stack)
-
-        self._processes.ended(execution, reason, otherwise)
-
-    async def _execute_cast(self, execution: _Execution, call: list[Any]) -> None:
-        reason: Any = _NORMAL
-        try:
-            await self._apply(call)
-        except Exception as error:
-            reason = exit_reason(error)
-            _note(call, error)
-        self._processes.ended(execution, reason)
 
     def _rex(self, payload: Any) -> None:
         match payload:
@@ -200,32 +213,25 @@ class Incoming:
                 elif len(self._tasks) >= self._maximum:
                     to.reply((BADRPC, (EXIT, SYSTEM_LIMIT)))
                 else:
-                    self._start(self._answer(to, call))
+                    self._answer(to, call)
             case (kind, (request, *call, _)) if kind is GEN_CAST and request is _CAST and len(call) == 3:
                 if len(self._tasks) < self._maximum:
-                    self._start(self._run(call))
+                    self._run(call, "", lambda *_: None)
             case _:
                 self._processes.undelivered += 1
 
-    async def _answer(self, to: Sender, call: list[Any]) -> None:
+    def _answer(self, to: Sender, call: list[Any]) -> None:
         stack = _stack(call)
-        try:
-            result = await self._apply(call)
-            await self._processes.drain(to.pid.node.text, self._seconds)
-            to.reply(result)
-        except Exception as error:
-            _note(call, error)
+
+        def done(value: Any, error: Exception | None) -> None:
             try:
-                to.reply(rpc_failure(error, stack))
+                to.reply(value if error is None else rpc_failure(error, stack))
             except BridgeError as unsaid:
-                # What it threw, or exited with, is no term.
+                # What it gave, threw or exited with is no term.
+                _note(call, unsaid)
                 to.reply(rpc_failure(unsaid, stack))
 
-    async def _run(self, call: list[Any]) -> None:
-        try:
-            await self._apply(call)
-        except Exception as error:
-            _note(call, error)
+        self._run(call, to.pid.node.text, done)
 
     def _net_kernel(self, payload: Any) -> None:
         """Answer ``net_adm:ping``, the one question that every node must answer."""

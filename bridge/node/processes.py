@@ -317,6 +317,11 @@ class Processes:
         except InvalidStateError:
             self.undelivered += 1
 
+    def writable(self, node: str) -> bool:
+        """Whether a node keeps up with what is sent to it; one that is not connected does."""
+        peer = self._peer(node)
+        return peer is None or peer.writable
+
     async def drain(self, node: str, seconds: float) -> None:
         """Wait until a node has taken what was sent to it, or so many seconds, or for nothing."""
         peer = self._peer(node)

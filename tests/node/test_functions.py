@@ -22,9 +22,9 @@ async def test_plain_functions_and_coroutine_functions_are_called() -> None:
     functions.expose("m", "f", lambda value: value + 1)
     functions.expose("m", "g", later)
     functions.expose("m", "max", max)
-    assert await functions.apply(_M, _F, [1]) == 2
-    assert await functions.apply(_M, Atom("g"), [1]) == 2
-    assert await functions.apply(_M, Atom("max"), [1, 3, 2]) == 3
+    assert functions.call(_M, _F, [1]) == 2
+    assert await functions.call(_M, Atom("g"), [1]) == 2
+    assert functions.call(_M, Atom("max"), [1, 3, 2]) == 3
     assert len(functions) == 3
 
 
@@ -44,7 +44,7 @@ async def test_anything_else_is_undefined(module: Any, function: Any, args: Any)
     functions = Functions()
     functions.expose("m", "f", lambda value: value)
     with pytest.raises(RemoteRaisedError) as caught:
-        await functions.apply(module, function, args)
+        functions.call(module, function, args)
     assert caught.value.reason is Atom("undef")
     assert caught.value.stack == [(module, function, args, [])]
 
@@ -53,7 +53,7 @@ async def test_a_type_error_of_the_function_itself_is_its_own() -> None:
     functions = Functions()
     functions.expose("m", "f", lambda value: value + b"x")
     with pytest.raises(TypeError):
-        await functions.apply(_M, _F, [1])
+        functions.call(_M, _F, [1])
 
 
 async def test_what_is_withdrawn_is_undefined_again() -> None:
@@ -62,8 +62,8 @@ async def test_what_is_withdrawn_is_undefined_again() -> None:
         functions.expose("m", name, lambda: 1)
     functions.withdraw("m", "f")
     with pytest.raises(RemoteRaisedError):
-        await functions.apply(_M, _F, [])
-    assert await functions.apply(_M, Atom("g"), []) == 1
+        functions.call(_M, _F, [])
+    assert functions.call(_M, Atom("g"), []) == 1
     functions.withdraw("m")
     assert len(functions) == 0
     with pytest.raises(ConfigurationError, match=r"m:\* is not exposed"):

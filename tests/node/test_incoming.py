@@ -276,6 +276,25 @@ async def test_a_ping_is_answered_by_alias_or_by_pid() -> None:
         assert side.processes.undelivered == 3
 
 
+async def test_a_caller_that_does_not_read_is_waited_for_and_others_are_not() -> None:
+    async with _side() as side:
+        side.peer.hold()
+        side.spawn([_TAG, _M, _F, [1]])
+        assert (side.called, len(side.incoming)) == ([1], 1)
+        await asyncio.sleep(0)
+        assert side.peer.sent == []
+        side.peer.hold(False)
+        await side.settled()
+        assert side.peer.take().reason == (_TAG, Atom("return"), 1)
+
+
+async def test_a_plain_function_is_over_when_it_was_asked_for() -> None:
+    async with _side(maximum=1) as side:
+        for number in range(100):
+            assert isinstance(side.spawn([_TAG, _M, _F, [number]]).result, Pid)
+            assert side.peer.take().reason[2] == number
+
+
 async def test_closing_cancels_what_runs() -> None:
     side = _Side()
     side.spawn([_TAG, _M, Atom("wait"), []])
