@@ -24,7 +24,8 @@ get(Store, Path, Options) ->
                         [Props] = maps:values(Nodes),
                         {ok, props(Props)};
                     {ok, _} ->
-                        kb_call:refuse(mismatching_node, <<"the node is there and is not as demanded">>);
+                        {error, {mismatching_node, #{path => shown(Native),
+                                                     message => <<"the node is there and is not as demanded">>}}};
                     Error -> kb_call:failure(Error, Store)
                 end
             end);
@@ -177,7 +178,7 @@ is_implicit(Watcher, Watched) ->
     Watched =:= #{Watcher => {if_any, [{if_child_list_length, {gt, 0}}, {if_has_payload, true}]}}.
 
 conditions(Watched) ->
-    maps:from_list([{[kb_condition:shown(Component) || Component <- Path], kb_condition:shown(Condition)}
+    maps:from_list([{shown(Path), kb_condition:shown(Condition)}
                     || {Path, Condition} <- maps:to_list(Watched)]).
 
 projections(Store, Query) ->
@@ -185,10 +186,12 @@ projections(Store, Query) ->
         {ok, Tree} ->
             Collect = fun(Pattern, Here, Found) -> [{khepri_projection:name(Projection), Pattern} || Projection <- Here]
                                                    ++ Found end,
-            [#{name => Name, pattern => [kb_condition:shown(Component) || Component <- Pattern]}
+            [#{name => Name, pattern => shown(Pattern)}
              || {Name, Pattern} <- lists:sort(khepri_pattern_tree:fold(Tree, Collect, []))];
         {error, _} -> []
     end.
+
+shown(Pattern) -> [kb_condition:shown(Component) || Component <- Pattern].
 
 ask(Store, Path, Options, Question) ->
     case {kb_path:one(Path), kb_validate:read(Options)} of

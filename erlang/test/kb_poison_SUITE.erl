@@ -81,6 +81,7 @@ its_neighbours_are_refused(_) ->
                 || Operation <- [{put, ['\x{65e5}'], 1}, {put, [s | a], 1}, {put, lists:duplicate(65, a), 1},
                                  {put, <<"/:s/a">>, 1, #{async => true}}, {put, <<"/:s/a">>, 1, #{expect_specific_node => x}},
                                  {put, [bridge, clients], 1}, {delete_many, <<"/**">>}, {put, [], 1}, {delete, <<"/">>},
+                                 {delete_many, <<"/:s/**/**/**">>}, {count, <<"/**/x/**/**/y">>},
                                  {transaction, fun() -> ok end}, {put}, put, {}, {adv, {}}]]
             ++ [fun() -> run(lists:duplicate(1001, {get, <<"/:s/a">>})) end,
                 fun() -> kb_khepri:pipeline(?STORE, lists:duplicate(10001, {1, {delete, <<"/:s/b">>}}), ?WAIT) end]),
@@ -178,13 +179,13 @@ patterns_that_are_let_through_are_harmless(_) ->
                      end), [{numtests, 150}, {to_file, user}, quiet]).
 
 nothing_raises(_) ->
-    Functions = [Function || {Name, _} = Function <- kb_khepri:module_info(exports), Name =/= module_info],
+    Functions = [{Module, Name, Arity} || Module <- [kb_khepri, kb_api], {Name, Arity} <- Module:module_info(exports),
+                                          Name =/= module_info],
     true = proper:quickcheck(
-             ?FORALL({{Function, Arity}, Arguments}, {elements(Functions), vector(4, argument())},
+             ?FORALL({{Module, Function, Arity}, Arguments}, {elements(Functions), vector(4, argument())},
                      begin
-                         Given = lists:sublist([?STORE | Arguments], Arity),
-                         answered(apply(kb_khepri, Function, Given)),
-                         shaped(apply(kb_khepri, Function, lists:sublist(Arguments, Arity))),
+                         answered(apply(Module, Function, lists:sublist([?STORE | Arguments], Arity))),
+                         shaped(apply(Module, Function, lists:sublist(Arguments, Arity))),
                          {ok, #{}} = kb_khepri:put(?STORE, <<"/:alive">>, 1, ?WAIT),
                          true
                      end), [{numtests, 400}, {to_file, user}, quiet]),
@@ -194,6 +195,10 @@ nothing_raises(_) ->
 the_store_starts_again(_) ->
     {ok, #{}} = kb_khepri:put(?STORE, <<"/:s/last">>, 1, ?WAIT),
     ok = application:stop(khepri_bridge),
+    [?assertMatch({error, {store_not_running, _}}, Answer)
+     || Answer <- [kb_khepri:get(?STORE, <<"/:s">>, #{}), run([{get, <<"/:s">>}]), kb_khepri:cluster(?STORE, ?WAIT),
+                   kb_khepri:pipeline(?STORE, [{1, {delete, <<"/:s">>}}], ?WAIT)]],
+    ?assertEqual({ok, []}, kb_khepri:stores()),
     {ok, _} = application:ensure_all_started(khepri_bridge),
     ?assertEqual({ok, #{data => 1}}, kb_khepri:get(?STORE, <<"/:s/last">>, #{favor => consistency})),
     {ok, #{}} = kb_khepri:put(?STORE, <<"/:s/last">>, 2, ?WAIT),
