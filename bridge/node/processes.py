@@ -82,6 +82,7 @@ class Processes:
         self._services: dict[Atom, Callable[[Any], None]] = {}
         self._watched_by: dict[Pid, dict[Reference, tuple[Peer, MonitorP]]] = {}
         self._monitors: dict[Reference, Watch] = {}
+        self._monitors_of: dict[Pid, set[Reference]] = {}
         self._links = Links()
         self.undelivered = 0
         self.caller = self.new_pid()
@@ -198,7 +199,7 @@ class Processes:
     def demonitor(self, watch: Watch) -> None:
         """Give up a monitor of ours; nothing of it arrives any more. Harmless twice."""
         assert watch.reference is not None
-        if self._monitors.pop(watch.reference, None) is None:
+        if self._unwatched(watch.reference) is None:
             return
         watch.give_up(ClosedError("the monitor was given up"))
         peer = self._peer(watch.node)
@@ -239,6 +240,7 @@ class Processes:
         """Remember a monitor of ours."""
         assert watch.reference is not None
         self._monitors[watch.reference] = watch
+        self._monitors_of.setdefault(watch.source, set()).add(watch.reference)
 
     def receive(self, transport: Peer, message: ControlMessage, payload: Any) -> None:
         """Take a message of a peer."""
@@ -257,7 +259,7 @@ class Processes:
                 pid = self.local(message.to)
                 self._watched_by.get(pid, {}).pop(message.reference, None) if pid else None
             case MonitorPExit():
-                watch = self._monitors.pop(message.reference, None)
+                watch = self._unwatched(message.reference)
                 if watch is not None:
                     watch.end(message.reason)
             case Link():
@@ -295,7 +297,7 @@ class Processes:
                 del watchers[reference]
         # A process that an exit signal ends takes its own watches along, so each is looked for anew.
         for reference in [r for r, watch in self._monitors.items() if watch.node == node]:
-            monitor = self._monitors.pop(reference, None)
+            monitor = self._unwatched(reference)
             if monitor is not None:
                 monitor.end(NOCONNECTION)
         for own, other, link in self._links.node_down(node):
@@ -341,6 +343,15 @@ class Processes:
             raise ConfigurationError(f"the name {name} is taken on this node")
         return atom
 
+    def _unwatched(self, reference: Reference) -> Watch | None:
+        watch = self._monitors.pop(reference, None)
+        if watch is not None:
+            own = self._monitors_of[watch.source]
+            own.discard(reference)
+            if not own:
+                del self._monitors_of[watch.source]
+        return watch
+
     def _link_broke(self, link: LinkEnd, own: Pid, other: Pid, reason: Any) -> None:
         process = self._by_pid.get(own)
         if link.watch is not None:
@@ -363,7 +374,7 @@ class Processes:
             peer = self._peer(other.node.text)
             if peer is not None:
                 self.send(peer, Exit(source=pid, to=other, reason=reason), otherwise)
-        for reference in [r for r, watch in self._monitors.items() if watch.source == pid]:
+        for reference in list(self._monitors_of.get(pid, ())):
             self.demonitor(self._monitors[reference])
 
     def local(self, to: Pid | Atom) -> Pid | None:
