@@ -63,6 +63,15 @@ async def _there(runner: HiddenNode, language: str, code: str) -> None:
     await runner.call(_SHOP, "erl_eval", "exprs", [parsed, []], timeout=20.0)
 
 
+async def _until_it_waits(node: HiddenNode, running: asyncio.Task[None]) -> None:
+    """A snippet has come to where only the other side gets it on, or to its end."""
+    for _ in range(3):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        while node.statistics().pending_calls and not running.done():
+            await asyncio.sleep(0.01)
+
+
 async def test_every_snippet_of_the_guide_runs(
     mapper: PortMapper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,8 +94,7 @@ async def test_every_snippet_of_the_guide_runs(
                         await running
                     running = asyncio.create_task(_python(code, names))
                     if following != "python":
-                        # Nothing tells that it waits; and it may be done, as with functions exposed.
-                        await asyncio.wait([running], timeout=1.0)
+                        await _until_it_waits(node, running)
                 else:
                     await _there(runner, language, code)
             assert running is not None
