@@ -11,6 +11,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends rebar3 erlang-base erlang-asn1 erlang-crypto erlang-dev \
         erlang-eunit erlang-inets erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key \
         erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools \
+        erlang-common-test erlang-proper \
  && cd /var/cache/apt/archives \
  && if [ "$KHEPRI" = rabbitmq ]; then \
         apt-get download rabbitmq-server && dpkg-deb -x rabbitmq-server_*.deb /rabbitmq \

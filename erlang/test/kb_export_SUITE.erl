@@ -17,7 +17,7 @@ all() ->
      any_bytes_are_answered].
 
 init_per_suite(Config) ->
-    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
     true = os:putenv("KB_FUNCTIONS", "kb_demo_functions:add/2"),
     {ok, _} = application:ensure_all_started(khepri_bridge),
     Config.

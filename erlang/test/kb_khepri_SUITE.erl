@@ -18,7 +18,7 @@ all() ->
      patterns_match_data, wildcards_keep_off_the_reserved_path].
 
 init_per_suite(Config) ->
-    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
     {ok, _} = application:ensure_all_started(khepri_bridge),
     Config.
 

@@ -17,7 +17,7 @@ all() ->
      a_subscriber_is_told_of_history_that_is_gone, clients_are_bounded].
 
 init_per_suite(Config) ->
-    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
     {ok, _} = application:ensure_all_started(khepri_bridge),
     Config.
 

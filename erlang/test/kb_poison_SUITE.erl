@@ -28,7 +28,7 @@ all() ->
      patterns_that_are_let_through_are_harmless, nothing_raises, the_store_starts_again].
 
 init_per_suite(Config) ->
-    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
     {ok, _} = application:ensure_all_started(khepri_bridge),
     {ok, [ok]} = run([{put, <<"/:s/a">>, 1}]),
     Config.

@@ -27,7 +27,7 @@ all() ->
      anything_is_answered].
 
 init_per_suite(Config) ->
-    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), "data")),
+    true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
     Allowed = [io_lib:format("~s:~s/~b", [Module, Function, Arity])
                || Module <- [?DEMO, ?HOSTILE], {Function, Arity} <- Module:module_info(exports),
                   Function =/= module_info, {Module, Function} =/= {?HOSTILE, sends}],

@@ -174,6 +174,12 @@ def simulation_image(docker_client: Any) -> str:
     return built_image(docker_client, "simulation")
 
 
+@pytest.fixture(scope="session", params=["otp27", pytest.param("otp29", marks=pytest.mark.matrix)])
+def tools_image(docker_client: Any, request: pytest.FixtureRequest) -> str:
+    """Tag of an image with Erlang's tools and our sources: of Debian 13, and with the matrix of testing."""
+    return built_image(docker_client, request.param)
+
+
 @pytest.fixture(scope="session", params=["broker", pytest.param("broker-testing", marks=pytest.mark.matrix)])
 def broker_image(docker_client: Any, request: pytest.FixtureRequest) -> str:
     """Tag of a RabbitMQ broker's image with our plugin: of Debian 13, and with the matrix of testing."""
