@@ -75,8 +75,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="kb-target-", dir="/var/tmp"))
         )
-        client = stack.enter_context(daemon_client(directory))
-        _chosen = _laid_out(client, name, directory)
+        try:
+            client = stack.enter_context(daemon_client(directory))
+            _chosen = _laid_out(client, name, directory)
+        except (pytest.skip.Exception, pytest.fail.Exception) as error:
+            raise pytest.UsageError(f"--cluster={name}: {error}") from None
 
 
 def pytest_report_header() -> str | None:
