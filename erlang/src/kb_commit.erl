@@ -2,7 +2,7 @@
 %% flight to a leader that was cut off waits out all of its time, and a repeat is harmless.
 -module(kb_commit).
 
--export([commit/4]).
+-export([commit/4, group/3]).
 
 -define(FIRST_ATTEMPT_MS, 300).
 -define(LAST_ATTEMPT_MS, 2000).
@@ -10,6 +10,22 @@
 -spec commit(term(), kb_tx:op(), kb_tx:command(), pos_integer()) -> kb_call:answer().
 commit(Store, Id, Command, Timeout) ->
     kb_call:on_store(Store, fun() -> attempt(Store, Id, Command, now_ms() + Timeout, ?FIRST_ATTEMPT_MS) end).
+
+%% Several transactions of one client as one command. Where that fails, nothing of it may be said to have failed: each
+%% is to be committed by itself, under the same operation id.
+-spec group(term(), [{kb_tx:op(), kb_tx:command()}], pos_integer()) -> kb_call:answer().
+group(Store, Requests, Timeout) ->
+    kb_call:on_store(Store, fun() ->
+        Options = kb_compat:transaction_options(min(Timeout, ?LAST_ATTEMPT_MS)),
+        try khepri:transaction(Store, kb_store:procedure(), [group, Requests], rw, Options) of
+            {ok, {kb_tx, Outcomes}} -> {ok, Outcomes};
+            _ -> ungrouped()
+        catch
+            _:_ -> ungrouped()
+        end
+    end).
+
+ungrouped() -> kb_call:refuse(ungrouped, <<"send each of these transactions by itself, with the same operation id">>).
 
 attempt(Store, Id, Command, Deadline, Patience) ->
     case Deadline - now_ms() of

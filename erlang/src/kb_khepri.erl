@@ -6,12 +6,15 @@
 -module(kb_khepri).
 
 -compile({no_auto_import, [get/1, put/2]}).
--export([get/3, get_many/3, exists/3, has_data/3, is_sproc/3, count/3, is_empty/2]).
--export([put/4, delete/3, transaction/4, pipeline/3, fence/2]).
+-export([get/3, get_each/3, get_many/3, exists/3, has_data/3, is_sproc/3, count/3, is_empty/2]).
+-export([put/4, delete/3, transaction/4, transactions/3, pipeline/3, fence/2]).
 -export([cluster/2, wait_for_leader/2, stores/0, info/2]).
 
 -define(ALL_PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
 -define(MAX_WATCHERS, 10000).
+-define(MAX_GROUP, 64).
+%% As many as in one transaction: while they run, everybody waits.
+-define(MAX_GROUPED, 1000).
 
 -spec get(term(), term(), term()) -> kb_call:answer().
 get(Store, Path, Options) ->
@@ -30,6 +33,14 @@ get(Store, Path, Options) ->
                 end
             end);
         Refused -> kb_call:first_refusal(Refused)
+    end.
+
+%% Reads that somebody makes at once, in one message.
+-spec get_each(term(), term(), term()) -> kb_call:answer().
+get_each(Store, Paths, Options) ->
+    case is_list(Paths) andalso length_up_to(Paths, ?MAX_GROUP) of
+        Length when is_integer(Length) -> {ok, [get(Store, Path, Options) || Path <- Paths]};
+        _ -> kb_call:refuse(invalid_options, <<"up to 64 paths are read at once">>)
     end.
 
 -spec get_many(term(), term(), term()) -> kb_call:answer().
@@ -114,6 +125,40 @@ transaction(Store, Operations, Op, Options) ->
             kb_commit:commit(Store, Id, {operations, Instructions}, Timeout);
         Refused -> kb_call:first_refusal(Refused)
     end.
+
+%% Transactions that one client makes at once, in one command.
+-spec transactions(term(), term(), term()) -> kb_call:answer().
+transactions(Store, Requests, Options) ->
+    case {is_list(Requests) andalso length_up_to(Requests, ?MAX_GROUP), kb_validate:write(Options)} of
+        {Length, {ok, Timeout}} when is_integer(Length), Length >= 1 ->
+            Checked = [checked(Store, Request) || Request <- Requests],
+            Clients = lists:usort([{Client, Incarnation} || {{Client, Incarnation, _, _}, _, _} <- Checked]),
+            Operations = lists:sum([Count || {_, _, Count} <- Checked]),
+            case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso Operations =< ?MAX_GROUPED of
+                true ->
+                    kb_commit:group(Store, [{Id, {operations, Instructions}} || {Id, Instructions, _} <- Checked], Timeout);
+                false ->
+                    kb_call:refuse(ungrouped, <<"a group has up to 1000 valid operations of one client: send each by itself">>)
+            end;
+        {_, {error, _} = Refusal} -> Refusal;
+        _ -> kb_call:refuse(invalid_options, <<"1 to 64 transactions, each {Operations, Op}, are committed at once">>)
+    end.
+
+checked(Store, {Operations, Op}) ->
+    case {kb_operations:checked(Operations, fun() -> all_props(Store) end), kb_validate:operation_id(Op)} of
+        {{ok, Instructions}, {ok, Id}} -> {Id, Instructions, length(Instructions)};
+        _ -> refused
+    end;
+checked(_, _) ->
+    refused.
+
+length_up_to([], _) -> 0;
+length_up_to([_ | Rest], Left) when Left > 0 ->
+    case length_up_to(Rest, Left - 1) of
+        Length when is_integer(Length) -> Length + 1;
+        false -> false
+    end;
+length_up_to(_, _) -> false.
 
 -spec pipeline(term(), term(), term()) -> kb_call:answer().
 pipeline(Store, Writes, Options) ->

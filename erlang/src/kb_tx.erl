@@ -37,23 +37,40 @@
                  | {authority, atom(), map()}
                  | {record, outcome()}.
 
--spec run(op(), command()) -> {kb_tx, outcome()}.
-run({Client, Incarnation, Sequence, LowWater}, Command) ->
+%% A group is several commands of one client, each under an operation id of its own: one log entry, and one write of
+%% the client's record. One that fails undoes all of them, and the caller commits each by itself.
+-spec run(op(), command()) -> {kb_tx, outcome()};
+         (group, [{op(), command()}]) -> {kb_tx, [outcome()]}.
+run(group, [{{Client, Incarnation, _, _}, _} | _] = Requests) ->
     Path = [bridge, clients, Client],
     Found = read(Path),
-    Record = fresh_enough(Found, Incarnation),
-    case Record of
+    case fresh_enough(Found, Incarnation) of
         older ->
-            {kb_tx, unknown(<<"a newer incarnation of this client has written since">>)};
-        #{results := #{Sequence := Outcome}} ->
-            {kb_tx, Outcome};
-        #{low_water := Mark} when Sequence =< Mark ->
-            {kb_tx, unknown(<<"the result of this operation id was forgotten">>)};
-        #{low_water := Mark, results := Results} ->
+            {kb_tx, [unknown(<<"a newer incarnation of this client has written since">>) || _ <- Requests]};
+        Record ->
+            {Outcomes, Record1} = each(Requests, Record),
+            _ = Record1 =:= Record orelse write(Path, Record1#{used => clients(Found)}),
+            {kb_tx, Outcomes}
+    end;
+run(Id, Command) ->
+    {kb_tx, [Outcome]} = run(group, [{Id, Command}]),
+    {kb_tx, Outcome}.
+
+each([], Record) ->
+    {[], Record};
+each([{Id, Command} | Rest], Record) ->
+    {Outcome, Record1} = once(Id, Command, Record),
+    {Outcomes, Last} = each(Rest, Record1),
+    {[Outcome | Outcomes], Last}.
+
+once({_, _, Sequence, LowWater}, Command, #{low_water := Mark, results := Results} = Record) ->
+    case Results of
+        #{Sequence := Outcome} -> {Outcome, Record};
+        _ when Sequence =< Mark -> {unknown(<<"the result of this operation id was forgotten">>), Record};
+        _ ->
             Outcome = execute(Command),
             {Mark1, Results1} = trim(erlang:max(Mark, LowWater), forget(Mark, LowWater, Results#{Sequence => Outcome})),
-            write(Path, Record#{low_water => Mark1, results => Results1, used => clients(Found)}),
-            {kb_tx, Outcome}
+            {Outcome, Record#{low_water => Mark1, results => Results1}}
     end.
 
 fresh_enough(#{incarnation := Known}, Incarnation) when Incarnation < Known ->
