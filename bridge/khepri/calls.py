@@ -15,6 +15,7 @@ from bridge.khepri.config import KhepriConfig
 from bridge.khepri.operations import OperationId, OperationIds
 from bridge.khepri.options import Prop, milliseconds, read_options
 from bridge.khepri.reply import StoreTimeoutError, StoreUnavailableError, is_transient, unwrap
+from bridge.khepri.together import Commit, Together
 from bridge.khepri.window import Window
 
 KHEPRI: Final = "kb_khepri"
@@ -46,6 +47,7 @@ class StoreCalls:
         # back, the homeserver refuses the ids as of an older incarnation instead of mixing them up.
         self.ids = OperationIds(client or f"{caller.name}#{next(_instances)}", time.time_ns())
         self._window = Window(self.ids)
+        self.together = Together(self)
 
     def seconds(self, timeout: float | None) -> float:
         """The deadline of a call: the caller's, or that of the configuration."""
@@ -127,6 +129,13 @@ class StoreCalls:
                 f"{function}: no answer in {seconds} s; it may have been applied"
             ) from error
 
+    async def plain_write(self, write: tuple[Any, ...], timeout: float | None) -> None:
+        """``(put, path, data)`` or ``(delete, path)`` on the wire; raises as ``write`` does."""
+        if timeout is None:
+            await self.together.writes.run(write)
+        else:
+            await self.write(KHEPRI, str(write[0]), write[1:], timeout)
+
     async def repeat(
         self,
         module: str,
@@ -154,16 +163,28 @@ class StoreCalls:
         """
         deadline = asyncio.get_running_loop().time() + self.seconds(timeout)
         operation = operation_id or await self._window.begin(deadline=deadline)
-        arguments = [self.store, argument, operation.term()]
-        if options:
-            arguments.append({_TIMEOUT: milliseconds(self.config.attempt_timeout)})
         try:
-            return await self._until_known(module, function, arguments, deadline)
+            if timeout is None and (module, function) == (KHEPRI, "transaction"):
+                return await self.together.commits.run(Commit(argument, operation, deadline))
+            arguments = [self.store, argument, operation.term()]
+            if options:
+                arguments.append(self.attempt_options())
+            return await self.until_known(module, function, arguments, deadline)
         finally:
             if operation_id is None:
                 self._window.end(operation)
 
-    async def _until_known(self, module: str, function: str, arguments: list[Any], deadline: float) -> Any:
+    def attempt_options(self) -> dict[Atom, Any]:
+        """Of one attempt of a write that can be repeated."""
+        return {_TIMEOUT: milliseconds(self.config.attempt_timeout)}
+
+    async def until_known(self, module: str, function: str, arguments: list[Any], deadline: float) -> Any:
+        """Repeat a call whose arguments hold an operation id until it is answered, or the deadline passes.
+
+        Raises:
+            KhepriError: refused.
+            OutcomeUnknownError: the deadline passed first.
+        """
         clock = asyncio.get_running_loop().time
         last: BaseException | None = None
         refusing: str | None = None

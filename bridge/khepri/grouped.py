@@ -1,8 +1,8 @@
 """Requests that are made at once go in one message.
 
-A client with many tasks makes many calls in one turn of the event loop. Each of them alone costs a message, a process
-at the homeserver and, of a transaction, an entry of the log; together they cost one of each. Whoever calls alone waits
-for nobody: a request is held back, to the end of the turn, only while another one is under way.
+A client with many tasks makes many calls in one turn of the event loop. Each of them alone costs a message, a
+process at the homeserver and, of a transaction, an entry of the log; together they cost one of each. Whoever
+calls alone waits for nobody: a request is held back, to the end of the turn, only while another is under way.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class Reads:
             NodeNotFoundError: there is no such node.
             InvalidRequestError: the pattern may match several nodes.
         """
-        return data_of(await self._calls.read(KHEPRI, "get", [wire_path(path)], options))
+        if options:
+            return data_of(await self._calls.read(KHEPRI, "get", [wire_path(path)], options))
+        return data_of(await self._calls.together.gets.run(wire_path(path)))
 
     async def get_or(self, path: Pattern, default: Any, **options: Unpack[ReadOptions]) -> Any:
         """Data of one node, or ``default`` where there is no such node, or it has no data."""

@@ -166,6 +166,6 @@ def khepri_error(reason: Atom, props: Mapping[Any, Any]) -> KhepriError:
     return cls(f"{reason}: {text}" if text else str(reason), reason=reason, props=named)
 
 
-def is_transient(error: BaseException) -> bool:
+def is_transient(error: BaseException | None) -> bool:
     """Whether the same request may succeed later or through another member."""
     return isinstance(error, (*TRANSIENT, DeadlineError, ConnectionLostError, HandshakeError))

@@ -5,23 +5,21 @@ Only those with default options: their deadlines are the same.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.errors import DeadlineError, OutcomeUnknownError
+from bridge.errors import BridgeError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri.grouped import Grouped
 from bridge.khepri.operations import OperationId
-from bridge.khepri.options import milliseconds
-from bridge.khepri.reply import StoreTimeoutError, unwrap
+from bridge.khepri.reply import is_transient, unwrap
 
 if TYPE_CHECKING:
     from bridge.khepri.calls import StoreCalls
 
 _MODULE: Final = "kb_khepri"
-_TIMEOUT: Final = Atom("timeout")
-_LEAST_SECONDS: Final = 0.001
+_OK: Final = Atom("ok")
+_DONE: Final = (_OK, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Together:
     def __init__(self, calls: StoreCalls) -> None:
         self._calls = calls
         self.gets: Grouped[Any] = Grouped(self._get, self._get_each)
-        self.writes: Grouped[tuple[Any, ...]] = Grouped(self._write, self._pipeline)
+        self.writes: Grouped[tuple[Any, ...]] = Grouped(self._write, self._write_each)
         self.commits: Grouped[Commit] = Grouped(self._commit, self._commit_each)
 
     async def _get(self, path: Any) -> Any:
@@ -53,46 +51,35 @@ class Together:
 
     async def _get_each(self, paths: list[Any]) -> list[Any] | None:
         replies = await self._calls.read(_MODULE, "get_each", [paths], {})
-        return replies if isinstance(replies, list) else None
+        # A read that a member cannot answer is made again, and elsewhere; each does that by itself.
+        return None if any(is_transient(_error(reply)) for reply in replies) else list(replies)
 
     async def _write(self, write: tuple[Any, ...]) -> Any:
         function, *args = write
         return await self._calls.write(_MODULE, str(function), args, None)
 
-    async def _pipeline(self, writes: list[tuple[Any, ...]]) -> list[Any] | None:
+    async def _write_each(self, writes: list[tuple[Any, ...]]) -> list[Any] | None:
         try:
-            answer = await self._calls.write(_MODULE, "pipeline", [list(enumerate(writes))], None)
+            await self._calls.write(_MODULE, "writes", [writes], None)
         except OutcomeUnknownError as error:
             # Not to be made again: they may have been applied.
             return [_unknown(error) for _ in writes]
-        replies: list[Any] = [None] * len(writes)
-        for place, reply in answer:
-            replies[place] = reply
-        return [_told(reply) for reply in replies]
+        return [_DONE] * len(writes)
 
     async def _commit(self, commit: Commit) -> Any:
-        left = commit.deadline - asyncio.get_running_loop().time()
-        return await self._calls.repeat(
-            _MODULE,
-            "transaction",
-            commit.operations,
-            operation_id=commit.operation,
-            timeout=max(_LEAST_SECONDS, left),
-            options=True,
-        )
+        calls = self._calls
+        arguments = [calls.store, commit.operations, commit.operation.term(), calls.attempt_options()]
+        return await calls.until_known(_MODULE, "transaction", arguments, commit.deadline)
 
     async def _commit_each(self, commits: list[Commit]) -> list[Any] | None:
         # Whatever goes wrong here is harmless: each is made again, and its id says whether it was applied.
-        seconds = self._calls.config.attempt_timeout
+        calls = self._calls
         requests = [(commit.operations, commit.operation.term()) for commit in commits]
-        answer = await self._calls.caller.call(
-            _MODULE,
-            "transactions",
-            [self._calls.store, requests, {_TIMEOUT: milliseconds(seconds)}],
-            timeout=2 * seconds,
-            idempotent=True,
+        arguments = [calls.store, requests, calls.attempt_options()]
+        timeout = 2 * calls.config.attempt_timeout
+        replies = unwrap(
+            await calls.caller.call(_MODULE, "transactions", arguments, timeout=timeout, idempotent=True)
         )
-        replies = unwrap(answer)
         return replies if isinstance(replies, list) else None
 
 
@@ -102,12 +89,12 @@ def _unknown(error: BaseException) -> OutcomeUnknownError:
     return unknown
 
 
-def _told(reply: Any) -> Any:
-    """The reply to a write; one that the homeserver knows no outcome of becomes an exception."""
+def _error(reply: Any) -> BridgeError | None:
+    """What a reply raises; without a second look at those that say ``ok``."""
+    if type(reply) is tuple and reply and reply[0] is _OK:
+        return None
     try:
         unwrap(reply)
-    except (StoreTimeoutError, DeadlineError) as error:
-        return _unknown(error)
-    except Exception:
-        return reply
-    return reply
+    except BridgeError as error:
+        return error
+    return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from bridge.etf import Atom
 from bridge.khepri.calls import KHEPRI, StoreCalls
 from bridge.khepri.operations import (
     ClearManyPayloads,
@@ -23,6 +24,9 @@ from bridge.khepri.operations import (
 from bridge.khepri.paths import Pattern, has_conditions, wire_path
 from bridge.khepri.pipeline import Outcome, outcomes, wire_pipeline
 from bridge.khepri.transactions import run_transaction
+
+_PUT: Final = Atom("put")
+_DELETE: Final = Atom("delete")
 
 Correlation = TypeVar("Correlation", bound=Hashable)
 
@@ -63,7 +67,7 @@ class Writes:
                 repeated safely instead.
         """
         if keep_while is None and operation_id is None and not has_conditions(path):
-            await self._calls.write(KHEPRI, "put", [wire_path(path), data], timeout)
+            await self._calls.plain_write((_PUT, wire_path(path), data), timeout)
         else:
             await self._one(Put(path, data, keep_while), operation_id, timeout)
 
@@ -142,7 +146,7 @@ class Writes:
             OutcomeUnknownError: as for ``put``.
         """
         if operation_id is None and not has_conditions(path):
-            await self._calls.write(KHEPRI, "delete", [wire_path(path)], timeout)
+            await self._calls.plain_write((_DELETE, wire_path(path)), timeout)
         else:
             await self._one(Delete(path), operation_id, timeout)
 

@@ -2,7 +2,7 @@
 %% flight to a leader that was cut off waits out all of its time, and a repeat is harmless.
 -module(kb_commit).
 
--export([commit/4, group/3]).
+-export([commit/4, group/3, writes/3, ungrouped/0]).
 
 -define(FIRST_ATTEMPT_MS, 300).
 -define(LAST_ATTEMPT_MS, 2000).
@@ -25,6 +25,21 @@ group(Store, Requests, Timeout) ->
         end
     end).
 
+%% Plain writes as one command. Each is to be made by itself where nothing of it can have been applied.
+-spec writes(term(), [kb_tx:plain()], pos_integer()) -> kb_call:answer().
+writes(Store, Writes, Timeout) ->
+    kb_call:on_store(Store, fun() ->
+        try khepri:transaction(Store, kb_store:procedure(), [writes, Writes], rw, kb_compat:transaction_options(Timeout)) of
+            {ok, {kb_tx, ok}} -> {ok, #{}};
+            {ok, {error, Reason}} -> kb_call:failure({error, Reason}, Store);
+            {error, {khepri, _, _}} -> ungrouped();
+            Error -> kb_call:failure(Error, Store)
+        catch
+            _:_ -> ungrouped()
+        end
+    end).
+
+-spec ungrouped() -> {error, {ungrouped, map()}}.
 ungrouped() -> kb_call:refuse(ungrouped, <<"send each of these transactions by itself, with the same operation id">>).
 
 attempt(Store, Id, Command, Deadline, Patience) ->

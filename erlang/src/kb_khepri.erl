@@ -7,7 +7,7 @@
 
 -compile({no_auto_import, [get/1, put/2]}).
 -export([get/3, get_each/3, get_many/3, exists/3, has_data/3, is_sproc/3, count/3, is_empty/2]).
--export([put/4, delete/3, transaction/4, transactions/3, pipeline/3, fence/2]).
+-export([put/4, delete/3, transaction/4, transactions/3, writes/3, pipeline/3, fence/2]).
 -export([cluster/2, wait_for_leader/2, stores/0, info/2]).
 
 -define(ALL_PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
@@ -134,15 +134,32 @@ transactions(Store, Requests, Options) ->
             Checked = [checked(Store, Request) || Request <- Requests],
             Clients = lists:usort([{Client, Incarnation} || {{Client, Incarnation, _, _}, _, _} <- Checked]),
             Operations = lists:sum([Count || {_, _, Count} <- Checked]),
-            case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso Operations =< ?MAX_GROUPED of
+            case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso Operations =< ?MAX_GROUPED
+                 andalso is_small(Requests) of
                 true ->
                     kb_commit:group(Store, [{Id, {operations, Instructions}} || {Id, Instructions, _} <- Checked], Timeout);
                 false ->
-                    kb_call:refuse(ungrouped, <<"a group has up to 1000 valid operations of one client: send each by itself">>)
+                    kb_commit:ungrouped()
             end;
         {_, {error, _} = Refusal} -> Refusal;
         _ -> kb_call:refuse(invalid_options, <<"1 to 64 transactions, each {Operations, Op}, are committed at once">>)
     end.
+
+%% Plain writes that somebody makes at once, in one command.
+-spec writes(term(), term(), term()) -> kb_call:answer().
+writes(Store, Writes, Options) ->
+    case {is_list(Writes) andalso length_up_to(Writes, ?MAX_GROUP), kb_validate:write(Options)} of
+        {Length, {ok, Timeout}} when is_integer(Length), Length >= 1 ->
+            case is_small(Writes) andalso kb_pipeline:checked([{none, Write} || Write <- Writes]) of
+                {ok, Checked} -> kb_commit:writes(Store, [Write || {none, Write} <- Checked], Timeout);
+                _ -> kb_commit:ungrouped()
+            end;
+        {_, {error, _} = Refusal} -> Refusal;
+        _ -> kb_call:refuse(invalid_options, <<"1 to 64 writes are made at once">>)
+    end.
+
+%% One entry of the log is no larger for being a group.
+is_small(Term) -> kb_validate:size(Term) =:= ok.
 
 checked(Store, {Operations, Op}) ->
     case {kb_operations:checked(Operations, fun() -> all_props(Store) end), kb_validate:operation_id(Op)} of

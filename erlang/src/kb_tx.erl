@@ -13,7 +13,7 @@
 
 -export([run/2]).
 
--export_type([op/0, command/0, instruction/0, outcome/0]).
+-export_type([op/0, plain/0, command/0, instruction/0, outcome/0]).
 
 -define(KEPT_RESULTS, 256).
 -define(MAX_CLIENTS, 4096).
@@ -33,14 +33,20 @@
                      | is_empty
                      | {abort, term()}.
 -type answer() :: ok | cleared | props | props_cleared.
+-type plain() :: {put, khepri_path:native_path(), khepri_payload:payload()} | {delete, khepri_path:native_path()}.
 -type command() :: {operations, [instruction()]}
                  | {authority, atom(), map()}
                  | {record, outcome()}.
 
 %% A group is several commands of one client, each under an operation id of its own: one log entry, and one write of
-%% the client's record. One that fails undoes all of them, and the caller commits each by itself.
+%% the client's record. One that fails undoes all of them, and the caller commits each by itself. Plain writes have no
+%% operation ids, and only one entry in common.
 -spec run(op(), command()) -> {kb_tx, outcome()};
-         (group, [{op(), command()}]) -> {kb_tx, [outcome()]}.
+         (group, [{op(), command()}]) -> {kb_tx, [outcome()]};
+         (writes, [plain()]) -> {kb_tx, ok}.
+run(writes, Writes) ->
+    lists:foreach(fun plain/1, Writes),
+    {kb_tx, ok};
 run(group, [{{Client, Incarnation, _, _}, _} | _] = Requests) ->
     Path = [bridge, clients, Client],
     Found = read(Path),
@@ -72,6 +78,9 @@ once({_, _, Sequence, LowWater}, Command, #{low_water := Mark, results := Result
             {Mark1, Results1} = trim(erlang:max(Mark, LowWater), forget(Mark, LowWater, Results#{Sequence => Outcome})),
             {Outcome, Record#{low_water => Mark1, results => Results1}}
     end.
+
+plain({put, Path, Payload}) -> ok = khepri_tx:put(Path, Payload);
+plain({delete, Path}) -> ok = khepri_tx:delete(Path).
 
 fresh_enough(#{incarnation := Known}, Incarnation) when Incarnation < Known ->
     older;
