@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from bridge.node import Gateway, Mailbox
@@ -28,11 +28,11 @@ class NodeCaller:
         """The member connected now, or ``None``."""
         return self.gateway.current
 
-    async def call(
+    def call(
         self, module: str, function: str, args: Sequence[Any], *, timeout: float, idempotent: bool
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """As ``Gateway.call``."""
-        return await self.gateway.call(module, function, args, timeout=timeout, idempotent=idempotent)
+        return self.gateway.call(module, function, args, timeout=timeout, idempotent=idempotent)
 
     async def cast(self, member: str, module: str, function: str, args: Sequence[Any]) -> None:
         """As ``HiddenNode.cast``."""

@@ -12,6 +12,7 @@ from bridge.errors import BridgeError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri.grouped import Grouped
 from bridge.khepri.operations import OperationId
+from bridge.khepri.options import milliseconds
 from bridge.khepri.reply import is_transient, unwrap
 
 if TYPE_CHECKING:
@@ -42,12 +43,23 @@ class Together:
 
     def __init__(self, calls: StoreCalls) -> None:
         self._calls = calls
+        self._options = {Atom("timeout"): milliseconds(calls.config.timeout)}
         self.gets: Grouped[Any] = Grouped(self._get, self._get_each)
         self.writes: Grouped[tuple[Any, ...]] = Grouped(self._write, self._write_each)
         self.commits: Grouped[Commit] = Grouped(self._commit, self._commit_each)
 
     async def _get(self, path: Any) -> Any:
-        return await self._calls.read(_MODULE, "get", [path], {})
+        calls = self._calls
+        seconds = calls.config.timeout
+        reply = await calls.caller.call(
+            _MODULE, "get", [calls.store, path, self._options], timeout=seconds, idempotent=True
+        )
+        if type(reply) is tuple and reply and reply[0] is _OK:
+            return reply[1]
+        if is_transient(_error(reply)):
+            # Asked again, and elsewhere.
+            return await calls.read(_MODULE, "get", [path], {})
+        return unwrap(reply)
 
     async def _get_each(self, paths: list[Any]) -> list[Any] | None:
         replies = await self._calls.read(_MODULE, "get_each", [paths], {})
