@@ -308,7 +308,7 @@ class DistConnection:
             encoded = encode_bare(payload if reason is None else reason)
         self.send_encoded(encode_bare(control), encoded, now=now, to=address_of(message))
 
-    def send_encoded(self, control: bytes, payload: bytes, *, now: float, to: Address | None = None) -> None:
+    def send_encoded(self, control: bytes, payload: bytes, *, now: float, to: Address | None = None) -> int:
         """Like ``send`` with both terms encoded already, for callers that keep parts of them.
 
         Args:
@@ -317,6 +317,9 @@ class DistConnection:
             now: the time.
             to: whom it is for: it keeps its place behind large messages to the same process. Without it, it
                 overtakes them and is overtaken: calls, of which each stands for a process of its own.
+
+        Returns:
+            ``bytes_to_send``, which senders look at each time.
 
         Raises:
             InvalidStateError: not connected.
@@ -331,7 +334,7 @@ class DistConnection:
         outbox = self._outbox
         if self._fragments and len(payload) > LARGE:
             outbox.put_large(control, payload, to)
-            return
+            return outbox.bytes_at_once
         if self._headers:
             head = size.to_bytes(4, "big") + _NO_REFERENCES + control
         elif payload:
@@ -341,13 +344,11 @@ class DistConnection:
         if len(payload) > LARGE:
             # Nothing waits where there are no fragments; and joining would copy what is large.
             outbox.put(head)
-            outbox.put(payload)
-            return
-        packet = head + payload
+            return outbox.put(payload)
         if to is not None and outbox.waiting and outbox.must_wait(to):
-            outbox.put_behind(packet, to)
-        else:
-            outbox.put(packet)
+            outbox.put_behind(head + payload, to)
+            return outbox.bytes_at_once
+        return outbox.put(head + payload)
 
     def _handshake_frames(self, now: float) -> None:
         width = self._config.handshake_length_bytes

@@ -59,10 +59,11 @@ class Outbox:
         """How many messages wait: large ones, and those behind them."""
         return len(self._waiting)
 
-    def put(self, packet: bytes) -> None:
-        """Add what goes out next."""
+    def put(self, packet: bytes) -> int:
+        """Add what goes out next; gives the bytes that do."""
         self._ready.append(packet)
-        self._ready_bytes += len(packet)
+        size = self._ready_bytes = self._ready_bytes + len(packet)
+        return size
 
     def must_wait(self, to: Address) -> bool:
         """Whether a message to ``to`` has to keep its place behind one that waits.

@@ -29,6 +29,7 @@ _GEN_CAST: Final = Atom("$gen_cast")
 
 _KEPT_NAMES: Final = 1_024
 """functions whose encoded names are kept"""
+_NO_ARGUMENTS: Final = encode_bare([])
 _ROUNDING: Final = 0.001
 _unpack: Final = struct.Struct(">III").unpack
 
@@ -113,7 +114,7 @@ class Calls:
             raise ClosedError("the node was closed")
         if deadline is None:
             deadline = self._loop.time() + seconds
-        encoded = encode_bare(args if type(args) is list else list(args))
+        encoded = encode_bare(args if type(args) is list else list(args)) if args else _NO_ARGUMENTS
         if not peer.takes(len(encoded)):
             await peer.drain(deadline, len(encoded))
         pending = self._pending

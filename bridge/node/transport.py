@@ -134,11 +134,11 @@ class DistTransport(asyncio.Protocol):
 
     def send_encoded(self, control: bytes, payload: bytes, *, at_once: bool = False) -> None:
         """Like ``send`` with encoded terms; ``at_once`` writes without waiting for the end of the turn."""
-        self.connection.send_encoded(control, payload, now=self._loop.time())
-        if at_once:
+        waiting = self.connection.send_encoded(control, payload, now=self._loop.time())
+        if at_once or waiting >= _FLUSH_BYTES:
             self._flush()
-        else:
-            self._flush_soon()
+        elif not self._flushing:
+            self._flush_next_turn()
 
     def close(self) -> None:
         """Send what is queued, then close."""
