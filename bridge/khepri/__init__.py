@@ -96,6 +96,7 @@ from bridge.khepri.reply import (
     StoreUnavailableError,
     TooLargeError,
     TransactionAbortedError,
+    UngroupedError,
     UnknownKhepriError,
     UnknownOutcomeError,
 )
@@ -184,6 +185,7 @@ __all__ = [
     "StoreUnavailableError",
     "TooLargeError",
     "TransactionAbortedError",
+    "UngroupedError",
     "UnknownKhepriError",
     "UnknownOutcomeError",
     "Update",

@@ -77,6 +77,10 @@ class StoreTimeoutError(KhepriError):
     """The homeserver's own deadline passed; a write may have been applied."""
 
 
+class UngroupedError(KhepriError):
+    """Requests that were sent together are to be sent one by one; the client does so by itself."""
+
+
 class UnknownOutcomeError(KhepriError):
     """The result of this operation id was forgotten: it was answered before, or is too old."""
 
@@ -127,6 +131,7 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "no_leader": NoLeaderError,
     "timeout": StoreTimeoutError,
     "outcome_unknown": UnknownOutcomeError,
+    "ungrouped": UngroupedError,
     "not_allowed": NotAllowedError,
     "no_sproc": NoProcedureError,
     "raised": ProcedureRaisedError,

@@ -3,8 +3,6 @@
 -module(kb_api).
 
 -export([version/0, supports/1, health/1]).
--compile({no_auto_import, [get/1, put/2]}).
--export([get/3, get_many/3, put/4, delete/3, transaction/4]).
 -export([subscribe/2, acknowledge/3, unsubscribe/2]).
 -export([open_session/3, close_session/3, create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
 -export([entity/2, server/2, servers/1]).
@@ -24,21 +22,6 @@ health(Store) when is_atom(Store) ->
     kb_call:within(Store, 2000, fun() -> {ok, kb_cluster:health(Store)} end);
 health(_) ->
     kb_call:refuse(invalid_options, <<"a store is an atom such as homeserver">>).
-
--spec get(term(), term(), term()) -> kb_call:answer().
-get(Store, Path, Options) -> kb_khepri:get(Store, Path, Options).
-
--spec get_many(term(), term(), term()) -> kb_call:answer().
-get_many(Store, Pattern, Options) -> kb_khepri:get_many(Store, Pattern, Options).
-
--spec put(term(), term(), term(), term()) -> kb_call:answer().
-put(Store, Path, Data, Options) -> kb_khepri:put(Store, Path, Data, Options).
-
--spec delete(term(), term(), term()) -> kb_call:answer().
-delete(Store, Path, Options) -> kb_khepri:delete(Store, Path, Options).
-
--spec transaction(term(), term(), term(), term()) -> kb_call:answer().
-transaction(Store, Operations, Op, Options) -> kb_khepri:transaction(Store, Operations, Op, Options).
 
 -spec subscribe(term(), term()) -> kb_call:answer().
 subscribe(Store, #{pid := Pid, patterns := Patterns, window := Window} = Request)

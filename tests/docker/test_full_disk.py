@@ -16,13 +16,13 @@ __all__ = ["docker_client", "homeserver_image", "homeservers"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
-_PUT: Final = '{ok, _} = kb_api:put(homeserver, <<"/:stock/wood">>, 7, #{timeout => 5000}).'
+_PUT: Final = '{ok, _} = kb_khepri:put(homeserver, <<"/:stock/wood">>, 7, #{timeout => 5000}).'
 _GET: Final = (
-    '{ok, #{data := D}} = kb_api:get(homeserver, <<"/:stock/wood">>, #{timeout => 5000}), io:write(D).'
+    '{ok, #{data := D}} = kb_khepri:get(homeserver, <<"/:stock/wood">>, #{timeout => 5000}), io:write(D).'
 )
 _WRITE_ON: Final = (
     "Chunk = binary:copy(<<0>>, 65536),"
-    'lists:takewhile(fun(_) -> ok =:= element(1, kb_api:put(homeserver, <<"/:stock/scratch">>, Chunk,'
+    'lists:takewhile(fun(_) -> ok =:= element(1, kb_khepri:put(homeserver, <<"/:stock/scratch">>, Chunk,'
     " #{timeout => 2000})) end, lists:seq(1, 500))."
 )
 

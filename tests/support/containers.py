@@ -183,7 +183,7 @@ class Homeservers:
         """Epoch of every entity, asked of the leader through ``name``: nothing acknowledged is missing."""
         printed = self.evaluate(
             name,
-            '{ok, Found} = kb_api:get_many(homeserver, <<"/:bridge/:entities/*">>,'
+            '{ok, Found} = kb_khepri:get_many(homeserver, <<"/:bridge/:entities/*">>,'
             " #{favor => consistency, timeout => 10000}),"
             'Pairs = [io_lib:format("\\"~s\\":~b", [Entity, Epoch])'
             " || #{data := #{entity := Entity, epoch := Epoch}} <- maps:values(Found)],"
@@ -196,7 +196,7 @@ class Homeservers:
         """Record of every entity as ``name`` itself has it, as text with its members in a fixed order."""
         printed = self.evaluate(
             name,
-            '{ok, Found} = kb_api:get_many(homeserver, <<"/:bridge/:entities/*">>,'
+            '{ok, Found} = kb_khepri:get_many(homeserver, <<"/:bridge/:entities/*">>,'
             " #{favor => low_latency, timeout => 5000}),"
             '[io:format("~s ~0tkp~n", [Entity, Record])'
             " || #{data := #{entity := Entity} = Record} <- maps:values(Found)].",
