@@ -22,6 +22,8 @@ FAMILIES: Final = (
     "bridge.cli.cluster",
     "bridge.cli.machine",
     "bridge.cli.store",
+    "bridge.cli.watch",
+    "bridge.cli.transfer",
     "bridge.cli.box",
     "bridge.cli.play",
 )

@@ -1,10 +1,12 @@
-"""How a command reaches the running cluster: as a hidden node with a stable name."""
+"""How a command reaches a store: as a hidden node with a stable name."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,42 +15,82 @@ from bridge.errors import BridgeError, ConfigurationError, ConnectionLostError
 if TYPE_CHECKING:
     from bridge.homeserver.cluster_state import ClusterState
     from bridge.khepri import Khepri
-    from bridge.node import HiddenNode
+    from bridge.node import HiddenNode, NodeConfig
 
 _CONNECT_SECONDS: Final = 2.0
 _SLOTS: Final = 16
 """Commands at one time. Node names are used again: each new one would stay an atom in every peer for ever."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What it takes to reach a store.
+
+    Attributes:
+        members: node names.
+        store: the store's id.
+        cookie: ``None``: that of ``~/.erlang.cookie``.
+        node: name of the hidden node; ``None``: one that no other command has now.
+        names: what such names begin with; a number, ``@`` and the host follow.
+        slots: directory where commands mark which of them are taken.
+        config: of the hidden node.
+    """
+
+    members: tuple[str, ...]
+    store: str
+    slots: Path
+    config: NodeConfig
+    cookie: str | None = field(default=None, repr=False)
+    node: str | None = None
+    names: str = "cli"
+
+
+def node_config(**options: Any) -> NodeConfig:
+    """Of a command's node: it calls and is never called, so no port mapper need know it."""
+    from bridge.node import NodeConfig
+
+    return NodeConfig(register=False, connect_timeout=_CONNECT_SECONDS, **options)
+
+
+def local_way(directory: Path, state: ClusterState) -> Way:
+    """To the cluster of this machine whose state is in ``directory``."""
+    from bridge.homeserver.local import HOST, read_cookie
+
+    return Way(
+        members=tuple(member.name for member in state.nodes),
+        store=state.store,
+        slots=directory,
+        config=node_config(epmd_host=HOST, epmd_port=state.epmd_port),
+        cookie=read_cookie(directory, state),
+    )
+
+
 @contextlib.asynccontextmanager
-async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Khepri]:
-    """A client of the cluster in ``directory``, connected through any member that answers.
+async def open_store(way: Way) -> AsyncIterator[Khepri]:
+    """A client of a store, connected through any member that answers.
 
     Raises:
-        ConnectionLostError, HandshakeError: no member can be reached.
+        ConnectionLostError, HandshakeError, DeadlineError: no member can be reached.
         ConfigurationError: more than 16 commands at once.
     """
-    from bridge.homeserver.local import HOST, read_cookie
     from bridge.khepri import Khepri
-    from bridge.node import HiddenNode, NodeConfig
+    from bridge.node import HiddenNode
 
-    with _slot(directory) as number:
-        node = HiddenNode(
-            f"cli{number}@{HOST}",
-            cookie=read_cookie(directory, state),
-            # It calls and is never called, so the port mapper need not know it.
-            config=NodeConfig(
-                epmd_host=HOST, epmd_port=state.epmd_port, register=False, connect_timeout=_CONNECT_SECONDS
-            ),
-        )
-        members = [member.name for member in state.nodes]
-        async with node:
-            await _reach_one(node, members)
-            async with Khepri.connect(node, members, store=state.store) as store:
+    with _name(way) as name:
+        async with HiddenNode(name, cookie=way.cookie, config=way.config) as node:
+            await _reach_one(node, way.members)
+            async with Khepri.connect(node, way.members, store=way.store) as store:
                 yield store
 
 
-async def _reach_one(node: HiddenNode, members: list[str]) -> None:
+@contextlib.asynccontextmanager
+async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Khepri]:
+    """``open_store`` for a cluster of this machine."""
+    async with open_store(local_way(directory, state)) as store:
+        yield store
+
+
+async def _reach_one(node: HiddenNode, members: tuple[str, ...]) -> None:
     """Connect to the first member that answers.
 
     Before the client does, which goes on trying until its deadline: a command tells a wrong cookie at once.
@@ -62,6 +104,23 @@ async def _reach_one(node: HiddenNode, members: list[str]) -> None:
         else:
             return
     raise refusal
+
+
+def read_cookie_file(file: Path | None) -> str | None:
+    """The cookie in a file, or ``None`` where the node shall read ``~/.erlang.cookie``.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is empty.
+    """
+    if file is None:
+        return None
+    try:
+        cookie = file.read_text(encoding="latin-1").strip()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the cookie file {file}: {error.strerror}") from error
+    if not cookie:
+        raise ConfigurationError(f"the cookie file {file} is empty")
+    return cookie
 
 
 def plain_term(term: Any) -> Any:
@@ -79,13 +138,25 @@ def plain_term(term: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _slot(directory: Path) -> Iterator[int]:
+def _name(way: Way) -> Iterator[str]:
+    if way.node is not None:
+        yield way.node
+        return
+    host = own_host(way.members[0].partition("@")[2])
+    way.slots.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in range(_SLOTS):
-        with (directory / f".cli{number}.lock").open("w") as lock:
+        with (way.slots / f".cli{number}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield number
+            yield f"{way.names}{number}@{host}"
             return
     raise ConfigurationError(f"{_SLOTS} commands are talking to this cluster already: wait for one to end")
+
+
+def own_host(member_host: str) -> str:
+    """Host part of a command's node name: of the kind that the member's is, short or with a dot."""
+    if member_host in ("127.0.0.1", "localhost"):
+        return member_host
+    return socket.getfqdn() if "." in member_host else socket.gethostname().partition(".")[0]

@@ -141,7 +141,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Run a simulation server until Ctrl-C, or the end of its commands; events go to standard output."""
-    from bridge.cli.stage import local_simulation, read_cookie_file
+    from bridge.cli.connection import read_cookie_file
+    from bridge.cli.stage import local_simulation
     from bridge.sim.config import SimulationConfig
     from bridge.sim.stdio import serve
 

@@ -66,23 +66,6 @@ def local_simulation(
     )
 
 
-def read_cookie_file(file: Path | None) -> str | None:
-    """The cookie in a file, or ``None`` where the node shall read ``~/.erlang.cookie``.
-
-    Raises:
-        ConfigurationError: it cannot be read, or is empty.
-    """
-    if file is None:
-        return None
-    try:
-        cookie = file.read_text(encoding="latin-1").strip()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the cookie file {file}: {error.strerror}") from error
-    if not cookie:
-        raise ConfigurationError(f"the cookie file {file} is empty")
-    return cookie
-
-
 async def play(
     match: Match,
     *,

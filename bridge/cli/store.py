@@ -1,50 +1,46 @@
-"""``put``, ``get``, ``delete``, ``tree``: the cluster's store by hand."""
+"""``get``, ``put``, ``cas``, ``delete``, ``tree``, ``info``: a cluster's store by hand."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from bridge.cli.cluster import Directory, Name, cluster_directory
-from bridge.cli.output import Json, emit, example
+from bridge.cli.output import Json, emit, example, table
+from bridge.cli.target import Target, on_store
 from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bridge.khepri import Khepri
 
 Favor = Literal["low_latency", "consistency"]
-Result = TypeVar("Result")
 
 NodePath = Annotated[
     str, typer.Argument(metavar="PATH", help="Path: /:stock/wood is the atom stock, then the binary wood.")
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=60.0)]
+Erlang = Annotated[bool, typer.Option("--erlang", help="Print terms as Erlang writes them, not as JSON.")]
+
+_VALUE = (
+    "objects become maps with binary keys, text binaries, null the atom null; "
+    '{"$atom": "ready"} is an atom, {"$tuple": [1, 2]} a tuple.'
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
-    example(app, "put", "khepri-bridge put /:stock/wood '{\"count\": 3}'")(put)
-    example(app, "get", "khepri-bridge get /:stock/wood")(get)
-    example(app, "delete", "khepri-bridge delete /:stock/wood")(delete)
-    example(app, "tree", "khepri-bridge tree /:stock")(tree)
+    example(app, "put", "khepri-bridge put /:stock/wood '{\"count\": 3}'")(on_store(put))
+    example(app, "get", "khepri-bridge get /:stock/wood")(on_store(get))
+    example(app, "cas", "khepri-bridge cas /:stock/wood '{\"count\": 3}' '{\"count\": 2}'")(on_store(cas))
+    example(app, "delete", "khepri-bridge delete /:stock/wood")(on_store(delete))
+    example(app, "tree", "khepri-bridge tree /:stock --member hs1@127.0.0.1")(on_store(tree))
+    example(app, "info", "khepri-bridge info --member hs1@127.0.0.1 --cookie-file cookie")(on_store(info))
 
 
 def put(
+    target: Target,
     path: NodePath,
-    value: Annotated[
-        str,
-        typer.Argument(
-            metavar="JSON",
-            help="Value: objects become maps with binary keys, text binaries, null the atom null; "
-            '{"$atom": "ready"} is an atom, {"$tuple": [1, 2]} a tuple.',
-        ),
-    ],
-    name: Name = "local",
-    directory: Directory = None,
+    value: Annotated[str, typer.Argument(metavar="JSON", help=f"Value: {_VALUE}")],
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
@@ -52,17 +48,17 @@ def put(
     from bridge.cli.term_json import term_from_json
 
     term = term_from_json(value)
-    _with_store(directory, name, lambda store: store.put_once(path, term, timeout=timeout))
+    target.run(lambda store: store.put_once(path, term, timeout=timeout))
     emit({"ok": True, "path": path}, as_json=as_json, text="")
 
 
 def get(
+    target: Target,
     path: NodePath,
     favor: Annotated[
         str, typer.Option(help="low_latency reads the nearest member, consistency asks the leader.")
     ] = "low_latency",
-    name: Name = "local",
-    directory: Directory = None,
+    erlang: Erlang = False,
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
@@ -70,34 +66,43 @@ def get(
     from bridge.cli.term_json import json_from_term
 
     chosen = _favor(favor)
-    term = _with_store(directory, name, lambda store: store.get(path, favor=chosen, timeout=timeout))
-    data = json_from_term(term)
-    emit({"path": path, "data": data}, as_json=as_json, text=json.dumps(data, ensure_ascii=False))
+    term = target.run(lambda store: store.get(path, favor=chosen, timeout=timeout))
+    emit({"path": path, "data": json_from_term(term)}, as_json=as_json, text=term_text(term, erlang=erlang))
 
 
-def delete(
+def cas(
+    target: Target,
     path: NodePath,
-    name: Name = "local",
-    directory: Directory = None,
+    expected: Annotated[str, typer.Argument(metavar="EXPECTED", help="JSON of what the node holds now.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help=f"JSON of what it shall hold: {_VALUE}")],
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
+    """Replace the data of a node if it is as expected, else fail; applied once, as `put` is."""
+    from bridge.cli.term_json import term_from_json
+
+    before, after = term_from_json(expected), term_from_json(new)
+    target.run(lambda store: store.compare_and_swap(path, before, after, timeout=timeout))
+    emit({"ok": True, "path": path}, as_json=as_json, text="")
+
+
+def delete(target: Target, path: NodePath, timeout: Timeout = 5.0, as_json: Json = False) -> None:
     """Delete a node and what is below it; fine when there is none."""
     from bridge.khepri import Delete
 
-    _with_store(directory, name, lambda store: store.transaction([Delete(path)], timeout=timeout))
+    target.run(lambda store: store.transaction([Delete(path)], timeout=timeout))
     emit({"ok": True, "path": path}, as_json=as_json, text="")
 
 
 def tree(
+    target: Target,
     path: Annotated[
         str, typer.Argument(metavar="[PATH]", help="Where to begin; the whole tree by default.")
     ] = "/",
     every: Annotated[
         bool, typer.Option("--all", help="Also the bridge's own records below /:bridge.")
     ] = False,
-    name: Name = "local",
-    directory: Directory = None,
+    erlang: Erlang = False,
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
@@ -106,39 +111,69 @@ def tree(
     from bridge.khepri import path_text
 
     base = path.rstrip("/")
-    found: dict[Any, Any] = _with_store(
-        directory, name, lambda store: store.get_many(f"{base}/**", timeout=timeout)
-    )
-    nodes = {path_text(native): json_from_term(term) for native, term in found.items()}
+    found: dict[Any, Any] = target.run(lambda store: store.get_many(f"{base}/**", timeout=timeout))
+    nodes = {path_text(native): term for native, term in found.items()}
     hidden = not every and not base.startswith("/:bridge")
     shown = {
         text: data for text, data in sorted(nodes.items()) if not (hidden and text.startswith("/:bridge"))
     }
     lines = [
-        text if data is None else f"{text}  {json.dumps(data, ensure_ascii=False)}"
-        for text, data in shown.items()
+        text if data is None else f"{text}  {term_text(data, erlang=erlang)}" for text, data in shown.items()
     ]
-    emit({"path": path, "nodes": shown}, as_json=as_json, text="\n".join(lines))
+    emit(
+        {"path": path, "nodes": {text: json_from_term(data) for text, data in shown.items()}},
+        as_json=as_json,
+        text="\n".join(lines),
+    )
+
+
+def info(target: Target, timeout: Timeout = 5.0, as_json: Json = False) -> None:
+    """Show the store as the member that answers sees it: members, leader, versions, nodes, feed."""
+    found = target.run(lambda store: _info(store, timeout))
+    rows = [
+        (name, ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value))
+        for name, value in found.items()
+    ]
+    emit(found, as_json=as_json, text=table(("what", "value"), rows))
+
+
+async def _info(store: Khepri, timeout: float) -> dict[str, Any]:
+    from bridge.cli.watch import cursor_now
+
+    versions = await store.cluster.versions(timeout=timeout)
+    described = await store.cluster.info(timeout=timeout)
+    return {
+        "store": str(store.store),
+        "member": store.caller.current,
+        "leader": await store.cluster.leader(timeout=timeout),
+        "members": await store.cluster.members(timeout=timeout),
+        "nodes": described["nodes"],
+        "keep_while": described["keep_while_count"],
+        "projections": [str(projection["name"]) for projection in map(_named, described["projections"])],
+        "khepri": versions.khepri,
+        "otp": versions.otp,
+        "machine_version": versions.effective_machine,
+        "feed_cursor": str(await cursor_now(store)),
+    }
+
+
+def term_text(term: Any, *, erlang: bool) -> str:
+    """A term on one line, for people."""
+    import json
+
+    from bridge.cli.term_erlang import erlang_from_term
+    from bridge.cli.term_json import json_from_term
+
+    if erlang:
+        return "undefined" if term is None else erlang_from_term(term)
+    return json.dumps(json_from_term(term), ensure_ascii=False)
+
+
+def _named(term: Any) -> dict[str, Any]:
+    return {str(name): value for name, value in term.items()}
 
 
 def _favor(text: str) -> Favor:
     if text not in ("low_latency", "consistency"):
         raise ConfigurationError(f"--favor is low_latency or consistency, not {text}")
     return cast("Favor", text)
-
-
-def _with_store(directory: Path | None, name: str, action: Callable[[Khepri], Awaitable[Result]]) -> Result:
-    """Run one action against the running cluster."""
-    import asyncio
-
-    from bridge.cli.connection import store_client
-    from bridge.homeserver.local import running_cluster
-
-    place = cluster_directory(directory, name)
-    state = running_cluster(place)
-
-    async def run() -> Result:
-        async with store_client(place, state) as store:
-            return await action(store)
-
-    return asyncio.run(run())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.stage import Stage, read_cookie_file, simulation_commands
+from bridge.cli.stage import Stage, simulation_commands
 from bridge.errors import ConfigurationError
 
 STAGE = Stage(
@@ -43,14 +43,3 @@ def test_servers_elsewhere_are_named_with_their_commands() -> None:
 def test_too_few_or_malformed_servers_are_said(sims: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError, match="--sim"):
         simulation_commands(STAGE, sims, linger_ms=0)
-
-
-def test_a_cookie_file_is_read_or_said_to_be_missing_or_empty(tmp_path: Path) -> None:
-    assert read_cookie_file(None) is None
-    with pytest.raises(ConfigurationError, match="cannot read the cookie file"):
-        read_cookie_file(tmp_path / "none")
-    (tmp_path / "cookie").write_text("\n")
-    with pytest.raises(ConfigurationError, match="is empty"):
-        read_cookie_file(tmp_path / "cookie")
-    (tmp_path / "cookie").write_text("secret\n")
-    assert read_cookie_file(tmp_path / "cookie") == "secret"

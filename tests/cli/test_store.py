@@ -1,4 +1,4 @@
-"""``put``, ``get``, ``delete``, ``tree`` against a real cluster of one node."""
+"""The commands on a store against a real cluster of one node."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.khepri import Cursor
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -58,6 +59,28 @@ def test_the_tree_hides_the_bridges_own_records_unless_asked(place: Path) -> Non
     run(place, "put", "/:shop", "1")
     assert "/:bridge" not in run(place, "tree").stdout
     assert "/:bridge/:identity" in run(place, "tree", "--all").stdout
+
+
+def test_a_node_is_replaced_only_if_it_is_as_expected(place: Path) -> None:
+    run(place, "put", "/:stock/oak", '{"count": 3}')
+    assert run(place, "cas", "/:stock/oak", '{"count": 3}', '{"count": 2}').returncode == 0
+    done = run(place, "cas", "/:stock/oak", '{"count": 3}', '{"count": 1}')
+    assert (done.returncode, "mismatching_node" in done.stderr) == (1, True)
+    assert data(place, "/:stock/oak") == {"count": 2}
+
+
+def test_terms_are_shown_as_erlang_writes_them_where_that_is_asked_for(place: Path) -> None:
+    run(place, "put", "/:stock/elm", '{"state": {"$tuple": [{"$atom": "ready"}, 1]}}')
+    assert run(place, "get", "/:stock/elm", "--erlang").stdout == '#{<<"state">> => {ready, 1}}\n'
+    assert '/:stock/elm  #{<<"state">> => {ready, 1}}' in run(place, "tree", "/:stock", "--erlang").stdout
+
+
+def test_the_store_is_described(place: Path) -> None:
+    info = json.loads(run(place, "info", "--json").stdout)
+    assert info["leader"] == info["member"] == info["members"][0]
+    assert info["nodes"] > 0
+    Cursor.parse(info["feed_cursor"])
+    assert f"members          {info['leader']}" in run(place, "info").stdout
 
 
 @pytest.mark.parametrize(
