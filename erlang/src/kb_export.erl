@@ -168,23 +168,23 @@ encoding(Bytes) ->
         _ -> latin1
     end.
 
-records(Lines, Encoding) -> records(Lines, 1, [], Encoding, []).
+records(Lines, Encoding) -> records(Lines, 1, {[], outside}, Encoding, []).
 
-%% A term may go over several lines; most have one each.
-records([], Number, Scan, _, Records) ->
+%% A term may go over several lines; most have one each. `Place': whether a line begins within a text.
+records([], Number, {Scan, _}, _, Records) ->
     case erl_scan:tokens(Scan, eof, Number) of
         {done, {eof, _}, _} -> lists:reverse(Records);
         _ -> refused(Number - 1, <<"the file ends within a record">>)
     end;
-records([Line | Lines], Number, Scan, Encoding, Records) ->
-    ok = may_be_scanned(Line, Encoding, Number),
+records([Line | Lines], Number, {Scan, Place}, Encoding, Records) ->
+    After = may_be_scanned(Line, Place, Encoding, Number),
     case erl_scan:tokens(Scan, characters(Line, Encoding, Number), Number) of
         {more, More} ->
-            records(Lines, Number + 1, More, Encoding, Records);
-        {done, {ok, Tokens, _}, []} ->
+            records(Lines, Number + 1, {More, After}, Encoding, Records);
+        {done, {ok, Tokens, _}, []} when After =:= outside ->
             case record(Tokens, Number) of
-                implicit -> records(Lines, Number + 1, [], Encoding, Records);
-                Record -> records(Lines, Number + 1, [], Encoding, [Record | Records])
+                implicit -> records(Lines, Number + 1, {[], After}, Encoding, Records);
+                Record -> records(Lines, Number + 1, {[], After}, Encoding, [Record | Records])
             end;
         {done, {ok, _, _}, _} -> refused(Number, <<"one record on a line">>);
         {done, _, _} -> refused(Number, <<"not a file of khepri_export_erlang">>)
@@ -267,35 +267,47 @@ valid(ok, _) -> ok;
 valid({ok, Value}, _) -> Value;
 valid({error, {Reason, Props}}, Number) -> throw({refused, Reason, Props#{line => Number}}).
 
-%% Whether the scanner may have this line: it makes an atom of every word that is one or a variable, and a number of
-%% every run of digits.
-may_be_scanned(Line, Encoding, Number) ->
+%% Where the line ends, if the scanner may have it: it makes an atom of every word that is one or a variable, and a
+%% number of every run of digits. What is a text to the scanner must be one here, or words hide behind a quote.
+may_be_scanned(Line, Place, Encoding, Number) ->
     Room = erlang:system_info(atom_limit) div 2 - erlang:system_info(atom_count),
     Gather = case byte_size(Line) div 2 >= Room of
                  true -> Encoding;
                  false -> false
              end,
-    case outside(Line, [], Gather) of
-        {ok, Unknown} ->
+    Seen = case Place of
+               outside -> outside(Line, [], Gather);
+               within -> after_text(Line, [], Gather)
+           end,
+    case Seen of
+        {After, Unknown} ->
             case length(lists:usort(Unknown)) of
-                0 -> ok;
-                New when New < Room -> ok;
+                0 -> After;
+                New when New < Room -> After;
                 _ -> refused(atom_budget, Number, <<"the file would make new atoms, and half of the atom table is used">>)
             end;
         number -> refused(Number, <<"a number of more than 20000 digits">>);
-        word -> refused(Number, <<"a word that is too long for an atom">>)
+        word -> refused(Number, <<"a word that is too long for an atom">>);
+        quoted -> refused(Number, <<"a quoted atom goes over no line">>);
+        quotes -> refused(Number, <<"sigils and texts in three quotes are not taken">>)
     end.
 
 %% Words outside of texts that are no atoms yet, only gathered when they could be too many.
-outside(<<>>, Unknown, _) -> {ok, Unknown};
-outside(<<$", Rest/binary>>, Unknown, Gather) -> outside(past($", Rest), Unknown, Gather);
+outside(<<>>, Unknown, _) -> {outside, Unknown};
+outside(<<$", $", $", _/binary>>, _, _) -> quotes;
+outside(<<$~, _/binary>>, _, _) -> quotes;
+outside(<<$", Rest/binary>>, Unknown, Gather) -> after_text(Rest, Unknown, Gather);
 outside(<<$', Rest/binary>>, Unknown, Gather) ->
-    After = past($', Rest),
-    Quoted = binary:part(Rest, 0, byte_size(Rest) - byte_size(After)),
-    outside(After, unknown(binary:part(Quoted, 0, max(0, byte_size(Quoted) - 1)), Unknown, Gather), Gather);
+    case past($', Rest) of
+        open -> quoted;
+        After ->
+            Quoted = binary:part(Rest, 0, byte_size(Rest) - byte_size(After) - 1),
+            outside(After, unknown(Quoted, Unknown, Gather), Gather)
+    end;
+outside(<<$$, $\\, $^, _, Rest/binary>>, Unknown, Gather) -> outside(Rest, Unknown, Gather);
 outside(<<$$, $\\, _, Rest/binary>>, Unknown, Gather) -> outside(Rest, Unknown, Gather);
 outside(<<$$, _, Rest/binary>>, Unknown, Gather) -> outside(Rest, Unknown, Gather);
-outside(<<$%, _/binary>>, Unknown, _) -> {ok, Unknown};
+outside(<<$%, _/binary>>, Unknown, _) -> {outside, Unknown};
 outside(<<Byte, _/binary>> = Line, Unknown, Gather)
   when Byte >= $0, Byte =< $9; Byte >= $a, Byte =< $z; Byte >= $A, Byte =< $Z; Byte =:= $_; Byte >= 128 ->
     Length = word(Line, 0),
@@ -308,6 +320,12 @@ outside(<<Byte, _/binary>> = Line, Unknown, Gather)
     end;
 outside(<<_, Rest/binary>>, Unknown, Gather) -> outside(Rest, Unknown, Gather).
 
+after_text(Line, Unknown, Gather) ->
+    case past($", Line) of
+        open -> {within, Unknown};
+        After -> outside(After, Unknown, Gather)
+    end.
+
 word(Line, Length) ->
     case Line of
         <<_:Length/binary, Byte, _/binary>>
@@ -316,7 +334,9 @@ word(Line, Length) ->
         _ -> Length
     end.
 
-past(_, <<>>) -> <<>>;
+%% `\^"' is one character.
+past(_, <<>>) -> open;
+past(Quote, <<$\\, $^, _, Rest/binary>>) -> past(Quote, Rest);
 past(Quote, <<$\\, _, Rest/binary>>) -> past(Quote, Rest);
 past(Quote, <<Quote, Rest/binary>>) -> Rest;
 past(Quote, <<_, Rest/binary>>) -> past(Quote, Rest).

@@ -159,6 +159,14 @@ atoms_of_a_file_are_bounded(_) ->
     ?assertMatch({error, {atom_budget, #{line := 1}}}, kb_export:import(?STORE, Line, ?WAIT)),
     Quoted = iolist_to_binary(["{put,[t],{p_data,[a", [[",'Kb ", integer_to_binary(N), $'] || N <- lists:seq(1, Room)], "]},#{}}.\n"]),
     ?assertMatch({error, {atom_budget, #{line := 1}}}, kb_export:import(?STORE, Quoted, ?WAIT)),
+    %% Nor does what looks like a text here and is none to the scanner.
+    Many = iolist_to_binary([Words, "]},#{}}.\n"]),
+    [?assertMatch({Head, {error, {Reason, #{line := _}}}} when Reason =:= atom_budget; Reason =:= invalid_data,
+                  {Head, kb_export:import(?STORE, <<"{put,[t],{p_data,[", Head/binary, Many/binary>>, ?WAIT)})
+     || Head <- [<<"\"\n\"">>, <<"$\\^\"">>, <<"\"\\^\"\"">>, <<"\"\\\n\"">>, <<"\"\"\"\n\"\n\"\"\"">>, <<"~S\"\\\"">>, <<"~s'\"'">>,
+                 <<"'\n'">>, <<"'\n\"'">>, <<"$\"">>, <<"$">>, <<"$\\\"">>, <<"\"\\x{22}\"">>, <<"%\"\n">>]],
+    %% One at a time, when there is no room: a name over two lines is another than its second half.
+    ?assertMatch({error, {invalid_data, #{line := 1}}}, kb_export:import(?STORE, <<"{put,[t],{p_data,'a\nok'},#{}}.">>, ?WAIT)),
     ?assert(erlang:system_info(atom_count) - Before < 1000).
 
 many_nodes_are_fast(_) ->
