@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
+from bridge.etf import Atom
 from bridge.khepri.calls import KHEPRI, StoreCalls
 from bridge.khepri.operations import (
     Adv,
@@ -24,6 +25,7 @@ from bridge.khepri.operations import (
 from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
 from bridge.khepri.props import NodeProps, many_props
+from bridge.khepri.reply import MismatchingNodeError
 from bridge.khepri.transactions import run_transaction
 
 PropsByPath = dict[NativePath, NodeProps]
@@ -47,10 +49,16 @@ class AdvCalls:
 
         Raises:
             NodeNotFoundError: there is no such node.
+            MismatchingNodeError: there is, and it is not as the path demands.
             InvalidRequestError: the pattern may match several nodes.
         """
         options["expect_specific_node"] = True
-        return await self.get_many(path, props=props, **options)
+        found = await self.get_many(path, props=props, **options)
+        if not found:
+            raise MismatchingNodeError(
+                "mismatching_node: the node is there and is not as demanded", reason=Atom("mismatching_node")
+            )
+        return found
 
     async def get_many(
         self, pattern: Pattern, *, props: Iterable[Prop] = DEFAULT_PROPS, **options: Unpack[ReadOptions]

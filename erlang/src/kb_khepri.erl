@@ -64,10 +64,20 @@ get_many(Store, Pattern, Options) ->
 exists(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:exists/3).
 
 -spec has_data(term(), term(), term()) -> kb_call:answer().
-has_data(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:has_data/3).
+has_data(Store, Path, Options) -> ask(Store, Path, Options, holding(has_data)).
 
 -spec is_sproc(term(), term(), term()) -> kb_call:answer().
-is_sproc(Store, Path, Options) -> ask(Store, Path, Options, fun khepri:is_sproc/3).
+is_sproc(Store, Path, Options) -> ask(Store, Path, Options, holding(is_sproc)).
+
+%% Not khepri:has_data/3 and khepri:is_sproc/3: they fail where the node is there and is not as the path demands.
+holding(Prop) ->
+    fun(Store, Path, Query) ->
+        case khepri_adv:get_many(Store, Path, Query#{expect_specific_node => true, props_to_return => [has_payload]}) of
+            {ok, Nodes} -> [true || #{Prop := true} <- maps:values(Nodes)] =/= [];
+            {error, {khepri, node_not_found, _}} -> false;
+            Error -> Error
+        end
+    end.
 
 -spec count(term(), term(), term()) -> kb_call:answer().
 count(Store, Pattern, Options) ->

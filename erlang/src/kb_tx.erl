@@ -203,8 +203,13 @@ operate({get, Pattern, Options, many}, Index) ->
 operate({get, Pattern, Options, Answer}, Index) ->
     answer(Answer, khepri_tx_adv:get_many(Pattern, Options), Pattern, Index);
 operate({exists, Path}, Index) -> plain(khepri_tx:exists(Path), Path, Index);
-operate({has_data, Path}, Index) -> plain(khepri_tx:has_data(Path), Path, Index);
-operate({is_sproc, Path}, Index) -> plain(khepri_tx:is_sproc(Path), Path, Index);
+operate({Prop, Path}, Index) when Prop =:= has_data; Prop =:= is_sproc ->
+    %% Not khepri_tx:has_data/1 and is_sproc/1: they fail where the node is there and is not as the path demands.
+    case khepri_tx_adv:get_many(Path, #{expect_specific_node => true, props_to_return => [has_payload]}) of
+        {ok, Nodes} -> lists:any(fun(Props) -> maps:get(Prop, Props, false) end, maps:values(Nodes));
+        {error, {khepri, node_not_found, _}} -> false;
+        {error, Reason} -> fail(Reason, Path, Index)
+    end;
 operate({count, Pattern}, Index) ->
     case khepri_tx:count(Pattern) of
         {ok, Count} -> Count;

@@ -55,6 +55,7 @@ reads_tell_what_is_asked_for(_) ->
     [?assertEqual({ok, Expected}, kb_khepri:Question(?STORE, Path, #{}))
      || {Question, Path, Expected} <- [{exists, <<"/:r/b">>, true}, {exists, <<"/:r/x">>, false},
                                        {has_data, <<"/:r/b">>, false}, {has_data, <<"/:r/a">>, true},
+                                       {has_data, [r, {if_all, [<<"a">>, {if_payload_version, 9}]}], false},
                                        {is_sproc, <<"/:r/a">>, false}, {is_sproc, kb_store:procedure(), true}]],
     {ok, Interpreter} = kb_khepri:get(?STORE, kb_store:procedure(), #{props_to_return => [payload, has_payload]}),
     ?assertEqual(#{sproc => 2, is_sproc => true}, Interpreter),

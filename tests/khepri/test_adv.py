@@ -34,6 +34,13 @@ async def test_a_read_asks_for_payload_and_version_unless_told_otherwise() -> No
     assert {asked.function for asked in caller.asked} == {"get_many"}
 
 
+async def test_a_read_of_one_node_that_is_not_as_demanded_is_refused() -> None:
+    store = Khepri(ScriptedCaller(ok(ErlangMap([])), ok(ErlangMap([]))))
+    with pytest.raises(MismatchingNodeError):
+        await store.adv.get("/:a")
+    assert await store.adv.get_many("/*") == {}
+
+
 @pytest.mark.parametrize(
     ("write", "tag"),
     [
