@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.errors import BridgeError, ConfigurationError, ConnectionLostError
+from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bridge.homeserver.cluster_state import ClusterState
     from bridge.khepri import Khepri
-    from bridge.node import HiddenNode, NodeConfig
+    from bridge.node import NodeConfig
 
 _CONNECT_SECONDS: Final = 2.0
+"""for one member"""
 _SLOTS: Final = 16
 """Commands at one time. Node names are used again: each new one would stay an atom in every peer for ever."""
 
@@ -49,7 +50,7 @@ def node_config(**options: Any) -> NodeConfig:
     """Of a command's node: it calls and is never called, so no port mapper need know it."""
     from bridge.node import NodeConfig
 
-    return NodeConfig(register=False, connect_timeout=_CONNECT_SECONDS, **options)
+    return NodeConfig(register=False, **options)
 
 
 def local_way(directory: Path, state: ClusterState) -> Way:
@@ -74,12 +75,15 @@ async def open_store(way: Way) -> AsyncIterator[Khepri]:
         ConfigurationError: more than 16 commands at once.
     """
     from bridge.khepri import Khepri
-    from bridge.node import HiddenNode
+    from bridge.node import Gateway, GatewayConfig, HiddenNode
 
     with _name(way) as name:
-        async with HiddenNode(name, cookie=way.cookie, config=way.config) as node:
-            await _reach_one(node, way.members)
-            async with Khepri.connect(node, way.members, store=way.store) as store:
+        async with (
+            HiddenNode(name, cookie=way.cookie, config=way.config) as node,
+            Gateway(node, way.members, GatewayConfig(connect_timeout=_CONNECT_SECONDS)) as gateway,
+        ):
+            await gateway.connect(timeout=_CONNECT_SECONDS * (1 + len(way.members)), rounds=1)
+            async with Khepri.connect(node, gateway, store=way.store) as store:
                 yield store
 
 
@@ -88,22 +92,6 @@ async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Kh
     """``open_store`` for a cluster of this machine."""
     async with open_store(local_way(directory, state)) as store:
         yield store
-
-
-async def _reach_one(node: HiddenNode, members: tuple[str, ...]) -> None:
-    """Connect to the first member that answers.
-
-    Before the client does, which goes on trying until its deadline: a command tells a wrong cookie at once.
-    """
-    refusal: BridgeError = ConnectionLostError("the cluster has no members")
-    for member in members:
-        try:
-            await node.connect(member)
-        except BridgeError as error:
-            refusal = error
-        else:
-            return
-    raise refusal
 
 
 def read_cookie_file(file: Path | None) -> str | None:

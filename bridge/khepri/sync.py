@@ -74,7 +74,7 @@ def connect(
             and without registering there: nobody calls it.
 
     Raises:
-        HandshakeError, DeadlineError: no member was reached within ``config.timeout``; the text says why.
+        HandshakeError, ConnectionLostError, DeadlineError: each member was tried once, and none was reached.
         ConfigurationError: no node name, or no cookie.
         InvalidStateError: called inside a running event loop.
     """
@@ -88,7 +88,7 @@ def connect(
             Gateway(hidden, names) as gateway,
             Khepri.connect(hidden, gateway, store=store, client=client, config=deadlines) as made,
         ):
-            await gateway.connect(timeout=deadlines.timeout)
+            await gateway.connect(timeout=deadlines.timeout, rounds=1)
             yield made
 
     return blocking(opening)

@@ -9,7 +9,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_any,
+    wait_random_exponential,
+)
 
 from bridge.errors import (
     BridgeError,
@@ -90,20 +97,26 @@ class Gateway:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def connect(self, *, timeout: float) -> str:  # the contract's name
+    async def connect(self, *, timeout: float, rounds: int | None = None) -> str:  # the contract's name
         """The connected member, dialling until one answers.
 
+        Args:
+            timeout: seconds for all of it.
+            rounds: how often every member is tried; ``None``: until the time is over, since on the wire a
+                wrong cookie looks like a member that dies. One round tells it at once.
+
         Raises:
-            HandshakeError: none could be reached in time; the last one's reason.
+            HandshakeError: none could be reached; the last one's reason.
             DeadlineError: none answered in time.
             ClosedError: the gateway was closed.
         """
         if self._current is not None:
             return self._current
+        late = stop_after_delay(timeout)
         try:
             async with asyncio.timeout(timeout), self._lock:
                 retrying = AsyncRetrying(
-                    stop=stop_after_delay(timeout),
+                    stop=late if rounds is None else stop_any(late, stop_after_attempt(rounds)),
                     wait=wait_random_exponential(
                         multiplier=self._config.first_retry_delay, max=self._config.max_retry_delay
                     ),

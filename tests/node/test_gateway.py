@@ -47,6 +47,17 @@ def _hidden(names: LoopPortMapper, alive: str, cookie: str = COOKIE) -> HiddenNo
     return HiddenNode(f"{alive}@127.0.0.1", cookie=cookie, config=names.config())
 
 
+async def test_one_round_tells_a_refusal_at_once(names: LoopPortMapper) -> None:
+    async with (
+        _hidden(names, "me", cookie="other") as me,
+        _hidden(names, "m1"),
+        Gateway(me, ["gone@127.0.0.1", "m1@127.0.0.1"]) as gateway,
+    ):
+        with pytest.raises(HandshakeError, match="cookie"):
+            # Longer than the test may take.
+            await gateway.connect(timeout=3600.0, rounds=1)
+
+
 async def test_members_are_tried_in_turn_and_the_next_one_follows_the_last(names: LoopPortMapper) -> None:
     async with (
         _hidden(names, "me") as me,
