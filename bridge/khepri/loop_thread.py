@@ -85,7 +85,7 @@ class LoopThread(Generic[Resource]):
             ClosedError: it was closed, before or meanwhile.
             InvalidStateError: called in a thread whose event loop runs, or after a fork.
         """
-        refuse_in_loop()
+        self.check_here()
         future = self.submit(function, *args, **kwargs)
         try:
             wait_for(future, None)
@@ -109,8 +109,7 @@ class LoopThread(Generic[Resource]):
             ClosedError: it was closed.
             InvalidStateError: called after a fork, in the child.
         """
-        if os.getpid() != self._process:
-            raise InvalidStateError("a client does not survive a fork: connect in the child")
+        self._check_process()
         with self._lock:
             if self._closing:
                 raise ClosedError("the client was closed")
@@ -118,6 +117,15 @@ class LoopThread(Generic[Resource]):
             self._waiting.add(future)
         future.add_done_callback(self._done)
         return future
+
+    def check_here(self) -> None:
+        """Refuse to wait where that would never end.
+
+        Raises:
+            InvalidStateError: in a thread whose event loop runs, or after a fork, in the child.
+        """
+        refuse_in_loop()
+        self._check_process()
 
     def close(self) -> None:
         """Cancel what waits, leave the resource and end the thread; harmless twice, and in a forked child.
@@ -141,6 +149,10 @@ class LoopThread(Generic[Resource]):
         atexit.unregister(self._close_at_exit)
         if first and self._failure is not None:
             raise self._failure
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise InvalidStateError("a client does not survive a fork: connect in the child")
 
     def _close_at_exit(self) -> None:
         # The interpreter ends: nobody is left to tell, and some of what closing needs may be gone.

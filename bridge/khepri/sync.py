@@ -353,9 +353,10 @@ class Watch:
         Raises:
             DeadlineError: none came in time; nothing is lost, ask again.
             ClosedError: the watch or its client was closed.
-            InvalidStateError: another thread waits for the next change.
+            InvalidStateError: another thread waits for the next change; or as for every call.
             InvalidRequestError: see ``Khepri.watch``.
         """
+        self._thread.check_here()
         if not self._reading.acquire(blocking=False):
             raise InvalidStateError("one thread at a time reads a watch: give each its own")
         try:

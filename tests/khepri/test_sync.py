@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import inspect
@@ -11,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -24,7 +25,11 @@ from bridge.khepri import (
     Khepri,
     KhepriConfig,
     MismatchingNodeError,
+    NativePath,
     NodeNotFoundError,
+    NodeProps,
+    OperationId,
+    Outcome,
     Put,
     Snapshot,
     Updated,
@@ -152,6 +157,29 @@ def test_operations_are_opened_and_closed_in_the_loop() -> None:
 async def test_inside_an_event_loop_it_says_what_to_use() -> None:
     with pytest.raises(InvalidStateError, match=r"bridge\.khepri\.Khepri"):
         connect("hs1@127.0.0.1", name="here@127.0.0.1", cookie="secret")
+
+
+async def test_a_watch_does_not_stop_an_event_loop_either() -> None:
+    opened = scripted()
+    store, _ = await asyncio.to_thread(opened.__enter__)
+    watch = await asyncio.to_thread(store.watch, "/:a")
+    with pytest.raises(InvalidStateError, match="to_thread"):
+        next(watch)
+    await asyncio.to_thread(opened.__exit__, None, None, None)
+
+
+def types(store: BlockingKhepri) -> None:
+    """Never called: mypy holds that wrapping keeps every signature."""
+    assert_type(store.count("/*"), int)
+    assert_type(store.get_many("/*", favor="consistency"), dict[NativePath, Any])
+    assert_type(store.map("/*", lambda path, props: path_text(path)), dict[NativePath, str])
+    assert_type(store.fold("/*", lambda path, props, total: total + 1, 0), int)
+    assert_type(store.pipeline({"a": Put("/:a", 1)}), dict[str, Outcome])
+    assert_type(store.adv.put("/:a", 1), dict[NativePath, NodeProps])
+    assert_type(store.cluster.leader(), str | None)
+    assert_type(store.new_operation(), OperationId)
+    store.get("/:a", favour="consistency")  # type: ignore[call-arg]
+    store.put("/:a")  # type: ignore[call-arg]
 
 
 def opened(cluster: LocalCluster, **options: Any) -> BlockingKhepri:
