@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bridge.etf import set_atom_budget
+
 pytest_plugins = ["tests.support.target", "tests.support.cluster"]
 
 # No timed assertions: a property that takes long on a busy machine is as true as on an idle one.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("bridge")
+
+# Properties make atoms at random, and none of them reaches a node that lives for long.
+set_atom_budget(None)
 
 _IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 

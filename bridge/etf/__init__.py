@@ -18,6 +18,7 @@ from bridge.etf.terms import (
     Pid,
     Port,
     Reference,
+    set_atom_budget,
 )
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "decode_term_untrusted",
     "encode_bare",
     "encode_term",
+    "set_atom_budget",
     "term_identity",
 ]

@@ -44,7 +44,7 @@ def encode_term(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
 
     Raises:
         ConfigurationError: something in it is no term (``None``, NaN, an arbitrary object, a key twice).
-        LimitExceededError: it is nested deeper than ``max_depth``.
+        LimitExceededError: it is nested deeper than ``max_depth``, or has an atom beyond the budget.
     """
     parts = [b"\x83"]
     encode_parts(term, parts, limits.max_depth)
@@ -56,7 +56,7 @@ def encode_bare(term: Any, *, limits: TermLimits = DEFAULT_LIMITS) -> bytes:
 
     Raises:
         ConfigurationError: something in it is no term.
-        LimitExceededError: it is nested deeper than ``max_depth``.
+        LimitExceededError: it is nested deeper than ``max_depth``, or has an atom beyond the budget.
     """
     parts: list[bytes] = []
     encode_parts(term, parts, limits.max_depth)
@@ -70,7 +70,7 @@ def encode_parts(
 
     Raises:
         ConfigurationError: something in it is no term.
-        LimitExceededError: it is nested deeper than ``max_depth``.
+        LimitExceededError: it is nested deeper than ``max_depth``, or has an atom beyond the budget.
     """
     # What is left of the containers around, each with the bytes that end the one inside it.
     stack: list[tuple[Iterator[Any], bytes]] = []

@@ -15,14 +15,16 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, LimitExceededError
 
 MAX_ATOM_CHARACTERS: Final = 255
 """characters; the limit of the BEAM"""
+DEFAULT_ATOM_BUDGET: Final = 100_000
+"""different atoms that one program encodes, unless told otherwise; a BEAM's table holds 1,048,576"""
 
 
 class Atom:
@@ -32,6 +34,9 @@ class Atom:
     The table of them is weak: an atom that nobody holds is collected, unlike in a BEAM. ``Atom("true")``
     encodes like ``True``, and comes back as ``True``.
 
+    A BEAM keeps every atom that it is sent for ever, and dies of about a million. So an atom that is encoded
+    counts against a budget of the whole program, see ``set_atom_budget``.
+
     Raises:
         ConfigurationError: the text is longer than 255 characters, or cannot be UTF-8.
     """
@@ -40,7 +45,7 @@ class Atom:
 
     text: str
     wire: bytes
-    """as SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT"""
+    """as SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT; made, and counted, when it is first asked for"""
 
     def __new__(cls, text: str) -> Self:
         """The atom of this text."""
@@ -56,7 +61,7 @@ class Atom:
         if len(text) > MAX_ATOM_CHARACTERS:
             raise ConfigurationError(f"an atom has at most {MAX_ATOM_CHARACTERS} characters, not {len(text)}")
         try:
-            raw = text.encode()
+            text.encode()
         except UnicodeEncodeError:
             raise ConfigurationError(f"{text!a} cannot be an atom: it holds a lone surrogate") from None
         # Without the lock two threads could each make "the" atom of a text, and equality would break.
@@ -66,10 +71,21 @@ class Atom:
                 return known  # type: ignore[return-value]
             atom = object.__new__(cls)
             object.__setattr__(atom, "text", str(text))
-            header = bytes((119, len(raw))) if len(raw) < 256 else b"v" + len(raw).to_bytes(2, "big")
-            object.__setattr__(atom, "wire", header + raw)
             _ATOMS[atom.text] = atom
             return atom
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> bytes:
+            # Asked only for what is not there: so that an atom that was encoded before costs nothing.
+            if name != "wire":
+                raise AttributeError(f"an atom has no {name!r}")
+            raw = self.text.encode()
+            header = bytes((119, len(raw))) if len(raw) < 256 else b"v" + len(raw).to_bytes(2, "big")
+            with _LOCK:
+                _budget.spend(self)
+                object.__setattr__(self, "wire", header + raw)
+            return header + raw
 
     def __init_subclass__(cls) -> None:
         raise ConfigurationError("Atom cannot be subclassed: equal atoms must be one object")
@@ -93,7 +109,44 @@ class Atom:
         return self
 
 
+class _Budget:
+    """Atoms that this program has encoded. They are held, or one that is made again would count again."""
+
+    def __init__(self) -> None:
+        self.maximum: int | None = DEFAULT_ATOM_BUDGET
+        self.spent: set[Atom] = set()
+
+    def spend(self, atom: Atom) -> None:
+        if self.maximum is None:
+            return
+        if atom not in self.spent and len(self.spent) >= self.maximum:
+            raise LimitExceededError(
+                "atom_budget",
+                self.maximum,
+                f"different atoms ({atom!r:.60}): whoever is sent one keeps it for ever, so send names that "
+                "come from elsewhere as str or bytes; bridge.etf.set_atom_budget sets another limit",
+            )
+        self.spent.add(atom)
+
+
+def set_atom_budget(maximum: int | None) -> None:
+    """How many different atoms this program may encode, of all that it sends to whomever.
+
+    Args:
+        maximum: 100,000 unless told otherwise; ``None`` counts no longer. Where it is below what was encoded
+            already, those go on to be encoded, and no new ones.
+
+    Raises:
+        ConfigurationError: below zero.
+    """
+    if maximum is not None and maximum < 0:
+        raise ConfigurationError(f"a budget of atoms is 0 or more, not {maximum}")
+    with _LOCK:
+        _budget.maximum = maximum
+
+
 _LOCK: Final = threading.Lock()
+_budget: Final = _Budget()
 _ATOMS: Final[weakref.WeakValueDictionary[str, Atom]] = weakref.WeakValueDictionary()
 
 

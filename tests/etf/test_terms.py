@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, LimitExceededError
 from bridge.etf import (
     Atom,
     BitString,
@@ -25,6 +25,8 @@ from bridge.etf import (
     Reference,
     decode_term,
     encode_term,
+    set_atom_budget,
+    terms,
 )
 
 _WORD = st.integers(0, 2**32 - 1)
@@ -73,6 +75,53 @@ def test_an_atom_that_nobody_holds_is_collected() -> None:
     gone = weakref.ref(Atom("nobody holds this one"))
     gc.collect()
     assert gone() is None
+
+
+@pytest.fixture
+def fresh_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a program that has encoded no atom yet."""
+    monkeypatch.setattr(terms, "_budget", terms._Budget())
+
+
+@pytest.mark.usefixtures("fresh_budget")
+def test_a_program_encodes_so_many_different_atoms_and_no_more() -> None:
+    set_atom_budget(3)
+    for turn in range(2):
+        encode_term([Atom(f"spent {turn} {n}") for n in range(turn, 2)])
+    gc.collect()
+    encode_term([Atom("spent 0 0"), Atom("spent 0 1"), Atom("spent 1 1"), b"spent not"])
+    held = Atom("spent too late")
+    for _ in range(2):
+        with pytest.raises(
+            LimitExceededError, match=r"atom_budget=3 different atoms .*spent too late.* str or bytes"
+        ):
+            encode_term({b"key": [held]})
+    set_atom_budget(4)
+    assert decode_term(encode_term(held)) is held
+    set_atom_budget(0)
+    encode_term(held)
+    with pytest.raises(LimitExceededError):
+        encode_term(Atom("spent later still"))
+    set_atom_budget(None)
+    encode_term(Atom("spent later still"))
+
+
+@pytest.mark.usefixtures("fresh_budget")
+def test_an_atom_that_is_only_decoded_or_compared_costs_nothing() -> None:
+    set_atom_budget(0)
+    assert decode_term(b"\x83w\x05unspt") == Atom("unspt")
+    with pytest.raises(LimitExceededError):
+        encode_term(Atom("unspt"))
+
+
+def test_a_budget_is_none_or_a_number() -> None:
+    with pytest.raises(ConfigurationError, match="budget"):
+        set_atom_budget(-1)
+
+
+def test_an_atom_has_no_attributes_but_its_own() -> None:
+    with pytest.raises(AttributeError, match="colour"):
+        Atom("stone").colour  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_an_atom_has_255_characters_at_most_of_whatever_width() -> None:

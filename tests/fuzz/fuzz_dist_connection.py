@@ -34,7 +34,7 @@ from bridge.dist import (
     Status,
 )
 from bridge.errors import ProtocolError
-from bridge.etf import Atom, Pid, Reference, TermLimits, encode_bare, encode_term
+from bridge.etf import Atom, Pid, Reference, TermLimits, encode_bare, encode_term, set_atom_budget
 from tests.support.headers import Entry, first_fragment, framed, next_fragment, normal
 from tests.support.pair import WITHOUT_HEADERS, connected_pair, drain_events, pair, roundtrip_until_quiet
 
@@ -287,6 +287,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    set_atom_budget(None)
     end = time.monotonic() + options.seconds
     tried = received = findings = 0
     while time.monotonic() < end and findings < 10:

@@ -28,6 +28,7 @@ from bridge.etf import (
     decode_term,
     encode_bare,
     encode_term,
+    set_atom_budget,
     term_identity,
 )
 from tests.support.vectors import otp_vectors
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    set_atom_budget(None)
     fuzzer = Fuzzer(options.seed)
     end = time.monotonic() + options.seconds
     while time.monotonic() < end:
