@@ -42,6 +42,12 @@ what_is_no_condition_on_names_is_refused_test() ->
     [?assertMatch({error, {invalid_options, _}}, kb_watch:compile(Patterns))
      || Patterns <- [none, [<<"/:a">> | <<"/:b">>], lists:duplicate(65, <<"/:a">>)]].
 
+no_expression_matches_a_name_beyond_latin_1_and_none_ends_the_feed_test() ->
+    Watches = compiled([[a, {if_name_matches, <<"x">>, undefined}], [a, {if_not, {if_name_matches, <<"x">>, undefined}}]]),
+    ?assert(kb_watch:wants(Watches, [a, 'x\x{20ac}'])),
+    ?assertNot(kb_watch:wants(tl(lists:reverse(Watches)), [a, 'x\x{20ac}'])),
+    ?assert(kb_watch:wants(Watches, [a, '\x{e9}x'])).
+
 an_expression_that_would_never_end_gives_up_test() ->
     Watches = compiled([[{if_name_matches, <<"^(a+)+$">>, undefined}]]),
     ?assertNot(kb_watch:wants(Watches, [<<(binary:copy(<<"a">>, 500))/binary, "b">>])).
