@@ -27,14 +27,15 @@ class Grouped(Generic[Item]):
     """Requests of one kind.
 
     Args:
-        one: makes a request by itself; gives its value.
+        one: makes a request by itself, and gives its value. It is told since when the request waits, in the
+            loop's time, where it was to go in a group first.
         many: makes several in one message; gives a reply for each, an exception in place of one that is to be
-            raised, or ``None`` when each is to be made by itself.
+            raised, ``None`` in place of one that is to be made by itself; or ``None`` when each of them is.
     """
 
     def __init__(
         self,
-        one: Callable[[Item], Awaitable[Any]],
+        one: Callable[[Item, float | None], Awaitable[Any]],
         many: Callable[[list[Item]], Awaitable[list[Any] | None]],
     ) -> None:
         self._one = one
@@ -50,7 +51,7 @@ class Grouped(Generic[Item]):
         """The value of a request; raises what ``one`` raises, or the ``KhepriError`` of its reply."""
         if self._pause:
             self._pause -= 1
-            return await self._one(item)
+            return await self._one(item, None)
         self._under_way += 1
         try:
             if self._under_way > 1:
@@ -62,25 +63,25 @@ class Grouped(Generic[Item]):
                 if len(self._waiting) == 1:
                     loop.call_soon(self._flush)
                 reply = await future
-                if reply is not None:
-                    return unwrap(reply)
-            return await self._one(item)
+                return await self._one(item, reply) if type(reply) is float else unwrap(reply)
+            return await self._one(item, None)
         finally:
             self._under_way -= 1
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
+        assert self._loop is not None
+        now = self._loop.time()
         for start in range(0, len(waiting), MOST):
             group = [pair for pair in waiting[start : start + MOST] if not pair[1].done()]
             if len(group) == 1:
-                group[0][1].set_result(None)
+                group[0][1].set_result(now)
             elif group:
-                assert self._loop is not None
-                task = self._loop.create_task(self._send(group))
+                task = self._loop.create_task(self._send(group, now))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
 
-    async def _send(self, group: list[tuple[Item, asyncio.Future[Any]]]) -> None:
+    async def _send(self, group: list[tuple[Item, asyncio.Future[Any]]], began: float) -> None:
         replies: list[Any] | None = None
         try:
             replies = await self._many([item for item, _ in group])
@@ -99,4 +100,4 @@ class Grouped(Generic[Item]):
                 if isinstance(reply, BaseException):
                     future.set_exception(reply)
                 else:
-                    future.set_result(reply)
+                    future.set_result(began if reply is None else reply)

@@ -5,15 +5,16 @@ Only those with default options: their deadlines are the same.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.errors import BridgeError, OutcomeUnknownError
+from bridge.errors import BridgeError, DeadlineError, KhepriError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri.grouped import Grouped
 from bridge.khepri.operations import OperationId
 from bridge.khepri.options import milliseconds
-from bridge.khepri.reply import is_transient, unwrap
+from bridge.khepri.reply import TRANSIENT, StoreUnavailableError, UngroupedError, is_transient, unwrap
 
 if TYPE_CHECKING:
     from bridge.khepri.calls import StoreCalls
@@ -48,9 +49,9 @@ class Together:
         self.writes: Grouped[tuple[Any, ...]] = Grouped(self._write, self._write_each)
         self.commits: Grouped[Commit] = Grouped(self._commit, self._commit_each)
 
-    async def _get(self, path: Any) -> Any:
+    async def _get(self, path: Any, began: float | None) -> Any:
         calls = self._calls
-        seconds = calls.config.timeout
+        seconds = calls.config.timeout if began is None else self._left(began)
         reply = await calls.caller.call(
             _MODULE, "get", [calls.store, path, self._options], timeout=seconds, idempotent=True
         )
@@ -58,27 +59,32 @@ class Together:
             return reply[1]
         if is_transient(_error(reply)):
             # Asked again, and elsewhere.
-            return await calls.read(_MODULE, "get", [path], {})
+            return await calls.read(_MODULE, "get", [path], {"timeout": seconds})
         return unwrap(reply)
 
     async def _get_each(self, paths: list[Any]) -> list[Any] | None:
-        replies = await self._calls.read(_MODULE, "get_each", [paths], {})
+        try:
+            replies = await self._calls.read(_MODULE, "get_each", [paths], {})
+        except (*TRANSIENT, DeadlineError) as error:
+            # The time of each is over too.
+            return [_alike(error) for _ in paths]
         # A read that a member cannot answer is made again, and elsewhere; each does that by itself.
-        return None if any(is_transient(_error(reply)) for reply in replies) else list(replies)
+        return None if any(is_transient(_error(reply)) for reply in replies) else _grouped(replies)
 
-    async def _write(self, write: tuple[Any, ...]) -> Any:
+    async def _write(self, write: tuple[Any, ...], began: float | None) -> Any:
         function, *args = write
-        return await self._calls.write(_MODULE, str(function), args, None)
+        seconds = None if began is None else self._left(began)
+        return await self._calls.write(_MODULE, str(function), args, seconds)
 
     async def _write_each(self, writes: list[tuple[Any, ...]]) -> list[Any] | None:
         try:
             await self._calls.write(_MODULE, "writes", [writes], None)
-        except OutcomeUnknownError as error:
-            # Not to be made again: they may have been applied.
-            return [_unknown(error) for _ in writes]
+        except (OutcomeUnknownError, StoreUnavailableError) as error:
+            # Not to be made again: they may have been applied, or would be refused again.
+            return [_alike(error) for _ in writes]
         return [_DONE] * len(writes)
 
-    async def _commit(self, commit: Commit) -> Any:
+    async def _commit(self, commit: Commit, _: float | None) -> Any:
         calls = self._calls
         arguments = [calls.store, commit.operations, commit.operation.term(), calls.attempt_options()]
         return await calls.until_known(_MODULE, "transaction", arguments, commit.deadline)
@@ -88,17 +94,32 @@ class Together:
         calls = self._calls
         requests = [(commit.operations, commit.operation.term()) for commit in commits]
         arguments = [calls.store, requests, calls.attempt_options()]
-        timeout = 2 * calls.config.attempt_timeout
+        left = min(commit.deadline for commit in commits) - asyncio.get_running_loop().time()
+        # Each must have time for an attempt of its own.
+        timeout = min(2 * calls.config.attempt_timeout, left / 2)
         replies = unwrap(
             await calls.caller.call(_MODULE, "transactions", arguments, timeout=timeout, idempotent=True)
         )
-        return replies if isinstance(replies, list) else None
+        return _grouped(replies) if isinstance(replies, list) else None
+
+    def _left(self, began: float) -> float:
+        """Seconds; a millisecond at least, in which to be told that it is too late."""
+        return max(0.001, began + self._calls.config.timeout - asyncio.get_running_loop().time())
 
 
-def _unknown(error: BaseException) -> OutcomeUnknownError:
-    unknown = OutcomeUnknownError(str(error))
-    unknown.__cause__ = error
-    return unknown
+def _grouped(replies: list[Any]) -> list[Any]:
+    """``None`` in place of those that were left out, since those before them are large."""
+    return [None if isinstance(_error(reply), UngroupedError) else reply for reply in replies]
+
+
+def _alike(error: BridgeError) -> BridgeError:
+    """For each of a group an error of its own: who catches it may add to it."""
+    if isinstance(error, KhepriError):
+        alike: BridgeError = type(error)(str(error), reason=error.reason, props=error.props)
+    else:
+        alike = type(error)(str(error))
+    alike.__cause__ = error
+    return alike
 
 
 def _error(reply: Any) -> BridgeError | None:

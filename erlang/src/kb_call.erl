@@ -2,7 +2,7 @@
 %% Khepri and Ra as reasons of docs/protocol.md §1.
 -module(kb_call).
 
--export([on_store/2, on_store/3, within/3, refuse/2, first_refusal/1, failure/2, timed_out/0, no_leader/0, not_running/0]).
+-export([on_store/2, on_store/3, within/3, refuse/2, first_refusal/1, failure/2, lost/2, timed_out/0, no_leader/0, not_running/0]).
 
 -export_type([answer/0, refusal/0]).
 
@@ -73,6 +73,12 @@ failure({error, Reason}, _) when Reason =:= timeout; element(1, Reason) =:= time
 failure({error, {noproc, _}}, Store) -> failure({error, noproc}, Store);
 failure({error, Reason}, _) -> unknown(Reason);
 failure(Reason, _) -> unknown(Reason).
+
+%% Of a write that was sent. Khepri says so when it has tried in vain until its time was over, and a try before may
+%% have been applied.
+-spec lost(term(), atom()) -> refusal().
+lost({error, Reason}, _) when Reason =:= noproc; Reason =:= nodedown; Reason =:= shutdown -> timed_out();
+lost(Error, Store) -> failure(Error, Store).
 
 told(node_not_found, Props) ->
     about(node_not_found, Props, <<"no node at this path: create it first">>);

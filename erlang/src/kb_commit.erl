@@ -31,16 +31,18 @@ writes(Store, Writes, Timeout) ->
     kb_call:on_store(Store, fun() ->
         try khepri:transaction(Store, kb_store:procedure(), [writes, Writes], rw, kb_compat:transaction_options(Timeout)) of
             {ok, {kb_tx, ok}} -> {ok, #{}};
-            {ok, {error, Reason}} -> kb_call:failure({error, Reason}, Store);
+            {ok, {error, Reason}} -> kb_call:lost({error, Reason}, Store);
             {error, {khepri, _, _}} -> ungrouped();
-            Error -> kb_call:failure(Error, Store)
+            Error -> kb_call:lost(Error, Store)
         catch
-            _:_ -> ungrouped()
+            %% Raised by the transaction, or before it was sent; an exit is that of a call.
+            error:_ -> ungrouped();
+            _:_ -> kb_call:timed_out()
         end
     end).
 
 -spec ungrouped() -> {error, {ungrouped, map()}}.
-ungrouped() -> kb_call:refuse(ungrouped, <<"send each of these transactions by itself, with the same operation id">>).
+ungrouped() -> kb_call:refuse(ungrouped, <<"send each of these requests by itself, a transaction with the same operation id">>).
 
 attempt(Store, Id, Command, Deadline, Patience) ->
     case Deadline - now_ms() of

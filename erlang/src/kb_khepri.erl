@@ -15,6 +15,7 @@
 -define(MAX_GROUP, 64).
 %% As many as in one transaction: while they run, everybody waits.
 -define(MAX_GROUPED, 1000).
+-define(MAX_BEFORE, 65536).
 
 -spec get(term(), term(), term()) -> kb_call:answer().
 get(Store, Path, Options) ->
@@ -39,7 +40,7 @@ get(Store, Path, Options) ->
 -spec get_each(term(), term(), term()) -> kb_call:answer().
 get_each(Store, Paths, Options) ->
     case is_list(Paths) andalso length_up_to(Paths, ?MAX_GROUP) of
-        Length when is_integer(Length) -> {ok, [get(Store, Path, Options) || Path <- Paths]};
+        Length when is_integer(Length) -> {ok, each_small([get(Store, Path, Options) || Path <- Paths])};
         _ -> kb_call:refuse(invalid_options, <<"up to 64 paths are read at once">>)
     end.
 
@@ -112,7 +113,7 @@ put(Store, Path, Data, Options) ->
     case {kb_path:writable(Path), kb_validate:data(Data), kb_validate:write(Options)} of
         {{ok, Native}, ok, {ok, Timeout}} ->
             kb_call:on_store(Store, fun() ->
-                done(khepri:put(Store, Native, {p_data, Data}, #{timeout => Timeout}), Store)
+                written(khepri:put(Store, Native, {p_data, Data}, #{timeout => Timeout}), Store)
             end);
         Refused -> kb_call:first_refusal(Refused)
     end.
@@ -122,7 +123,7 @@ delete(Store, Path, Options) ->
     case {kb_path:writable(Path), kb_validate:write(Options)} of
         {{ok, Native}, {ok, Timeout}} ->
             kb_call:on_store(Store, fun() ->
-                done(khepri:delete(Store, Native, #{timeout => Timeout}), Store)
+                written(khepri:delete(Store, Native, #{timeout => Timeout}), Store)
             end);
         Refused -> kb_call:first_refusal(Refused)
     end.
@@ -147,7 +148,10 @@ transactions(Store, Requests, Options) ->
             case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso Operations =< ?MAX_GROUPED
                  andalso is_small(Requests) of
                 true ->
-                    kb_commit:group(Store, [{Id, {operations, Instructions}} || {Id, Instructions, _} <- Checked], Timeout);
+                    case kb_commit:group(Store, [{Id, {operations, Instructions}} || {Id, Instructions, _} <- Checked], Timeout) of
+                        {ok, Outcomes} -> {ok, each_small(Outcomes)};
+                        Refusal -> Refusal
+                    end;
                 false ->
                     kb_commit:ungrouped()
             end;
@@ -167,6 +171,14 @@ writes(Store, Writes, Options) ->
         {_, {error, _} = Refusal} -> Refusal;
         _ -> kb_call:refuse(invalid_options, <<"1 to 64 writes are made at once">>)
     end.
+
+%% Answers as they are while all before them are small, so that what each of them may be is no less for being in a
+%% group: it has a limit at the other end, beyond which a connection ends.
+each_small(Answers) -> each_small(Answers, 0).
+
+each_small([], _) -> [];
+each_small([_ | Answers], Bytes) when Bytes > ?MAX_BEFORE -> [kb_commit:ungrouped() | each_small(Answers, Bytes)];
+each_small([Answer | Answers], Bytes) -> [Answer | each_small(Answers, Bytes + erlang:external_size(Answer))].
 
 %% One entry of the log is no larger for being a group.
 is_small(Term) -> kb_validate:size(Term) =:= ok.
@@ -291,6 +303,9 @@ bounded(Store, Options, Fun) ->
 
 answer({ok, Value}, _) -> {ok, Value};
 answer(Error, Store) -> kb_call:failure(Error, Store).
+
+written(ok, _) -> {ok, #{}};
+written(Error, Store) -> kb_call:lost(Error, Store).
 
 done(ok, _) -> {ok, #{}};
 done(Error, Store) -> kb_call:failure(Error, Store).

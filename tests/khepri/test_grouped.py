@@ -27,7 +27,7 @@ class Server:
         self.free = asyncio.Event()
         self.free.set()
 
-    async def one(self, item: int) -> int:
+    async def one(self, item: int, _: float | None) -> int:
         self.alone.append(item)
         await asyncio.sleep(0)  # a message takes its time, however short
         await self.free.wait()

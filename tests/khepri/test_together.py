@@ -1,26 +1,110 @@
-"""Reads, writes and transactions made at once, against real homeservers: as if each had been made alone."""
+"""Reads, writes and transactions made at once: as if each had been made alone."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
+from bridge.errors import ConfigurationError, DeadlineError, OutcomeUnknownError
+from bridge.etf import Atom, encode_term
 from bridge.khepri import (
     CompareAndSwap,
     Get,
     InvalidRequestError,
     Khepri,
+    KhepriConfig,
     MismatchingNodeError,
     NodeNotFoundError,
+    NoLeaderError,
     Operation,
     Put,
     ReservedPathError,
 )
+from tests.support.cluster import erlang
+from tests.support.scripted_caller import Asked, ScriptedCaller, ok, refusal
 
-pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+class Silent(ScriptedCaller):
+    """Answers groups as it was told, and otherwise lets every call wait in vain."""
+
+    async def call(
+        self, module: str, function: str, args: Sequence[Any], *, timeout: float, idempotent: bool
+    ) -> Any:
+        if function == "get_each" and self._answers:
+            return await super().call(module, function, args, timeout=timeout, idempotent=idempotent)
+        self.asked.append(Asked(module, function, list(args), timeout, idempotent))
+        await asyncio.sleep(timeout)
+        raise DeadlineError("late")
 
 
+@pytest.mark.parametrize(
+    ("request_", "group", "alone"),
+    [
+        (lambda store: store.get("/:a"), "get_each", None),
+        (lambda store: store.put("/:a", 1), "writes", None),
+        (lambda store: store.put_once("/:a", 1), "transactions", "transaction"),
+    ],
+)
+async def test_no_request_waits_longer_for_being_in_a_group(
+    request_: Callable[[Khepri], Awaitable[Any]], group: str, alone: str | None
+) -> None:
+    caller = Silent()
+    store = Khepri(caller, config=KhepriConfig(timeout=0.05))
+    told = await asyncio.gather(*(request_(store) for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(one, DeadlineError | OutcomeUnknownError) for one in told)
+    assert len({id(one) for one in told}) == 4
+    first, *later = caller.asked[1:]
+    assert first.function == group
+    assert [asked.function for asked in later] == ([] if alone is None else [alone] * 3)
+    margin = 0.5 if group == "writes" else 0.001
+    assert max([0.0, *(asked.timeout for asked in later)]) + first.timeout <= 0.05 + margin
+
+
+async def test_a_read_that_its_group_could_not_make_has_the_rest_of_its_time() -> None:
+    caller = Silent(ok([refusal("no_leader")] * 3))
+    store = Khepri(caller, config=KhepriConfig(timeout=0.05))
+    told = await asyncio.gather(*(store.get("/:a") for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(one, DeadlineError) for one in told)
+    assert [asked.function for asked in caller.asked] == ["get", "get_each", "get", "get", "get"]
+    assert all(asked.timeout <= 0.05 for asked in caller.asked)
+
+
+async def test_writes_that_the_store_refuses_together_are_not_sent_again() -> None:
+    class Slow(ScriptedCaller):
+        async def call(
+            self, module: str, function: str, args: Sequence[Any], *, timeout: float, idempotent: bool
+        ) -> Any:
+            await asyncio.sleep(0)
+            return await super().call(module, function, args, timeout=timeout, idempotent=idempotent)
+
+    caller = Slow(ok({}), refusal("no_leader"))
+    store = Khepri(caller)
+    told = await asyncio.gather(*(store.put("/:a", n) for n in range(4)), return_exceptions=True)
+    assert [type(one) for one in told] == [type(None), *[NoLeaderError] * 3]
+    assert [asked.function for asked in caller.asked] == ["put", "writes"]
+
+
+async def test_data_that_are_no_term_are_told_to_the_one_who_gave_them() -> None:
+    class Encoding(ScriptedCaller):
+        async def call(
+            self, module: str, function: str, args: Sequence[Any], *, timeout: float, idempotent: bool
+        ) -> Any:
+            encode_term(list(args))
+            await asyncio.sleep(0)
+            return ok({})
+
+    store = Khepri(Encoding())
+    told = await asyncio.gather(
+        *(store.put("/:a", None if n == 2 else n) for n in range(5)), return_exceptions=True
+    )
+    assert [type(one) for one in told if one is not None] == [ConfigurationError]
+    assert isinstance(told[2], ConfigurationError)
+
+
+@erlang
 async def test_reads_made_at_once_get_their_own_answers_and_refusals(store: Khepri, root: str) -> None:
     await asyncio.gather(*(store.put(f"{root}/{number}", number) for number in range(100)))
     paths = [f"{root}/{number}" for number in range(120)]
@@ -29,6 +113,7 @@ async def test_reads_made_at_once_get_their_own_answers_and_refusals(store: Khep
     assert all(isinstance(one, NodeNotFoundError) for one in told[100:])
 
 
+@erlang
 async def test_a_write_that_is_refused_keeps_none_beside_it_from_being_made(store: Khepri, root: str) -> None:
     paths = ["/:bridge/:identity" if number == 7 else f"{root}/{number}" for number in range(20)]
     told = await asyncio.gather(*(store.put(path, 1) for path in paths), return_exceptions=True)
@@ -37,6 +122,34 @@ async def test_a_write_that_is_refused_keeps_none_beside_it_from_being_made(stor
     assert len(await store.get_many(f"{root}/*")) == 19
 
 
+@erlang
+async def test_large_answers_come_one_by_one(store: Khepri, root: str) -> None:
+    """Together they would be more elements than one term may have, which ends the connection."""
+    large: list[Any] = [[]] * 500_000
+    await store.put(f"{root}/large", large)
+    await store.put(f"{root}/small", 1)
+    member = store.caller.current
+    replies = await store.caller.call(
+        "kb_khepri", "get_each", [store.store, [f"{root}/large"] * 2, {}], timeout=10, idempotent=True
+    )
+    assert [reply[0] for reply in replies[1]] == [Atom("ok"), Atom("error")]
+    patient = Khepri(store.caller, store=str(store.store), config=KhepriConfig(timeout=60))
+    names = ["small", "large", "large", "small", "small"]
+    assert await asyncio.gather(*(patient.get(f"{root}/{name}") for name in names)) == [
+        {"small": 1, "large": large}[name] for name in names
+    ]
+    wanted: list[list[Operation]] = [
+        [Get(f"{root}/{name}"), Put(f"{root}/{n}", n)] for n, name in enumerate(names)
+    ]
+    assert [one[0] == large for one in await asyncio.gather(*map(patient.transaction, wanted))] == [
+        name == "large" for name in names
+    ]
+    versions = [(await store.adv.get(f"{root}/{n}")).popitem()[1].payload_version for n in range(len(names))]
+    assert versions == [1] * len(names)
+    assert store.caller.current == member
+
+
+@erlang
 async def test_deletions_and_puts_may_be_made_at_once(store: Khepri, root: str) -> None:
     await store.put(f"{root}/gone", 1)
     await asyncio.gather(
@@ -48,6 +161,7 @@ async def test_deletions_and_puts_may_be_made_at_once(store: Khepri, root: str) 
     assert sorted((await store.get_many(f"{root}/*")).values()) == [1, 2]
 
 
+@erlang
 async def test_transactions_made_at_once_are_applied_once_each(store: Khepri, root: str) -> None:
     """Two puts raise the version by two, each time they are applied."""
     for turn in range(3):
@@ -61,6 +175,7 @@ async def test_transactions_made_at_once_are_applied_once_each(store: Khepri, ro
     assert versions == {6}
 
 
+@erlang
 async def test_one_that_fails_undoes_itself_alone(store: Khepri, root: str) -> None:
     await store.put(f"{root}/taken", b"no")
     wanted: list[list[Operation]] = [[Put(f"{root}/{number}", number)] for number in range(30)]
@@ -73,6 +188,7 @@ async def test_one_that_fails_undoes_itself_alone(store: Khepri, root: str) -> N
     assert len(await store.get_many(f"{root}/*")) == 30
 
 
+@erlang
 async def test_what_no_homeserver_takes_is_told_to_the_one_who_asked(store: Khepri, root: str) -> None:
     paths = [f"{root}/*" if number == 3 else f"{root}/{number}" for number in range(10)]
     told = await asyncio.gather(
@@ -82,6 +198,7 @@ async def test_what_no_homeserver_takes_is_told_to_the_one_who_asked(store: Khep
     assert len(await store.get_many(f"{root}/*")) == 9
 
 
+@erlang
 async def test_a_swap_of_many_at_once_is_won_by_one(store: Khepri, root: str) -> None:
     await store.put(f"{root}/lock", b"free")
     told = await asyncio.gather(
