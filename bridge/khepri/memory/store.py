@@ -24,6 +24,8 @@ from bridge.khepri.paths import NativePath
 
 NODE: Final = Atom("memory@nohost")
 _FEATURES: Final = frozenset({"feed", "transactions", "operation_ids", "keep_while"})
+_OK: Final = Atom("ok")
+_MAX_GROUP: Final = 64
 _MAX_WRITES: Final = 10_000
 _MAX_PIPELINE_BYTES: Final = 67_108_864
 _MAX_WATCHERS: Final = 10_000
@@ -60,6 +62,7 @@ class MemoryStore:
         self._tree.keep_while.forget()
         self._functions: Mapping[tuple[str, str, int], Function] = {
             ("kb_khepri", "get", 3): self._get,
+            ("kb_khepri", "get_each", 3): self._get_each,
             ("kb_khepri", "get_many", 3): self._get_many,
             ("kb_khepri", "exists", 3): self._exists,
             ("kb_khepri", "has_data", 3): self._has_data,
@@ -69,16 +72,13 @@ class MemoryStore:
             ("kb_khepri", "put", 4): self._put,
             ("kb_khepri", "delete", 3): self._delete,
             ("kb_khepri", "transaction", 4): self._transaction,
+            ("kb_khepri", "transactions", 3): self._ungrouped,
+            ("kb_khepri", "writes", 3): self._ungrouped,
             ("kb_khepri", "pipeline", 3): self._pipeline,
             ("kb_khepri", "fence", 2): self._fence,
             ("kb_khepri", "cluster", 2): self._cluster,
             ("kb_khepri", "wait_for_leader", 2): self._wait_for_leader,
             ("kb_khepri", "info", 2): self._info,
-            ("kb_api", "get", 3): self._get,
-            ("kb_api", "get_many", 3): self._get_many,
-            ("kb_api", "put", 4): self._put,
-            ("kb_api", "delete", 3): self._delete,
-            ("kb_api", "transaction", 4): self._transaction,
             ("kb_api", "health", 1): self._health,
             ("kb_api", "subscribe", 2): lambda request: self._feed.subscribe(self._tree, request),
         }
@@ -98,17 +98,10 @@ class MemoryStore:
             RemoteRaisedError: there is no such function.
         """
         key = (module, function, len(arguments))
-        try:
-            if key in self._storeless:
-                return _ok(self._storeless[key](*arguments))
-            if key in self._functions:
-                store, *rest = arguments
-                self._must_run(store)
-                return _ok(self._functions[key](*rest))
-        except TreeError as error:
-            return requests.refusal(error).term()
-        except RefusedError as refused:
-            return refused.term()
+        if key in self._storeless:
+            return _answer(self._storeless[key], *arguments)
+        if key in self._functions:
+            return _answer(self._on_store, self._functions[key], *arguments)
         if module in ("kb_procedures", "kb_export", "kb_api"):
             return RefusedError(
                 "not_allowed", "a tree in memory does not do this: it takes a homeserver"
@@ -117,11 +110,12 @@ class MemoryStore:
             f"{module}:{function}/{len(arguments)} is no function of the store", reason=Atom("undef")
         )
 
-    def _must_run(self, store: Any) -> None:
+    def _on_store(self, function: Function, store: Any, *arguments: Any) -> Any:
         if not isinstance(store, Atom):
             raise RefusedError("invalid_options", "a store is an atom such as homeserver")
         if store is not self._store:
             raise RefusedError("store_not_running", "the store does not run on this member: ask another one")
+        return function(*arguments)
 
     def _get(self, path: Any, options: Any) -> Any:
         target = requests.one(path)
@@ -130,7 +124,12 @@ class MemoryStore:
             self._tree.find(target, one=True, include_root=root), props
         ).values():
             return found
-        raise RefusedError("mismatching_node", requests.NOT_AS_DEMANDED)
+        raise operations.not_as_demanded(target)
+
+    def _get_each(self, paths: Any, options: Any) -> Any:
+        if type(paths) is not list or len(paths) > _MAX_GROUP:
+            raise RefusedError("invalid_options", "up to 64 paths are read at once")
+        return [_answer(self._get, path, options) for path in paths]
 
     def _get_many(self, path: Any, options: Any) -> Any:
         props, one, root = requests.read_options(options)
@@ -201,12 +200,18 @@ class MemoryStore:
             raise outcome
         return outcome
 
+    def _ungrouped(self, *_: Any) -> Any:
+        """What is asked for in groups saves entries of a log, which there is not."""
+        raise RefusedError(
+            "ungrouped", "send each of these transactions by itself, with the same operation id"
+        )
+
     def _pipeline(self, writes: Any, options: Any) -> Any:
         checked = _checked_writes(writes)
         requests.write_options(options)
         for _, write in checked:
             self._apply(*write)
-        return [(correlation, _ok(_DONE)) for correlation, _ in checked]
+        return [(correlation, (_OK, _DONE)) for correlation, _ in checked]
 
     def _fence(self, options: Any) -> Any:
         requests.write_options(options)
@@ -279,8 +284,13 @@ class MemoryStore:
 _DONE: Final[Mapping[Any, Any]] = {}
 
 
-def _ok(value: Any) -> Any:
-    return (Atom("ok"), value)
+def _answer(function: Function, *arguments: Any) -> Any:
+    try:
+        return (_OK, function(*arguments))
+    except TreeError as error:
+        return requests.refusal(error).term()
+    except RefusedError as refused:
+        return refused.term()
 
 
 def _checked_writes(writes: Any) -> list[tuple[Any, Write]]:

@@ -151,10 +151,8 @@ tails = st.lists(names, min_size=1, max_size=3).map(tuple)
 
 def one_node() -> st.SearchStrategy[Tail]:
     """Below the example's root: a path, whose last name may have to meet more."""
-    return st.one_of(
-        tails,
-        st.tuples(tails, conditions()).map(lambda pair: (*pair[0][:-1], AllOf(pair[0][-1], pair[1]))),
-    )
+    demanding: st.SearchStrategy[Any] = st.tuples(tails, conditions())
+    return st.one_of(tails, demanding.map(lambda pair: (*pair[0][:-1], AllOf(pair[0][-1], pair[1]))))
 
 
 def many_nodes(*, on_data: bool = True) -> st.SearchStrategy[Tail]:
