@@ -98,8 +98,10 @@ class Identity:
 
     def __post_init__(self) -> None:
         alive, _, host = self.name.partition("@")
-        if not alive or not host or len(self.name) > 255:
+        if not alive or not host or "@" in host or len(self.name) > 255:
             raise ConfigurationError(f"{self.name!r} is no node name: say name@host")
+        if not self.cookie:
+            raise ConfigurationError("an empty cookie lets everybody in: give the one of the cluster")
         if not 1 <= self.creation <= 0xFFFF_FFFF:
             raise ConfigurationError("creation is 1 … 2^32−1")
         challenge_digest(self.cookie, 0)

@@ -20,6 +20,7 @@ from bridge.etf.terms import (
     Reference,
     set_atom_budget,
 )
+from bridge.etf.text import shorten
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -40,5 +41,6 @@ __all__ = [
     "encode_bare",
     "encode_term",
     "set_atom_budget",
+    "shorten",
     "term_identity",
 ]

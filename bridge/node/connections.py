@@ -300,9 +300,12 @@ async def _close(transports: list[DistTransport], seconds: float) -> None:
     for transport in transports:
         transport.close()
     waiting = {transport.closed for transport in transports if not transport.closed.done()}
+    try:
+        if waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=seconds)
+    finally:  # by the time, or cancelled
+        if waiting:
+            for transport in transports:
+                transport.abort()
     if waiting:
-        _, waiting = await asyncio.wait(waiting, timeout=seconds)
-    if waiting:
-        for transport in transports:
-            transport.abort()
         await asyncio.wait(waiting, timeout=1.0)

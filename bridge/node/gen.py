@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from bridge.dist import AliasSend, ControlMessage, DemonitorP, MonitorP, RegSend, Send
 from bridge.errors import BridgeError, InvalidStateError, NodeDownError, RemoteExitedError
-from bridge.etf import Atom, ImproperList, Pid, Reference
+from bridge.etf import Atom, ImproperList, Pid, Reference, shorten
 from bridge.node.calls import Calls, Down
-from bridge.node.outcomes import NOCONNECTION, shorten
+from bridge.node.outcomes import NOCONNECTION
 from bridge.node.peer import Peer
 
 GEN_CALL: Final = Atom("$gen_call")

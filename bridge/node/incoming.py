@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bridge.dist import MonitorP, SpawnReply, SpawnRequest
 from bridge.errors import BridgeError
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, shorten
 from bridge.node.functions import Functions
 from bridge.node.gen import GEN_CALL, GEN_CAST, Sender, sender
 from bridge.node.outcomes import (
@@ -25,7 +25,6 @@ from bridge.node.outcomes import (
     erpc_reply,
     exit_reason,
     rpc_failure,
-    shorten,
 )
 from bridge.node.peer import Peer
 from bridge.node.processes import Processes

@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from bridge.errors import BridgeError, ClosedError, DeadlineError, LimitExceededError, RemoteExitedError
-from bridge.etf import Atom, Pid, Reference
-from bridge.node.outcomes import shorten
+from bridge.etf import Atom, Pid, Reference, shorten
 
 _NORMAL: Final = Atom("normal")
 _KILLED: Final = Atom("killed")

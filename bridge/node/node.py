@@ -31,7 +31,7 @@ from bridge.errors import (
     InvalidStateError,
     NodeDownError,
 )
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, shorten
 from bridge.node.calls import REX, Calls, Down, cast_message
 from bridge.node.config import NodeConfig, read_cookie
 from bridge.node.connections import Connections, Refusal
@@ -40,7 +40,6 @@ from bridge.node.functions import Functions
 from bridge.node.gen import GEN_CAST, gen_call
 from bridge.node.incoming import Incoming
 from bridge.node.mailbox import Mailbox, Watch
-from bridge.node.outcomes import shorten
 from bridge.node.peer import Loopback, Peer
 from bridge.node.processes import Processes
 from bridge.node.server import GenServer, ServerProcess
@@ -202,19 +201,21 @@ class HiddenNode:
 
     async def close(self) -> None:
         """Tell every watcher, close every connection and wait for it. Harmless twice."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._server is not None:
-            self._server.close()
-        if self._registration is not None:
-            self._registration.close()
+        if not self._closing:
+            self._closing = True
+            if self._server is not None:
+                self._server.close()
+            if self._registration is not None:
+                self._registration.close()
+            if self._connections is not None:
+                self._processes.close()
+                self._calls.close()
         if self._connections is not None:
-            self._processes.close()
-            self._calls.close()
-            await self._incoming.close()
-            self._loopback.closed.set_result(None)
-            await self._connections.close()
+            try:
+                await self._incoming.close()
+            finally:  # whoever is cancelled here leaves no connection open
+                self._loopback.close()
+                await self._connections.close()
 
     async def connect(self, node: str, *, timeout: float | None = None) -> None:
         """Connect to a node, or do nothing where the connection stands.
@@ -391,23 +392,20 @@ class HiddenNode:
         """Send a message, as ``to ! message`` does: nothing tells whether it arrived.
 
         Args:
-            to: a pid, or (registered name, node name); one of this node is delivered here.
+            to: a pid, or (registered name, node name); of this node too.
             message: any term.
 
         Raises:
+            ConfigurationError: ``message`` is no term, or ``to`` no process.
             HandshakeError: no connection could be made.
             NodeDownError: the connection ended.
             DeadlineError: the peer takes no more for ``call_timeout``.
         """
         match to:
             case Mailbox():
-                to.put(message)
-            case Pid() if to.node.text == self.name:
-                self._started().deliver(to, message)
+                await self._send(self.name, Send(to=to.pid), message)
             case Pid():
                 await self._send(to.node.text, Send(to=to), message)
-            case (name, node) if str(node) == self.name:
-                self._started().deliver(Atom(str(name)), message)
             case (name, node):
                 control = RegSend(source=self._started().caller, to=Atom(str(name)))
                 await self._send(str(node), control, message)
@@ -503,16 +501,13 @@ class HiddenNode:
             NodeDownError: the connection ended.
         """
         node, process = _target(target)
-        source = self._started().caller if mailbox is None else mailbox.pid
+        peer = await self._ready(node)
+        source = self._source(mailbox)
         reference = self._processes.reference()
         watch = Watch(process, node, source, reference, mailbox)
-        await self._peer(node, self.config.connect_timeout)
+        # Nothing is awaited from here on: the mailbox may end, and tell that, after this was sent or never.
+        _transmit(peer, node, MonitorP(source=source, to=process, reference=reference))
         self._processes.watch(watch)
-        try:
-            await self._send(node, MonitorP(source=source, to=process, reference=reference))
-        except BaseException:
-            self._processes.demonitor(watch)  # nobody has it to give it up
-            raise
         return watch
 
     async def demonitor(self, watch: Watch) -> None:
@@ -539,19 +534,19 @@ class HiddenNode:
             HandshakeError: no connection could be made.
             NodeDownError: the connection ended.
         """
-        source = self._started().caller if mailbox is None else mailbox.pid
         node = target.node.text
-        await self._peer(node, self.config.connect_timeout)
+        peer = await self._ready(node)
+        source = self._source(mailbox)
         known = self._processes.linked(source, target)
         if known is not None:
             return known
         watch = Watch(target, node, source, None, mailbox)
-        try:
-            if self._processes.link(watch):
-                await self._send(node, Link(source=source, to=target))
-        except BaseException:
-            self._processes.unlink(source, target)  # nobody has it to undo it
-            raise
+        if self._processes.link(watch):
+            try:
+                _transmit(peer, node, Link(source=source, to=target))
+            except NodeDownError:
+                self._processes.unlink(source, target)  # nobody has it to undo it
+                raise
         return watch
 
     async def unlink(self, target: Pid, *, mailbox: Mailbox | None = None) -> None:
@@ -595,14 +590,23 @@ class HiddenNode:
             raise ClosedError("the node does not run")
         return self._known(node) or await self._connections.get(node, seconds)
 
-    async def _send(self, node: str, control: ControlMessage, payload: Any = None) -> None:
+    async def _ready(self, node: str) -> Peer:
         peer = await self._peer(node, self.config.connect_timeout)
         if not peer.writable:
             await peer.drain(asyncio.get_running_loop().time() + self.config.call_timeout)
-        try:
-            peer.send(control, payload)
-        except InvalidStateError:
-            raise NodeDownError(node, "the connection ended") from None
+        return peer
+
+    async def _send(self, node: str, control: ControlMessage, payload: Any = None) -> None:
+        _transmit(await self._ready(node), node, control, payload)
+
+    def _source(self, mailbox: Mailbox | None) -> Pid:
+        """Whom a monitor or a link is of: a process that lives, since its end undoes them."""
+        processes = self._started()
+        if mailbox is None:
+            return processes.caller
+        if mailbox.closed:
+            raise ClosedError("the mailbox has ended")
+        return mailbox.pid
 
     def _accept(self) -> asyncio.BaseProtocol:
         # Between listening and knowing the creation there is nobody to answer as.
@@ -632,6 +636,13 @@ class HiddenNode:
                 callback(node)
             except Exception:
                 _log.exception("a node-down callback failed")
+
+
+def _transmit(peer: Peer, node: str, control: ControlMessage, payload: Any = None) -> None:
+    try:
+        peer.send(control, payload)
+    except InvalidStateError:
+        raise NodeDownError(node, "the connection ended") from None
 
 
 def _target(target: Target) -> tuple[str, Pid | Atom]:

@@ -18,7 +18,7 @@ from bridge.errors import (
     RemoteRefusedError,
     RemoteThrewError,
 )
-from bridge.etf import Atom, Reference
+from bridge.etf import Atom, Reference, shorten
 
 ERROR: Final = Atom("error")
 EXIT: Final = Atom("EXIT")
@@ -147,17 +147,16 @@ def error_reason(error: BaseException) -> Any:
     """
     if isinstance(error, RemoteRaisedError):
         return error.reason
-    text = str(error)[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace")
+    text = _text(error)[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "replace")
     return (_PYTHON, type(error).__qualname__.encode(), text)
 
 
-def shorten(term: Any) -> str:
-    """A term for a message that people read: at most 500 characters."""
+def _text(error: BaseException) -> str:
     try:
-        text = repr(term)
-    except RecursionError:
-        return "a deeply nested term"
-    return text if len(text) <= 500 else f"{text[:500]}…"
+        return str(error)
+    except Exception:
+        # KeyError(10**5000), which a peer's request may cause, raises where its text is asked for.
+        return shorten(error.args, MAX_MESSAGE_CHARACTERS)
 
 
 def _is_frame(item: Any) -> bool:

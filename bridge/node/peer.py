@@ -72,6 +72,11 @@ class Loopback:
     async def drain(self, deadline: float, size: int = -1) -> None:
         """Nothing to wait for."""
 
+    def close(self) -> None:
+        """Nothing is sent any more. Harmless twice."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+
     def send(self, message: ControlMessage, payload: Any = None) -> None:
         """See ``Peer.send``."""
         control, reason = control_term(message, exit_payload=True)

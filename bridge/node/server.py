@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from bridge.dist import Send
 from bridge.errors import BridgeError, DeadlineError, InvalidStateError
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, shorten
 from bridge.node.gen import GEN_CALL, GEN_CAST, Sender, sender
 from bridge.node.mailbox import Mailbox
-from bridge.node.outcomes import ERROR, exit_reason, shorten
+from bridge.node.outcomes import ERROR, exit_reason
 from bridge.node.processes import Processes
 
 _log = logging.getLogger("bridge.node")
 
 _NORMAL: Final = Atom("normal")
+_NOBODY: Final = Atom("undefined")
+_SHUTDOWN: Final = Atom("shutdown")
 _SYSTEM: Final = Atom("system")
 _TERMINATE: Final = Atom("terminate")
 _GET_STATE: Final = Atom("get_state")
@@ -147,8 +150,11 @@ class ServerProcess:
 
         Raises:
             DeadlineError: it still runs.
+            ConfigurationError: ``reason`` is no term.
         """
-        self._running().put((_SYSTEM, None, (_TERMINATE, reason)))
+        pid = self._running().pid
+        message = (_SYSTEM, _NOBODY, (_TERMINATE, reason))
+        self._processes.send_if_connected(pid.node.text, Send(to=pid), message)
         await self.wait(timeout=timeout)
 
     async def __aenter__(self) -> Self:
@@ -176,12 +182,15 @@ class ServerProcess:
         """End it with ``shutdown``, if it has not ended."""
         assert self._task is not None
         assert self._mailbox is not None
-        if not self._task.done():
-            if not self._ending:
-                self._task.cancel()
-            await asyncio.wait([self._task])
-        if not self._mailbox.closed:
-            await self._end(self._mailbox, Atom("shutdown"))
+        try:
+            if not self._task.done():
+                if not self._ending:
+                    self._task.cancel()
+                await asyncio.wait([self._task])
+            if not self._mailbox.closed:
+                await self._end(self._mailbox, _SHUTDOWN)
+        finally:  # whoever is cancelled here leaves no process behind
+            await self._mailbox.close(_SHUTDOWN)
 
     def _running(self) -> Mailbox:
         if self._mailbox is None:

@@ -151,6 +151,14 @@ class DistTransport(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _finish(self) -> None:
+        # A close waits until everything is written, and whoever hangs takes nothing: its end would never be
+        # told. What a handshake says last is a few bytes, which are told.
+        if self._armed_connected:
+            self.abort()
+        else:
+            self.close()
+
     def _flush_soon(self) -> None:
         # One write per turn of the loop: with 64 calls at once this is 64 times fewer system calls. More
         # than the socket takes anyway goes out at once, so that whoever sends next learns to wait.
@@ -193,7 +201,7 @@ class DistTransport(asyncio.Protocol):
             self._arm()  # ticks are due earlier than the handshake's deadline
         self._flush()
         if connection.get_timer() is None:
-            self.close()
+            self._finish()
 
     def _arm(self) -> None:
         # Within one phase deadlines only move away as bytes come and go, so the timer is set anew when it

@@ -21,7 +21,7 @@ from bridge.errors import (
     RemoteRaisedError,
     RemoteThrewError,
 )
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, shorten
 from bridge.node import Mailbox
 from bridge.port.connection import Delivered, Hello, PortConfig, PortConnection, PortEvent, Replied
 
@@ -261,7 +261,7 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 def _raised(kind: Atom, reason: Any) -> RemoteError:
-    text = f"{reason!r:.500}"
+    text = shorten(reason)
     match str(kind):
         case "throw":
             return RemoteThrewError(f"the function threw {text}", reason=reason)

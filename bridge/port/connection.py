@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.errors import ConfigurationError, DecodeError, HandshakeError, LimitExceededError, ProtocolError
-from bridge.etf import DEFAULT_LIMITS, Atom, Pid, TermLimits, decode_term_untrusted, encode_term
+from bridge.etf import DEFAULT_LIMITS, Atom, Pid, TermLimits, decode_term_untrusted, encode_term, shorten
 
 VERSION: Final = 1
 _HELLO: Final = Atom("hello")
@@ -151,7 +151,7 @@ class PortConnection:
                 self._greeted = True
                 return _hello(hello)
             case _:
-                raise ProtocolError(f"no message of a port, or not its turn: {term!r:.200}")
+                raise ProtocolError(f"no message of a port, or not its turn: {shorten(term, 200)}")
 
     def _packet(self, term: Any) -> bytes:
         raw = encode_term(term, limits=self._config.limits)
@@ -164,7 +164,7 @@ def _hello(members: dict[Any, Any]) -> Hello:
     version = members.get(Atom("version"))
     if version != VERSION:
         raise HandshakeError(
-            f"the port speaks version {version!r:.40} and this side {VERSION}: update one of them"
+            f"the port speaks version {shorten(version, 40)} and this side {VERSION}: update one of them"
         )
     match members.get(Atom("node")), members.get(Atom("store")), members.get(Atom("otp")):
         case Atom() as node, Atom() as store, bytes() as otp:

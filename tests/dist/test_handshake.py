@@ -279,7 +279,7 @@ def test_any_frame_raises_only_what_is_promised(state: State, frame: bytes) -> N
         assert handshake.state is State.FAILED
 
 
-@pytest.mark.parametrize("name", ["", "me", "@h", "me@", "x" * 254 + "@h"])
+@pytest.mark.parametrize("name", ["", "me", "@h", "me@", "a@b@h", "x" * 254 + "@h"])
 def test_a_name_without_both_parts_or_too_long_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no node name"):
         Identity(name=name, cookie="c", creation=1)
@@ -293,6 +293,8 @@ def test_limits_of_an_identity_hold_at_their_numbers() -> None:
             Identity(name="me@h", cookie="c", creation=creation)
     with pytest.raises(ConfigurationError, match="latin-1"):
         Identity(name="me@h", cookie="語", creation=1)
+    with pytest.raises(ConfigurationError, match="everybody"):
+        Identity(name="me@h", cookie="", creation=1)
 
 
 def test_a_cookie_is_not_printed() -> None:

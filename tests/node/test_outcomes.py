@@ -27,7 +27,6 @@ from bridge.node.outcomes import (
     refused,
     rpc_error,
     rpc_failure,
-    shorten,
 )
 
 _TAG = Reference(Atom("me@h"), 1, (1, 2, 3))
@@ -117,12 +116,7 @@ def test_rpc_gives_a_thrown_term_as_a_result_and_an_exit_as_badrpc() -> None:
     assert exit_reason(RemoteExitedError("", reason=Atom("normal"))) is Atom("normal")
 
 
-def test_a_term_is_shortened_for_people() -> None:
-    assert shorten([1]) == "[1]"
-    assert len(shorten(bytes(10_000))) == 501
-    deep: Any = ()
-    for _ in range(100_000):
-        deep = (deep,)
-    assert shorten(deep) == "a deeply nested term"
-    while deep:  # taken apart by hand: freeing it in one go would go as deep
-        (deep,) = deep
+def test_an_exception_whose_text_cannot_be_told_is_told_by_its_arguments() -> None:
+    kind, name, text = error_reason(KeyError(10**5_000, b"x"))
+    assert (kind, name) == (Atom("python"), b"KeyError")
+    assert text == b"(<an integer of 16610 bits>, b'x')"

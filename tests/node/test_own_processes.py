@@ -150,3 +150,68 @@ async def test_the_end_of_the_node_ends_every_wait() -> None:
     with pytest.raises(ClosedError):
         await watch.wait(timeout=0.0)
     assert me.statistics().incoming_calls == 0
+
+
+async def test_messages_and_signals_of_one_process_to_another_keep_their_order(me: HiddenNode) -> None:
+    box = me.mailbox("box")
+    await me.exit(box.pid, Atom("stone"))
+    await me.send(box.pid, 1)
+    await me.exit(box.pid, Atom("stone"))
+    await me.send(("box", me.name), 2)
+    await me.exit(box.pid, Atom("stone"))
+    await me.send(box, 3)
+    received = [await box.receive(timeout=5.0) for _ in range(6)]
+    assert [item if type(item) is int else item[2] for item in received] == [
+        *(Atom("stone"), 1),
+        *(Atom("stone"), 2),
+        *(Atom("stone"), 3),
+    ]
+
+
+async def test_a_message_is_a_copy_and_what_is_no_term_is_refused(me: HiddenNode) -> None:
+    box, message = me.mailbox("box"), {b"key": [1]}
+    targets: list[Any] = [box, box.pid, ("box", me.name)]
+    for target in targets:
+        await me.send(target, message)
+        received = await box.receive(timeout=5.0)
+        assert received == message
+        assert received is not message
+        with pytest.raises(ConfigurationError, match="no term"):
+            await me.send(target, object())
+
+
+async def test_a_process_that_has_ended_watches_nobody(me: HiddenNode) -> None:
+    box, other = me.mailbox(), me.mailbox()
+    await box.close()
+    for call in (me.monitor(other.pid, mailbox=box), me.link(other.pid, mailbox=box)):
+        with pytest.raises(ClosedError, match="has ended"):
+            await call
+
+
+async def test_whoever_is_cancelled_while_the_node_closes_leaves_no_connection() -> None:
+    go = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await go.wait()
+
+    async with HiddenNode("b@127.0.0.1", cookie="secret", config=NodeConfig(register=False)) as other:
+        config = NodeConfig(register=False, port=other.port)
+        me = await HiddenNode(_ME, cookie="secret", config=config).__aenter__()
+        me.expose("m", "wait", stubborn)
+        await me.connect(other.name)
+        call = asyncio.create_task(me.call(_ME, "m", "wait", []))
+        while not me.statistics().incoming_calls:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(me.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert me.connected == ()
+        go.set()
+        await me.close()
+        with pytest.raises(ClosedError):
+            await call

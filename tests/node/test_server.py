@@ -177,7 +177,9 @@ async def test_a_terminate_that_hangs_holds_nobody_up() -> None:
     config = NodeConfig(register=False, call_timeout=0.05)
     server = _Counter()
     async with HiddenNode(_ME, cookie="secret", config=config) as me, me.serve("counter", server) as process:
-        await me.send(process.pid, (Atom("system"), None, (Atom("terminate"), Atom("slow terminate"))))
+        await me.send(
+            process.pid, (Atom("system"), Atom("undefined"), (Atom("terminate"), Atom("slow terminate")))
+        )
         while not server.ended:
             await asyncio.sleep(0)
     # The block ended meanwhile, and the server was told once.
@@ -316,3 +318,48 @@ def test_no_message_ends_a_server_but_by_what_a_callback_makes_of_it(messages: l
             assert await me.gen_call(process.pid, b"still here") == b"still here"
 
     asyncio.run(play())
+
+
+async def test_whoever_is_cancelled_while_a_server_ends_leaves_no_process(me: HiddenNode) -> None:
+    server = _Counter()
+
+    async def use() -> None:
+        async with me.serve("counter", server) as process:
+            await process.stop(Atom("slow terminate"), timeout=60.0)
+
+    async def leave() -> None:
+        async with me.serve("leaving", _Slow()):
+            pass
+
+    for block, name, at_work in (
+        (use, "counter", lambda: bool(server.ended)),
+        (leave, "leaving", lambda: _Slow.ending),
+    ):
+        task = asyncio.create_task(block())
+        while not at_work():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert me.whereis(name) is None
+
+
+class _Slow(GenServer):
+    ending = False
+
+    async def terminate(self, reason: Any) -> None:
+        del reason
+        type(self).ending = True
+        await asyncio.Event().wait()
+
+
+async def test_a_key_that_python_cannot_print_ends_a_server_like_any_other(me: HiddenNode) -> None:
+    class Table(GenServer):
+        def handle_call(self, request: Any, sender: Sender) -> Any:
+            return {}[request]
+
+    # Python refuses to write integers of more than 4,300 digits, and so KeyError has no text.
+    async with me.serve("table", Table()) as process:
+        with pytest.raises(RemoteExitedError, match="KeyError"):
+            await me.gen_call(("table", _ME), 10**5_000, timeout=5.0)
+        assert (await process.wait(timeout=5.0))[0][1] == b"KeyError"

@@ -304,3 +304,22 @@ async def test_closing_sends_the_rest_of_what_is_large(sides: tuple[_Side, _Side
     assert isinstance(await b.events.get(), Disconnected)
     await a.transport.closed
     await b.transport.closed
+
+
+async def test_the_end_of_a_peer_that_hangs_is_told_though_it_takes_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    a, b = _side(Role.INITIATOR, DistConfig(net_ticktime=0.2)), _side(Role.ACCEPTOR)
+    server = await loop.create_server(lambda: b.transport, "127.0.0.1", 0)
+    await loop.create_connection(lambda: a.transport, "127.0.0.1", server.sockets[0].getsockname()[1])
+    assert isinstance(await a.events.get(), Connected)
+    hanging = b.transport._transport
+    assert hanging is not None
+    hanging.pause_reading()
+    # More than the buffers of two sockets.
+    a.transport.send(Send(to=_TO), bytes(30_000_000))
+    async with asyncio.timeout(20.0):
+        await a.transport.closed
+    assert a.lost == 1
+    b.transport.abort()
+    await b.transport.closed
+    server.close()
