@@ -271,6 +271,7 @@ async def test_messages_to_processes_of_this_node_never_leave_it(node: HiddenNod
     await node.send((Atom("inbox"), Atom(node.name)), 4)
     assert [await box.receive() for _ in range(4)] == [1, 2, 3, 4]
     await node.send(("nobody", node.name), 5)
+    await asyncio.sleep(0)
     assert node.statistics().undelivered == 1
     with pytest.raises(ConfigurationError, match="send to a pid or to"):
         await node.send("inbox", 1)  # type: ignore[arg-type]  # that it is refused is what is shown

@@ -320,37 +320,29 @@ def test_no_message_ends_a_server_but_by_what_a_callback_makes_of_it(messages: l
     asyncio.run(play())
 
 
-async def test_whoever_is_cancelled_while_a_server_ends_leaves_no_process(me: HiddenNode) -> None:
-    server = _Counter()
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_whoever_is_cancelled_while_a_server_ends_leaves_no_process(
+    me: HiddenNode, stopping: bool
+) -> None:
+    ending = asyncio.Event()
+
+    class Slow(GenServer):
+        async def terminate(self, reason: Any) -> None:
+            del reason
+            ending.set()
+            await asyncio.Event().wait()
 
     async def use() -> None:
-        async with me.serve("counter", server) as process:
-            await process.stop(Atom("slow terminate"), timeout=60.0)
+        async with me.serve("slow", Slow()) as process:
+            if stopping:
+                await process.stop(timeout=60.0)
 
-    async def leave() -> None:
-        async with me.serve("leaving", _Slow()):
-            pass
-
-    for block, name, at_work in (
-        (use, "counter", lambda: bool(server.ended)),
-        (leave, "leaving", lambda: _Slow.ending),
-    ):
-        task = asyncio.create_task(block())
-        while not at_work():
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
-        assert me.whereis(name) is None
-
-
-class _Slow(GenServer):
-    ending = False
-
-    async def terminate(self, reason: Any) -> None:
-        del reason
-        type(self).ending = True
-        await asyncio.Event().wait()
+    task = asyncio.create_task(use())
+    await ending.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert me.whereis("slow") is None
 
 
 async def test_a_key_that_python_cannot_print_ends_a_server_like_any_other(me: HiddenNode) -> None:
