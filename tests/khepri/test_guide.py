@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+import bridge.errors
+import bridge.khepri
 from bridge.cli.app import build_app
 from bridge.homeserver.build import build_release
 from bridge.homeserver.local import LocalCluster
@@ -143,6 +145,20 @@ async def test_every_python_block_runs(
                 continue
             names["store"] = store
             await python(code, names)
+
+
+def test_what_the_text_names_is_there() -> None:
+    text = GUIDE.read_text()
+    for name in set(re.findall(r"`([A-Z]\w+Error)`", text)):
+        assert hasattr(bridge.khepri, name) or hasattr(bridge.errors, name), name
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        file, _, anchor = link.partition("#")
+        assert file.startswith("https:") or not file or (GUIDE.parent / file).is_file(), link
+        assert file or anchor in headings, link
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,22 @@ def test_a_watch_that_a_loop_drops_ends_its_subscription() -> None:
 
 
 @erlang
+def test_calls_and_watches_outlive_the_member_they_are_connected_to(own_cluster: LocalCluster) -> None:
+    with opened(own_cluster) as store, store.watch("/:w", timeout=60) as watch:
+        first = next(watch)
+        assert isinstance(first, Snapshot)
+        own_cluster.kill_node(first.member)
+        store.put_once("/:w/a", 1, timeout=30)
+        second = next(watch)
+        assert isinstance(second, Snapshot)
+        assert (second.gap, second.member != first.member) == (True, True)
+        if second.nodes.get((Atom("w"), b"a")) != 1:
+            # It was told before that member had applied the write.
+            assert next(watch) == Updated((Atom("w"), b"a"), 1)
+        assert store.get("/:w/a", favor="consistency", timeout=30) == 1
+
+
+@erlang
 def test_a_wrong_cookie_is_told_when_connecting(cluster: LocalCluster) -> None:
     with pytest.raises(HandshakeError, match="cookie"):
         connect(
