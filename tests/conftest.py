@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ settings.load_profile("bridge")
 
 # Properties make atoms at random, and none of them reaches a node that lives for long.
 set_atom_budget(None)
+
+# Whoever runs the tests in the background has SIGINT ignored; here, and in children, Ctrl-C is to be what it is.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
