@@ -20,7 +20,7 @@ settings.load_profile("bridge")
 # Properties make atoms at random, and none of them reaches a node that lives for long.
 set_atom_budget(None)
 
-# Whoever runs the tests in the background has SIGINT ignored; here, and in children, Ctrl-C is to be what it is.
+# Where tests run in the background, SIGINT is ignored; here and in children Ctrl-C is to be what it is.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
