@@ -14,7 +14,7 @@ import typer
 
 from bridge.cli.cluster import Directory, Name, cluster_directory
 from bridge.cli.connection import Way, local_way, node_config, open_store, read_cookie_file
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, InvalidStateError
 
 if TYPE_CHECKING:
     from bridge.khepri import Khepri
@@ -27,6 +27,7 @@ _WITH_MEMBER: Final = (
     "cookie_file",
     "store",
     "epmd_port",
+    "port",
     "node",
     "tls_certificate",
     "tls_key",
@@ -67,6 +68,15 @@ class Target:
             show_default="ERL_EPMD_PORT, else 4369",
         ),
     ] = None
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the members, with --member, where no port mapper knows it.",
+            min=1,
+            max=65_535,
+            show_default=False,
+        ),
+    ] = None
     node: Annotated[
         str | None,
         typer.Option(
@@ -101,14 +111,18 @@ class Target:
             return self._local_way()
         if self.directory is not None or self.name != "local":
             raise ConfigurationError("--member is for clusters elsewhere: leave --name and --dir out")
-        file = self.cookie_file or (Path(text) if (text := os.environ.get(_COOKIE_FILE)) else None)
         from bridge.homeserver.cluster_state import default_directory
 
+        file = self.cookie_file or (Path(text) if (text := os.environ.get(_COOKIE_FILE)) else None)
+        if file is None and not (Path.home() / ".erlang.cookie").is_file():
+            raise ConfigurationError(
+                f"no cookie: give --cookie-file, or set {_COOKIE_FILE}, or write it to ~/.erlang.cookie"
+            )
         return Way(
             members=tuple(self.member),
             store=self.store or _STORE,
             cookie=read_cookie_file(file),
-            config=node_config(epmd_port=self.epmd_port, tls=self._tls()),
+            config=node_config(epmd_port=self.epmd_port, port=self.port, tls=self._tls()),
             node=self.node,
             names=f"cli-{os.getuid()}-",
             slots=default_directory().parent / ".names",
@@ -138,7 +152,11 @@ class Target:
                 text = option.replace("_", "-")
                 raise ConfigurationError(f"--{text} goes with --member: name a member of the cluster")
         place = cluster_directory(self.directory, self.name)
-        return local_way(place, running_cluster(place))
+        try:
+            state = running_cluster(place)
+        except InvalidStateError as error:
+            raise InvalidStateError(f"{error}, or name a member of another one with --member") from None
+        return local_way(place, state)
 
     def _tls(self) -> Any:
         from bridge.node import TlsConfig

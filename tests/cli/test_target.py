@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.target import Target
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from tests.support.certificates import Authority
 from tests.support.cluster import erlang
@@ -40,10 +40,29 @@ def test_the_environment_may_name_the_cookie_file(cookie_file: Path, monkeypatch
     assert Target(member=["a@h"]).way().cookie == "secret"
 
 
+def test_fixed_ports_need_no_port_mapper(cookie_file: Path) -> None:
+    assert Target(member=["a@h"], cookie_file=cookie_file, port=9100).way().config.port_of("a@h") == 9100
+
+
+def test_where_no_cluster_runs_both_ways_out_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidStateError, match=r"khepri-bridge up.*--member"):
+        Target(directory=tmp_path).way()
+
+
+def test_no_cookie_is_said(cookie_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KB_COOKIE_FILE", raising=False)
+    monkeypatch.setenv("HOME", str(cookie_file.parent))
+    with pytest.raises(ConfigurationError, match="--cookie-file"):
+        Target(member=["a@h"]).way()
+    (cookie_file.parent / ".erlang.cookie").write_text("secret")
+    assert Target(member=["a@h"]).way().cookie is None, "the node reads it"
+
+
 def test_certificates_make_the_connection_tls(cookie_file: Path, tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("node")
     target = Target(
         member=["a@h"],
+        cookie_file=cookie_file,
         tls_certificate=issued.certificate,
         tls_key=issued.key,
         tls_authority=issued.authority,
@@ -55,9 +74,10 @@ def test_certificates_make_the_connection_tls(cookie_file: Path, tmp_path: Path)
     ("target", "text"),
     [
         (Target(cookie_file=Path("c")), "--cookie-file goes with --member"),
+        (Target(port=4370), "--port goes with --member"),
         (Target(tls_key=Path("k")), "--tls-key goes with --member"),
         (Target(member=["a@h"], name="other"), "leave --name and --dir out"),
-        (Target(member=["a@h"], tls_key=Path("k")), "all three"),
+        (Target(member=["a@h"], cookie_file=Path(__file__), tls_key=Path("k")), "all three"),
         (Target(member=["a@h"], cookie_file=Path("none")), "cannot read the cookie file"),
     ],
 )
