@@ -17,7 +17,7 @@ from bridge.khepri.memory.keep_while import Conditions, KeepWhiles, Pattern
 from bridge.khepri.memory.nodes import Node, Payload
 from bridge.khepri.memory.order import compare, name_key, names_key
 from bridge.khepri.memory.walk import Interruption, Step, TreeError, Walk
-from bridge.khepri.paths import NativePath, NativePattern, absolute_path
+from bridge.khepri.paths import NativePath, NativePattern, Special, absolute_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,19 +255,21 @@ class Tree:
 def absolute(keep_while: KeepWhile, path: NativePath) -> Conditions:
     """Conditions that may be on relative paths, on those that they mean for the node at ``path``.
 
-    They come in the order of a small map of Erlang, since of several that do not hold the first one is told.
+    They are gone through in the order of Erlang's small maps, as Khepri does: of two paths that mean the same
+    node the later one holds, and of several conditions that do not hold the first one is told.
     """
+    given: dict[Any, Condition] = dict(keep_while)
+    if len(given) > 1:
+        given = dict(sorted(given.items(), key=_by_terms))
     # Without "." and ".." nothing but names and conditions is left.
-    made: list[tuple[Any, Condition]] = [
-        (absolute_path(watched, path), one) for watched, one in keep_while.items()
-    ]
-    if len(made) > 1:
-        made.sort(key=lambda pair: _TERM_ORDER(_terms(pair[0])))
-    return dict(made)
+    made: dict[Any, Condition] = {absolute_path(watched, path): one for watched, one in given.items()}
+    return dict(sorted(made.items(), key=_by_terms)) if len(made) > 1 else made
 
 
-def _terms(pattern: Pattern) -> list[Any]:
-    return [condition_term(component) for component in pattern]
+def _by_terms(pair: tuple[Any, Condition]) -> Any:
+    return _TERM_ORDER(
+        [part.value if isinstance(part, Special) else condition_term(part) for part in pair[0]]
+    )
 
 
 def _compiled(pattern: Pattern) -> Pattern:

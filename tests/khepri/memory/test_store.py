@@ -310,7 +310,7 @@ def test_whatever_is_asked_the_answers_are_those_of_a_homeserver(cluster: LocalC
         if not runner.run(store.cluster.versions()).khepri.startswith("0.16."):
             pytest.skip("another version of Khepri: the tree in memory has the rules of 0.16")
 
-        @settings(max_examples=150, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=100, suppress_health_check=list(HealthCheck))
         @given(steps)
         def compare(sequence: list[tuple[str, list[Any]]]) -> None:
             root = (Atom("test"), secrets.token_hex(8).encode())

@@ -132,6 +132,11 @@ def test_conditions_on_relative_paths_come_in_the_order_of_terms() -> None:
     assert list(absolute(kept, (b"p", b"a"))) == [(b"p", b"a", b"z"), (b"p", b"b")]
 
 
+def test_of_two_paths_to_one_node_the_absolute_one_holds() -> None:
+    kept: KeepWhile = {(b"p",): Not(AnyOf()), (Special.THIS,): NodeExists()}
+    assert absolute(kept, (b"p",)) == {(b"p",): Not(AnyOf())}
+
+
 def test_ten_thousand_children_and_guests_cost_what_they_are() -> None:
     """Not their square: each of these steps would take minutes."""
     made = tree(b"host")
