@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from types import ModuleType
@@ -153,7 +154,16 @@ async def test_another_store_does_not_run_here() -> None:
     caller = MemoryCaller(store="mine")
     await Khepri(caller, store="mine").put("/:a", 1)
     with pytest.raises(StoreUnavailableError):
-        await Khepri(caller).get("/:a")
+        await Khepri(caller).get("/:a", timeout=0.05)
+
+
+async def test_what_many_ask_at_once_is_answered_to_each() -> None:
+    store = Khepri(MemoryCaller())
+    await asyncio.gather(*(store.put(f"/:a/{number}", number) for number in range(40)))
+    swaps = (store.compare_and_swap(f"/:a/{number}", number, -number) for number in range(40))
+    await asyncio.gather(*swaps)
+    found = await asyncio.gather(*(store.get(f"/:a/{number}") for number in range(40)))
+    assert found == [-number for number in range(40)]
 
 
 async def test_refusals_are_those_of_a_homeserver() -> None:
