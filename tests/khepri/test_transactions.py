@@ -184,6 +184,7 @@ async def test_an_id_of_an_earlier_start_is_refused_as_unknown(store: Khepri, ro
 @erlang
 async def test_every_operation_sees_what_the_ones_before_it_did(store: Khepri, root: str) -> None:
     base = native_path(root)
+    await store.put(f"{root}-beside", 0)  # what is deleted in the end must not be all there is
     operations: list[Operation] = [
         PutMany(f"{root}/a", 1),
         Create(f"{root}/b", 2),
