@@ -48,11 +48,11 @@ instruction({create, Path, Data, Options}, _) ->
 instruction({update, Path, Data}, _) -> put_one(Path, payload(Data), #{}, [{if_node_exists, true}], ok);
 instruction({update, Path, Data, Options}, _) ->
     put_one(Path, payload(Data), Options, [{if_node_exists, true}], ok);
-instruction({put_many, Path, Data}, _) -> {put, native(kb_path:written(Path)), payload(Data), ?MANY, ok};
+instruction({put_many, Path, Data}, _) -> put_many(native(kb_path:written(Path)), payload(Data));
 instruction({put_many, Path, Data, Options}, AllProps) ->
     Native = native(kb_path:written(Path)),
     case keep_while(Options) of
-        None when None =:= #{} -> {put, Native, payload(Data), ?MANY, ok};
+        None when None =:= #{} -> put_many(Native, payload(Data));
         KeepWhile ->
             case khepri_path:targets_specific_node(Native) of
                 {true, _} -> instruction({put, Path, Data, Options}, AllProps);
@@ -67,7 +67,14 @@ instruction({compare_and_swap, Path, Expected, Data, Options}, _) ->
 instruction({delete, Path}, _) -> {delete, native(kb_path:written_one(Path)), ?ONE, ok};
 instruction({delete_many, Path}, _) -> {delete, native(kb_path:written(Path)), ?MANY, ok};
 instruction({clear_payload, Path}, _) -> put_one(Path, ?NO_PAYLOAD, #{}, [{if_node_exists, true}], cleared);
-instruction({clear_many_payloads, Path}, _) -> {put, native(kb_path:written(Path)), ?NO_PAYLOAD, ?MANY, ok};
+instruction({clear_many_payloads, Path}, _) ->
+    Native = native(kb_path:written(Path)),
+    %% Where the last component is a name, a node would be made. Others make none, and on a condition more Khepri fails
+    %% where their parent is missing.
+    case Native =/= [] andalso khepri_path:component_targets_specific_node(lists:last(Native)) of
+        {true, _} -> put_many(khepri_path:combine_with_conditions(Native, [{if_node_exists, true}]), ?NO_PAYLOAD);
+        false -> put_many(Native, ?NO_PAYLOAD)
+    end;
 instruction({get, Path}, _) -> {get, native(kb_path:one(Path)), maps:put(props_to_return, [payload], ?ONE), one};
 instruction({get_many, Path}, _) -> {get, native(kb_path:pattern(Path)), #{props_to_return => [payload]}, many};
 instruction({Question, Path}, _) when Question =:= exists; Question =:= has_data; Question =:= is_sproc ->
@@ -84,6 +91,15 @@ put_one(Path, Payload, Options, Conditions, Answer) ->
     Native = khepri_path:combine_with_conditions(native(kb_path:written_one(Path)), Conditions),
     {put, Native, Payload, maps:merge(?ONE, keep_while(Options)), Answer}.
 
+%% With conditions on one node, it is put as one: below a parent that is not there, Khepri 0.16 makes the parent, then
+%% finds the condition unmet, and leaves a tree on which everything fails that walks over it.
+put_many(Native, Payload) ->
+    case khepri_path:targets_specific_node(Native) of
+        {true, Native} -> {put, Native, Payload, ?MANY, ok};
+        {true, _} -> {put, Native, Payload, ?ONE, matched};
+        false -> {put, Native, Payload, ?MANY, ok}
+    end.
+
 %% Told by the functions for many nodes: those for one have another shape before Khepri 0.17.
 adv({Instruction, Path, Payload, Options, Answer}, AllProps) ->
     {Instruction, Path, Payload, Options#{props_to_return := AllProps}, adv(Answer)};
@@ -95,6 +111,7 @@ adv(_, _) ->
     refused({error, {invalid_operation, #{message => <<"this operation has no adv form">>}}}).
 
 adv(cleared) -> props_cleared;
+adv(matched) -> props_matched;
 adv(one) -> props_one;
 adv(_) -> props.
 

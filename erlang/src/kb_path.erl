@@ -89,12 +89,18 @@ watched(Path) ->
             {Up, Down} = lists:splitwith(fun(Step) -> Step =:= ?THIS_KHEPRI_NODE orelse
                                                       Step =:= ?PARENT_KHEPRI_NODE end, Native),
             case checked(Down, Path, keep_while) of
-                {ok, Checked} -> {ok, Up ++ Checked};
+                {ok, Checked} -> {ok, steps(length([Step || Step <- Up, Step =:= ?PARENT_KHEPRI_NODE])) ++ Checked};
                 Refusal -> Refusal
             end;
         {ok, Native} -> real(Native, Path, keep_while);
         Refusal -> Refusal
     end.
+
+%% So many levels up. Khepri takes a list that begins with two of its characters for text, so that `../..' would be the
+%% name `^^': a step down stands between them, and is taken back.
+steps(0) -> [?THIS_KHEPRI_NODE];
+steps(1) -> [?PARENT_KHEPRI_NODE];
+steps(Up) -> [?PARENT_KHEPRI_NODE, <<"-">> | lists:duplicate(Up, ?PARENT_KHEPRI_NODE)].
 
 avoids_bridge(bridge) -> false;
 avoids_bridge(Name) when is_atom(Name); is_binary(Name) -> true;

@@ -32,7 +32,7 @@
                      | {exists | has_data | is_sproc | count, pattern()}
                      | is_empty
                      | {abort, term()}.
--type answer() :: ok | cleared | props | props_cleared.
+-type answer() :: ok | cleared | matched | props | props_cleared | props_matched.
 -type plain() :: {put, khepri_path:native_path(), khepri_payload:payload()} | {delete, khepri_path:native_path()}.
 -type command() :: {operations, [instruction()]}
                  | {authority, atom(), map()}
@@ -239,6 +239,12 @@ answer(ok, {ok, _}, _Path, _Index) -> ok;
 answer(cleared, {ok, _}, _Path, _Index) -> ok;
 answer(cleared, {error, {khepri, node_not_found, _}}, _Path, _Index) -> ok;
 answer(props_cleared, {error, {khepri, node_not_found, _}}, _Path, _Index) -> #{};
+answer(matched, {ok, _}, _Path, _Index) -> ok;
+answer(matched, {error, {khepri, Reason, _}}, _Path, _Index) when Reason =:= node_not_found; Reason =:= mismatching_node ->
+    ok;
+answer(props_matched, {error, {khepri, Reason, _}}, _Path, _Index)
+  when Reason =:= node_not_found; Reason =:= mismatching_node ->
+    #{};
 answer(_, {ok, Nodes}, _Path, _Index) -> maps:map(fun(_, Props) -> told(Props) end, Nodes);
 answer(_, {error, Reason}, Path, Index) -> fail(Reason, Path, Index).
 

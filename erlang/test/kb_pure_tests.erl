@@ -113,7 +113,7 @@ what_writes_keeps_off_the_reserved_path_test_() ->
 watched_paths_may_be_relative_test_() ->
     [?_assertEqual({ok, Native}, kb_path:watched(Path))
      || {Path, Native} <- [{<<".">>, [46]}, {<<"../x">>, [94, <<"x">>]}, {<<"/:a/../:b">>, [b]}, {<<"x">>, [46, <<"x">>]},
-                           {[94, 94, a], [94, 94, a]}, {<<"/">>, []}]]
+                           {[94, 94, a], [94, <<"-">>, 94, 94, a]}, {<<"./.././..">>, [94, <<"-">>, 94, 94]}, {<<"./.">>, [46]}, {<<"/">>, []}]]
     ++ [?_assertMatch({error, {_, _}}, kb_path:watched(Path))
         || Path <- [[46, a, 94], [a, {if_data_matches, '_', [], undefined}], [46 | x], 1]].
 

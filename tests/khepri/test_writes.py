@@ -194,6 +194,29 @@ async def test_many_nodes_are_written_at_once(store: Khepri, root: str) -> None:
 
 
 @erlang
+async def test_nothing_happens_below_a_parent_that_is_missing(store: Khepri, root: str) -> None:
+    """Khepri 0.16 ends its store on such a plain put: the parent is made, and the condition does not hold."""
+    missing = native_path(f"{root}/missing")
+    await store.put_many((*missing, AllOf("a", NodeExists())), 1)
+    await store.put_many((*missing, "b", AllOf("a", Not(NodeExists(False)))), 1)
+    await store.clear_many_payloads((*missing, "a"))
+    await store.clear_many_payloads((*missing, AllOf("a", PayloadVersion("ge", 1))))
+    await store.clear_many_payloads(f"{root}/*/a")
+    assert await store.adv.clear_many_payloads((*missing, "a")) == {}
+    assert await store.count(f"{root}/**", favor="consistency") == 0
+
+
+@erlang
+async def test_keep_while_reaches_further_up_than_the_parent(store: Khepri, root: str) -> None:
+    await store.put(f"{root}/far", 1)
+    for number, up in enumerate(("../../far", (Special.PARENT, Special.PARENT, "far"), "../.././far")):
+        await store.put(f"{root}/near/{number}", 1, keep_while={up: NodeExists()})
+    await store.delete(f"{root}/far")
+    await store.fence()
+    assert await store.get_many(f"{root}/near/*", favor="consistency") == {}
+
+
+@erlang
 async def test_many_nodes_at_the_top_are_out_of_reach(store: Khepri) -> None:
     """A pattern there would reach the bridge's own records."""
     with pytest.raises(ReservedPathError):
