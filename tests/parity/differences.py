@@ -28,6 +28,14 @@ DIFFERENCES: Final[Mapping[str, _Stated]] = {
         "a condition that does not hold": lambda at: Atom("none"),
         "possibly many nodes": lambda at: MANY,
     },
+    "khepri_tx:clear_many_payloads": {
+        "it is not made": lambda at: Refused("node_not_found", [*at(b"gold")]),
+    },
+    "khepri_tx_adv:clear_many_payloads": {
+        "a missing node": lambda at: {},
+        "it is not made": lambda at: Refused("node_not_found", [*at(b"gold")]),
+        "whatever is there": lambda at: {},
+    },
     "khepri:transaction": {"no procedure": lambda at: Refused("no_sproc", [*at(b"gold")])},
     "khepri_condition:is_valid": {"no comparison": lambda at: False},
 }

@@ -6,7 +6,7 @@ import base64
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,11 @@ class Elixir:
     def row(self, name: str, root: NativePath, argument: Any = _NOTHING) -> Results:
         """Run any other case."""
         return _labelled(self._ask((Atom("row"), name.encode(), list(root), argument)))
+
+    def calls(self, module: str, calls: Sequence[tuple[Atom, Sequence[Any]]]) -> list[Any]:
+        """What functions of a module give, called one after the other."""
+        given: list[Any] = self._ask((Atom("calls"), module.encode(), list(calls)))
+        return given
 
     def events(self, root: NativePath, count: int) -> list[Any]:
         """What so many triggers below a root told, in the order it came."""

@@ -89,6 +89,11 @@ defmodule Parity do
     end
   end
 
+  # Calls of functions of a module, one after the other.
+  defp run({:calls, module, calls}) do
+    for {function, args} <- calls, do: @calls[module].(function, args)
+  end
+
   # Any other case.
   defp run({:row, name, root, argument}) do
     for {label, result} <- Rows.run(name, root, argument), do: {to_string(label), result}

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
-from bridge.khepri import Khepri, PathMatches, Prop
+from bridge.khepri import Khepri
 from tests.parity import table, verbs
 from tests.parity.cases import ROWS, VERBS
 from tests.parity.differences import DIFFERENCES, TREES
-from tests.parity.elixir import Elixir, running_elixir
+from tests.parity.elixir import Elixir
 from tests.parity.outcomes import Raised, comparable, of_elixir
 from tests.parity.rows import Case
+from tests.parity.tree import PROPS, tree
 from tests.parity.verbs import MODULES, Root
 
-PROPS: frozenset[Prop] = frozenset(
-    {"payload", "payload_version", "child_list_version", "child_list_length", "child_names"}
-)
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def elixir(cluster: LocalCluster) -> Iterator[Elixir]:
-    with running_elixir(cluster) as running:
-        yield running
 
 
 def roots(token: str) -> tuple[Root, Root]:
     parent = (Atom("parity"), token.encode())
     return Root((*parent, Atom("elixir"))), Root((*parent, Atom("python")))
-
-
-async def tree(store: Khepri, at: Root, props: Iterable[Prop]) -> object:
-    """All there is below a root."""
-    found = await store.adv.get_many(at(PathMatches()), props=props, favor="consistency")
-    return comparable(found, at.path)
 
 
 async def check_trees(name: str, store: Khepri, theirs: Root, ours: Root) -> None:

@@ -126,6 +126,9 @@ defmodule Parity.Verbs do
       {"possibly many nodes", {:put, [root ++ [if_name_matches()], 4]}},
       {"kept while another exists", {:put, [root ++ ["kept"], 1, kept]}},
       {"kept while a sibling has children", {:put, [root ++ ["related"], 1, relative]}},
+      {"kept while a sibling of its parent exists",
+       {:put,
+        [root ++ ["iron", "leaf"], 1, %{keep_while: %{"../../wood" => if_node_exists(true)}}]}},
       {"what keeps it goes", {:delete, [root ++ ["gold"]]}},
       {"kept while what is not there", {:put, [root ++ ["never"], 1, unmet]}},
       {"what the first is kept by goes", {:delete, [root ++ ["wood"]]}},
@@ -242,7 +245,10 @@ defmodule Parity.Verbs do
     [
       {"part of a name as text", {:clear_many_payloads, [text <> "/*o*"]}},
       {"children", {:clear_many_payloads, [root ++ [if_name_matches()]]}},
-      {"nothing matches", {:clear_many_payloads, [root ++ [if_payload_version(99)]]}}
+      {"nothing matches", {:clear_many_payloads, [root ++ [if_payload_version(99)]]}},
+      {"a missing node", {:clear_many_payloads, [root ++ ["gold"]]}},
+      {"it is not made", {:get, [root ++ ["gold"]]}},
+      {"whatever is there", {:delete_many, [root ++ ["gold"]]}}
     ]
   end
 end

@@ -215,6 +215,9 @@ def _put(at: Root) -> Steps:
         "possibly many nodes": Put(at(NameMatches()), 4),
         "kept while another exists": Put(at("kept"), 1, {at("wood"): NodeExists(True)}),
         "kept while a sibling has children": Put(at("related"), 1, relative),
+        "kept while a sibling of its parent exists": Put(
+            at("iron", "leaf"), 1, {(Special.PARENT, Special.PARENT, "wood"): NodeExists(True)}
+        ),
         "what keeps it goes": Delete(at("gold")),
         "kept while what is not there": Put(at("never"), 1, {at("gold"): NodeExists(True)}),
         "what the first is kept by goes": Delete(at("wood")),
@@ -322,6 +325,9 @@ def _clear_many_payloads(at: Root) -> Steps:
         "part of a name as text": ClearManyPayloads(at.text("/*o*")),
         "children": ClearManyPayloads(at(NameMatches())),
         "nothing matches": ClearManyPayloads(at(PayloadVersion("eq", 99))),
+        "a missing node": ClearManyPayloads(at("gold")),
+        "it is not made": Get(at("gold")),
+        "whatever is there": DeleteMany(at("gold")),
     }
 
 
