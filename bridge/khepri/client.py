@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri.adv import AdvCalls
 from bridge.khepri.caller import Caller
@@ -150,9 +151,11 @@ class Khepri(Reads, Writes, Transfer):
             window: changes that may be on their way unacknowledged, 1 to 10,000.
 
         Raises:
-            ConfigurationError: no pattern, no cursor.
+            ConfigurationError: no pattern at all, or one that is none; a text that is no cursor.
             InvalidRequestError: a pattern that is none, or has conditions on more than names (on iterating).
         """
+        if not patterns:
+            raise ConfigurationError("nothing to watch: name a pattern, '/' for all of the store")
         cursor = Cursor.parse(since) if isinstance(since, str) else since
         wire = [wire_path(pattern) for pattern in patterns]
         feed = Feed(self.caller, self.store, wire, since=cursor, window=window)

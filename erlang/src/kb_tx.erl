@@ -148,8 +148,9 @@ execute({authority, Function, Request}) ->
     end;
 execute({operations, Instructions}) ->
     Results = operate_all(Instructions, 0),
-    %% The result is stored with the client, so what it may hold is bounded.
-    case erlang:external_size(Results) > ?MAX_RESULT_BYTES of
+    %% The result is stored with the client, so what it may hold is bounded. In the form of before OTP 26: by default
+    %% members of different versions would count atoms differently, and one would undo what another does.
+    case erlang:external_size(Results, [{minor_version, 1}]) > ?MAX_RESULT_BYTES of
         true -> fail(results_too_large, [], 0);
         false -> {ok, Results}
     end.

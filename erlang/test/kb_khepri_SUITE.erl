@@ -5,7 +5,8 @@
 -export([reads_tell_what_is_asked_for/1, every_operation_has_its_result/1, adv_operations_have_one_shape/1,
          a_failed_operation_undoes_all_and_says_where/1, keep_while_follows_relative_paths/1,
          put_many_gives_every_node_its_conditions/1, a_pipeline_answers_every_write/1, the_cluster_and_the_store_are_told/1,
-         patterns_match_data/1, wildcards_keep_off_the_reserved_path/1]).
+         patterns_match_data/1, wildcards_keep_off_the_reserved_path/1, transactions_in_one_command_are_as_if_alone/1,
+         writes_in_one_command_are_as_if_alone/1, reads_in_one_message_are_as_if_alone/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
@@ -15,7 +16,8 @@ all() ->
     [reads_tell_what_is_asked_for, every_operation_has_its_result, adv_operations_have_one_shape,
      a_failed_operation_undoes_all_and_says_where, keep_while_follows_relative_paths,
      put_many_gives_every_node_its_conditions, a_pipeline_answers_every_write, the_cluster_and_the_store_are_told,
-     patterns_match_data, wildcards_keep_off_the_reserved_path].
+     patterns_match_data, wildcards_keep_off_the_reserved_path, transactions_in_one_command_are_as_if_alone,
+     writes_in_one_command_are_as_if_alone, reads_in_one_message_are_as_if_alone].
 
 init_per_suite(Config) ->
     true = os:putenv("KB_DATA_DIR", filename:join(proplists:get_value(priv_dir, Config), ?MODULE_STRING)),
@@ -193,6 +195,72 @@ wildcards_keep_off_the_reserved_path(_) ->
                       {clear_many_payloads, <<"/*/*">>}, {delete, <<"/:bridge">>}, {put, <<"/:bridge/x">>, 1},
                       {adv, {delete, [{if_all, [bridge, {if_node_exists, true}]}]}}, {delete_many, [{if_not, stock}]}]],
     {ok, [#{}]} = run([{get, <<"/:bridge">>}]).
+
+transactions_in_one_command_are_as_if_alone(_) ->
+    Op = fun(Sequence) -> {<<"group">>, 2, Sequence, 0} end,
+    Group = fun(Requests) -> kb_khepri:transactions(?STORE, Requests, ?WAIT) end,
+    First = [{[{put, <<"/:g/a">>, 1}], Op(1)}, {[{get, <<"/:g/a">>}, {put, <<"/:g/a">>, 2}], Op(2)}],
+    Told = {ok, [{ok, [ok]}, {ok, [#{data => 1}, ok]}]},
+    [?assertEqual(Told, Group(First)) || _ <- [1, 2]],
+    %% One id twice, and what came alone before its group did.
+    ?assertEqual({ok, [{ok, [ok]}, {ok, [ok]}]}, Group([{[{create, <<"/:g/once">>, 1}], Op(3)} || _ <- [1, 2]])),
+    Failing = [{[{put, <<"/:g/beside">>, 1}], Op(4)}, {[{put, <<"/:g/undone">>, 1}, {abort, late}], Op(5)}],
+    ?assertMatch({error, {ungrouped, _}}, Group(Failing)),
+    ?assertEqual({ok, 0}, kb_khepri:count(?STORE, [g, {if_any, [<<"beside">>, <<"undone">>]}], #{favor => consistency})),
+    [{_, _}, {Aborting, Fifth}] = Failing,
+    {error, {aborted, #{reason := late, index := 1}}} = kb_khepri:transaction(?STORE, Aborting, Fifth, ?WAIT),
+    ?assertMatch({ok, [{ok, [ok]}, {error, {aborted, #{reason := late}}}]}, Group(Failing)),
+    ?assertEqual({ok, #{data => 2, payload_version => 2}},
+                 kb_khepri:get(?STORE, <<"/:g/a">>, #{props_to_return => [payload, payload_version]})),
+    %% What is not to be committed together is sent alone.
+    Put = fun(Name, Id) -> {[{put, [g, Name], 1}], Id} end,
+    Refused = [[Put(<<"r">>, Op(10)), Put(<<"r">>, {<<"other">>, 2, 1, 0})], [Put(<<"r">>, Op(10)), Put(<<"r">>, {<<"group">>, 3, 1, 0})],
+               [Put(<<"r">>, Op(10)), {[{put, <<"/:g/*">>, 1}], Op(11)}], [Put(<<"r">>, Op(10)), x], [Put(<<"r">>, Op(10)), {[], Op(11)}],
+               [Put(<<"r">>, Op(10)), Put(<<"r">>, {<<"group">>, 2, 0, 0})],
+               [{lists:duplicate(501, {get, <<"/:g">>}), Op(Sequence)} || Sequence <- [10, 11]],
+               [{[{put, <<"/:g/r">>, binary:copy(<<0>>, 600000)}], Op(Sequence)} || Sequence <- [10, 11]]],
+    [?assertMatch({Row, {error, {ungrouped, _}}}, {Row, Group(Requests)}) || {Row, Requests} <- lists:enumerate(Refused)],
+    [?assertMatch({Row, {error, {invalid_options, _}}}, {Row, Group(Requests)})
+     || {Row, Requests} <- lists:enumerate([[], x, #{}, [Put(<<"r">>, Op(10)) | x],
+                                            [Put(<<"r">>, Op(Sequence)) || Sequence <- lists:seq(10, 74)]])],
+    ?assertEqual({ok, false}, kb_khepri:exists(?STORE, <<"/:g/r">>, #{favor => consistency})),
+    %% The low-water mark of each counts, as does an older incarnation.
+    Low = fun(Name, Sequence, LowWater) -> Put(Name, {<<"low">>, 1, Sequence, LowWater}) end,
+    {ok, [{ok, [ok]}, {ok, [ok]}]} = Group([Low(<<"a">>, 1, 0), Low(<<"a">>, 5, 4)]),
+    ?assertMatch({ok, [{error, {outcome_unknown, _}}, {ok, [ok]}, {error, {outcome_unknown, _}}]},
+                 Group([Low(<<"low">>, 3, 0), Low(<<"b">>, 9, 8), Low(<<"low">>, 8, 0)])),
+    ?assertEqual({ok, false}, kb_khepri:exists(?STORE, <<"/:g/low">>, #{favor => consistency})),
+    {ok, [{ok, [ok]}]} = Group([Put(<<"a">>, {<<"low">>, 2, 1, 0})]),
+    ?assertMatch({ok, [{error, {outcome_unknown, _}}]}, Group([Low(<<"low">>, 10, 0)])).
+
+writes_in_one_command_are_as_if_alone(_) ->
+    Write = fun(Writes) -> kb_khepri:writes(?STORE, Writes, ?WAIT) end,
+    {ok, [ok, ok]} = run([{put, <<"/:w/host">>, 1}, {put, <<"/:w/guest">>, 1, #{keep_while => #{<<"/:w/host">> => {if_node_exists, true}}}}]),
+    ?assertEqual({ok, #{}}, Write([{put, <<"/:w/a">>, 1}, {put, <<"/:w/a">>, 1}, {put, <<"/:w/a">>, 2}, {delete, <<"/:w/none">>},
+                                   {put, [w, <<"b">>, c], 3}, {delete, <<"/:w/host">>}])),
+    {ok, Found} = kb_khepri:get_many(?STORE, <<"/:w/**">>, #{favor => consistency, props_to_return => [payload, payload_version]}),
+    %% Equal data is no new version, and what a node was kept by goes with it.
+    ?assertEqual(#{[w, <<"a">>] => #{data => 2, payload_version => 2}, [w, <<"b">>] => #{payload_version => 1},
+                   [w, <<"b">>, c] => #{data => 3, payload_version => 1}}, Found),
+    {ok, #{}} = Write([{delete, [w, <<"b">>, c]}]),
+    ?assertEqual({ok, false}, kb_khepri:exists(?STORE, <<"/:w/b">>, #{favor => consistency})),
+    [?assertMatch({Row, {error, {ungrouped, _}}}, {Row, Write([{put, <<"/:w/r">>, 1} | Others])})
+     || {Row, Others} <- lists:enumerate([[x], [{put, <<"/:w/*">>, 1}], [{delete, <<"/:bridge/x">>}], [{put, <<"/:w">>, fun() -> ok end}],
+                                          [{put, <<"/:w/r">>, binary:copy(<<0>>, 1048576)}], [{get, <<"/:w">>}]])],
+    [?assertMatch({error, {invalid_options, _}}, Write(Writes))
+     || Writes <- [[], x, [{delete, <<"/:w">>} | x], lists:duplicate(65, {delete, <<"/:w">>})]],
+    ?assertEqual({ok, false}, kb_khepri:exists(?STORE, <<"/:w/r">>, #{favor => consistency})).
+
+reads_in_one_message_are_as_if_alone(_) ->
+    {ok, [ok, ok]} = run([{put, <<"/:e/a">>, 1}, {put, <<"/:e/large">>, binary:copy(<<0>>, 70000)}]),
+    Large = kb_khepri:get(?STORE, <<"/:e/large">>, #{}),
+    Read = fun(Paths) -> kb_khepri:get_each(?STORE, Paths, #{}) end,
+    ?assertMatch({ok, [{ok, #{data := 1}}, {error, {node_not_found, _}}, {error, {invalid_path, _}}, {error, {invalid_path, _}}]},
+                 Read([<<"/:e/a">>, <<"/:e/b">>, <<"/:e/*">>, x])),
+    ?assertMatch({ok, [{ok, _}, Large, {error, {ungrouped, _}}, {error, {ungrouped, _}}]},
+                 Read([<<"/:e/a">>, <<"/:e/large">>, <<"/:e/a">>, <<"/:e/none">>])),
+    ?assertEqual({ok, []}, Read([])),
+    [?assertMatch({error, {invalid_options, _}}, Read(Paths)) || Paths <- [x, [<<"/:e">> | x], lists:duplicate(65, <<"/:e">>)]].
 
 run(Operations) ->
     kb_khepri:transaction(?STORE, Operations, {<<"suite">>, 1, erlang:unique_integer([positive, monotonic]), 0}, ?WAIT).

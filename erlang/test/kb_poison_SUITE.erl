@@ -287,5 +287,7 @@ argument() ->
     oneof([any(), atom(), binary(), <<"/:q/a">>, <<"/:q/*">>, [q, condition()], ?STORE, #{timeout => 1000}, #{},
            #{favor => consistency}, #{props_to_return => list(elements([payload, child_names, x]))},
            {binary(), pos_integer(), pos_integer(), 0}, {<<"any">>, 1, pos_integer(), 0},
+           list({list(oneof([{put, <<"/:q/a">>, any()}, {get, [q, condition()]}, {abort, any()}])),
+                 oneof([{<<"any">>, 1, pos_integer(), 0}, any()])}),
            list(oneof([{put, <<"/:q/a">>, any()}, {adv, {get, <<"/:q/a">>}}, {count, <<"/**">>}, {1, {put, <<"/:q/b">>, any()}},
                        {any(), {delete, <<"/:q/b">>}}, {put_many, [q, condition()], any()}, {abort, any()}, any()]))]).

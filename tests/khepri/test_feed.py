@@ -35,6 +35,7 @@ from bridge.khepri import (
 )
 from bridge.node import Gateway, HiddenNode
 from tests.support.cluster import hidden_node
+from tests.support.scripted_caller import ScriptedCaller
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -171,6 +172,13 @@ async def test_a_cursor_that_nobody_can_go_on_from_is_told_as_a_gap(store: Khepr
         (first,) = await take(aiter(feed), 1)
     assert isinstance(first, Snapshot)
     assert first.gap
+
+
+async def test_a_watch_of_nothing_is_refused() -> None:
+    store = Khepri(ScriptedCaller())
+    with pytest.raises(ConfigurationError, match="nothing to watch"):
+        async with store.watch():
+            pass
 
 
 @given(run=st.binary(min_size=8, max_size=8), sequence=st.integers(0, 10**20 - 1))
