@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -125,3 +126,42 @@ async def test_a_cancelled_request_leaves_the_others_alone() -> None:
     with pytest.raises(asyncio.CancelledError):
         await tasks[2]
     assert await grouped.run(9) == 18
+
+
+def test_a_loop_that_ends_leaves_nobody_waiting() -> None:
+    """All tasks are cancelled then, also the one that sends the group."""
+    told: list[BaseException | int] = []
+
+    async def ask(grouped: Grouped[int], number: int) -> None:
+        try:
+            told.append(await grouped.run(number))
+        except asyncio.CancelledError as error:
+            told.append(error)
+            raise
+
+    async def run() -> None:
+        server = Server()
+        server.free.clear()
+        grouped = server.grouped()
+        tasks = [asyncio.create_task(ask(grouped, number)) for number in range(8)]
+        while not server.groups:
+            await asyncio.sleep(0)
+        assert len(tasks) == 8
+
+    asyncio.run(run())
+    assert [type(one) for one in told] == [asyncio.CancelledError] * 8
+
+
+async def test_what_nobody_foresaw_in_a_group_ends_no_request() -> None:
+    unforeseen: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: unforeseen.append(context["exception"])
+    )
+
+    async def many(_: list[int]) -> list[Any]:
+        raise ValueError("a mistake")
+
+    grouped = Grouped(Server().one, many)
+    assert await asyncio.gather(*(grouped.run(number) for number in range(5))) == [0, 2, 4, 6, 8]
+    gc.collect()
+    assert [str(one) for one in unforeseen] == ["a mistake"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -173,6 +174,33 @@ async def test_transactions_made_at_once_are_applied_once_each(store: Khepri, ro
         assert told == [[None, None, turn]] * 150
     versions = {props.payload_version for props in (await store.adv.get_many(f"{root}/*")).values()}
     assert versions == {6}
+
+
+@erlang
+async def test_requests_that_nobody_awaits_any_longer_are_applied_once_or_not_at_all(
+    store: Khepri, root: str
+) -> None:
+    """Given up at any moment: before they are sent, on their way, or when they have arrived."""
+    source = random.Random(7)
+    acknowledged: set[str] = set()
+
+    async def write(name: str) -> None:
+        await store.transaction([Put(f"{root}/{name}", 0), Put(f"{root}/{name}", 1)])
+        acknowledged.add(name)
+
+    for turn in range(30):
+        tasks = [asyncio.create_task(write(f"{turn}-{number}")) for number in range(40)]
+        for _ in range(source.randrange(8)):
+            await asyncio.sleep(0 if turn % 2 else 0.001)
+            for task in source.sample(tasks, 5):
+                task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() or task.exception() is None for task in tasks)
+    await write("last")
+    await store.fence()
+    found = await store.adv.get_many(f"{root}/*")
+    assert {props.payload_version for props in found.values()} == {2}
+    assert acknowledged <= {path[-1].decode() for path in found if isinstance(path[-1], bytes)}
 
 
 @erlang
