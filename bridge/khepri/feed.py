@@ -14,10 +14,13 @@ from bridge.errors import ClosedError, ConfigurationError, ConnectionLostError, 
 from bridge.etf import Atom, Reference
 from bridge.khepri.caller import Caller
 from bridge.khepri.paths import NativePath, native_path
-from bridge.khepri.reply import is_transient, unwrap
+from bridge.khepri.reply import StoreTimeoutError, is_transient, unwrap
 
-_SUBSCRIBE_TIMEOUT: Final = 2.0
-"""seconds for one try; a snapshot of a large tree takes a while, and tries follow one another"""
+_FIRST_PATIENCE: Final = 2.0
+"""seconds for the first try to subscribe: it may have met a member that is about to be given up"""
+_LAST_PATIENCE: Final = 32.0
+"""seconds that a try gets at the most, after each in vain twice as many: a snapshot of a large tree takes
+long, and a homeserver gives up after 30"""
 _RETRY_DELAY: Final = 0.05
 """seconds between tries while no member answers"""
 
@@ -154,6 +157,11 @@ class Feed:
                 tag == Atom("kb_feed_gap") and reference == self._reference
             ):
                 self._reference = None
+            case (Atom() as tag, Reference() as reference, list()) if (
+                tag == Atom("kb_feed") and str(reference.node) == self._member
+            ):
+                # Of a try to subscribe that was given up and arrived all the same, or on its way still.
+                await self._unsubscribe(self._member, reference)
             case _:
                 # The wake-up of _member_changed, or what an earlier subscription still had on its way.
                 return
@@ -169,6 +177,7 @@ class Feed:
             self._reference = None
 
     async def _subscribe(self) -> None:
+        patience = _FIRST_PATIENCE
         while not self._closed:
             request = {
                 Atom("pid"): self._mailbox.pid,
@@ -182,7 +191,7 @@ class Feed:
                         "kb_api",
                         "subscribe",
                         [self._store, request],
-                        timeout=_SUBSCRIBE_TIMEOUT,
+                        timeout=patience,
                         idempotent=False,
                     )
                 )
@@ -190,6 +199,8 @@ class Feed:
                 # A caller that has ended for good has closed its inboxes.
                 if not is_transient(error) or self._mailbox.closed:
                     raise
+                if isinstance(error, (DeadlineError, StoreTimeoutError)):
+                    patience = min(2 * patience, _LAST_PATIENCE)
                 await asyncio.sleep(_RETRY_DELAY)
                 continue
             self._member = self._caller.current
@@ -214,11 +225,12 @@ class Feed:
         self._closed = True
         self._caller.off_change(self._member_changed)
         if self._reference is not None and self._member is not None:
-            with contextlib.suppress(ConnectionLostError, DeadlineError, ClosedError):
-                await self._caller.cast(
-                    self._member, "kb_api", "unsubscribe", [self._reference, self._mailbox.pid]
-                )
+            await self._unsubscribe(self._member, self._reference)
         await self._mailbox.close()
+
+    async def _unsubscribe(self, member: str, reference: Reference) -> None:
+        with contextlib.suppress(ConnectionLostError, DeadlineError, ClosedError):
+            await self._caller.cast(member, "kb_api", "unsubscribe", [reference, self._mailbox.pid])
 
 
 def _data(term: Any) -> Any:

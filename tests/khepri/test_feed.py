@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import ConfigurationError
-from bridge.etf import Atom
+from bridge.errors import ConfigurationError, DeadlineError
+from bridge.etf import Atom, Reference
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     AllOf,
@@ -35,7 +35,7 @@ from bridge.khepri import (
 )
 from bridge.node import Gateway, HiddenNode
 from tests.support.cluster import hidden_node
-from tests.support.scripted_caller import ScriptedCaller
+from tests.support.scripted_caller import ScriptedCaller, ok, refusal
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -172,6 +172,35 @@ async def test_a_cursor_that_nobody_can_go_on_from_is_told_as_a_gap(store: Khepr
         (first,) = await take(aiter(feed), 1)
     assert isinstance(first, Snapshot)
     assert first.gap
+
+
+async def test_a_snapshot_that_takes_long_gets_the_time_for_it() -> None:
+    """One of 300,000 nodes takes longer than the first try waits."""
+    here = Reference(Atom("member"), 1, (1, 2, 3))
+    answer = ok(
+        {
+            Atom("subscription"): here,
+            Atom("cursor"): (bytes(8), 7),
+            Atom("mode"): Atom("snapshot"),
+            Atom("nodes"): [],
+        }
+    )
+    caller = ScriptedCaller(*[DeadlineError("late")] * 2, refusal("timeout"), refusal("no_leader"), answer)
+    store = Khepri(caller)
+    async with store.watch("/:a") as feed:
+        changes = aiter(feed)
+        assert isinstance(await anext(changes), Snapshot)
+        assert [asked.timeout for asked in caller.asked] == [2.0, 4.0, 8.0, 16.0, 16.0]
+        # What an earlier try left behind at the member tells changes too, and is ended.
+        earlier = Reference(Atom("member"), 1, (1, 2, 2))
+        for reference in (earlier, here):
+            caller.inbox.put((Atom("kb_feed"), reference, [(8, Atom("deleted"), [Atom("a")])]))
+        assert await anext(changes) == Deleted((Atom("a"),))
+    assert [(function, args[0]) for _, _, function, args in caller.cast_to] == [
+        ("unsubscribe", earlier),
+        ("acknowledge", here),
+        ("unsubscribe", here),
+    ]
 
 
 async def test_a_watch_of_nothing_is_refused() -> None:
