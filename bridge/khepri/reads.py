@@ -57,7 +57,7 @@ class Reads:
         return {path: default if data is None else data for path, data in found.items()}
 
     async def exists(self, path: Pattern, **options: Unpack[ReadOptions]) -> bool:
-        """Whether there is such a node."""
+        """Whether there is such a node, also where it is not as conditions in the path demand."""
         return _bool(await self._calls.read(KHEPRI, "exists", [wire_path(path)], options))
 
     async def has_data(self, path: Pattern, **options: Unpack[ReadOptions]) -> bool:

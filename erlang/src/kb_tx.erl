@@ -203,7 +203,7 @@ operate({get, Pattern, Options, many}, Index) ->
     end;
 operate({get, Pattern, Options, Answer}, Index) ->
     answer(Answer, khepri_tx_adv:get_many(Pattern, Options), Pattern, Index);
-operate({exists, Path}, Index) -> plain(khepri_tx:exists(Path), Path, Index);
+operate({exists, Path}, _Index) -> khepri_tx:exists(Path);
 operate({Prop, Path}, Index) when Prop =:= has_data; Prop =:= is_sproc ->
     %% Not khepri_tx:has_data/1 and is_sproc/1: they fail where the node is there and is not as the path demands.
     case khepri_tx_adv:get_many(Path, #{expect_specific_node => true, props_to_return => [has_payload]}) of
@@ -232,9 +232,6 @@ one(Path, Props, Index) ->
         {error, Reason} ->
             fail(Reason, Path, Index)
     end.
-
-plain({error, Reason}, Path, Index) -> fail(Reason, Path, Index);
-plain(Value, _Path, _Index) -> Value.
 
 answer(ok, {ok, _}, _Path, _Index) -> ok;
 answer(cleared, {ok, _}, _Path, _Index) -> ok;
