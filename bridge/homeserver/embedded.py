@@ -19,7 +19,7 @@ from typing import Final
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.build import build_release
-from bridge.homeserver.processes import end_processes, identify, wait_until_gone
+from bridge.homeserver.processes import ProcessIdentity, end_processes, identify, reap, wait_until_gone
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.port import PortConfig, open_port
 
@@ -81,10 +81,20 @@ async def embedded_store(config: EmbeddedConfig | None = None) -> AsyncIterator[
                 await _await_ready(store)
                 yield store
         finally:
-            # The closed pipe is its word to stop; what was answered is on disk in any case.
-            left = [process] if process else []
-            left = await asyncio.to_thread(wait_until_gone, left, timeout=config.stop_seconds)
-            await asyncio.to_thread(end_processes, left, grace=0.0)
+            await _end(child, process, config.stop_seconds)
+
+
+async def _end(child: int, process: ProcessIdentity | None, seconds: float) -> None:
+    """Wait for the end of the virtual machine: the closed pipe is its word to stop."""
+    if process is None:
+        reap(child)
+        return
+    try:
+        await asyncio.to_thread(wait_until_gone, [process], timeout=seconds)
+    finally:
+        # Out of time, or cancelled a second time. It is killed from here, since nothing waits in a loop that
+        # is being left; what was answered is on disk in any case.
+        end_processes([process], grace=0.0)
 
 
 async def _await_ready(store: Khepri) -> None:

@@ -87,7 +87,7 @@ class Mailbox:
         deadline = None if timeout is None else loop.time() + timeout
         while not self._messages:
             if self._ended is not None:
-                raise self._ended
+                raise self._ended.with_traceback(None)  # or it remembers one place more each time
             waiter: asyncio.Future[None] = loop.create_future()
             self._waiters.append(waiter)
             try:

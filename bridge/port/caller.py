@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from bridge.errors import (
     ConnectionLostError,
     DeadlineError,
     HandshakeError,
+    LimitExceededError,
     OutcomeUnknownError,
     RemoteError,
     RemoteExitedError,
@@ -86,31 +88,40 @@ class PortCaller:
         Raises:
             RemoteError: the function raised, or may not be called.
             OutcomeUnknownError: not idempotent, sent, and no answer came.
-            DeadlineError: idempotent, and no answer came in time.
+            DeadlineError: idempotent, and no answer came in time; or it was not sent in time.
+            LimitExceededError: ``max_pending_calls`` wait already; it was not sent.
             ConnectionLostError: the other side has ended.
             ClosedError: the port was closed by this side.
         """
-        if self._over is not None:
-            raise self._over
-        loop = asyncio.get_running_loop()
+        self._check()
+        if len(self._calls) >= self._config.max_pending_calls:
+            raise LimitExceededError("max_pending_calls", self._config.max_pending_calls, "calls")
         number, packet = self._connection.call(module, function, args)
-        future = self._calls[number] = loop.create_future()
+        future = self._calls[number] = asyncio.get_running_loop().create_future()
+        # An end that comes while the pipe is full is told below, or nobody is left to be told.
+        future.add_done_callback(lambda f: f.cancelled() or f.exception())
+        sent = False
         try:
             async with asyncio.timeout(timeout):
                 await self._pipes.writable()
+                self._check()
+                sent = True
                 self._pipes.write(packet)
                 return await future
         except TimeoutError:
+            if not sent:
+                raise DeadlineError(f"the other side took nothing for {timeout:g} s") from None
             self._cancel(number)
             text = f"no answer to {module}:{function} within {timeout:g} s"
             if idempotent:
                 raise DeadlineError(text) from None
             raise OutcomeUnknownError(f"{text}; it may have run") from None
         except asyncio.CancelledError:
-            self._cancel(number)
+            if sent:
+                self._cancel(number)
             raise
         except ConnectionLostError as error:
-            if idempotent:
+            if idempotent or not sent:
                 raise
             raise OutcomeUnknownError(f"{module}:{function} may have run ({error})") from error
         finally:
@@ -119,15 +130,15 @@ class PortCaller:
     async def cast(self, member: str, module: str, function: str, args: Sequence[Any]) -> None:
         """Call without awaiting an answer; ``member`` is the one node there is."""
         del member
-        if self._over is not None:
-            raise self._over
+        self._check()
+        packet = self._connection.cast(module, function, args)
         await self._pipes.writable()
-        self._pipes.write(self._connection.cast(module, function, args))
+        self._check()
+        self._pipes.write(packet)
 
     def mailbox(self) -> Mailbox:
         """A new inbox; its pid means something to the other side of this port only."""
-        if self._over is not None:
-            raise self._over
+        self._check()
         pid, packet = self._connection.open()
         self._pipes.write(packet)
         box = Mailbox(pid, None, self._config.mailbox_capacity, self._inbox_closed)
@@ -167,6 +178,10 @@ class PortCaller:
             raise HandshakeError(
                 f"the other side of the port said nothing for {self._config.hello_timeout:g} s; see its log"
             ) from None
+
+    def _check(self) -> None:
+        if self._over is not None:
+            raise self._over.with_traceback(None)  # or each time it is raised it remembers one place more
 
     def _received(self, data: bytes) -> None:
         try:
@@ -283,14 +298,14 @@ class _Pipes(asyncio.Protocol):
     async def open(self, reading: int, writing: int) -> None:
         """Take the descriptors."""
         loop = asyncio.get_running_loop()
-        source = os.fdopen(reading, "rb", buffering=0)
-        try:
-            sink = os.fdopen(writing, "wb", buffering=0)
-        except OSError:
-            source.close()
-            raise
-        _, self._writer = await loop.connect_write_pipe(_Writer, sink)
-        self._reader, _ = await loop.connect_read_pipe(lambda: self, source)
+        with contextlib.ExitStack() as unread:
+            source = unread.enter_context(os.fdopen(reading, "rb", buffering=0))
+            with contextlib.ExitStack() as unwritten:
+                sink = unwritten.enter_context(os.fdopen(writing, "wb", buffering=0))
+                _, self._writer = await loop.connect_write_pipe(_Writer, sink)
+                unwritten.pop_all()
+            self._reader, _ = await loop.connect_read_pipe(lambda: self, source)
+            unread.pop_all()
 
     def write(self, data: bytes) -> None:
         """Queue bytes."""
@@ -299,8 +314,8 @@ class _Pipes(asyncio.Protocol):
 
     async def writable(self) -> None:
         """Wait until the other side has taken enough of what was written."""
-        if self._writer is not None:
-            await self._writer.free.wait()
+        while self._writer is not None and not self._writer.free.is_set():
+            await self._writer.free.wait()  # those who wait wake together, and the first may fill it again
 
     def abort(self) -> None:
         """Close both; what is queued is lost."""

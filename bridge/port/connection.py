@@ -32,13 +32,16 @@ class PortConfig:
     """bytes of one packet in either direction"""
     limits: TermLimits = DEFAULT_LIMITS
     """what one received term may ask for"""
+    max_pending_calls: int = 65_536
+    """calls that wait at once; one more is refused. The other side runs 100,000, those it ends included"""
     mailbox_capacity: int = 100_000
     """messages that wait in one inbox; one more ends it"""
     hello_timeout: float = 30.0
     """seconds until the other side says that it is there; a virtual machine starts a store in that time"""
 
     def __post_init__(self) -> None:
-        if self.max_packet_bytes < 1 or self.mailbox_capacity < 1 or self.hello_timeout <= 0:
+        limits = (self.max_packet_bytes, self.max_pending_calls, self.mailbox_capacity)
+        if min(limits) < 1 or self.hello_timeout <= 0:
             raise ConfigurationError("limits of a port are at least 1, its time-outs positive seconds")
 
 

@@ -11,15 +11,16 @@
 
 -define(VERSION, 1).
 -define(MODULES, [kb_api, kb_khepri, kb_procedures, kb_export]).
--define(MAX_CALLS, 10000).
+-define(MAX_CALLS, 100000).
 -define(MAX_INBOXES, 10000).
+-define(MAX_PACKET, 134217728).
 
 -type options() :: #{command := file:filename_all(), args => [string() | binary()], cd => file:filename_all(),
                      env => [{string(), string() | false}], modules => [module()]}.
 
--record(state, {port :: port(), modules :: [module()], child :: boolean(),
+-record(state, {port :: port(), writer :: pid(), modules :: [module()], child :: boolean(),
                 calls = #{} :: #{non_neg_integer() => {pid(), reference()}},
-                workers = #{} :: #{reference() => non_neg_integer()},
+                workers = #{} :: #{reference() => non_neg_integer() | cast},
                 inboxes = #{} :: #{pid() => pid()}}).
 
 %% For a supervisor: `{kb_port, #{command => "/usr/bin/python3", args => ["world.py"]}}' in Elixir, this function's
@@ -46,6 +47,8 @@ attach() ->
 
 -spec init(options() | attached) -> {ok, #state{}} | {stop, term()}.
 init(attached) ->
+    %% A program that ended before this machine was up leaves pipes that end by an exit signal, not by eof.
+    _ = process_flag(trap_exit, true),
     serve(erlang:open_port({fd, 3, 4}, [{packet, 4}, binary, eof]), false, ?MODULES);
 init(#{command := Command} = Options) ->
     case os:find_executable(unicode:characters_to_list(Command)) of
@@ -63,9 +66,10 @@ serve(Port, Child, Modules) ->
                 #{store := Name} -> Name;
                 undefined -> undefined
             end,
-    true = write(Port, {hello, #{version => ?VERSION, node => node(), store => Store,
+    Writer = spawn_link(fun() -> write_all(Port) end),
+    ok = write(Writer, {hello, #{version => ?VERSION, node => node(), store => Store,
                                  otp => list_to_binary(erlang:system_info(otp_release))}}),
-    {ok, #state{port = Port, modules = Modules, child = Child}}.
+    {ok, #state{port = Port, writer = Writer, modules = Modules, child = Child}}.
 
 handle_call(_, _From, State) ->
     {reply, {error, unknown_call}, State}.
@@ -86,7 +90,6 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{workers = Workers, calls = 
         error -> {noreply, State}
     end;
 handle_info({Port, eof}, #state{port = Port, child = false} = State) ->
-    _ = init:stop(),
     {stop, normal, State};
 handle_info({Port, eof}, #state{port = Port} = State) ->
     %% Its end of the pipes is closed; the exit status follows, unless it only closed them.
@@ -100,35 +103,43 @@ handle_info({'EXIT', Port, Reason}, #state{port = Port} = State) ->
 handle_info(_, State) ->
     {noreply, State}.
 
-terminate(_Reason, #state{inboxes = Inboxes, calls = Calls}) ->
+terminate(_Reason, #state{writer = Writer, inboxes = Inboxes, calls = Calls, child = Child}) ->
+    _ = exit(Writer, kill),
     _ = [exit(Relay, kill) || Relay <- maps:values(Inboxes)],
     _ = [exit(Worker, kill) || {Worker, _} <- maps:values(Calls)],
+    %% Whatever ends the port of a program that started this machine ends the machine: nobody else can reach it.
+    _ = Child orelse init:stop(),
     ok.
 
 take({call, Id, Module, Function, Args}, #state{calls = Calls, workers = Workers} = State)
   when is_integer(Id), Id >= 0, is_atom(Module), is_atom(Function), is_list(Args), not is_map_key(Id, Calls) ->
     case refusal(Module, State) of
         none ->
-            Port = State#state.port,
+            Writer = State#state.writer,
             Own = own_pids(Args, State),
-            {Worker, Monitor} = spawn_monitor(fun() -> answer(Port, Id, Module, Function, Own) end),
+            {Worker, Monitor} = spawn_monitor(fun() -> answer(Writer, Id, Module, Function, Own) end),
             {noreply, State#state{calls = Calls#{Id => {Worker, Monitor}}, workers = Workers#{Monitor => Id}}};
         Reason ->
-            true = write(State#state.port, {reply, Id, {error, Reason, []}}),
+            ok = write(State#state.writer, {reply, Id, {error, Reason, []}}),
             {noreply, State}
     end;
-take({cast, Module, Function, Args}, State) when is_atom(Module), is_atom(Function), is_list(Args) ->
-    _ = refusal(Module, State) =:= none andalso spawn(Module, Function, own_pids(Args, State)),
-    {noreply, State};
+take({cast, Module, Function, Args}, #state{workers = Workers} = State)
+  when is_atom(Module), is_atom(Function), is_list(Args) ->
+    case refusal(Module, State) of
+        none ->
+            {_, Monitor} = spawn_monitor(Module, Function, own_pids(Args, State)),
+            {noreply, State#state{workers = Workers#{Monitor => cast}}};
+        _ -> {noreply, State}
+    end;
 take({cancel, Id}, #state{calls = Calls} = State) ->
     _ = case Calls of
             #{Id := {Worker, _}} -> exit(Worker, kill);
             _ -> false
         end,
     {noreply, State};
-take({open, Pid}, #state{port = Port, inboxes = Inboxes} = State)
+take({open, Pid}, #state{writer = Writer, inboxes = Inboxes} = State)
   when is_pid(Pid), not is_map_key(Pid, Inboxes), map_size(Inboxes) < ?MAX_INBOXES ->
-    Relay = spawn_link(fun() -> relay(Port, Pid) end),
+    Relay = spawn_link(fun() -> relay(Writer, Pid) end),
     {noreply, State#state{inboxes = Inboxes#{Pid => Relay}}};
 take({close, Pid}, #state{inboxes = Inboxes} = State) ->
     case maps:take(Pid, Inboxes) of
@@ -141,10 +152,10 @@ take({close, Pid}, #state{inboxes = Inboxes} = State) ->
 take(Other, State) ->
     {stop, {not_a_message, Other}, State}.
 
-refusal(Module, #state{modules = Modules, calls = Calls}) ->
+refusal(Module, #state{modules = Modules, workers = Workers}) ->
     case lists:member(Module, Modules) of
         false -> {not_allowed, Module};
-        true when map_size(Calls) >= ?MAX_CALLS -> system_limit;
+        true when map_size(Workers) >= ?MAX_CALLS -> system_limit;
         true -> none
     end.
 
@@ -159,24 +170,43 @@ own_pids(Args, #state{inboxes = Inboxes}) ->
          _ -> Arg
      end || Arg <- Args].
 
-%% Written from here: an answer is copied once less, and a full pipe makes this process wait and no other.
-answer(Port, Id, Module, Function, Args) ->
+answer(Writer, Id, Module, Function, Args) ->
     Outcome = try
                   {ok, apply(Module, Function, Args)}
               catch
                   Class:Reason:Stack -> {Class, Reason, Stack}
               end,
-    write(Port, {reply, Id, Outcome}).
+    write(Writer, {reply, Id, Outcome}).
 
-relay(Port, Pid) ->
+relay(Writer, Pid) ->
     receive
         Message ->
-            _ = write(Port, {message, Pid, Message}),
-            relay(Port, Pid)
+            ok = write(Writer, {message, Pid, Message}),
+            relay(Writer, Pid)
     end.
 
-%% A closed port is noticed by its owner.
-write(Port, Term) ->
-    try erlang:port_command(Port, term_to_binary(Term))
-    catch error:badarg -> true
+%% Encoded by whoever has something to say; what is passed on is a reference to the bytes.
+write(Writer, {reply, Id, _} = Reply) ->
+    case term_to_binary(Reply) of
+        Packet when byte_size(Packet) =< ?MAX_PACKET -> pass(Writer, Packet);
+        %% It would end the port, and with it everything that others wait for.
+        Packet -> write(Writer, {reply, Id, {error, {packet_too_large, byte_size(Packet)}, []}})
+    end;
+write(Writer, Term) ->
+    pass(Writer, term_to_binary(Term)).
+
+pass(Writer, Packet) ->
+    Writer ! Packet,
+    ok.
+
+%% One process alone writes: of thousands that wait for a pipe with room, OTP 25 leaves some waiting for ever, with
+%% the pipe empty, until something else is written.
+write_all(Port) ->
+    receive
+        Packet ->
+            %% A closed port is noticed by its owner.
+            _ = try erlang:port_command(Port, Packet)
+                catch error:badarg -> true
+                end,
+            write_all(Port)
     end.

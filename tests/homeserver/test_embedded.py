@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,74 @@ def _children(directory: Path) -> list[int]:
         if f"KB_DATA_DIR={directory}".encode() in environment and program.startswith("beam"):
             found.append(int(entry.name))
     return found
+
+
+async def test_many_calls_at_once_are_all_answered_and_casts_too() -> None:
+    async with embedded_store() as store:
+        call = store.caller.call
+        calls = [call("kb_api", "version", [], timeout=60.0, idempotent=True) for _ in range(20_000)]
+        casts = [store.caller.cast("", "kb_api", "version", []) for _ in range(20_000)]
+        *answers, _ = await asyncio.gather(*calls, asyncio.gather(*casts))
+        assert set(answers) == {await call("kb_api", "version", [], timeout=20.0, idempotent=True)}
+
+
+async def test_an_answer_that_is_too_large_ends_nothing_else() -> None:
+    async with embedded_store() as store:
+        for number in range(140):
+            await store.put(f"/:large/:k{number}", bytes(1_000_000))
+        with pytest.raises(RemoteRaisedError, match="packet_too_large"):
+            await store.get_many("/:large/*", timeout=60.0)
+        assert await store.exists("/:large/:k0")
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_whoever_is_cancelled_while_it_starts_leaves_nothing(tmp_path: Path, again: bool) -> None:
+    temporary = set(Path(tempfile.gettempdir()).glob("khepri-embedded-*"))
+
+    async def start() -> None:
+        async with embedded_store(EmbeddedConfig(directory=tmp_path)):
+            await asyncio.Event().wait()
+
+    starting = asyncio.create_task(start())
+    while not _children(tmp_path):
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    if again:
+        await asyncio.sleep(0)
+        starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert _children(tmp_path) == []
+    assert set(Path(tempfile.gettempdir()).glob("khepri-embedded-*")) <= temporary
+
+
+async def test_a_machine_whose_program_ended_before_it_was_up_stops(tmp_path: Path) -> None:
+    launcher = build_release(lambda _: None) / "bin" / "khepri_bridge"
+    reading, writing = os.pipe()
+    environment = {
+        **os.environ,
+        "KB_DATA_DIR": str(tmp_path),
+        "KB_TYPE": "simulation",
+        "KB_INSTANCE": "local",
+        "KB_STORE": "simulation",
+    }
+    child = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$0" embedded 3</dev/null 4>&1 1>&2', str(launcher)),
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=writing,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    os.close(writing)
+    os.close(reading)
+    try:
+        async with asyncio.timeout(60.0):
+            await child.wait()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert _children(tmp_path) == []
 
 
 _PROGRAM = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import Any
 
 import pytest
@@ -214,3 +215,14 @@ async def test_a_watch_that_is_given_up_tells_who_waits_and_not_the_mailbox() ->
     with pytest.raises(ClosedError, match="given up"):
         await waiting
     assert len(box) == 0
+
+
+async def test_a_mailbox_that_has_ended_remembers_nothing_of_those_who_still_read() -> None:
+    box, _ = _mailbox()
+    await box.close()
+    depths = set()
+    for _ in range(10):
+        with pytest.raises(ClosedError) as caught:
+            await box.receive()
+        depths.add(len(traceback.extract_tb(caught.value.__traceback__)))
+    assert len(depths) == 1

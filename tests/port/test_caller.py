@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from bridge.errors import (
     DeadlineError,
     DecodeError,
     HandshakeError,
+    LimitExceededError,
     OutcomeUnknownError,
     RemoteExitedError,
     RemoteRaisedError,
@@ -47,7 +49,10 @@ class Machine:
 
     async def hear(self) -> Any:
         size = int.from_bytes(await asyncio.to_thread(os.read, self._in, 4), "big")
-        return decode_term(await asyncio.to_thread(os.read, self._in, size))
+        packet = b""
+        while len(packet) < size:
+            packet += await asyncio.to_thread(os.read, self._in, size - len(packet))
+        return decode_term(packet)
 
     def end(self) -> None:
         if not self.ended:
@@ -202,3 +207,81 @@ def test_it_works_on_uvloop_too() -> None:
         return answer
 
     assert uvloop.run(once()) == b"yes"
+
+
+def _depth(error: BaseException) -> int:
+    return len(traceback.extract_tb(error.__traceback__))
+
+
+async def test_a_port_that_has_ended_remembers_nothing_of_those_who_still_call(
+    machine: Machine, caller: PortCaller
+) -> None:
+    machine.end()
+    depths = set()
+    for _ in range(20):
+        with pytest.raises(ConnectionLostError) as caught:
+            await caller.call("m", "f", [], timeout=20.0, idempotent=True)
+        depths.add(_depth(caught.value))
+    assert len(depths) <= 2  # the first may have waited
+
+
+async def test_more_calls_than_the_other_side_runs_are_refused_here(machine: Machine) -> None:
+    machine.greet()
+    config = PortConfig(max_pending_calls=2)
+    async with await open_port(machine.theirs, machine.their_sink, name="t", config=config) as caller:
+        waiting = [_call(caller) for _ in range(2)]
+        numbers = [(await machine.hear())[1] for _ in range(2)]
+        with pytest.raises(LimitExceededError, match="max_pending_calls=2"):
+            await caller.call("m", "f", [], timeout=20.0, idempotent=True)
+        for number in numbers:
+            machine.say((Atom("reply"), number, (Atom("ok"), 1)))
+        assert await asyncio.gather(*waiting) == [1, 1]
+
+
+@pytest.mark.parametrize("how", ["late", "cancelled", "ended"])
+async def test_a_call_that_a_full_pipe_holds_back_was_not_made(
+    machine: Machine, caller: PortCaller, how: str
+) -> None:
+    filling = asyncio.create_task(caller.call("m", "f", [bytes(3_000_000)], timeout=20.0, idempotent=False))
+    await asyncio.sleep(0)  # it is in the pipe as far as that takes it, and nobody reads
+    held = _call(caller, timeout=0.01 if how == "late" else 20.0, idempotent=False)
+    await asyncio.sleep(0)
+    match how:
+        case "late":
+            with pytest.raises(DeadlineError, match="took nothing") as caught:
+                await held
+            assert not isinstance(caught.value, OutcomeUnknownError)
+        case "cancelled":
+            held.cancel()
+            await asyncio.wait([held])
+        case _:
+            machine.end()
+            with pytest.raises(ConnectionLostError):
+                await held
+    filling.cancel()
+    await asyncio.wait([filling])
+    if how != "ended":
+        # Nothing of the one that was held back is between the first call and its end.
+        _, number, *_ = await machine.hear()
+        assert await machine.hear() == (Atom("cancel"), number)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_is_cancelled_while_a_port_opens_leaves_no_descriptor(
+    machine: Machine, turns: int
+) -> None:
+    opening = asyncio.create_task(open_port(machine.theirs, machine.their_sink, name="t"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    if turns:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for descriptor in (machine.theirs, machine.their_sink):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+    else:
+        os.close(machine.theirs)
+        os.close(machine.their_sink)
