@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.errors import DeadlineError, HandshakeError, OutcomeUnknownError
+from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri.caller import Caller
 from bridge.khepri.config import KhepriConfig
@@ -50,8 +50,16 @@ class StoreCalls:
         self.together = Together(self)
 
     def seconds(self, timeout: float | None) -> float:
-        """The deadline of a call: the caller's, or that of the configuration."""
-        return self.config.timeout if timeout is None else timeout
+        """The deadline of a call: the caller's, or that of the configuration.
+
+        Raises:
+            ConfigurationError: not above zero.
+        """
+        if timeout is None:
+            return self.config.timeout
+        if not timeout > 0:
+            raise ConfigurationError(f"a time-out is above zero seconds, not {timeout!r}")
+        return timeout
 
     async def ask(self, module: str, function: str, args: Sequence[Any], timeout: float | None) -> Any:
         """A question without options, of the connected member.
@@ -89,7 +97,7 @@ class StoreCalls:
         while True:
             member = self.caller.current
             try:
-                return await self.ask(module, function, arguments, deadline - clock())
+                return await self.ask(module, function, arguments, max(0.001, deadline - clock()))
             except StoreUnavailableError:
                 if deadline - clock() <= self.config.retry_delay:
                     raise
@@ -211,7 +219,8 @@ class StoreCalls:
         if isinstance(last, HandshakeError):
             raise last
         raise OutcomeUnknownError(
-            f"{function}: no answer before the deadline; it may have been applied ({last})"
+            f"{function}: no answer before the deadline; it may have been applied"
+            f" ({last or 'it went with others, and no time was left for it alone'})"
         ) from last
 
     def _leave(self, member: str | None, refusing: str | None) -> str | None:

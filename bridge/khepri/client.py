@@ -157,6 +157,10 @@ class Khepri(Reads, Writes, Transfer):
         if not patterns:
             raise ConfigurationError("nothing to watch: name a pattern, '/' for all of the store")
         cursor = Cursor.parse(since) if isinstance(since, str) else since
+        if cursor is not None and not isinstance(cursor, Cursor):
+            raise ConfigurationError(
+                f"since is feed.cursor of an earlier watch, or its text, not {cursor!r:.100}"
+            )
         wire = [wire_path(pattern) for pattern in patterns]
         feed = Feed(self.caller, self.store, wire, since=cursor, window=window)
         try:

@@ -21,5 +21,6 @@ class KhepriConfig:
     """seconds between attempts while the store has no leader"""
 
     def __post_init__(self) -> None:
-        if not 0.001 <= self.attempt_timeout <= MAX_TIMEOUT or not 0.001 <= self.timeout <= MAX_TIMEOUT:
-            raise ConfigurationError("time-outs are 0.001 to 60 seconds")
+        times = (self.timeout, self.attempt_timeout, self.retry_delay)
+        if not all(0.001 <= seconds <= MAX_TIMEOUT for seconds in times):
+            raise ConfigurationError("time-outs and delays are 0.001 to 60 seconds")

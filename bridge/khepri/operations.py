@@ -183,9 +183,11 @@ def wire_operations(operations: Sequence[Operation]) -> list[Any]:
     """The terms to send.
 
     Raises:
-        ConfigurationError: none, more than ``MAX_OPERATIONS``, or one that is no operation.
+        ConfigurationError: no list, none, more than ``MAX_OPERATIONS``, or one that is no operation.
         PoisonError: ``keep_while`` watches data.
     """
+    if not isinstance(operations, Sequence):
+        raise ConfigurationError(f"a transaction takes a list of operations, not {operations!r:.100}")
     if not 0 < len(operations) <= MAX_OPERATIONS:
         raise ConfigurationError(f"a transaction has 1 to {MAX_OPERATIONS} operations, not {len(operations)}")
     return [wire_operation(operation) for operation in operations]
@@ -262,6 +264,8 @@ def operation_result(operation: Operation, term: Any) -> Any:
 def _kept(keep_while: KeepWhile | None) -> tuple[Any, ...]:
     if keep_while is None:
         return ()
+    if not isinstance(keep_while, Mapping):
+        raise ConfigurationError(f"keep_while is a dict of conditions by path, not {keep_while!r:.100}")
     watched = ErlangMap(
         (wire_relative_path(path), keep_while_term(condition)) for path, condition in keep_while.items()
     )

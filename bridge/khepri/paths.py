@@ -65,12 +65,12 @@ def wire_path(path: Pattern) -> Any:
         ConfigurationError: no absolute path, too long, or a component of another type.
     """
     if isinstance(path, (str, bytes)):
-        text = path.encode() if isinstance(path, str) else path
+        text = _octets(path)
         if not text.startswith(b"/"):
             raise ConfigurationError(f"{path!r} is no absolute path: write it as '/:stock/wood'")
         return _bounded(text)
     if type(path) is tuple or type(path) is list:
-        names = [part.encode() if type(part) is str else part for part in path]
+        names = [_octets(part) if type(part) is str else part for part in path]
         if all(type(name) is bytes or type(name) is Atom for name in names):
             # Names alone, as in most calls: the homeserver checks them, and none of them is relative.
             return names
@@ -87,7 +87,7 @@ def wire_relative_path(path: Pattern) -> Any:
         ConfigurationError: too long, or a component of another type.
     """
     if isinstance(path, (str, bytes)):
-        return _bounded(path.encode() if isinstance(path, str) else path)
+        return _bounded(_octets(path))
     return [_component_term(component) for component in native_pattern(path)]
 
 
@@ -159,7 +159,7 @@ def parse_path(text: str | bytes) -> NativePattern:
     >>> parse_path("/:stock/wood")
     (Atom('stock'), b'wood')
     """
-    octets = text.encode() if isinstance(text, str) else bytes(text)
+    octets = _octets(text)
     if octets == b"^":
         return (Special.PARENT,)
     pieces = octets.split(b"/")
@@ -239,7 +239,7 @@ def component_targets_specific_node(component: Component | Condition) -> Name | 
         case Atom() | bytes() | Special():
             return component
         case str():
-            return component.encode()
+            return _octets(component)
         case AllOf(conditions):
             name: Name | Special | None = None
             for condition in conditions:
@@ -281,6 +281,15 @@ def includes_root(path: Pattern) -> bool:
     return real_path(path) == ()
 
 
+def _octets(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{text!a:.100} has no UTF-8: it holds a lone surrogate") from None
+
+
 def _bounded(text: bytes) -> bytes:
     if len(text) > MAX_PATH_BYTES:
         raise ConfigurationError(f"a path of {len(text)} bytes is longer than {MAX_PATH_BYTES}")
@@ -292,7 +301,7 @@ def _name(component: Any) -> Name:
         case Atom() | bytes():
             return component
         case str():
-            return component.encode()
+            return _octets(component)
         case _:
             raise ConfigurationError(f"{component!r:.100} is no path component: use Atom, str or bytes")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri.calls import KHEPRI, StoreCalls
 from bridge.khepri.operations import (
@@ -211,6 +212,10 @@ class Writes:
             KhepriError: one of them is refused, and none was sent.
             OutcomeUnknownError: the answer was lost; any of them may have been applied.
         """
+        if not isinstance(writes, Mapping):
+            raise ConfigurationError(
+                f"a pipeline is a dict of writes by what you call them, not {writes!r:.100}"
+            )
         term = await self._calls.write(KHEPRI, "pipeline", [wire_pipeline(list(writes.values()))], timeout)
         return dict(zip(writes, outcomes(term, len(writes)), strict=True))
 

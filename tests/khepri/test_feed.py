@@ -208,6 +208,9 @@ async def test_a_watch_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="nothing to watch"):
         async with store.watch():
             pass
+    with pytest.raises(ConfigurationError, match="since is"):
+        async with store.watch("/", since=5):  # type: ignore[arg-type]
+            pass
 
 
 @given(run=st.binary(min_size=8, max_size=8), sequence=st.integers(0, 10**20 - 1))

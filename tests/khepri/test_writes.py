@@ -96,6 +96,28 @@ async def test_a_pipeline_answers_by_what_the_caller_calls_its_writes() -> None:
     assert (caller.asked[0].function, caller.asked[0].idempotent) == ("pipeline", False)
 
 
+@pytest.mark.parametrize(
+    ("write", "match"),
+    [
+        (lambda store: store.transaction(Put("/:a", 1)), "takes a list"),
+        (lambda store: store.transaction(None), "takes a list"),
+        (lambda store: store.put("/:a", 1, keep_while=["/:b"]), "a dict of conditions"),
+        (lambda store: store.pipeline([Put("/:a", 1)]), "a dict of writes"),
+        (lambda store: store.put("/:a", 1, timeout=0), "above zero"),
+        (lambda store: store.put_once("/:a", 1, timeout=-1), "above zero"),
+        (lambda store: store.transaction([Put("/:a", 1)], timeout=float("nan")), "above zero"),
+        (lambda store: store.put("/\udc80", 1), "surrogate"),
+        (lambda store: store.put_once(["\udc80"], 1), "surrogate"),
+        (lambda store: store.delete(["a", "\udc80"]), "surrogate"),
+    ],
+)
+async def test_what_one_stumbles_over_is_told_before_anything_is_sent(write: Write, match: str) -> None:
+    store, caller = client()
+    with pytest.raises(ConfigurationError, match=match):
+        await write(store)
+    assert not caller.asked
+
+
 async def test_a_fence_may_be_put_again() -> None:
     store, caller = client(ok({}))
     await store.fence(timeout=2)
