@@ -264,7 +264,11 @@ class Gateway:
     async def _reconnect(self) -> None:
         try:
             await self.connect(timeout=10 * self._config.connect_timeout)
-        except (*_UNREACHABLE, ClosedError) as error:
+        except ClosedError:
+            # The node or the gateway; neither opens again.
+            if self._probing is not None:
+                self._probing.cancel()
+        except _UNREACHABLE as error:
             # The next call tries again, and so does the next probe.
             _log.warning("gateway: no member is reachable: %s", error)
 

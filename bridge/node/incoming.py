@@ -134,7 +134,7 @@ class Incoming:
 
         def otherwise(error: Exception) -> Any:
             _note(call, error)
-            return erpc_failure(tag, error, stack)
+            return erpc_failure(tag, error, [])
 
         def call_done(value: Any, error: Exception | None) -> None:
             reason = erpc_reply(tag, value) if error is None else erpc_failure(tag, error, stack)
@@ -152,6 +152,13 @@ class Incoming:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+
+    def _reply(self, to: Sender, value: Any) -> None:
+        """Answer; where even that is over a limit, by the tag that came, nobody is told."""
+        try:
+            to.reply(value)
+        except BridgeError:
+            self._processes.undelivered += 1
 
     def _sender(self, asker: Any) -> Sender | None:
         return sender(asker, self._processes.caller, self._processes.send_if_connected)
@@ -210,7 +217,7 @@ class Incoming:
                 if to is None:
                     self._processes.undelivered += 1
                 elif len(self._tasks) >= self._maximum:
-                    to.reply((BADRPC, (EXIT, SYSTEM_LIMIT)))
+                    self._reply(to, (BADRPC, (EXIT, SYSTEM_LIMIT)))
                 else:
                     self._answer(to, call)
             case (kind, (request, *call, _)) if kind is GEN_CAST and request is _CAST and len(call) == 3:
@@ -228,7 +235,7 @@ class Incoming:
             except BridgeError as unsaid:
                 # What it gave, threw or exited with is no term.
                 _note(call, unsaid)
-                to.reply(rpc_failure(unsaid, stack))
+                self._reply(to, rpc_failure(unsaid, []))
 
         self._run(call, to.pid.node.text, done)
 
@@ -238,7 +245,7 @@ class Incoming:
             case (kind, asker, (question, _)) if kind is GEN_CALL and question is _IS_AUTH:
                 to = self._sender(asker)
                 if to is not None:
-                    to.reply(_YES)
+                    self._reply(to, _YES)
                     return
         self._processes.undelivered += 1
 

@@ -406,4 +406,8 @@ class Processes:
             return
         except (ConfigurationError, LimitExceededError) as error:
             assert isinstance(message, MonitorPExit | Exit)
-            transport.send(replace(message, reason=otherwise(error)))
+            try:
+                transport.send(replace(message, reason=otherwise(error)))
+            except (ConfigurationError, LimitExceededError):
+                # What a peer sends to the brim of a limit is over it with a word about it.
+                transport.send(replace(message, reason=error_reason(error)))

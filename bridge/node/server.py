@@ -19,7 +19,7 @@ from bridge.errors import BridgeError, DeadlineError, InvalidStateError
 from bridge.etf import Atom, Pid, shorten
 from bridge.node.gen import GEN_CALL, GEN_CAST, Sender, sender
 from bridge.node.mailbox import Mailbox
-from bridge.node.outcomes import ERROR, exit_reason
+from bridge.node.outcomes import ERROR, error_reason, exit_reason
 from bridge.node.processes import Processes
 
 _log = logging.getLogger("bridge.node")
@@ -264,7 +264,11 @@ class ServerProcess:
             case _:
                 reply = (ERROR, (Atom("unknown_system_msg"), request))
         if to is not None:
-            to.reply(reply)
+            try:
+                to.reply(reply)
+            except BridgeError as error:
+                # No message ends a server: one that is deep as it comes is too deep with a word about it.
+                to.reply((ERROR, error_reason(error)))
         return stop
 
 

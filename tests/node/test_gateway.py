@@ -312,3 +312,22 @@ async def test_errors_of_the_function_and_deadlines_are_passed_on(node: HiddenNo
         with pytest.raises(OutcomeUnknownError):
             await gateway.call("timer", "sleep", [60_000], timeout=0.1, idempotent=False)
         assert gateway.current == otp.name
+
+
+async def test_nothing_is_tried_any_more_once_the_node_is_closed(
+    names: LoopPortMapper, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = GatewayConfig(probe_interval=0.001)
+    async with (
+        _hidden(names, "m1") as m1,
+        _hidden(names, "me") as me,
+        Gateway(me, [m1.name], config) as gateway,
+    ):
+        await gateway.connect(timeout=5.0)
+        before = asyncio.all_tasks()
+        await me.close()
+        async with asyncio.timeout(10.0):
+            while any("Gateway" in repr(task) for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.001)
+        assert any("Gateway" in repr(task) for task in before)
+        assert "no member is reachable" not in caplog.text

@@ -13,11 +13,13 @@ from bridge.errors import (
     ConfigurationError,
     DeadlineError,
     HandshakeError,
+    LimitExceededError,
+    RemoteError,
     RemoteExitedError,
     RemoteRaisedError,
 )
-from bridge.etf import Atom, Pid
-from bridge.node import HiddenNode, NodeConfig
+from bridge.etf import DEFAULT_LIMITS, Atom, Pid
+from bridge.node import GenServer, HiddenNode, NodeConfig
 
 _ME = "me@127.0.0.1"
 
@@ -215,3 +217,35 @@ async def test_whoever_is_cancelled_while_the_node_closes_leaves_no_connection()
         await me.close()
         with pytest.raises(ClosedError):
             await call
+
+
+def _nested(levels: int) -> Any:
+    term: Any = []
+    for _ in range(levels):
+        term = [term]
+    return term
+
+
+@pytest.mark.slow  # terms of 131,072 levels
+@pytest.mark.parametrize("below", [3, 4, 6, 8])
+async def test_whatever_arrives_is_answered_though_it_is_as_deep_as_may_be(
+    me: HiddenNode, below: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep = _nested(DEFAULT_LIMITS.max_depth - below)
+    refused = 0
+    async with me.serve(None, GenServer()) as process:
+        for call in (me.call, me.erpc):
+            try:
+                with pytest.raises(RemoteError):
+                    await call(me.name, "m", "undefined", [deep], timeout=60.0)
+            except LimitExceededError:
+                refused += 1  # here, before it was sent
+        system = (Atom("system"), (me.mailbox().pid, 1), deep)
+        try:
+            await me.send(process.pid, system)
+        except LimitExceededError:
+            refused += 1
+        await asyncio.sleep(0)
+        assert not process.ended
+    assert refused == 0 if below > 5 else refused < 3
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
