@@ -207,3 +207,25 @@ async def test_what_is_asked_otherwise_is_settled_by_its_reference() -> None:
     calls.close()
     with pytest.raises(ClosedError):
         await ask()
+
+
+async def test_what_waited_for_room_when_the_node_closed_is_not_sent() -> None:
+    calls, peer = _calls(), _Peer()
+    peer.pause_writing()
+    asking = calls.ask(peer, "hs1@h", "something", lambda _: None, seconds=60.0)
+    tasks = [_start(calls, peer), asyncio.create_task(asking)]
+    await asyncio.sleep(0)
+    calls.close()
+    peer.resume_writing()
+    for task in tasks:
+        with pytest.raises(ClosedError):
+            await task
+    assert (peer.sent, len(calls)) == ([], 0)
+
+
+async def test_many_waits_that_end_at_different_times_all_end() -> None:
+    calls, peer = _calls(2_000), _Peer()
+    tasks = [_start(calls, peer, seconds=0.0001 * number) for number in range(2_000)]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, DeadlineError) for outcome in outcomes)
+    assert len(calls) == 0
