@@ -18,7 +18,12 @@ from bridge.khepri.memory.requests import ALL_PROPS, BRIDGE, MAX_DATA_BYTES, Ref
 from bridge.khepri.memory.tree import Change, KeepWhile, Put, Tree
 from bridge.khepri.memory.walk import TreeError
 from bridge.khepri.operations import MAX_OPERATIONS
-from bridge.khepri.paths import NativePath, combine_with_conditions, targets_specific_node
+from bridge.khepri.paths import (
+    NativePath,
+    combine_with_conditions,
+    component_targets_specific_node,
+    targets_specific_node,
+)
 
 _OK: Final = Atom("ok")
 _EXISTING: Final = {"create": NodeExists(False), "update": NodeExists(True)}
@@ -147,8 +152,7 @@ def _instruction(operation: Any, *, adv: bool) -> tuple[Pattern, Instruction]:
         case "clear_payload", [path]:
             return _clear(path, adv)
         case "clear_many_payloads", [path]:
-            target = requests.written(path)
-            return target, lambda run: _answer(run.put(target, None, None, one=False), adv)
+            return _clear_many(path, adv)
         case "get", [path]:
             target = requests.one(path)
             return target, lambda run: _get(run.tree, target, adv)
@@ -184,12 +188,12 @@ def _question(name: str, arguments: list[Any]) -> tuple[Pattern, Instruction]:
 
 def exists(tree: Tree, target: Pattern) -> bool:
     """Whether a node is there; as Khepri 0.16 says also where it is not as demanded."""
-    return _unless_missing(lambda: tree.find(target, one=True)) is not None
+    return _unless(lambda: tree.find(target, one=True), "node_not_found") is not None
 
 
 def has_data(tree: Tree, target: Pattern) -> bool:
     """Whether a node is there and has data."""
-    found = _unless_missing(lambda: tree.find(target, one=True)) or {}
+    found = _unless(lambda: tree.find(target, one=True), "node_not_found") or {}
     return any(node.payload is not None for node in found.values())
 
 
@@ -226,7 +230,7 @@ def _put_many(path: Any, data: Any, options: list[Any], adv: bool) -> tuple[Patt
     payload = Payload(requests.storable(data))
     kept = requests.keep_while(*options) if options else None
     if kept is None:
-        return target, lambda run: _answer(run.put(target, payload, None, one=False), adv)
+        return _put_matching(target, payload, adv)
     if targets_specific_node(target) is not None:
         return _put_one(path, data, options, None, adv)
 
@@ -237,6 +241,18 @@ def _put_many(path: Any, data: Any, options: list[Any], adv: bool) -> tuple[Patt
         return _answer(told, adv)
 
     return target, put_each
+
+
+def _put_matching(target: Pattern, payload: Payload | None, adv: bool) -> tuple[Pattern, Instruction]:
+    """As the homeserver does: with conditions on one node, it is put as one, or nothing happens."""
+    if targets_specific_node(target) in (None, target):
+        return target, lambda run: _answer(run.put(target, payload, None, one=False), adv)
+
+    def put(run: Transaction) -> Any:
+        told = _unless(lambda: run.put(target, payload, None, one=True), "node_not_found", "mismatching_node")
+        return _answer(told or {}, adv)
+
+    return target, put
 
 
 def _swap(path: Any, expected: Any, data: Any, options: list[Any], adv: bool) -> tuple[Pattern, Instruction]:
@@ -258,10 +274,18 @@ def _clear(path: Any, adv: bool) -> tuple[Pattern, Instruction]:
     target = _combined(requests.written_one(path), NodeExists(True))
 
     def clear(run: Transaction) -> Any:
-        cleared = _unless_missing(lambda: run.put(target, None, None, one=True))
+        cleared = _unless(lambda: run.put(target, None, None, one=True), "node_not_found")
         return _answer(cleared or {}, adv)
 
     return target, clear
+
+
+def _clear_many(path: Any, adv: bool) -> tuple[Pattern, Instruction]:
+    target = requests.written(path)
+    if target and component_targets_specific_node(target[-1]) is not None:
+        # By a name, a node that is not there would be made.
+        target = _combined(target, NodeExists(True))
+    return _put_matching(target, None, adv)
 
 
 def _get(tree: Tree, target: Pattern, adv: bool) -> Any:
@@ -295,11 +319,11 @@ def _combined(target: Pattern, demanded: NodeExists) -> Pattern:
     return made
 
 
-def _unless_missing(ask: Callable[[], Found]) -> Found | None:
+def _unless(ask: Callable[[], Found], *reasons: str) -> Found | None:
     try:
         return ask()
     except TreeError as error:
-        if error.reason == "node_not_found":
+        if error.reason in reasons:
             return None
         raise
 

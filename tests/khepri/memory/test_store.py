@@ -306,21 +306,26 @@ def test_whatever_is_asked_the_answers_are_those_of_a_homeserver(cluster: LocalC
     with asyncio.Runner() as runner:
         node = hidden_node(cluster)
         runner.run(node.__aenter__())
-        store = Khepri.connect(node, cluster.members, store=cluster.store)
-        if not runner.run(store.cluster.versions()).khepri.startswith("0.16."):
-            pytest.skip("another version of Khepri: the tree in memory has the rules of 0.16")
-
-        @settings(max_examples=100, suppress_health_check=list(HealthCheck))
-        @given(steps)
-        def compare(sequence: list[tuple[str, list[Any]]]) -> None:
-            root = (Atom("test"), secrets.token_hex(8).encode())
-            real = runner.run(history(store, root, sequence))
-            memory = runner.run(history(Khepri(MemoryCaller()), root, sequence))
-            runner.run(store.delete(root))
-            assert memory == real
-
         try:
-            compare()
-        finally:
+            store = Khepri.connect(node, cluster.members, store=cluster.store)
+            if not runner.run(store.cluster.versions()).khepri.startswith("0.16."):
+                pytest.skip("another version of Khepri: the tree in memory has the rules of 0.16")
+            compare_on(runner, store)
             runner.run(store.close())
+        finally:
             runner.run(node.close())
+
+
+def compare_on(runner: asyncio.Runner, store: Khepri) -> None:
+    """The same at random on a real store and in memory."""
+
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
+    @given(steps)
+    def compare(sequence: list[tuple[str, list[Any]]]) -> None:
+        root = (Atom("test"), secrets.token_hex(8).encode())
+        real = runner.run(history(store, root, sequence))
+        memory = runner.run(history(Khepri(MemoryCaller()), root, sequence))
+        runner.run(store.delete(root))
+        assert memory == real
+
+    compare()
