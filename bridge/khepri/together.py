@@ -6,18 +6,18 @@ Only those with default options: their deadlines are the same.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from bridge.errors import BridgeError, DeadlineError, KhepriError, OutcomeUnknownError
 from bridge.etf import Atom
+from bridge.khepri.caller import Caller
+from bridge.khepri.config import KhepriConfig
 from bridge.khepri.grouped import Grouped
 from bridge.khepri.operations import OperationId
 from bridge.khepri.options import milliseconds
 from bridge.khepri.reply import TRANSIENT, StoreUnavailableError, UngroupedError, is_transient, unwrap
-
-if TYPE_CHECKING:
-    from bridge.khepri.calls import StoreCalls
 
 _MODULE: Final = "kb_khepri"
 _OK: Final = Atom("ok")
@@ -33,6 +33,28 @@ class Commit:
     deadline: float
 
 
+class Requests(Protocol):
+    """What is needed from below (``StoreCalls``): requests one by one."""
+
+    caller: Caller
+    store: Atom
+    config: KhepriConfig
+
+    async def read(
+        self, module: str, function: str, args: Sequence[Any], options: Mapping[str, Any], /
+    ) -> Any:
+        """A read; asked again, and elsewhere, until its deadline."""
+
+    async def write(self, module: str, function: str, args: Sequence[Any], timeout: float | None, /) -> Any:
+        """A write that is sent once."""
+
+    async def until_known(self, module: str, function: str, arguments: list[Any], deadline: float, /) -> Any:
+        """A write with an operation id, repeated until it is known."""
+
+    def attempt_options(self) -> dict[Atom, Any]:
+        """Of one attempt of such a write."""
+
+
 class Together:
     """Reads of data, plain writes and transactions of one client.
 
@@ -42,7 +64,7 @@ class Together:
         commits: of transactions; gives results.
     """
 
-    def __init__(self, calls: StoreCalls) -> None:
+    def __init__(self, calls: Requests) -> None:
         self._calls = calls
         self._options = {Atom("timeout"): milliseconds(calls.config.timeout)}
         self.gets: Grouped[Any] = Grouped(self._get, self._get_each)
