@@ -505,7 +505,7 @@ class DistConnection:
             payload, end = self._term(packet, after, atoms)
             if end != len(packet):
                 raise DecodeError("bytes follow the payload")
-        elif type(term) is tuple and term and term[0] in WITH_PAYLOAD:
+        elif type(term) is tuple and term and type(term[0]) is int and term[0] in WITH_PAYLOAD:
             raise DecodeError("the payload is missing")
         control = parse_control_untrusted(term, payload)
         if type(control) is Send and start == len(usual_header) and after <= _USUAL_BYTES:

@@ -756,3 +756,12 @@ def test_an_answer_whose_header_means_another_atom_now_is_read_with_that_one() -
             packet = (known if place else new) + answer(number)
             a.receive_data(len(packet).to_bytes(4, "big") + packet, now=0.0)
     assert [str(result) for _, result in _answers(drain_events(a))] == ["one"] * 3 + ["two"] * 3
+
+
+@pytest.mark.parametrize("operation", [[1], {Atom("a"): 1}, Atom("send"), b"2", (2,)])
+def test_an_operation_that_is_no_number_ends_the_connection(operation: object) -> None:
+    a, _ = connected_pair()
+    a.receive_data(framed(normal([], encode_bare((operation, P)))), now=0.0)
+    (event,) = drain_events(a)
+    assert isinstance(event, Disconnected)
+    assert isinstance(event.error, DecodeError)
