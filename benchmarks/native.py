@@ -45,7 +45,7 @@ call(tx, #{node := Node, store := Store, worker := Worker, procedure := Procedur
            client := Client, instructions := All}) ->
     #{Worker := Instructions} = All,
     Number = atomics:add_get(Counter, 1, 1),
-    Op = {Client, 1, Number, max(0, Number - 64)},
+    Op = {Client, 1, Number, max(0, Number - 160)},
     {ok, {kb_tx, {ok, [ok]}}} =
         erpc:call(Node, khepri, transaction,
                   [Store, Procedure, [Op, {operations, Instructions}], rw,

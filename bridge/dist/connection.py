@@ -279,7 +279,19 @@ class DistConnection:
 
     def next_event(self) -> DistEvent | None:
         """The next event, or ``None``."""
+        if not self._events:
+            self._report_answers()
         return self._events.popleft() if self._events else None
+
+    def take_answers(self) -> list[tuple[bytes, Any]] | None:
+        """What ``Answered`` would hold, where that is the only event; else ``None``, and ``next_event`` has all.
+
+        For a caller that asks one thing at a time: of a short answer, an event of its own is a tenth.
+        """
+        if self._events or not self._answers:
+            return None
+        answers, self._answers = self._answers, []
+        return answers
 
     def answer_name(self, status: Status, *, now: float) -> None:
         """Decide about the peer of ``NameReceived``; of no effect where the connection has ended since."""
@@ -396,9 +408,7 @@ class DistConnection:
 
     def _packets(self, data: bytes | bytearray) -> int:
         """Take all whole packets; gives how many bytes they were."""
-        used = self._whole_packets(data)
-        self._report_answers()
-        return used
+        return self._whole_packets(data)
 
     def _report_answers(self) -> None:
         if self._answers:

@@ -144,7 +144,7 @@ class Connections:
         await _close(list(self._transports), 1.0)
 
     def _transport(self, connection: DistConnection) -> DistTransport:
-        transport = DistTransport(connection, self._dispatch, self._lost)
+        transport = DistTransport(connection, self._dispatch, self._lost, self._answered)
         self._transports.add(transport)
         return transport
 

@@ -20,6 +20,7 @@ class DistTransport(asyncio.Protocol):
         connection: made for this socket.
         dispatch: takes each event; synchronous, must not raise.
         lost: called once, after the last event.
+        answered: takes answers where a read brought nothing else; else they come as an event.
 
     Attributes:
         connection: as given.
@@ -32,10 +33,12 @@ class DistTransport(asyncio.Protocol):
         connection: DistConnection,
         dispatch: Callable[[DistTransport, DistEvent], None],
         lost: Callable[[DistTransport], None],
+        answered: Callable[[list[tuple[bytes, Any]]], None],
     ) -> None:
         self.connection = connection
         self._dispatch = dispatch
         self._lost = lost
+        self._answered = answered
         self.cause: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -57,8 +60,14 @@ class DistTransport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came."""
-        self.connection.receive_data(data, now=self._loop.time())
-        self._pump()
+        connection = self.connection
+        connection.receive_data(data, now=self._loop.time())
+        answers = connection.take_answers()
+        if answers is None:
+            self._pump()
+        else:
+            # Nothing to write comes of these, and what waits has its turn already.
+            self._answered(answers)
 
     def eof_received(self) -> bool:
         """asyncio: the peer closed its side; so do we."""

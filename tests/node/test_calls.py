@@ -29,7 +29,7 @@ class _Peer(DistTransport):
     """Keeps what is sent; may refuse it, or take nothing for a while."""
 
     def __init__(self) -> None:
-        super().__init__(cast(DistConnection, None), lambda *_: None, lambda _: None)
+        super().__init__(cast(DistConnection, None), lambda *_: None, lambda _: None, lambda _: None)
         self.sent: list[tuple[Any, Any]] = []
         self.ended = False
 

@@ -170,7 +170,7 @@ def _layer(tls: TlsConfig, role: Role, events: list[DistEvent]) -> tuple[TlsLaye
             transport.answer_name(Status.OK)
         events.append(event)
 
-    transport = DistTransport(connection, dispatch, lambda _: None)
+    transport = DistTransport(connection, dispatch, lambda _: None, lambda _: None)
     context = tls.credentials.accepting() if host is None else tls.credentials.dialling()
     layer, wire = TlsLayer(transport, context, host, 60.0), _Wire()
     layer.connection_made(wire)

@@ -57,7 +57,7 @@ def _side(role: Role, config: DistConfig | None = None) -> _Side:
     now = asyncio.get_running_loop().time()
     connection = DistConnection(role, identity, challenge=7, now=now, config=config, peer=peer)
     side = _Side()
-    side.transport = DistTransport(connection, side.dispatch, side.gone)
+    side.transport = DistTransport(connection, side.dispatch, side.gone, lambda _: None)
     return side
 
 
