@@ -130,7 +130,7 @@ class DistConnection:
         peer: the node dialled.
         answers_to: a process of ours that sends requests with references of three words. Once a first
             ``{Reference, Result}`` to it has come as ``Received``, those like it come as ``Answered``, which
-            costs a third.
+            costs less.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class DistConnection:
     def take_answers(self) -> list[tuple[bytes, Any]] | None:
         """What ``Answered`` would hold, where that is the only event; else ``None``, and ``next_event`` has all.
 
-        For a caller that asks one thing at a time: of a short answer, an event of its own is a tenth.
+        For a caller that asks one thing at a time, which needs no event for that.
         """
         if self._events or not self._answers:
             return None

@@ -50,7 +50,7 @@ class Calls:
     """Who waits for which reference.
 
     A call is written from parts that are encoded once, a wait is a row of a table whose key is the words of
-    its reference, and one timer serves all waits: 64 calls at once cost a third of what they would as terms,
+    its reference, and one timer serves all waits: 64 calls at once cost half of what they did as terms,
     references and timers of their own.
 
     Args:

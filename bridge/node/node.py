@@ -273,7 +273,7 @@ class HiddenNode:
         peer = self._peers.get(node)
         if peer is None:
             return self._connect_and_call(node, module, function, args, seconds)
-        # Not awaited here: a coroutine around another costs a tenth of a call.
+        # Not awaited here: a coroutine around another would be paid for by every call.
         return self._calls.call(peer, node, module, function, args, seconds=seconds)
 
     async def _connect_and_call(
