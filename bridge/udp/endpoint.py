@@ -237,8 +237,10 @@ class Endpoint:
                 reason = DropReason.CLOSED
             elif isinstance(datagram, Init):
                 reason = self._on_init(datagram.box, address, now=now)
-            else:
+            elif isinstance(datagram, Reply):
                 reason = self._on_reply(datagram, address, now=now)
+            else:
+                reason = DropReason.UNKNOWN_CONNECTION
         if reason is not None:
             self._drops[reason] += 1
 

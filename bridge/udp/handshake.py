@@ -21,13 +21,17 @@ from bridge.udp.peers import Peer
 from bridge.udp.wire import (
     Parameters,
     Reply,
+    Retry,
     encode_init,
     encode_parameters,
     encode_reply,
+    init_digest,
     parse_parameters_untrusted,
 )
 
 _MAX_RETRY_DOUBLINGS: Final = 4
+_MAX_COOKIES: Final = 4
+"""Cookies one handshake answers: whoever saw the INIT can make them up."""
 
 
 class HandshakeState(Enum):
@@ -61,6 +65,8 @@ class Agreement:
     sending: DirectionKeys
     receiving: DirectionKeys
     remote: Parameters
+    is_signed: bool
+    """States come with proofs both ways: at least one side wants that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +138,7 @@ class _Handshake:
 
 
 class Initiator(_Handshake):
-    """The side that sends INIT. The same bytes are repeated until the REPLY comes."""
+    """The side that sends INIT. The same bytes, but for a cookie, are repeated until the REPLY comes."""
 
     def __init__(
         self,
@@ -170,6 +176,8 @@ class Initiator(_Handshake):
             ephemeral=self._ephemeral,
         ).encode()
         self._datagram = encode_init(self._box)
+        self._cookies: set[bytes] = set()
+        self.init_digest = init_digest(self._box)
         self._retry_interval = retry_interval
         self._retries = 0
         self._send_at = times.now
@@ -188,6 +196,27 @@ class Initiator(_Handshake):
         self._send_at = now + self._retry_interval * (1 << min(self._retries, _MAX_RETRY_DOUBLINGS))
         self._retries += 1
         return self._datagram
+
+    def receive_retry(self, retry: Retry, *, now: float) -> bool:
+        """Repeat the INIT at once with the cookie, if this RETRY asks for that.
+
+        Anybody who saw the INIT can make one up, so it changes nothing but the bytes to send, once for each
+        cookie and at most four times.
+
+        Returns:
+            Whether it does.
+        """
+        if (
+            self._state is not HandshakeState.INIT_SENT
+            or retry.init_digest != self.init_digest
+            or retry.cookie in self._cookies
+            or len(self._cookies) == _MAX_COOKIES
+        ):
+            return False
+        self._cookies.add(retry.cookie)
+        self._datagram = encode_init(self._box, retry.cookie)
+        self._send_at = now
+        return True
 
     def receive_reply(self, reply: Reply, *, now_ms: int) -> Agreement:
         """Check the REPLY and derive keys. A REPLY that fails changes nothing: it may be a stranger's.
@@ -216,7 +245,12 @@ class Initiator(_Handshake):
         )
         del self._ephemeral
         self._enter(HandshakeState.REPLY_RECEIVED)
-        return Agreement(sending=keys.initiator, receiving=keys.responder, remote=remote)
+        return Agreement(
+            sending=keys.initiator,
+            receiving=keys.responder,
+            remote=remote,
+            is_signed=remote.wants_signed or self.parameters.wants_signed,
+        )
 
 
 class Responder(_Handshake):
@@ -276,5 +310,10 @@ class Responder(_Handshake):
             shared_secret=shared_secret(ephemeral, opened.ephemeral),
             transcript=transcript_hash(box, reply_box),
         )
-        self.agreement = Agreement(sending=keys.responder, receiving=keys.initiator, remote=remote)
+        self.agreement = Agreement(
+            sending=keys.responder,
+            receiving=keys.initiator,
+            remote=remote,
+            is_signed=remote.wants_signed or parameters.wants_signed,
+        )
         self._enter(HandshakeState.REPLY_SENT)

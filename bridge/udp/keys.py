@@ -19,7 +19,7 @@ from bridge.errors import BoxError
 
 _KEY_BYTES: Final = 16
 _IV_BYTES: Final = 12
-_LABEL: Final = b"khepri-bridge udp v1 "
+_LABEL: Final = b"khepri-bridge udp v2 "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

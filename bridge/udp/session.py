@@ -38,9 +38,12 @@ from bridge.udp.wire import (
     Close,
     Credit,
     Frame,
+    Message,
+    MessageCredit,
     PathChallenge,
     PathResponse,
     Ping,
+    Proof,
     Reliable,
     State,
     encode_ack,
@@ -316,7 +319,7 @@ class Session:
                 if self._path.respond(address, token):
                     self.address = address
                     self._address_changes += 1
-            case Ping() | State():
+            case Ping() | State() | Message() | MessageCredit() | Proof():
                 pass
             case _:
                 assert_never(frame)

@@ -7,6 +7,7 @@ the data path, where a frozen dataclass costs three times as much.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import Final, NamedTuple
 
@@ -15,14 +16,13 @@ from bridge.errors import DecodeError
 MAX_DATAGRAM_BYTES: Final = 1200
 """Every datagram of this protocol: fits any path with the IPv6 minimum of 1280."""
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 
 INIT: Final = 0x10
 REPLY: Final = 0x20
 RETRY: Final = 0x30
-"""Reserved: the stateless cookie. Not sent by version 1, dropped on receipt."""
 DATA: Final = 0x40
-"""The lowest bit is the key phase; version 1 sends and accepts phase 0 only."""
+"""The lowest bit is that of the key phase's number."""
 
 DATA_HEADER: Final = struct.Struct(">BIQ")
 DATA_HEADER_BYTES: Final = DATA_HEADER.size
@@ -40,9 +40,16 @@ NO_ECHO: Final = 0xFFFF
 MAX_PLAINTEXT_BYTES: Final = MAX_DATAGRAM_BYTES - DATA_HEADER_BYTES - TAG_BYTES
 MAX_FRAMES_BYTES: Final = MAX_PLAINTEXT_BYTES - PROLOGUE.size
 
-_INIT_HEADER: Final = struct.Struct(">BBH")
+_INIT_HEADER: Final = struct.Struct(">BBB")
+_BOX_LENGTH: Final = struct.Struct(">H")
 _REPLY_HEADER: Final = struct.Struct(">BBIH")
 _PARAMETERS: Final = struct.Struct(">BBII")
+_FLAG_SIGNED: Final = 1
+COOKIE_BYTES: Final = 20
+INIT_DIGEST_BYTES: Final = 16
+RETRY_BYTES: Final = 2 + INIT_DIGEST_BYTES + COOKIE_BYTES
+MAX_INIT_BOX_BYTES: Final = MAX_DATAGRAM_BYTES - _INIT_HEADER.size - COOKIE_BYTES - _BOX_LENGTH.size
+"""Room for the box of an INIT: a cookie always fits in beside it."""
 
 ACK: Final = 0x01
 CREDIT: Final = 0x02
@@ -52,6 +59,9 @@ PING: Final = 0x05
 CLOSE: Final = 0x06
 PATH_CHALLENGE: Final = 0x07
 PATH_RESPONSE: Final = 0x08
+MESSAGE: Final = 0x09
+MESSAGE_CREDIT: Final = 0x0A
+PROOF: Final = 0x0B
 
 _ACK: Final = struct.Struct(">BQB")
 _CREDIT: Final = struct.Struct(">BQQ")
@@ -59,23 +69,34 @@ STATE_HEADER: Final = struct.Struct(">BHIH")
 _RELIABLE: Final = struct.Struct(">BQH")
 _CLOSE: Final = struct.Struct(">BBB")
 _PATH_BYTES: Final = 8
+_MESSAGE: Final = struct.Struct(">BQIIH")
+_MESSAGE_CREDIT: Final = struct.Struct(">BQQ")
+_PROOF_FIXED_BYTES: Final = 93
+"""Body of a PROOF without its path: tree size, leaf index, time, salt, signature, and last the depth."""
+_PROOF_NODE_BYTES: Final = 32
+MAX_PROOF_DEPTH: Final = 10
+"""Levels of a hash tree with 1024 leaves."""
+MAX_PROOF_BYTES: Final = 1 + _PROOF_FIXED_BYTES + MAX_PROOF_DEPTH * _PROOF_NODE_BYTES
+"""The longest PROOF frame, its type included."""
 
-ACK_BITS: Final = 256
+ACK_BITS: Final = 1024
 """Datagrams below the largest that one ACK can name."""
 MAX_STATE_BYTES: Final = MAX_FRAMES_BYTES - STATE_HEADER.size
 MAX_CHUNK_BYTES: Final = MAX_FRAMES_BYTES - _RELIABLE.size
 RELIABLE_HEADER_BYTES: Final = _RELIABLE.size
+MESSAGE_HEADER_BYTES: Final = _MESSAGE.size
 MAX_CLOSE_TEXT_BYTES: Final = 64
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MESSAGE_PREFIX_BYTES: Final = 4
 MAX_STREAM_OFFSET: Final = 1 << 62
-"""Reliable bytes of one session in one direction: never reached, and sums of two offsets stay in 64 bits."""
+"""Reliable bytes or messages of one session and direction: never reached, sums of two stay in 64 bits."""
 
 
 class Init(NamedTuple):
-    """First datagram of a handshake; ``box`` is the ASCII of a signed box."""
+    """First datagram of a handshake; ``box`` is the ASCII of a signed box, ``cookie`` 20 bytes or none."""
 
     box: bytes
+    cookie: bytes = b""
 
 
 class Reply(NamedTuple):
@@ -83,6 +104,16 @@ class Reply(NamedTuple):
 
     connection_id: int
     box: bytes
+
+
+class Retry(NamedTuple):
+    """Answer to an INIT without a good cookie: the same INIT is to come again with this one.
+
+    ``init_digest`` is of :func:`init_digest`, so that only who saw the INIT can answer it.
+    """
+
+    init_digest: bytes
+    cookie: bytes
 
 
 class Data(NamedTuple):
@@ -98,6 +129,9 @@ class Parameters(NamedTuple):
 
     connection_id: int
     reliable_window: int
+    """Bytes it takes before granting more, of the ordered stream and of unordered messages each."""
+    wants_signed: bool = False
+    """Its states come with proofs, and it wants those of the other side proven."""
 
 
 class Ack(NamedTuple):
@@ -129,6 +163,28 @@ class Reliable(NamedTuple):
     chunk: bytes
 
 
+class Message(NamedTuple):
+    """A fragment of the unordered message ``number``, which has ``total`` bytes."""
+
+    number: int
+    total: int
+    offset: int
+    chunk: bytes
+
+
+class MessageCredit(NamedTuple):
+    """Unordered messages: all below ``low_water`` were taken; sizes of all begun may sum up to ``limit``."""
+
+    low_water: int
+    limit: int
+
+
+class Proof(NamedTuple):
+    """The last frame of a signed datagram, its body as it came: :mod:`bridge.udp.evidence` reads it."""
+
+    body: bytes
+
+
 class Ping(NamedTuple):
     """Asks for an acknowledgement."""
 
@@ -152,20 +208,43 @@ class PathResponse(NamedTuple):
     token: bytes
 
 
-Datagram = Init | Reply | Data
-Frame = Ack | Credit | State | Reliable | Ping | Close | PathChallenge | PathResponse
+Datagram = Init | Reply | Retry | Data
+Frame = (
+    Ack
+    | Credit
+    | State
+    | Reliable
+    | Message
+    | MessageCredit
+    | Ping
+    | Close
+    | PathChallenge
+    | PathResponse
+    | Proof
+)
 
-ELICITING: Final = (State, Reliable, Ping, PathChallenge)
+ELICITING: Final = (State, Reliable, Message, Ping, PathChallenge)
 """Frames whose datagram is acknowledged."""
 
 
-def encode_init(box: bytes) -> bytes:
+def init_digest(box: bytes) -> bytes:
+    """What a RETRY names an INIT by: the first 16 bytes of the SHA-256 of its box."""
+    return hashlib.sha256(box).digest()[:INIT_DIGEST_BYTES]
+
+
+def encode_init(box: bytes, cookie: bytes = b"") -> bytes:
     """An INIT datagram, padded with zeros to exactly 1200 bytes.
 
+    Args:
+        cookie: from a RETRY, 20 bytes, or none.
+
     Raises:
-        ValueError: the box does not fit.
+        ValueError: the box does not fit beside a cookie, whether there is one yet or not.
     """
-    return _bounded(_INIT_HEADER.pack(INIT, WIRE_VERSION, len(box)) + box).ljust(MAX_DATAGRAM_BYTES, b"\0")
+    if len(box) > MAX_INIT_BOX_BYTES:
+        raise ValueError(f"an INIT box of {len(box)} bytes; at most {MAX_INIT_BOX_BYTES}")
+    header = _INIT_HEADER.pack(INIT, WIRE_VERSION, len(cookie))
+    return (header + cookie + _BOX_LENGTH.pack(len(box)) + box).ljust(MAX_DATAGRAM_BYTES, b"\0")
 
 
 def encode_reply(connection_id: int, box: bytes) -> bytes:
@@ -174,13 +253,15 @@ def encode_reply(connection_id: int, box: bytes) -> bytes:
     Raises:
         ValueError: the box does not fit.
     """
-    return _bounded(_REPLY_HEADER.pack(REPLY, WIRE_VERSION, connection_id, len(box)) + box)
-
-
-def _bounded(datagram: bytes) -> bytes:
+    datagram = _REPLY_HEADER.pack(REPLY, WIRE_VERSION, connection_id, len(box)) + box
     if len(datagram) > MAX_DATAGRAM_BYTES:
-        raise ValueError(f"a handshake datagram of {len(datagram)} bytes; at most {MAX_DATAGRAM_BYTES}")
+        raise ValueError(f"a REPLY of {len(datagram)} bytes; at most {MAX_DATAGRAM_BYTES}")
     return datagram
+
+
+def encode_retry(box: bytes, cookie: bytes) -> bytes:
+    """A RETRY datagram, 38 bytes, for the INIT with this box."""
+    return bytes((RETRY, WIRE_VERSION)) + init_digest(box) + cookie
 
 
 def parse_datagram_untrusted(data: bytes | memoryview) -> Datagram:
@@ -204,24 +285,38 @@ def parse_datagram_untrusted(data: bytes | memoryview) -> Datagram:
     if data[1] != WIRE_VERSION:
         raise DecodeError("datagram of another version")
     if kind == INIT:
-        if size != MAX_DATAGRAM_BYTES:
-            raise DecodeError("INIT is not padded to the full size")
-        length = _INIT_HEADER.unpack_from(data)[2]
-        end = _INIT_HEADER.size + length
-        if end > size or bytes(data[end:]).strip(b"\0"):
-            raise DecodeError("INIT length or padding")
-        return Init(bytes(data[_INIT_HEADER.size : end]))
+        return _init_untrusted(data)
     if kind == REPLY:
         _, _, connection_id, length = _REPLY_HEADER.unpack_from(data)
         if _REPLY_HEADER.size + length != size:
             raise DecodeError("REPLY length")
         return Reply(connection_id, bytes(data[_REPLY_HEADER.size :]))
+    if kind == RETRY:
+        if size != RETRY_BYTES:
+            raise DecodeError("RETRY length")
+        return Retry(bytes(data[2 : 2 + INIT_DIGEST_BYTES]), bytes(data[2 + INIT_DIGEST_BYTES :]))
     raise DecodeError("unknown datagram type")
+
+
+def _init_untrusted(data: bytes | memoryview) -> Init:
+    if len(data) != MAX_DATAGRAM_BYTES:
+        raise DecodeError("INIT is not padded to the full size")
+    cookie_length = data[2]
+    if cookie_length not in (0, COOKIE_BYTES):
+        raise DecodeError("INIT with a cookie of another size")
+    start = _INIT_HEADER.size + cookie_length
+    (length,) = _BOX_LENGTH.unpack_from(data, start)
+    start += _BOX_LENGTH.size
+    end = start + length
+    if length > MAX_INIT_BOX_BYTES or bytes(data[end:]).strip(b"\0"):
+        raise DecodeError("INIT length or padding")
+    return Init(bytes(data[start:end]), bytes(data[_INIT_HEADER.size : _INIT_HEADER.size + cookie_length]))
 
 
 def encode_parameters(parameters: Parameters) -> bytes:
     """The payload of a handshake box: 10 bytes."""
-    return _PARAMETERS.pack(WIRE_VERSION, 0, parameters.connection_id, parameters.reliable_window)
+    connection_id, window, wants_signed = parameters
+    return _PARAMETERS.pack(WIRE_VERSION, _FLAG_SIGNED if wants_signed else 0, connection_id, window)
 
 
 def parse_parameters_untrusted(payload: bytes) -> Parameters:
@@ -233,13 +328,13 @@ def parse_parameters_untrusted(payload: bytes) -> Parameters:
     if len(payload) != _PARAMETERS.size:
         raise DecodeError("handshake parameters have another size")
     version, flags, connection_id, window = _PARAMETERS.unpack(payload)
-    if version != WIRE_VERSION or flags != 0:
+    if version != WIRE_VERSION or flags & ~_FLAG_SIGNED:
         raise DecodeError("handshake parameters of another version")
-    return Parameters(connection_id, window)
+    return Parameters(connection_id, window, bool(flags & _FLAG_SIGNED))
 
 
 def encode_ack(largest: int, bits: int) -> bytes:
-    """An ACK frame; ``bits`` is cut to 256 bits and sent without its leading zero bytes."""
+    """An ACK frame; ``bits`` is cut to 1024 bits and sent without its leading zero bytes."""
     bits &= (1 << ACK_BITS) - 1
     length = (bits.bit_length() + 7) >> 3
     return _ACK.pack(ACK, largest, length) + bits.to_bytes(length, "big")
@@ -261,10 +356,16 @@ def encode_frame(frame: Frame) -> bytes:
         case Close(code, text):
             encoded = text.encode()[:MAX_CLOSE_TEXT_BYTES].decode(errors="ignore").encode()
             return _CLOSE.pack(CLOSE, code, len(encoded)) + encoded
+        case Message(number, total, offset, chunk):
+            return _MESSAGE.pack(MESSAGE, number, total, offset, len(chunk)) + chunk
+        case MessageCredit(low_water, limit):
+            return _MESSAGE_CREDIT.pack(MESSAGE_CREDIT, low_water, limit)
         case PathChallenge(token):
             return bytes((PATH_CHALLENGE,)) + token
         case PathResponse(token):
             return bytes((PATH_RESPONSE,)) + token
+        case Proof(body):
+            return bytes((PROOF,)) + body
 
 
 def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
@@ -315,6 +416,21 @@ def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
                 position += 1 + _PATH_BYTES
                 token = plaintext[position - _PATH_BYTES : position]
                 frames.append(PathChallenge(token) if kind == PATH_CHALLENGE else PathResponse(token))
+            elif kind == MESSAGE:
+                _, number, total, offset, length = _MESSAGE.unpack_from(plaintext, position)
+                position += _MESSAGE.size + length
+                frames.append(
+                    _message_untrusted(number, total, offset, plaintext[position - length : position])
+                )
+            elif kind == MESSAGE_CREDIT:
+                _, low_water, limit = _MESSAGE_CREDIT.unpack_from(plaintext, position)
+                position += _MESSAGE_CREDIT.size
+                if low_water > MAX_STREAM_OFFSET or limit > MAX_STREAM_OFFSET:
+                    raise DecodeError("message credit out of bounds")
+                frames.append(MessageCredit(low_water, limit))
+            elif kind == PROOF:
+                frames.append(_proof_untrusted(plaintext[position + 1 :]))
+                position = end
             else:
                 raise DecodeError(f"unknown frame {kind}")
     except (struct.error, UnicodeDecodeError) as error:
@@ -331,3 +447,18 @@ def _ack_untrusted(largest: int, bitfield: bytes) -> Ack:
     if bits.bit_length() > largest:
         raise DecodeError("acknowledgement of datagrams before the first")
     return Ack(largest, bits)
+
+
+def _message_untrusted(number: int, total: int, offset: int, chunk: bytes) -> Message:
+    if number > MAX_STREAM_OFFSET or total > MAX_MESSAGE_BYTES:
+        raise DecodeError("message number or size out of bounds")
+    if offset + len(chunk) > total or (not chunk and total):
+        raise DecodeError("message fragment that is empty or beyond its message")
+    return Message(number, total, offset, chunk)
+
+
+def _proof_untrusted(body: bytes) -> Proof:
+    depth = body[_PROOF_FIXED_BYTES - 1] if len(body) >= _PROOF_FIXED_BYTES else MAX_PROOF_DEPTH + 1
+    if depth > MAX_PROOF_DEPTH or len(body) != _PROOF_FIXED_BYTES + depth * _PROOF_NODE_BYTES:
+        raise DecodeError("proof cut short, too deep, or not the last frame")
+    return Proof(body)

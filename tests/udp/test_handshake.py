@@ -21,33 +21,41 @@ from bridge.udp.handshake import (
     sender_untrusted,
 )
 from bridge.udp.peers import Peer
-from bridge.udp.wire import MAX_DATAGRAM_BYTES, Init, Parameters, Reply, parse_datagram_untrusted
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+    Init,
+    Parameters,
+    Reply,
+    Retry,
+    encode_retry,
+    parse_datagram_untrusted,
+)
 from tests.support.datagrams import EPOCH_MS, sorted_keys
 
 TIMES = HandshakeTimes(now=10.0, now_ms=EPOCH_MS, timeout=5.0, lifetime=10.0)
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
-def initiator() -> Initiator:
+def initiator(*, wants_signed: bool = False) -> Initiator:
     low, high, _ = sorted_keys()
     return Initiator(
         identity=low,
         peer=Peer(name="b", public_key=high.public(), address=("192.0.2.2", 2)),
         session_id=bytes(range(16)),
-        parameters=Parameters(11, 1 << 18),
+        parameters=Parameters(11, 1 << 18, wants_signed),
         times=TIMES,
         retry_interval=0.25,
     )
 
 
-def responder(box: bytes, *, sender: Jwk | None = None) -> Responder:
+def responder(box: bytes, *, sender: Jwk | None = None, wants_signed: bool = False) -> Responder:
     low, high, _ = sorted_keys()
     return Responder(
         identity=high,
         peer=Peer(name="a", public_key=(sender or low).public(), address=("192.0.2.1", 1)),
         box=box,
         claims=peek_claims_untrusted(box.decode()),
-        parameters=Parameters(22, 1 << 19),
+        parameters=Parameters(22, 1 << 19, wants_signed),
         times=TIMES,
     )
 
@@ -147,6 +155,52 @@ def test_the_init_is_repeated_with_backoff_and_identical_bytes() -> None:
         sent[now] = datagram
     assert list(sent) == [10.0, 10.25, 10.75, 11.75, 13.75]
     assert len(set(sent.values())) == 1
+
+
+def retry_for(box: bytes, cookie: bytes) -> Retry:
+    parsed = parse_datagram_untrusted(encode_retry(box, cookie))
+    assert isinstance(parsed, Retry)
+    return parsed
+
+
+def test_a_retry_brings_the_same_box_again_at_once_with_the_cookie() -> None:
+    first = initiator()
+    box = init_of(first)
+    assert first.receive_retry(retry_for(box, b"c" * 20), now=10.1)
+    assert first.get_timer() == 10.1
+    datagram = first.datagram_to_send(now=10.1)
+    assert datagram is not None
+    assert parse_datagram_untrusted(datagram) == Init(box, b"c" * 20)
+    assert first.datagram_to_send(now=10.1) is None
+    first.receive_reply(reply_of(responder(box)), now_ms=EPOCH_MS)
+
+
+def test_each_cookie_is_answered_once_and_four_of_them_at_most() -> None:
+    first = initiator()
+    box = init_of(first)
+    cookies = [bytes([n]) * 20 for n in range(6)]
+    assert [first.receive_retry(retry_for(box, cookie), now=10.1) for cookie in cookies] == [True] * 4 + [
+        False
+    ] * 2
+    assert not first.receive_retry(retry_for(box, cookies[0]), now=10.1)
+
+
+def test_a_retry_for_another_init_or_after_the_reply_changes_nothing() -> None:
+    first = initiator()
+    box = init_of(first)
+    assert not first.receive_retry(retry_for(b"another", b"c" * 20), now=10.1)
+    assert first.get_timer() == 10.25
+    first.receive_reply(reply_of(responder(box)), now_ms=EPOCH_MS)
+    assert not first.receive_retry(retry_for(box, b"c" * 20), now=10.1)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("theirs", [False, True])
+def test_states_are_signed_if_either_side_wants_it(ours: bool, theirs: bool) -> None:
+    first = initiator(wants_signed=ours)
+    second = responder(init_of(first), wants_signed=theirs)
+    agreement = first.receive_reply(reply_of(second), now_ms=EPOCH_MS)
+    assert agreement.is_signed is second.agreement.is_signed is (ours or theirs)
 
 
 def test_nothing_is_confirmed_before_keys_are_agreed() -> None:

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from bridge.errors import BoxError
 from bridge.udp.keys import Aead, derive_session_keys, transcript_hash
 
-LABEL = b"khepri-bridge udp v1 "
+LABEL = b"khepri-bridge udp v2 "
 
 
 def expand(secret: bytes, label: bytes, length: int) -> bytes:
