@@ -17,6 +17,7 @@ from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
 from bridge.udp.socket import SocketCounters, UdpSocket
 from bridge.udp.statistics import DropReason, EndpointStatistics, SessionStatistics
+from bridge.udp.transmit import Transmit
 from bridge.udp.wire import MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SessionStatistics",
     "SocketCounters",
     "StateReceived",
+    "Transmit",
     "UdpConfig",
     "UdpEngine",
     "UdpEvent",
