@@ -1,22 +1,25 @@
-"""Key schedule of a session and the AEAD of one direction.
+"""Key schedule of a session, the AEAD of one direction, and the key phases both directions go through.
 
 HKDF-SHA256 (RFC 5869) over the agreement of both ephemeral keys, salted with the hash of the transcript;
 AES-128-GCM with the nonce of TLS 1.3 (RFC 8446, section 5.3): the static IV xor the 64-bit sequence.
-Source of the labels: docs/protocol.md §5.
+Phases are those of QUIC (RFC 9001, section 6): each secret gives the next one and is forgotten, so that
+who takes a machine learns nothing of phases past. Source of labels and rules: docs/protocol.md §5.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bridge.errors import BoxError
+from bridge.udp.wire import DATA
 
+_SECRET_BYTES: Final = 32
 _KEY_BYTES: Final = 16
 _IV_BYTES: Final = 12
 _LABEL: Final = b"khepri-bridge udp v2 "
@@ -24,10 +27,15 @@ _LABEL: Final = b"khepri-bridge udp v2 "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DirectionKeys:
-    """Key (16 bytes) and static IV (12 bytes) of one direction and key phase."""
+    """Secret (32 bytes), key (16 bytes) and static IV (12 bytes) of one direction and key phase."""
 
-    key: bytes
-    iv: bytes
+    secret: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    iv: bytes = field(repr=False)
+
+    def next_phase(self) -> DirectionKeys:
+        """The keys after these, from which these cannot be found."""
+        return _direction_keys(_expand(self.secret, b"next secret", _SECRET_BYTES))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,13 +64,15 @@ def derive_session_keys(*, shared_secret: bytes, transcript: bytes) -> SessionKe
     """
     root = hmac.digest(transcript, shared_secret, "sha256")
     return SessionKeys(
-        initiator=_direction_keys(_expand(root, b"initiator secret 0", 32)),
-        responder=_direction_keys(_expand(root, b"responder secret 0", 32)),
+        initiator=_direction_keys(_expand(root, b"initiator secret 0", _SECRET_BYTES)),
+        responder=_direction_keys(_expand(root, b"responder secret 0", _SECRET_BYTES)),
     )
 
 
 def _direction_keys(secret: bytes) -> DirectionKeys:
-    return DirectionKeys(key=_expand(secret, b"key", _KEY_BYTES), iv=_expand(secret, b"iv", _IV_BYTES))
+    return DirectionKeys(
+        secret=secret, key=_expand(secret, b"key", _KEY_BYTES), iv=_expand(secret, b"iv", _IV_BYTES)
+    )
 
 
 def _expand(secret: bytes, label: bytes, length: int) -> bytes:
@@ -93,3 +103,152 @@ class Aead:
             return self._cipher.decrypt((self._iv ^ sequence).to_bytes(12, "big"), ciphertext, header)
         except InvalidTag:
             raise BoxError("datagram is not authentic") from None
+
+
+class SealingPhases:
+    """The keys this side seals with, and when it moves on to the next.
+
+    Before sealing the owner calls :meth:`prepare`, then seals with ``aead`` under ``first_byte``.
+    """
+
+    __slots__ = (
+        "_after_datagrams",
+        "_after_seconds",
+        "_began_at",
+        "_is_proven",
+        "_keys",
+        "aead",
+        "first_byte",
+        "first_sequence",
+        "phase",
+    )
+
+    def __init__(
+        self, keys: DirectionKeys, *, after_datagrams: int, after_seconds: float, now: float
+    ) -> None:
+        """Begin with phase 0.
+
+        Args:
+            after_datagrams: sealed in one phase, and
+            after_seconds: since it began: whichever comes first ends it.
+        """
+        self._keys = keys
+        self._after_datagrams = after_datagrams
+        self._after_seconds = after_seconds
+        self._began_at = now
+        self._is_proven = False
+        self.aead = Aead(keys)
+        self.first_byte = DATA
+        """First byte of a datagram sealed now."""
+        self.phase = 0
+        self.first_sequence = 0
+        """The first sequence of this phase."""
+
+    def prepare(self, next_sequence: int, *, follow: int, now: float) -> None:
+        """Move on if it is time to, or if the peer has.
+
+        A phase of our own making waits until the peer has shown that it opened the one before: then it is
+        never more than one phase away and needs no more than one key to try.
+
+        Args:
+            next_sequence: of the datagram to be sealed next.
+            follow: the phase the peer seals in.
+        """
+        is_due = self._is_proven and (
+            next_sequence - self.first_sequence >= self._after_datagrams
+            or now - self._began_at >= self._after_seconds
+        )
+        if follow <= self.phase and not is_due:
+            return
+        self._keys = self._keys.next_phase()
+        self.aead = Aead(self._keys)
+        self.phase += 1
+        self.first_byte = DATA | self.phase & 1
+        self.first_sequence = next_sequence
+        self._began_at = now
+        self._is_proven = False
+
+    def acknowledge(self, largest: int) -> None:
+        """The peer has opened the datagram with this sequence, the largest of an ACK."""
+        if largest >= self.first_sequence:
+            self._is_proven = True
+
+    def room(self, next_sequence: int, limit: int) -> int:
+        """How many datagrams more this phase may seal where one key may seal ``limit``."""
+        return limit - (next_sequence - self.first_sequence)
+
+
+class OpeningPhases:
+    """The keys this side opens with: the present ones, the ones before for a while, the next ones to try.
+
+    On the data path the owner compares the first byte with ``first_byte`` and opens with ``aead``; only for
+    another one does it call :meth:`open_other`.
+    """
+
+    __slots__ = (
+        "_first_sequence",
+        "_keys",
+        "_next",
+        "_next_keys",
+        "_previous",
+        "_previous_until",
+        "aead",
+        "first_byte",
+        "phase",
+    )
+
+    def __init__(self, keys: DirectionKeys) -> None:
+        self._keys = keys
+        self._first_sequence = 0  # that with which this phase was found: all of the phase before are below
+        self._previous: Aead | None = None
+        self._previous_until = 0.0
+        self._next: Aead | None = None
+        self._next_keys: DirectionKeys | None = None
+        self.aead = Aead(keys)
+        self.first_byte = DATA
+        """First byte of a datagram that ``aead`` opens."""
+        self.phase = 0
+
+    def open_other(
+        self,
+        sequence: int,
+        ciphertext: bytes | memoryview,
+        header: bytes | memoryview,
+        *,
+        sealing_phase: int,
+        now: float,
+        keep: float,
+    ) -> bytes:
+        """Open a datagram with the other key phase bit; if the next keys do, they become the present ones.
+
+        Args:
+            sealing_phase: the phase this side seals in. An honest peer is never two ahead of it.
+            keep: seconds for which the present keys are kept should they become those before.
+
+        Raises:
+            BoxError: not authentic, or of a phase whose keys are gone or cannot have been reached.
+        """
+        if sequence < self._first_sequence:
+            if self._previous is None or now >= self._previous_until:
+                self._previous = None
+                raise BoxError("datagram of a key phase that is over")
+            return self._previous.open(sequence, ciphertext, header)
+        if self.phase > sealing_phase:
+            raise BoxError("datagram of a key phase that cannot have been reached")
+        if self._next is None or self._next_keys is None:
+            # Kept: whoever forges this bit makes us derive keys once, not once a datagram.
+            self._next_keys = self._keys.next_phase()
+            self._next = Aead(self._next_keys)
+        plaintext = self._next.open(sequence, ciphertext, header)
+        self._previous, self._previous_until = self.aead, now + keep
+        self.aead, self._keys = self._next, self._next_keys
+        self._next = self._next_keys = None
+        self.phase += 1
+        self.first_byte = DATA | self.phase & 1
+        self._first_sequence = sequence
+        return plaintext
+
+    def forget_previous(self, *, now: float) -> None:
+        """Drop the keys of the phase before once their time is over."""
+        if now >= self._previous_until:
+            self._previous = None
