@@ -61,6 +61,7 @@ PURE_FILES = (
     "port/connection.py",
     "sim/bodies.py",
     "sim/dataplane/plane.py",
+    "udp/conditions.py",
     "udp/endpoint.py",
     "udp/handshake.py",
     "udp/keys.py",

@@ -1,6 +1,7 @@
 """Datagram sessions: sealed state and reliable messages over UDP, between peers who know each other."""
 
-from bridge.udp.conditioner import Conditioner, Conditions
+from bridge.udp.conditioner import Conditioner, ConditionerStatistics
+from bridge.udp.conditions import NetworkConditions, Partition
 from bridge.udp.config import UdpConfig
 from bridge.udp.endpoint import Endpoint
 from bridge.udp.engine import UdpEngine
@@ -27,11 +28,13 @@ __all__ = [
     "Address",
     "CloseReason",
     "Conditioner",
-    "Conditions",
+    "ConditionerStatistics",
     "DropReason",
     "Endpoint",
     "EndpointStatistics",
     "MessageReceived",
+    "NetworkConditions",
+    "Partition",
     "Peer",
     "PeerUnreachable",
     "Session",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 from typing import TypeVar
 
 from bridge.jose import Jwk
-from bridge.udp.conditioner import Conditioner, Conditions
+from bridge.udp.conditioner import Conditioner
+from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.endpoint import Endpoint
 from bridge.udp.events import SessionEstablished, UdpEvent
@@ -67,7 +68,7 @@ class Network:
         key: Jwk,
         *,
         config: UdpConfig | None = None,
-        conditions: Conditions | None = None,
+        conditions: NetworkConditions | None = None,
         port: int | None = None,
     ) -> Host:
         address = ("192.0.2.1", port or 1000 + len(self.hosts))
@@ -77,7 +78,10 @@ class Network:
             random_bytes=self._random.randbytes,
             unix_ms=lambda: EPOCH_MS + int(self.now * 1000),
         )
-        conditioner = Conditioner(conditions or Conditions(delay=0.005), seed=self._seed + len(self.hosts))
+        conditioner = Conditioner(
+            replace(conditions or NetworkConditions(delay=0.005), seed=self._seed),
+            source=f"{len(self.hosts)}",
+        )
         host = self.hosts[address] = Host(name, key, endpoint, address, conditioner)
         return host
 
@@ -157,7 +161,7 @@ def introduce(*hosts: Host) -> None:
 
 def connected_pair(
     *,
-    conditions: Conditions | None = None,
+    conditions: NetworkConditions | None = None,
     config: UdpConfig | None = None,
     seed: int = 0,
 ) -> tuple[Network, Host, Host]:

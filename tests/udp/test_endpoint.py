@@ -9,7 +9,7 @@ from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.jose import Jwk, seal_signed_box
 from bridge.jose.box import BoxParts, open_parts
 from bridge.jose.signature import sign_raw
-from bridge.udp.conditioner import Conditions
+from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import (
     CloseReason,
@@ -151,7 +151,7 @@ def test_a_lost_reply_is_repeated_without_another_signature_check() -> None:
 def test_a_handshake_survives_heavy_loss(seed: int) -> None:
     network = Network(seed=seed)
     low, high, _ = sorted_keys()
-    bad = Conditions(delay=0.01, jitter=0.02, loss=0.3, duplication=0.2)
+    bad = NetworkConditions(delay=0.01, jitter=0.02, loss=0.3, duplicate=0.2)
     a, b = network.host("a", low, conditions=bad), network.host("b", high, conditions=bad)
     introduce(a, b)
 
@@ -336,7 +336,7 @@ def test_pending_handshakes_are_bounded() -> None:
 def test_simultaneous_initiation_ends_in_one_session(delay: float, offset: float) -> None:
     network = Network()
     low, high, _ = sorted_keys()
-    conditions = Conditions(delay=delay)
+    conditions = NetworkConditions(delay=delay)
     a, b = network.host("a", low, conditions=conditions), network.host("b", high, conditions=conditions)
     introduce(a, b)
     a.endpoint.connect("b", now=network.now)
@@ -352,7 +352,7 @@ def test_simultaneous_initiation_ends_in_one_session(delay: float, offset: float
 def test_simultaneous_initiation_under_loss_ends_in_one_session(seed: int) -> None:
     network = Network(seed=seed)
     low, high, _ = sorted_keys()
-    bad = Conditions(delay=0.02, jitter=0.2, loss=0.25)
+    bad = NetworkConditions(delay=0.02, jitter=0.2, loss=0.25)
     a, b = network.host("a", low, conditions=bad), network.host("b", high, conditions=bad)
     introduce(a, b)
     a.endpoint.connect("b", now=network.now)

@@ -15,7 +15,8 @@ from bridge.errors import (
     InvalidStateError,
 )
 from bridge.jose import Jwk
-from bridge.udp.conditioner import Conditioner, Conditions
+from bridge.udp.conditioner import Conditioner
+from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.engine import UdpEngine
 from bridge.udp.events import (
@@ -99,7 +100,7 @@ async def test_both_may_connect_at_once_and_get_the_same_session() -> None:
 
 async def test_the_reliable_stream_is_complete_and_in_order_on_a_bad_network() -> None:
     recorder = Recorder()
-    bad = Conditioner(Conditions(loss=0.1, delay=0.002, jitter=0.004, duplication=0.1), seed=3)
+    bad = Conditioner(NetworkConditions.parse("loss=10%,burst=3,delay=2ms,jitter=4ms,duplicate=10%,seed=3"))
     async with two_engines(on_b=recorder, conditioner=bad) as (a, _):
         session = await a.connect("b", timeout=20)
         sent = [str(n).encode() * 300 for n in range(100)]

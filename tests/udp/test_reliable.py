@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import LimitExceededError, ProtocolError
-from bridge.udp.conditioner import Conditions
+from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import MessageReceived, SessionClosed
 from bridge.udp.reliable import MAX_GAPS, ReliableReceiver, ReliableSender
@@ -69,10 +69,10 @@ def test_messages_arrive_complete_and_in_order_whatever_is_lost_repeated_or_reor
 def test_sessions_deliver_every_message_in_order_over_a_bad_network(
     seed: int, loss: float, jitter: float, duplication: float, sizes: list[int]
 ) -> None:
-    conditions = Conditions(loss=loss, delay=0.01, jitter=jitter, duplication=duplication, reordering=0.1)
+    conditions = NetworkConditions(loss=loss, delay=0.01, jitter=jitter, duplicate=duplication, reorder=0.1)
     network, a, b = connected_pair(seed=seed)
     for host in (a, b):
-        host.conditioner.conditions = conditions
+        host.conditioner.set_conditions(conditions)
     random = Random(seed)
     sent = [random.randbytes(size) for size in sizes]
     for message in sent:
