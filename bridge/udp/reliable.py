@@ -7,11 +7,11 @@ receiver holds at most the window it granted.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from typing import Final
 
 from bridge.errors import LimitExceededError, ProtocolError
+from bridge.udp.runs import Runs, add_run
 from bridge.udp.wire import MAX_MESSAGE_BYTES, MAX_STREAM_OFFSET, MESSAGE_PREFIX_BYTES
 
 MAX_GAPS: Final = 1024
@@ -33,7 +33,7 @@ class ReliableSender:
         self._buffer = bytearray()
         self._ends: deque[int] = deque()  # end offset of each message in _buffer
         self._sent = 0  # offset of the first byte never sent
-        self._lost: list[tuple[int, int]] = []  # sorted disjoint runs to send again
+        self._lost: Runs = []  # to send again
 
     @property
     def buffered(self) -> int:
@@ -95,18 +95,8 @@ class ReliableSender:
     def lose(self, start: int, end: int) -> None:
         """A run did not arrive: send it again, unless a later copy did."""
         start = max(start, self.acknowledged)
-        if start >= end:
-            return
-        self._lost.append((start, end))
-        self._lost.sort()
-        merged = [self._lost[0]]
-        for run_start, run_end in self._lost[1:]:
-            last_start, last_end = merged[-1]
-            if run_start <= last_end:
-                merged[-1] = (last_start, max(last_end, run_end))
-            else:
-                merged.append((run_start, run_end))
-        self._lost = merged
+        if start < end:
+            add_run(self._lost, start, end)
 
     def update(self, received: int, limit: int) -> None:
         """Apply a CREDIT frame; older ones than the newest change nothing.
@@ -147,7 +137,7 @@ class ReliableReceiver:
         self._window = window
         self._taken = 0  # offset of _buffer[0]: everything before it went to the application
         self._buffer = bytearray()
-        self._runs: list[tuple[int, int]] = []  # sorted disjoint runs present at or beyond _taken
+        self._runs: Runs = []  # present at or beyond _taken
 
     @property
     def received(self) -> int:
@@ -191,17 +181,7 @@ class ReliableReceiver:
             if end_index > len(self._buffer):
                 self._buffer += bytes(end_index - len(self._buffer))
             self._buffer[start_index:end_index] = chunk
-        self._merge(offset, end)
-
-    def _merge(self, start: int, end: int) -> None:
-        runs = self._runs
-        first = bisect_left(runs, start, key=lambda run: run[1])
-        last = first
-        while last < len(runs) and runs[last][0] <= end:
-            start = min(start, runs[last][0])
-            end = max(end, runs[last][1])
-            last += 1
-        runs[first:last] = [(start, end)]
+        add_run(self._runs, offset, end)
 
     def next_message(self) -> bytes | None:
         """Hand over the next whole message, and with it the credit for its bytes.
