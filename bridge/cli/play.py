@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bridge.cli.cluster import Directory, Name, cluster_directory
 from bridge.cli.output import Json, emit, example, fail, table
+from bridge.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bridge.udp import NetworkConditions
 
 _DEMO_PASSES = 160
 _DEMO_SECONDS = 20.0
@@ -22,6 +26,31 @@ Linger = Annotated[
         help="Let each former holder send on for so long after a hand-over, to be refused.",
         min=0,
         max=10_000,
+    ),
+]
+
+
+def _check_network(text: str | None) -> str | None:
+    from bridge.udp import NetworkConditions
+
+    if text is not None:
+        try:
+            NetworkConditions.parse(text)
+        except ConfigurationError as error:
+            raise typer.BadParameter(str(error)) from error
+    return text
+
+
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="SPEC",
+        help="Send datagrams through a bad network, such as loss=5%,burst=4,delay=25ms,jitter=10ms. "
+        "Also: duplicate=1% reorder=2% reorder_by=10ms rate=10mbit queue=64KiB partition=10s+5s seed=7.",
+        envvar="KHEPRI_BRIDGE_NETWORK",
+        callback=_check_network,
+        show_default=False,
     ),
 ]
 Record = Annotated[
@@ -48,6 +77,7 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of play.", min=1, max=3_600)] = _DEMO_SECONDS,
     seed: Annotated[int, typer.Option(help="Seed of the generated match.")] = 1,
     linger_ms: Linger = 200,
+    network: Network = None,
     record: Record = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +87,16 @@ def demo(
 
     match = generate_match(passes=passes, seconds=seconds, seed=seed)
     asyncio_run(
-        play(match, speed=1.0, linger_ms=linger_ms, directory=None, sims=(), record=record, as_json=as_json)
+        play(
+            match,
+            speed=1.0,
+            linger_ms=linger_ms,
+            network=_conditions(network),
+            directory=None,
+            sims=(),
+            record=record,
+            as_json=as_json,
+        )
     )
 
 
@@ -69,6 +108,7 @@ def replay_passes(
         float, typer.Option(help="Time lapse: 60 plays an hour in a minute.", min=0.01, max=100_000)
     ] = 60.0,
     linger_ms: Linger = 200,
+    network: Network = None,
     name: Name = "local",
     directory: Directory = None,
     sims: Annotated[
@@ -100,6 +140,7 @@ def replay_passes(
             match,
             speed=speed,
             linger_ms=linger_ms,
+            network=_conditions(network),
             directory=place if running else None,
             sims=tuple(sims or ()),
             record=record,
@@ -136,6 +177,7 @@ def simulate(
         Path | None, typer.Option(help="Private key; made where there is none.", show_default=False)
     ] = None,
     linger_ms: Linger = 0,
+    network: Network = None,
     commands: Annotated[
         bool, typer.Option("--commands", help="Read commands from standard input, one JSON object a line.")
     ] = False,
@@ -154,6 +196,7 @@ def simulate(
             node=node_name,
             port=port,
             linger_ms=linger_ms,
+            network=_conditions(network),
             key_file=key_file,
         )
     else:
@@ -170,9 +213,16 @@ def simulate(
             host=host,
             port=port,
             key_file=None if key_file is None else str(key_file),
+            network=_conditions(network),
             linger_ms=linger_ms,
         )
     asyncio_run(serve(config, commands=commands))
+
+
+def _conditions(text: str | None) -> NetworkConditions | None:
+    from bridge.udp import NetworkConditions
+
+    return NetworkConditions.parse(text) if text else None
 
 
 def trace(

@@ -24,6 +24,7 @@ from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match
 from bridge.sim.replay import Progress, Replay
+from bridge.udp import NetworkConditions
 
 SERVERS: Final = ("sim1", "sim2")
 _PROGRESS_SECONDS: Final = 1.0
@@ -41,7 +42,14 @@ class Stage:
 
 
 def local_simulation(
-    directory: Path, *, server: str, node: str, port: int, linger_ms: int, key_file: Path | None
+    directory: Path,
+    *,
+    server: str,
+    node: str,
+    port: int,
+    linger_ms: int,
+    network: NetworkConditions | None,
+    key_file: Path | None,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
 
@@ -62,6 +70,7 @@ def local_simulation(
         store=stage.store,
         port=port,
         key_file=str(key_file or keys / f"{server}.pem"),
+        network=network,
         linger_ms=linger_ms,
     )
 
@@ -71,6 +80,7 @@ async def play(
     *,
     speed: float,
     linger_ms: int,
+    network: NetworkConditions | None,
     directory: Path | None,
     sims: tuple[str, ...],
     record: Path | None,
@@ -82,6 +92,7 @@ async def play(
         match: what is played.
         speed: time lapse.
         linger_ms: how long former holders send on.
+        network: what datagrams between the two servers on this machine go through, both ways.
         directory: of a running cluster; ``None`` starts one of three nodes for this replay.
         sims: ``NAME=COMMAND`` of simulation servers to use instead of two on this machine.
         record: where to leave history and messages.
@@ -94,9 +105,10 @@ async def play(
         progress(
             f"{match.source}: {len(match.passes)} passes of {len(match.players)} players in "
             f"{match.seconds / speed:.0f} s, two servers, {len(stage.members)} homeservers"
+            f"{'' if network is None else f', network {network}'}"
         )
         replay = Replay(match, speed=speed, on_progress=_Ticker())
-        commands = simulation_commands(stage, sims, linger_ms=linger_ms)
+        commands = simulation_commands(stage, sims, linger_ms=linger_ms, network=network)
         async with AsyncExitStack() as stack:
             servers = {}
             for name, command in commands.items():
@@ -154,20 +166,28 @@ def _running(directory: Path) -> Stage:
     )
 
 
-def simulation_commands(stage: Stage, sims: tuple[str, ...], *, linger_ms: int) -> dict[str, list[str]]:
+def simulation_commands(
+    stage: Stage, sims: tuple[str, ...], *, linger_ms: int, network: NetworkConditions | None
+) -> dict[str, list[str]]:
     """Command line of each simulation server, by name.
 
     Args:
         stage: the cluster of this machine that servers without a command of their own join.
         sims: ``NAME=COMMAND`` of servers elsewhere, two or more; none starts two here.
         linger_ms: how long former holders send on; a ``COMMAND`` says it for itself.
+        network: what the two servers here send through; a ``COMMAND`` says it for itself.
 
     Raises:
-        ConfigurationError: fewer than two, or one that does not parse.
+        ConfigurationError: fewer than two, one that does not parse, or a network for servers elsewhere.
     """
     if not sims:
         base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(stage.directory), "--commands"]
-        return {name: [*base, "--name", name, "--linger-ms", str(linger_ms)] for name in SERVERS}
+        base += ["--linger-ms", str(linger_ms)]
+        if network is not None:
+            base += ["--network", str(network)]
+        return {name: [*base, "--name", name] for name in SERVERS}
+    if network is not None:
+        raise ConfigurationError("--network is for servers started here: write it into each COMMAND of --sim")
     commands = {}
     for sim in sims:
         name, _, command = sim.partition("=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
+from bridge.udp import NetworkConditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class SimulationConfig:
     follow: int = 256
     """entities of other servers whose state is kept in the world, the first ones that come: interest, not
     order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
+    network: NetworkConditions | None = None
+    """a bad network that what the data plane sends goes through; the other side's has its own"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 

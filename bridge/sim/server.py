@@ -98,6 +98,7 @@ class SimulationServer:
                 capacity=config.capacity,
                 rate_hz=config.rate_hz,
                 key_file=config.key_file,
+                network="" if config.network is None else str(config.network),
             )
         )
         self._bodies = Bodies(self._plane.world)

@@ -111,6 +111,29 @@ def test_the_demo_ends_with_its_guarantees_and_the_record_proves_them(tmp_path: 
     assert command("history", "check", tmp_path / HISTORY).returncode == 0
 
 
+@pytest.mark.parametrize("words", [("demo",), ("replay", "passes"), ("sim", "--name", "sim1")])
+def test_a_network_that_does_not_parse_is_a_usage_error_that_says_what_to_write(
+    words: tuple[str, ...],
+) -> None:
+    done = command(*words, "--network", "loss=5")
+    assert done.returncode == 2
+    assert "write loss=5%" in done.stderr
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_demo_keeps_its_guarantees_over_a_bad_network() -> None:
+    network = "loss=5%,burst=3,delay=10ms,jitter=20ms,duplicate=2%,reorder=2%,seed=7"
+    done = command("demo", "--passes", "30", "--seconds", "4", "--network", network, "--json")
+    assert done.returncode == 0, done.stderr
+    result = last_line(done)
+    assert (result["double_holders"], result["lost_updates"]) == (0, 0)
+    # One way there and one back before the first state of the new holder.
+    assert result["p50_ms"] > 20
+    assert f"network {network}" in done.stderr
+
+
 @pytest.mark.erlang
 @pytest.mark.slow
 @pytest.mark.timeout(240)

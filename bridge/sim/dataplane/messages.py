@@ -27,6 +27,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     capacity: int
     rate_hz: float
     key_file: str | None = None
+    network: str = ""
+    """text of ``NetworkConditions`` that what it sends goes through; empty: straight to the kernel"""
 
 
 class AddPeer(msgspec.Struct, frozen=True, kw_only=True, tag="add_peer"):

@@ -51,7 +51,9 @@ from bridge.sim.dataplane.messages import (
 )
 from bridge.sim.dataplane.plane import DataPlane
 from bridge.udp import (
+    Conditioner,
     MessageReceived,
+    NetworkConditions,
     Peer,
     PeerUnreachable,
     SessionClosed,
@@ -75,7 +77,10 @@ class DataPlaneProcess:
         self._key = key
         self._send = send
         self._engine = UdpEngine(
-            UdpConfig(host=start.host, port=start.port), identity=key, on_event=self._on_event
+            UdpConfig(host=start.host, port=start.port),
+            identity=key,
+            on_event=self._on_event,
+            conditioner=_conditioner(start),
         )
         self._plane = DataPlane(server=start.server, session=start.session, key=key, world=world, emit=send)
         self._sessions_open: set[str] = set()
@@ -214,6 +219,12 @@ class DataPlaneProcess:
         return self._plane.waiting() > 0 or any(
             session is not None and session.statistics().reliable_buffered > 0 for session in open_sessions
         )
+
+
+def _conditioner(start: Start) -> Conditioner | None:
+    if not start.network:
+        return None
+    return Conditioner(NetworkConditions.parse(start.network), source=start.server)
 
 
 async def _read_command(reader: asyncio.StreamReader) -> Command | None:

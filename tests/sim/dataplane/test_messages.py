@@ -35,7 +35,15 @@ from bridge.sim.dataplane.messages import (
 )
 
 COMMANDS: list[Command] = [
-    Start(server="sim1", session=b"s" * 16, host="127.0.0.1", port=0, capacity=8, rate_hz=60.0),
+    Start(
+        server="sim1",
+        session=b"s" * 16,
+        host="127.0.0.1",
+        port=0,
+        capacity=8,
+        rate_hz=60.0,
+        network="loss=5%,seed=7",
+    ),
     AddPeer(server="sim2", session=None, key=b"{}", thumbprint="t", host="127.0.0.1", port=4000),
     RaiseFence(entity="ball", epoch=2**64 - 1, server=""),
     Hold(entity="ball", epoch=1, slot=3),

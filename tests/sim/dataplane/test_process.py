@@ -9,11 +9,13 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from bridge.homeserver.local import LocalCluster
+from bridge.sim.dataplane.messages import PeerUp
 from tests.support.cluster import fresh
 from tests.support.data_plane import running
 from tests.support.simulation import children, simulation
@@ -99,6 +101,17 @@ def test_it_dies_with_a_parent_that_is_killed() -> None:
             assert ready, "the child still runs"
         finally:
             os.close(handle)
+
+
+async def test_what_it_sends_goes_through_the_network_it_is_told() -> None:
+    async with running("sim1", network="delay=400ms") as one, running("sim2") as two:
+        began = time.monotonic()
+        one.know(two)
+        two.know(one)
+        await one.told(PeerUp)
+        await two.told(PeerUp)
+        # Without the delay a handshake takes some milliseconds.
+        assert time.monotonic() - began > 0.4
 
 
 async def test_ctrl_c_of_the_terminal_is_left_to_the_control_plane() -> None:
