@@ -1,0 +1,144 @@
+"""How fast a session may send: a rate that yields under loss, and the pacer that spreads datagrams by it.
+
+The loss-based controller of GCC (draft-ietf-rmcat-gcc-02, section 6), with a start that doubles. A window
+as of TCP was rejected for state: it halves at a single loss, of which radio links have plenty, while late
+state is worthless anyway. Delay-based control (section 5 there) is left out: it guards against deep queues,
+which paths between servers seldom have.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.udp.wire import MAX_DATAGRAM_BYTES
+
+MIN_INTERVAL: Final = 0.01
+"""Seconds between two changes of the rate, where two round trips are shorter."""
+MIN_SAMPLE: Final = 20
+"""Datagrams of which the fate is known before a share of loss means anything."""
+LOW_LOSS: Final = 0.02
+HIGH_LOSS: Final = 0.10
+_GROWTH: Final = 1.08
+_START_GROWTH: Final = 2.0
+_BURST_SECONDS: Final = 0.005
+_BURST_BYTES: Final = 16 * MAX_DATAGRAM_BYTES
+
+
+class StateRate:
+    """The rate of one session, in bytes of UDP payload a second.
+
+    Only datagrams sent since the rate last changed count, so what was lost at the old rate is not held
+    against the new one.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_ceiling",
+        "_changed_at",
+        "_floor",
+        "_is_starting",
+        "_lost",
+        "_sent_bytes",
+        "_was_limit",
+        "bytes_per_second",
+        "loss",
+    )
+
+    def __init__(self, *, initial: float, floor: float, ceiling: float, now: float) -> None:
+        """Begin at ``initial``, never below ``floor`` or above ``ceiling``, all in bytes a second."""
+        self.bytes_per_second = min(max(initial, floor), ceiling)
+        self.loss: float | None = None
+        """Share of datagrams lost in the last interval; ``None`` before the first."""
+        self._floor = floor
+        self._ceiling = ceiling
+        self._is_starting = True
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._changed_at = now
+        self._arrived = self._lost = self._sent_bytes = 0
+        self._was_limit = False
+
+    def sent(self, size: int) -> None:
+        """Datagrams of ``size`` bytes together went out."""
+        self._sent_bytes += size
+
+    def held_back(self) -> None:
+        """Something waits because of the rate: only then does it say anything that nothing was lost."""
+        self._was_limit = True
+
+    def arrived(self, count: int, sent_at: float) -> None:
+        """So many datagrams sent then were acknowledged."""
+        if sent_at >= self._changed_at:
+            self._arrived += count
+
+    def lost(self, count: int, sent_at: float) -> None:
+        """So many datagrams sent then count as lost."""
+        if sent_at >= self._changed_at:
+            self._lost += count
+
+    def update(self, *, rtt: float, now: float) -> bool:
+        """Change the rate if enough is known.
+
+        Args:
+            rtt: smoothed round-trip time, seconds.
+
+        Returns:
+            Whether an interval ended.
+        """
+        elapsed = now - self._changed_at
+        known = self._arrived + self._lost
+        # Two round trips: in the first, nothing is known; and loss is known later than arrival.
+        if known < MIN_SAMPLE or elapsed < max(2 * rtt, MIN_INTERVAL):
+            return False
+        self.loss = self._lost / known
+        rate = self.bytes_per_second
+        if self.loss > HIGH_LOSS:
+            # From what was sent, not from what might have been: else a rate far above what the application
+            # sends takes many intervals to come down to where it makes a difference.
+            rate = min(rate, self._sent_bytes / elapsed) * (1 - self.loss / 2)
+            self._is_starting = False
+        elif self.loss > LOW_LOSS:
+            self._is_starting = False
+        elif self._was_limit:
+            rate *= _START_GROWTH if self._is_starting else _GROWTH
+        self.bytes_per_second = min(max(rate, self._floor), self._ceiling)
+        self._begin(now)
+        return True
+
+
+class Pacer:
+    """Token bucket in bytes: at least 16 datagrams and 5 ms of the rate at once, the rest in time."""
+
+    __slots__ = ("_burst", "_rate", "_refilled_at", "_tokens")
+
+    def __init__(self, rate: float, *, now: float) -> None:
+        """Begin with a full bucket.
+
+        Args:
+            rate: bytes a second.
+        """
+        self._refilled_at = now
+        self._tokens = 0.0
+        self.set_rate(rate)
+        self._tokens = self._burst
+
+    def set_rate(self, rate: float) -> None:
+        """Go on at another rate."""
+        self._rate = rate
+        self._burst = max(_BURST_BYTES, rate * _BURST_SECONDS)
+        self._tokens = min(self._tokens, self._burst)
+
+    def allowance(self, now: float) -> int:
+        """Bytes that may go now; at least a datagram, or none."""
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
+        self._refilled_at = now
+        return int(self._tokens) if self._tokens >= MAX_DATAGRAM_BYTES else 0
+
+    def spend(self, size: int) -> None:
+        """So many bytes went. May overdraw: what must go at once, as acknowledgements, does not ask."""
+        self._tokens -= size
+
+    def ready_at(self) -> float:
+        """When a quarter of a burst may go: waking for every single datagram would cost too much."""
+        return self._refilled_at + max(0.0, self._burst / 4 - self._tokens) / self._rate
