@@ -12,6 +12,7 @@ from bridge.udp.events import (
     SessionClosed,
     SessionEstablished,
     StateReceived,
+    StatesReceived,
     UdpEvent,
 )
 from bridge.udp.peers import Address, Peer
@@ -43,6 +44,7 @@ __all__ = [
     "SessionStatistics",
     "SocketCounters",
     "StateReceived",
+    "StatesReceived",
     "Transmit",
     "UdpConfig",
     "UdpEngine",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
+from bridge.udp.loss import MAX_TRACKED
 from bridge.udp.wire import MAX_MESSAGE_BYTES, MESSAGE_PREFIX_BYTES
 
 _SMALLEST_WINDOW_BYTES = 2 * (MAX_MESSAGE_BYTES + MESSAGE_PREFIX_BYTES)
@@ -23,6 +24,7 @@ _POSITIVE = (
     "min_probe_timeout",
     "max_state_streams",
     "max_pending_states",
+    "max_flight_datagrams",
     "max_datagrams_per_key",
     "receive_buffer_bytes",
     "send_buffer_bytes",
@@ -100,7 +102,11 @@ class UdpConfig:
     """Reliable bytes queued or unacknowledged on the sending side; beyond it ``send_reliable`` refuses."""
 
     max_state_streams: int = 1024
-    """State streams of one session in one direction: each may hold one unsent datagram."""
+    """State streams of one session in one direction, numbered from 0: each may hold one unsent datagram."""
+
+    max_flight_datagrams: int = 4096
+    """Datagrams sent whose arrival or loss is not known; states beyond them wait. At most 8192. Full ones are
+    5 MB: what a gigabit path of 40 ms holds. It also ends what a silent peer costs."""
 
     max_pending_states: int = 4096
     """Received states that wait for the application; then the oldest are dropped: they are the stalest."""
@@ -124,5 +130,9 @@ class UdpConfig:
             raise ConfigurationError("acknowledge_every must be at most 128: an ACK names 256 datagrams")
         if not _SMALLEST_WINDOW_BYTES <= self.reliable_window_bytes < 1 << 31:
             raise ConfigurationError(f"reliable_window_bytes must be {_SMALLEST_WINDOW_BYTES} … 2^31-1")
+        if self.max_flight_datagrams > MAX_TRACKED:
+            raise ConfigurationError(f"max_flight_datagrams must be at most {MAX_TRACKED}")
+        if self.max_state_streams > 1 << 16:
+            raise ConfigurationError("max_state_streams must be at most 65,536")
         if self.reliable_buffer_bytes < _SMALLEST_WINDOW_BYTES:
             raise ConfigurationError(f"reliable_buffer_bytes must be at least {_SMALLEST_WINDOW_BYTES}")

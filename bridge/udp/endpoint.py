@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
 
+import numpy as np
+
 from bridge.errors import (
     BoxError,
     ConfigurationError,
@@ -35,6 +37,7 @@ from bridge.udp.handshake import (
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason, EndpointStatistics
+from bridge.udp.transmit import Transmit
 from bridge.udp.wire import (
     CONNECTION_ID,
     DATA,
@@ -46,11 +49,17 @@ from bridge.udp.wire import (
     Reply,
     parse_datagram_untrusted,
 )
+from bridge.udp.workspace import RUN_ROWS, Workspace
 
 _MAX_REMEMBERED: Final = 16_384
 """Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
 _CLOCK_SKEW_MS: Final = 30_000
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
+
+
+_DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
+_FEW: Final = 4
+"""Datagrams that are cheaper one by one than as a run."""
 
 
 def _ignore() -> None:
@@ -107,7 +116,8 @@ class Endpoint:
         ] = {}  # replay key -> Unix ms after which it is too old
         self._newest_init: dict[str, int] = {}
 
-        self._outbox: list[tuple[bytes, Address]] = []
+        self._workspace = Workspace()
+        self._outbox: list[Transmit] = []
         self._dirty: dict[Session, None] = {}
         self._ready: dict[Session, None] = {}
         self._events: deque[UdpEvent] = deque()
@@ -244,6 +254,37 @@ class Endpoint:
         if reason is not None:
             self._drops[reason] += 1
 
+    def receive_run(self, data: memoryview, segment: int, address: Address, *, now: float) -> None:
+        """Take datagrams that came together; never raises for what is in them.
+
+        Args:
+            data: datagrams of ``segment`` bytes back to back, the last perhaps shorter; not kept.
+        """
+        size = len(data)
+        start = 0
+        if segment * _FEW <= size and MIN_DATA_BYTES <= segment <= MAX_DATAGRAM_BYTES:
+            whole = size // segment
+            datagrams = np.frombuffer(data, dtype=np.uint8, count=whole * segment).reshape(whole, segment)
+            heads = datagrams[:, :_DATA_HEAD_BYTES]
+            if data[0] & 0xFE == DATA and (heads == heads[0]).all():
+                session = self._by_connection.get(CONNECTION_ID.unpack_from(data, 1)[0])
+                if session is not None:
+                    for first in range(0, whole, RUN_ROWS):
+                        rows = datagrams[first : first + RUN_ROWS]
+                        run = data[first * segment : (first + len(rows)) * segment]
+                        self._drops.update(session.receive_run(run, rows, address, now=now))
+                    self._received += whole
+                    self._heard(session)
+                    start = whole * segment
+        for at in range(start, size, segment):
+            self.receive_datagram(data[at : at + segment], address, now=now)
+
+    def _heard(self, session: Session) -> None:
+        if session in self._unconfirmed and session.is_confirmed and not session.is_closed:
+            self._establish(session)
+        self._dirty[session] = None
+        self._ready[session] = None
+
     def _on_data(
         self, connection_id: int, data: bytes | memoryview, address: Address, *, now: float
     ) -> DropReason | None:
@@ -252,16 +293,13 @@ class Endpoint:
             return DropReason.UNKNOWN_CONNECTION
         reason = session.receive_datagram(data, address, now=now)
         if reason is None:
-            if session in self._unconfirmed and not session.is_closed:
-                self._establish(session)
-            self._dirty[session] = None
-            self._ready[session] = None
+            self._heard(session)
         return reason
 
     def _on_init(self, box: bytes, address: Address, *, now: float) -> DropReason | None:
         repeated = self._responders.get(box)
         if repeated is not None:
-            self._outbox.append((repeated.reply, address))
+            self._outbox.append(Transmit.of_one(repeated.reply, address))
             return None
         try:
             peer = self._peers.by_thumbprint(sender_untrusted(box))
@@ -296,7 +334,7 @@ class Endpoint:
         self._remembered[replay_key] = claims.issued_at_ms + claims.lifetime_ms + _CLOCK_SKEW_MS
         self._responders[box] = responder
         self._begin_session(responder, responder.agreement, address, now=now)
-        self._outbox.append((responder.reply, address))
+        self._outbox.append(Transmit.of_one(responder.reply, address))
         return None
 
     def _on_reply(self, reply: Reply, address: Address, *, now: float) -> DropReason | None:
@@ -362,6 +400,7 @@ class Endpoint:
             address=address,
             random_bytes=self._random_bytes,
             now=now,
+            workspace=self._workspace,
             on_pending=self._mark,
         )
         self._by_connection[session.connection_id] = session
@@ -434,13 +473,13 @@ class Endpoint:
 
     # -- datagrams out, timers, events ----------------------------------------------------------
 
-    def datagrams_to_send(self, *, now: float) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self, *, now: float) -> list[Transmit]:
         """Everything due, datagrams of one session next to each other; each is handed out once."""
         outbox, self._outbox = self._outbox, []
         for initiator in self._initiators.values():
             datagram = initiator.datagram_to_send(now=now)
             if datagram is not None:
-                outbox.append((datagram, initiator.peer.address))
+                outbox.append(Transmit.of_one(datagram, initiator.peer.address))
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             for session in dirty:
@@ -449,7 +488,7 @@ class Endpoint:
                     self._remove(session)
                 else:
                     self._arm(session)
-        self._sent += len(outbox)
+        self._sent += sum([transmit.datagram_count for transmit in outbox])
         return outbox
 
     def _arm(self, session: Session) -> None:

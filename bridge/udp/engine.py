@@ -27,12 +27,14 @@ from bridge.udp.events import (
     SessionClosed,
     SessionEstablished,
     StateReceived,
+    StatesReceived,
     UdpEvent,
 )
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
 from bridge.udp.socket import SocketCounters, UdpSocket
 from bridge.udp.statistics import EndpointStatistics
+from bridge.udp.transmit import Transmit
 
 _RECEIVE_CALLS: Final = 64
 """System calls per turn of the loop: a flood must not starve timers and other tasks."""
@@ -237,8 +239,11 @@ class UdpEngine:
         self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS)
         self._pump()
 
-    def _receive(self, datagram: memoryview, address: Address) -> None:
-        self._endpoint.receive_datagram(datagram, address, now=self._now)
+    def _receive(self, data: memoryview, segment: int, address: Address) -> None:
+        if segment >= len(data):
+            self._endpoint.receive_datagram(data, address, now=self._now)
+        else:
+            self._endpoint.receive_run(data, segment, address, now=self._now)
 
     def _on_writable(self) -> None:
         self._open_socket().flush()
@@ -276,13 +281,16 @@ class UdpEngine:
             # A child would seal other plaintexts under the sequences its parent also uses.
             raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
         now = time.monotonic()
-        datagrams = self._endpoint.datagrams_to_send(now=now)
+        transmits = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:
-            for datagram, address in datagrams:
-                self._conditioner.push(datagram, address, now=now)
-            datagrams = self._conditioner.pop_due(now=now)
-        if datagrams:
-            self._open_socket().send(datagrams)
+            for transmit in transmits:
+                for datagram in transmit.datagrams():
+                    self._conditioner.push(bytes(datagram), transmit.address, now=now)
+            transmits = [
+                Transmit.of_one(datagram, address) for datagram, address in self._conditioner.pop_due(now=now)
+            ]
+        if transmits:
+            self._open_socket().send(transmits)
             self._watch_writability()
 
     def _watch_writability(self) -> None:
@@ -347,7 +355,7 @@ class UdpEngine:
                 _logger.info(
                     "session with %s closed: %s%s", peer, reason.name, " by the peer" if by_peer else ""
                 )
-            case StateReceived() | MessageReceived():
+            case StateReceived() | StatesReceived() | MessageReceived():
                 pass
             case _:
                 assert_never(event)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from bridge.udp.session import Session
@@ -44,7 +48,7 @@ class StateReceived:
     """A state newer than all before on its stream.
 
     Attributes:
-        number: of the state on its stream, 32 bits, wrapping.
+        number: which ``send_state`` call of the sender it came from, 32 bits, wrapping.
         received_at: the ``now`` of the call that brought it, seconds.
         echo_age: seconds since this side sealed the newest time stamp that the sender had seen when it
             sealed this; ``None`` before it saw any. A state from a sender that was frozen has a high age.
@@ -56,6 +60,50 @@ class StateReceived:
     payload: bytes
     received_at: float
     echo_age: float | None
+
+    def states(self) -> Iterator[StateReceived]:
+        """The state itself: what a :class:`StatesReceived` gives for many."""
+        yield self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StatesReceived:
+    """Many states of one size that came together, each newer than all before on its stream.
+
+    They come so where the sender sent a batch and the kernel merged its datagrams; others come one by one, as
+    :class:`StateReceived`. Whoever does not care iterates over :meth:`states` of either.
+
+    Attributes:
+        streams: shape (n,).
+        numbers: of each state, shape (n,).
+        payloads: shape (n, size), the application's own.
+        received_at: the ``now`` of the call that brought them, seconds.
+        echo_age: of the oldest among them, see :class:`StateReceived`.
+    """
+
+    peer: str
+    streams: npt.NDArray[np.intp]
+    numbers: npt.NDArray[np.int64]
+    payloads: npt.NDArray[np.uint8]
+    received_at: float
+    echo_age: float | None
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def states(self) -> Iterator[StateReceived]:
+        """Each of them alone."""
+        for stream, number, payload in zip(
+            self.streams.tolist(), self.numbers.tolist(), self.payloads, strict=True
+        ):
+            yield StateReceived(
+                peer=self.peer,
+                stream=stream,
+                number=number,
+                payload=payload.tobytes(),
+                received_at=self.received_at,
+                echo_age=self.echo_age,
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,4 +139,6 @@ class PeerUnreachable:
     peer: str
 
 
-UdpEvent = SessionEstablished | StateReceived | MessageReceived | SessionClosed | PeerUnreachable
+UdpEvent = (
+    SessionEstablished | StateReceived | StatesReceived | MessageReceived | SessionClosed | PeerUnreachable
+)

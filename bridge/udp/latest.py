@@ -1,60 +1,166 @@
 """Latest-wins state: the newest supersedes what was not yet sent, and what arrives late is dropped.
 
-Streams are independent slots. State numbers are 32 bits and compared by serial arithmetic (RFC 1982), by
-subtraction of what we hold from what came, never the other way about.
+Streams are independent slots. State numbers count a session's ``send_state`` calls, 32 bits, compared by
+serial arithmetic (RFC 1982), by subtraction of what we hold from what came, never the other way about. A
+batch is one number for many neighbouring streams, so that neither side runs a loop over its rows.
 """
 
 from __future__ import annotations
 
-from bridge.errors import LimitExceededError
-from bridge.udp.wire import MAX_STATE_BYTES, State
+from itertools import pairwise
+from typing import Final
 
-_NUMBER_MASK = 0xFFFFFFFF
-_HALF = 1 << 31
+import numpy as np
+import numpy.typing as npt
+
+from bridge.errors import LimitExceededError
+from bridge.udp.wire import MAX_STATE_BYTES
+
+_NUMBER_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 1 << 31
+_NONE: Final = -1
+_FEW: Final = 16
+"""Streams for which memory is taken at first."""
+
+Matrix = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+
+
+class StreamNumbers:
+    """The newest state number of each stream, memory growing with the highest stream used."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers: Numbers | None = None
+
+    def get(self, stream: int) -> int | None:
+        """The number of a stream, or ``None``."""
+        numbers = self._numbers
+        if numbers is None or stream >= len(numbers):
+            return None
+        number = int(numbers[stream])
+        return None if number == _NONE else number
+
+    def advance(self, stream: int, number: int) -> bool:
+        """Set the number of a stream if it is newer; whether it was."""
+        numbers = self._room(stream + 1)
+        known = int(numbers[stream])
+        if known != _NONE and not 0 < (number - known) & _NUMBER_MASK < _HALF:
+            return False
+        numbers[stream] = number
+        return True
+
+    def advance_run(self, streams: npt.NDArray[np.intp], given: Numbers) -> npt.NDArray[np.bool_]:
+        """Like :meth:`advance` for many: shape (n,), streams ascending without repetition."""
+        numbers = self._room(int(streams[-1]) + 1)
+        known = numbers[streams]
+        ahead = (given - known) & _NUMBER_MASK
+        newer: npt.NDArray[np.bool_] = (known == _NONE) | ((ahead > 0) & (ahead < _HALF))
+        if newer.all():
+            numbers[streams] = given
+        else:
+            numbers[streams[newer]] = given[newer]
+        return newer
+
+    def _room(self, size: int) -> Numbers:
+        numbers = self._numbers
+        if numbers is None or len(numbers) < size:
+            grown = np.full(max(_FEW, 1 << (size - 1).bit_length()), _NONE, dtype=np.int64)
+            if numbers is not None:
+                grown[: len(numbers)] = numbers
+            self._numbers = numbers = grown
+        return numbers
+
+
+class PendingState:
+    """The unsent state of one stream, or the unsent rows of a batch.
+
+    Attributes:
+        payload: bytes of a single state, a matrix of shape (n, size) of a batch.
+        next_row: of a batch, the row to send next; rows follow each other round and round, so that under a
+            rate too low for all of them the last are not the ones that never go.
+        left: rows of a batch that wait.
+    """
+
+    __slots__ = ("left", "next_row", "number", "payload", "stream")
+
+    def __init__(self, stream: int, number: int, payload: bytes | Matrix, next_row: int = 0) -> None:
+        self.stream = stream
+        self.number = number
+        self.payload = payload
+        self.next_row = next_row
+        self.left = 1 if isinstance(payload, bytes) else len(payload)
+
+    def take_rows(self, count: int) -> tuple[int, Matrix]:
+        """Up to ``count`` neighbouring rows of a batch: index of the first, and the rows."""
+        assert not isinstance(self.payload, bytes)
+        first = self.next_row
+        end = min(first + min(count, self.left), len(self.payload))
+        self.left -= end - first
+        self.next_row = end % len(self.payload)
+        return first, self.payload[first:end]
 
 
 class LatestSender:
-    """Holds at most one unsent state per stream."""
+    """Holds at most one unsent state, or batch, for each stream it begins at."""
 
-    __slots__ = ("_acknowledged", "_max_streams", "_numbers", "pending", "superseded")
+    __slots__ = ("_acknowledged", "_max_streams", "_number", "pending", "superseded", "waiting")
 
     def __init__(self, *, max_streams: int) -> None:
         self._max_streams = max_streams
-        self._numbers: dict[int, int] = {}
-        self._acknowledged: dict[int, int] = {}
-        self.pending: dict[int, State] = {}
-        """Stream to its unsent state, in the order the streams first became pending."""
+        self._number = _NUMBER_MASK
+        self._acknowledged = StreamNumbers()
+        self.pending: dict[int, PendingState] = {}
+        """(First) stream to what is unsent, in the order the streams first became pending."""
         self.superseded = 0
+        self.waiting = 0
+        """States that wait to be sent."""
 
-    def put(self, stream: int, payload: bytes) -> int:
-        """Make this the newest state of a stream.
+    def put(self, stream: int, payload: bytes | Matrix) -> int:
+        """Make this the newest state of a stream, or its rows those of the streams from there on.
 
         Returns:
             Its number.
 
         Raises:
-            LimitExceededError: payload above 1152 bytes, a stream number above 65535, or one stream too many.
+            LimitExceededError: a payload above 1152 bytes, or a stream number out of bounds.
         """
-        if len(payload) > MAX_STATE_BYTES:
+        rows, size = (1, len(payload)) if isinstance(payload, bytes) else payload.shape
+        if size > MAX_STATE_BYTES:
             raise LimitExceededError("MAX_STATE_BYTES", MAX_STATE_BYTES, "bytes")
-        last = self._numbers.get(stream)
-        if last is None:
-            if not 0 <= stream <= 0xFFFF or len(self._numbers) >= self._max_streams:
-                raise LimitExceededError(
-                    "max_state_streams", self._max_streams, "streams, numbered 0 … 65535"
-                )
-            last = -1
-        number = self._numbers[stream] = (last + 1) & _NUMBER_MASK
-        if stream in self.pending:
-            self.superseded += 1
-        self.pending[stream] = State(stream, number, payload)
+        if stream < 0 or stream + rows > self._max_streams:
+            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
+        number = self._number = (self._number + 1) & _NUMBER_MASK
+        old = self.pending.get(stream)
+        next_row = 0
+        if old is not None:
+            self.superseded += old.left
+            self.waiting -= old.left
+            next_row = old.next_row if old.next_row < rows else 0
+        if rows == 0:
+            self.pending.pop(stream, None)
+            return number
+        self.pending[stream] = PendingState(stream, number, payload, next_row)
+        self.waiting += rows
         return number
+
+    def sent(self, state: PendingState, count: int) -> None:
+        """``count`` of a pending state's rows were sealed; a state without more is forgotten."""
+        self.waiting -= count
+        if isinstance(state.payload, bytes) or state.left == 0:
+            del self.pending[state.stream]
 
     def acknowledge(self, stream: int, number: int) -> None:
         """The datagram with this state arrived."""
-        known = self._acknowledged.get(stream)
-        if known is None or 0 < (number - known) & _NUMBER_MASK < _HALF:
-            self._acknowledged[stream] = number
+        self._acknowledged.advance(stream, number)
+
+    def acknowledge_run(self, stream: int, number: int, bits: int) -> None:
+        """Of a batch from ``stream`` on, the rows whose bit is set arrived."""
+        count = bits.bit_length()
+        present = np.frombuffer(bits.to_bytes((count + 7) >> 3, "little"), dtype=np.uint8)
+        streams = np.flatnonzero(np.unpackbits(present, bitorder="little")) + stream
+        self._acknowledged.advance_run(streams, np.full(len(streams), number, dtype=np.int64))
 
     def acknowledged(self, stream: int) -> int | None:
         """Number of the newest state of the stream that is known to have arrived."""
@@ -68,19 +174,32 @@ class LatestReceiver:
 
     def __init__(self, *, max_streams: int) -> None:
         self._max_streams = max_streams
-        self._newest: dict[int, int] = {}
+        self._newest = StreamNumbers()
 
     def accept(self, stream: int, number: int) -> bool:
         """Whether this state is newer than all before on its stream; then it becomes the newest.
 
         Raises:
-            LimitExceededError: the peer uses more streams than allowed.
+            LimitExceededError: the peer uses a stream beyond those allowed.
         """
-        newest = self._newest.get(stream)
-        if newest is None:
-            if len(self._newest) >= self._max_streams:
-                raise LimitExceededError("max_state_streams", self._max_streams, "streams")
-        elif not 0 < (number - newest) & _NUMBER_MASK < _HALF:
-            return False
-        self._newest[stream] = number
-        return True
+        if stream >= self._max_streams:
+            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
+        return self._newest.advance(stream, number)
+
+    def accept_run(self, streams: npt.NDArray[np.intp], numbers: Numbers) -> npt.NDArray[np.bool_]:
+        """Like :meth:`accept` for many states in their order, shapes (n,) with n above zero.
+
+        Raises:
+            LimitExceededError: the peer uses a stream beyond those allowed.
+        """
+        if int(streams.max()) >= self._max_streams:
+            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
+        # Within a batch streams ascend, so a run is cut only where one batch ends and the next begins.
+        cuts = np.flatnonzero(streams[1:] <= streams[:-1]) + 1
+        if not len(cuts):
+            return self._newest.advance_run(streams, numbers)
+        edges = [0, *cuts.tolist(), len(streams)]
+        newer = [
+            self._newest.advance_run(streams[start:end], numbers[start:end]) for start, end in pairwise(edges)
+        ]
+        return np.concatenate(newer)

@@ -1,8 +1,11 @@
 """Datagrams in flight: what each carried, which arrived, which are lost, and how much may be out.
 
+What is sealed in one go is one record, a *run* of consecutive sequences with a bit for each that is still
+out, so that acknowledging two hundred datagrams of a fat link costs a few operations on integers.
+
 Loss is found as in RFC 9002: by a later datagram's acknowledgement and a reordering time, else by a probe
 timer. The congestion window (slow start, then additive increase, halved once per round trip of loss)
-holds back reliable bytes only: state is paced by the simulation's tick and worthless when late.
+holds back reliable bytes; state has a rate of its own, since it is worthless when late.
 """
 
 from __future__ import annotations
@@ -17,30 +20,62 @@ REORDER_THRESHOLD: Final = 3
 INITIAL_WINDOW_BYTES: Final = 16 * MAX_DATAGRAM_BYTES
 MINIMUM_WINDOW_BYTES: Final = 2 * MAX_DATAGRAM_BYTES
 MAXIMUM_WINDOW_BYTES: Final = 4 << 20
-MAX_TRACKED: Final = 4096
-"""Datagrams awaiting acknowledgement; beyond it the oldest count as lost."""
+MAX_TRACKED: Final = 8192
+"""Datagrams awaiting acknowledgement; beyond it the oldest runs count as lost."""
 
 
-class SentDatagram(NamedTuple):
-    """An acknowledgement-eliciting datagram in flight."""
+class Carried(NamedTuple):
+    """What the datagrams of a run carried, as far as somebody wants to know of its arrival."""
 
-    sent_at: float
-    size: int
-    run: tuple[int, int] | None
-    """Reliable bytes it carried, start and end offset."""
-    states: tuple[tuple[int, int], ...]
-    """States it carried, (stream, number)."""
+    run: tuple[int, int] | None = None
+    """Bytes of the ordered stream, start and end offset."""
+    states: tuple[tuple[int, int], ...] = ()
+    """States of a single datagram, (stream, number)."""
+    batch: tuple[int, int] | None = None
+    """Stream of the first datagram's state, one higher with each, and the number that all share."""
+
+
+class SentRun:
+    """Acknowledgement-eliciting datagrams with consecutive sequences, sealed at one moment.
+
+    Attributes:
+        first: sequence of the first.
+        count: how many.
+        sent_at: monotonic seconds.
+        size: bytes of each.
+        carried: what was in them.
+        outstanding: bit n set while the fate of ``first + n`` is unknown.
+    """
+
+    __slots__ = ("carried", "count", "first", "outstanding", "sent_at", "size")
+
+    def __init__(self, first: int, sent_at: float, size: int, carried: Carried, count: int = 1) -> None:
+        self.first = first
+        self.count = count
+        self.sent_at = sent_at
+        self.size = size
+        self.carried = carried
+        self.outstanding = (1 << count) - 1
+
+
+class Fate(NamedTuple):
+    """Datagrams of one run that an acknowledgement decided: bit n of ``bits`` stands for ``first + n``."""
+
+    run: SentRun
+    bits: int
 
 
 class SentLedger:
     """Datagrams of one session that were sent and not yet accounted for."""
 
     __slots__ = (
-        "_in_flight",
         "_recovery_until",
         "_rtt",
+        "_runs",
         "_threshold",
         "_window",
+        "arrived",
+        "in_flight",
         "largest_acknowledged",
         "lost",
         "reliable_bytes",
@@ -48,72 +83,100 @@ class SentLedger:
 
     def __init__(self, rtt: RttEstimator) -> None:
         self._rtt = rtt
-        self._in_flight: dict[int, SentDatagram] = {}
+        self._runs: dict[int, SentRun] = {}  # by first sequence, ascending
         self._window = float(INITIAL_WINDOW_BYTES)
         self._threshold = float(MAXIMUM_WINDOW_BYTES)
         self._recovery_until = -1
         self.largest_acknowledged = -1
+        self.in_flight = 0
+        """Datagrams out."""
         self.reliable_bytes = 0
         """Size of the datagrams in flight that carry reliable bytes."""
+        self.arrived = 0
+        """Datagrams known to have arrived."""
         self.lost = 0
         """Datagrams counted as lost."""
-
-    def __len__(self) -> int:
-        return len(self._in_flight)
 
     @property
     def window_bytes(self) -> int:
         """Reliable bytes that may be out at once."""
         return int(self._window)
 
-    def record(self, sequence: int, datagram: SentDatagram) -> SentDatagram | None:
-        """Remember a datagram just sealed.
+    def record(self, run: SentRun) -> list[Fate]:
+        """Remember datagrams just sealed.
 
         Returns:
-            One that is given up as lost to make room.
+            What is given up as lost to make room.
         """
-        self._in_flight[sequence] = datagram
-        if datagram.run is not None:
-            self.reliable_bytes += datagram.size
-        if len(self._in_flight) <= MAX_TRACKED:
-            return None
-        self.lost += 1
-        return self._forget(next(iter(self._in_flight)))
+        self._runs[run.first] = run
+        self.in_flight += run.count
+        if run.carried.run is not None:
+            self.reliable_bytes += run.size
+        given_up: list[Fate] = []
+        while self.in_flight > MAX_TRACKED and len(self._runs) > 1:
+            given_up.append(self._give_up(next(iter(self._runs.values()))))
+        return given_up
 
-    def _forget(self, sequence: int) -> SentDatagram:
-        datagram = self._in_flight.pop(sequence)
-        if datagram.run is not None:
-            self.reliable_bytes -= datagram.size
-        return datagram
+    def _give_up(self, run: SentRun) -> Fate:
+        fate = Fate(run, run.outstanding)
+        self.lost += fate.bits.bit_count()
+        self._account(run, fate.bits)
+        return fate
 
-    def acknowledge(
-        self, largest: int, bits: int, *, now: float
-    ) -> tuple[list[SentDatagram], list[SentDatagram]]:
+    def _account(self, run: SentRun, bits: int) -> None:
+        self.in_flight -= bits.bit_count()
+        run.outstanding &= ~bits
+        if run.outstanding:
+            return
+        del self._runs[run.first]
+        if run.carried.run is not None:
+            self.reliable_bytes -= run.size
+
+    def acknowledge(self, largest: int, bits: int, *, now: float) -> tuple[list[Fate], list[Fate]]:
         """Apply an ACK frame: ``(arrived, lost)``, each oldest first."""
-        self.largest_acknowledged = max(self.largest_acknowledged, largest)
-        suspect_below = self.largest_acknowledged - REORDER_THRESHOLD
+        newest = self.largest_acknowledged = max(self.largest_acknowledged, largest)
+        named = bits << 1 | 1  # bit n stands for largest - n
+        suspect_below = newest - REORDER_THRESHOLD
         sent_before = now - self._rtt.reorder_time()
-        arrived: list[SentDatagram] = []
-        lost: list[SentDatagram] = []
-        accounted: list[int] = []
-        for sequence, datagram in self._in_flight.items():
-            if sequence > self.largest_acknowledged:
+        arrived: list[Fate] = []
+        lost: list[Fate] = []
+        for first, run in self._runs.items():
+            if first > newest:
                 break
-            behind = largest - sequence
-            if behind == 0 or (behind > 0 and bits >> (behind - 1) & 1):
-                arrived.append(datagram)
-                accounted.append(sequence)
-                if datagram.run is not None and sequence > self._recovery_until:
-                    self._grow(datagram.size)
-            elif sequence <= suspect_below and datagram.sent_at <= sent_before:
-                lost.append(datagram)
-                accounted.append(sequence)
-                if datagram.run is not None and sequence > self._recovery_until:
-                    self._shrink()
-        for sequence in accounted:
-            self._forget(sequence)
-        self.lost += len(lost)
+            outstanding = run.outstanding
+            got = outstanding & self._named_in_run(named, largest - first, run.count)
+            if got:
+                arrived.append(Fate(run, got))
+                outstanding &= ~got
+                if run.carried.run is not None and first > self._recovery_until:
+                    self._grow(run.size)
+            if outstanding and run.sent_at <= sent_before and first <= suspect_below:
+                gone = outstanding & ((1 << min(suspect_below - first + 1, run.count)) - 1)
+                if gone:
+                    lost.append(Fate(run, gone))
+                    if run.carried.run is not None and first > self._recovery_until:
+                        self._shrink()
+        for run, got in arrived:
+            self._account(run, got)
+            self.arrived += got.bit_count()
+        for run, gone in lost:
+            self._account(run, gone)
+            self.lost += gone.bit_count()
         return arrived, lost
+
+    @staticmethod
+    def _named_in_run(named: int, distance: int, count: int) -> int:
+        """Bits of a run, lowest first, that ``named`` holds; ``distance`` is largest - first of the run."""
+        if distance < 0:
+            return 0
+        if count == 1:
+            return named >> distance & 1
+        # Bit n of the run is bit distance - n of ``named``: the order of the bits is turned round.
+        low = distance - count + 1
+        window = (named >> low if low >= 0 else named << -low) & ((1 << count) - 1)
+        if window == (1 << count) - 1:
+            return window
+        return int(format(window, f"0{count}b")[::-1], 2)
 
     def _grow(self, size: int) -> None:
         step = size if self._window < self._threshold else MAX_DATAGRAM_BYTES * size / self._window
@@ -121,15 +184,13 @@ class SentLedger:
 
     def _shrink(self) -> None:
         self._window = self._threshold = max(self._window / 2, MINIMUM_WINDOW_BYTES)
-        self._recovery_until = next(reversed(self._in_flight))
+        newest = next(reversed(self._runs.values()))
+        self._recovery_until = newest.first + newest.count - 1
 
-    def give_up_oldest(self, count: int) -> list[SentDatagram]:
+    def give_up_oldest(self, count: int) -> list[Fate]:
         """The probe timer fired: the oldest datagrams that carried reliable bytes count as lost."""
-        sequences = [sequence for sequence, datagram in self._in_flight.items() if datagram.run is not None][
-            :count
-        ]
-        self.lost += len(sequences)
-        return [self._forget(sequence) for sequence in sequences]
+        oldest = [run for run in self._runs.values() if run.carried.run is not None][:count]
+        return [self._give_up(run) for run in oldest]
 
     def collapse_window(self) -> None:
         """Several probes in a row went unanswered: start over gently."""

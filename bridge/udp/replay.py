@@ -1,14 +1,14 @@
 """Which sequence numbers of a session were received: the replay window, and the source of acknowledgements.
 
-One Python integer is the window, bit n standing for ``largest - n``: shifting and testing 1024 bits costs
-no more than 64 of them would, so reordering far beyond the 256 that a receiver must allow is no loss.
+One Python integer is the window, bit n standing for ``largest - n``: shifting and testing 2048 bits costs
+little more than 64 of them would, so reordering far beyond the 256 that a receiver must allow is no loss.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-WINDOW: Final = 1024
+WINDOW: Final = 2048
 """Datagrams below the largest that may still arrive; the protocol asks for at least 256."""
 
 _MASK: Final = (1 << WINDOW) - 1
@@ -44,6 +44,18 @@ class ReplayWindow:
         else:
             self._bits = (self._bits << -behind | 1) & _MASK
             self.largest = sequence
+
+    def mark_run(self, last: int, bits: int) -> None:
+        """Record sequences that are all above :attr:`largest`.
+
+        Args:
+            last: the largest of them.
+            bits: bit n set for ``last - n``; at most :data:`WINDOW` bits.
+        """
+        ahead = last - self.largest
+        older = self._bits << ahead if ahead < WINDOW else 0
+        self._bits = (older | bits) & _MASK
+        self.largest = last
 
     def acknowledgement(self) -> tuple[int, int]:
         """``(largest, bits)`` as in an ACK frame: bit n of ``bits`` stands for ``largest - 1 - n``."""

@@ -11,23 +11,37 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from bridge.errors import BoxError, DecodeError, InvalidStateError, LimitExceededError, ProtocolError
+import numpy as np
+
+from bridge.errors import (
+    ConfigurationError,
+    DecodeError,
+    InvalidStateError,
+    LimitExceededError,
+    ProtocolError,
+)
 from bridge.udp.config import UdpConfig
-from bridge.udp.events import CloseReason, MessageReceived, SessionClosed, StateReceived, UdpEvent
-from bridge.udp.keys import Aead, DirectionKeys
-from bridge.udp.latest import LatestReceiver, LatestSender
-from bridge.udp.loss import SentDatagram, SentLedger
+from bridge.udp.events import (
+    CloseReason,
+    MessageReceived,
+    SessionClosed,
+    StateReceived,
+    StatesReceived,
+    UdpEvent,
+)
+from bridge.udp.keys import DirectionKeys
+from bridge.udp.latest import LatestReceiver, LatestSender, PendingState
+from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
+from bridge.udp.opening import OpenedRun, Opener
 from bridge.udp.path import PathValidation
 from bridge.udp.peers import Address
 from bridge.udp.reliable import ReliableReceiver, ReliableSender
-from bridge.udp.replay import ReplayWindow
 from bridge.udp.rtt import RttEstimator
-from bridge.udp.stamps import StampExchange, echo_age
+from bridge.udp.sealing import Sealer
+from bridge.udp.stamps import StampExchange, echo_age, oldest_echo_age
 from bridge.udp.statistics import DropReason, SessionStatistics
+from bridge.udp.transmit import Transmit
 from bridge.udp.wire import (
-    DATA,
-    DATA_HEADER,
-    DATA_HEADER_BYTES,
     ELICITING,
     MAX_FRAMES_BYTES,
     PROLOGUE,
@@ -50,8 +64,9 @@ from bridge.udp.wire import (
     encode_frame,
     parse_frames_untrusted,
 )
+from bridge.udp.workspace import RUN_ROWS, Matrix, Workspace
 
-_ACK_AT_ONCE: Final = 128
+_ACK_AT_ONCE: Final = 512
 """Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
 _SMALLEST_CHUNK: Final = 64
 """Bytes of room below which a reliable chunk goes into a datagram of its own."""
@@ -61,6 +76,21 @@ _COLLAPSE_BACKOFF: Final = 3
 _CLOSE_COPIES: Final = 3
 _PING_FRAME: Final = encode_frame(Ping())
 _WIRE_REASONS: Final = 63
+_STATE_PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
+"""Where the payload begins in a plaintext that holds one state and nothing else."""
+_STATE_KIND_AND_LENGTH: Final = [PROLOGUE.size, _STATE_PAYLOAD_AT - 2, _STATE_PAYLOAD_AT - 1]
+_STATE_HEADS: Final = np.dtype(
+    [
+        ("stamp", ">u4"),
+        ("echo", ">u4"),
+        ("hold", ">u2"),
+        ("kind", "u1"),
+        ("stream", ">u2"),
+        ("number", ">u4"),
+        ("length", ">u2"),
+    ]
+)
+"""The bytes before that payload."""
 
 
 def _ignore(_session: Session) -> None:
@@ -91,12 +121,14 @@ class Session:
         address: Address,
         random_bytes: Callable[[int], bytes],
         now: float,
+        workspace: Workspace | None = None,
         on_pending: Callable[[Session], None] = _ignore,
     ) -> None:
         """Begin a session.
 
         Args:
             remote_window: reliable bytes the peer takes before it grants more.
+            workspace: memory for runs of datagrams, shared by the sessions of one endpoint.
             on_pending: called when something is to be sent that no timer or datagram brought about.
         """
         self.peer = peer
@@ -104,12 +136,12 @@ class Session:
         self.connection_id = connection_id
         self.address = address
         self._config = config
-        self._remote_connection_id = remote_connection_id
         self._random_bytes = random_bytes
         self._on_pending = on_pending
-        self._seal = Aead(sending)
-        self._open = Aead(receiving)
-        self._replay = ReplayWindow()
+        shared = Workspace() if workspace is None else workspace
+        self._sealer = Sealer(sending, remote_connection_id=remote_connection_id, workspace=shared)
+        self._opener = Opener(receiving, workspace=shared)
+        self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
         self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
         self._path = PathValidation()
@@ -119,9 +151,9 @@ class Session:
         self._latest_out = LatestSender(max_streams=config.max_state_streams)
         self._latest_in = LatestReceiver(max_streams=config.max_state_streams)
 
-        self._next_sequence = 0
-        self._outbox: list[tuple[bytes, Address]] = []
-        self._states: deque[StateReceived] = deque()
+        self._outbox: list[Transmit] = []
+        self._states: deque[StateReceived | StatesReceived] = deque()
+        self._states_kept = 0
         self._closed_event: SessionClosed | None = None
         self._close_frame: Close | None = None
         self.is_closed = False
@@ -152,24 +184,41 @@ class Session:
         """Whether the peer has shown that it holds the keys."""
         return self._replay.largest >= 0
 
-    def send_state(self, payload: bytes, stream: int = 0) -> int:
-        """Send the newest state of a stream; an older one that was not yet sent is forgotten.
+    def send_state(self, payload: bytes | Matrix, stream: int = 0) -> int:
+        """Send the newest state of a stream, or of many; older ones that were not yet sent are forgotten.
 
         Args:
-            payload: at most 1152 bytes, not copied until sent.
-            stream: 0 … 65535.
+            payload: at most 1152 bytes; or a batch: unsigned bytes of shape (n, size), row i being the state
+                of ``stream + i``, each in a datagram of its own. Not copied until sent.
+            stream: 0 … ``max_state_streams`` - 1.
 
         Returns:
-            The state's number on its stream, 32 bits, wrapping; see :meth:`acknowledged_state`.
+            A number, rising with each call, 32 bits, wrapping; see :meth:`acknowledged_state`.
 
         Raises:
+            ConfigurationError: an array that is not of that shape and type.
             InvalidStateError: the session is closed.
-            LimitExceededError: payload too long, or too many streams.
+            LimitExceededError: payload too long, or a stream out of bounds.
         """
         self._check_open()
+        if not isinstance(payload, bytes) and (payload.ndim != 2 or payload.dtype != np.uint8):
+            raise ConfigurationError(
+                f"a batch of states is an array of bytes (uint8), one row for each stream, "
+                f"not {payload.dtype} of shape {payload.shape}"
+            )
         number = self._latest_out.put(stream, payload)
         self._on_pending(self)
         return number
+
+    @property
+    def states_waiting(self) -> int:
+        """States not sent yet: above zero after a flush where the peer or the path is too slow for them."""
+        return self._latest_out.waiting
+
+    @property
+    def states_unacknowledged(self) -> int:
+        """Datagrams sent whose arrival or loss is not known yet."""
+        return self._ledger.in_flight
 
     def acknowledged_state(self, stream: int = 0) -> int | None:
         """Number of the newest state of the stream that the peer has acknowledged."""
@@ -240,16 +289,96 @@ class Session:
         """
         if self.is_closed:
             return self._drop(DropReason.CLOSED)
-        first, _, sequence = DATA_HEADER.unpack_from(data)
-        if first != DATA:
-            return self._drop(DropReason.KEY_PHASE)
-        if not self._replay.is_fresh(sequence):
-            return self._drop(DropReason.REPLAYED)
-        view = memoryview(data)
+        opened = self._opener.open(data)
+        if isinstance(opened, DropReason):
+            return self._drop(opened)
+        sequence, plaintext = opened
+        return self._take(sequence, len(data), plaintext, address, now=now)
+
+    def receive_run(
+        self, data: memoryview, datagrams: Matrix, address: Address, *, now: float
+    ) -> list[DropReason]:
+        """Take datagrams of one size that came together, all with our connection id.
+
+        Args:
+            data: the datagrams back to back.
+            datagrams: the same as a matrix of shape (n, size), n at most
+                :data:`~bridge.udp.workspace.RUN_ROWS`.
+
+        Returns:
+            Why some were dropped.
+        """
+        count, size = datagrams.shape
+        opened = None if self.is_closed else self._opener.open_run(data, datagrams)
+        if opened is None:
+            reasons = (
+                self.receive_datagram(data[start : start + size], address, now=now)
+                for start in range(0, count * size, size)
+            )
+        elif self._are_states(opened.plaintexts):
+            self._accept_states(opened, size, address, now=now)
+            return []
+        else:
+            # Marked one by one: what is not taken must not be acknowledged.
+            reasons = (
+                self._take(sequence, size, plaintext.tobytes(), address, now=now)
+                for sequence, plaintext in zip(opened.sequences.tolist(), opened.plaintexts, strict=True)
+            )
+        return [reason for reason in reasons if reason is not None]
+
+    @staticmethod
+    def _are_states(plaintexts: Matrix) -> bool:
+        """Whether every datagram holds one state and nothing else."""
+        length = plaintexts.shape[1] - _STATE_PAYLOAD_AT
+        if length < 0:
+            return False
+        expected = (STATE, length >> 8, length & 0xFF)
+        return bool((plaintexts[:, _STATE_KIND_AND_LENGTH] == expected).all())
+
+    def _accept_states(self, opened: OpenedRun, size: int, address: Address, *, now: float) -> None:
+        sequences, plaintexts = opened
+        count = len(plaintexts)
+        self._opener.mark_run(sequences)
+        self._last_received = now
+        self._datagrams_received += count
+        self._bytes_received += count * size
+        stamp, echo, hold = PROLOGUE.unpack_from(plaintexts[-1])
+        self._stamps.receive(stamp, echo, hold, now=now)
+        if address != self.address:
+            self._challenge(address, size=size, now=now)
+        self._note_eliciting(urgent=False, now=now, count=count)
+
+        heads = np.ascontiguousarray(plaintexts[:, :_STATE_PAYLOAD_AT]).view(_STATE_HEADS).ravel()
+        streams = heads["stream"].astype(np.intp)
+        numbers = heads["number"].astype(np.int64)
         try:
-            plaintext = self._open.open(sequence, view[DATA_HEADER_BYTES:], view[:DATA_HEADER_BYTES])
-        except BoxError:
-            return self._drop(DropReason.FORGED)
+            newer = self._latest_in.accept_run(streams, numbers)
+        except LimitExceededError:
+            self._drops[DropReason.STATE_STREAMS] += count
+            return
+        payloads = plaintexts[:, _STATE_PAYLOAD_AT:]
+        if newer.all():
+            payloads = payloads.copy()
+        else:
+            self._drops[DropReason.STALE_STATE] += count - int(newer.sum())
+            if not newer.any():
+                return
+            streams, numbers, payloads = streams[newer], numbers[newer], payloads[newer]
+        self._keep(
+            StatesReceived(
+                peer=self.peer,
+                streams=streams,
+                numbers=numbers,
+                payloads=payloads,
+                received_at=now,
+                echo_age=oldest_echo_age(heads["echo"], now=now),
+            ),
+            len(streams),
+        )
+
+    def _take(
+        self, sequence: int, size: int, plaintext: bytes, address: Address, *, now: float
+    ) -> DropReason | None:
         try:
             frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
             for frame in frames:
@@ -258,7 +387,7 @@ class Session:
                 ):
                     # Not marked, hence never acknowledged: the peer sends these bytes again.
                     return self._drop(DropReason.REASSEMBLY_FULL)
-            self._accept(sequence, len(data), plaintext, frames, address, now=now)
+            self._accept(sequence, size, plaintext, frames, address, now=now)
         except (DecodeError, ProtocolError) as error:
             self.close(CloseReason.PROTOCOL_ERROR, str(error))
         return None
@@ -324,8 +453,8 @@ class Session:
             case _:
                 assert_never(frame)
 
-    def _note_eliciting(self, *, urgent: bool, now: float) -> None:
-        self._unacknowledged += 1
+    def _note_eliciting(self, *, urgent: bool, now: float, count: int = 1) -> None:
+        self._unacknowledged += count
         if urgent or self._unacknowledged >= self._config.acknowledge_every:
             self._ack_now = True
         elif self._ack_at is None:
@@ -342,10 +471,7 @@ class Session:
         except LimitExceededError:
             self._drops[DropReason.STATE_STREAMS] += 1
             return
-        if len(self._states) >= self._config.max_pending_states:
-            self._states.popleft()
-            self._drops[DropReason.STATE_OVERFLOW] += 1
-        self._states.append(
+        self._keep(
             StateReceived(
                 peer=self.peer,
                 stream=stream,
@@ -353,29 +479,45 @@ class Session:
                 payload=payload,
                 received_at=now,
                 echo_age=echo_age(echo, now=now),
-            )
+            ),
+            1,
         )
 
+    def _keep(self, event: StateReceived | StatesReceived, count: int) -> None:
+        self._states.append(event)
+        self._states_kept += count
+        while self._states_kept > self._config.max_pending_states and len(self._states) > 1:
+            self._drops[DropReason.STATE_OVERFLOW] += self._forget_oldest_state()
+
+    def _forget_oldest_state(self) -> int:
+        oldest = self._states.popleft()
+        count = len(oldest) if isinstance(oldest, StatesReceived) else 1
+        self._states_kept -= count
+        return count
+
     def _on_ack(self, largest: int, bits: int, *, now: float) -> None:
-        if largest >= self._next_sequence:
+        if largest >= self._sealer.next_sequence:
             raise ProtocolError("acknowledgement of a datagram that was never sent")
         arrived, lost = self._ledger.acknowledge(largest, bits, now=now)
-        for datagram in arrived:
-            for stream, number in datagram.states:
+        for run, present in arrived:
+            batch = run.carried.batch
+            if batch is not None:
+                self._latest_out.acknowledge_run(*batch, present)
+            for stream, number in run.carried.states:
                 self._latest_out.acknowledge(stream, number)
         self._resend(lost)
         if arrived:
             self._probe_backoff = 0
             self._probe_from = now
 
-    def _resend(self, lost: list[SentDatagram]) -> None:
-        for datagram in lost:
-            if datagram.run is not None:
-                self._reliable_out.lose(*datagram.run)
+    def _resend(self, lost: list[Fate]) -> None:
+        for run, _ in lost:
+            if run.carried.run is not None:
+                self._reliable_out.lose(*run.carried.run)
 
     # -- datagrams out ------------------------------------------------------------------------
 
-    def datagrams_to_send(self, *, now: float) -> list[tuple[bytes, Address]]:
+    def datagrams_to_send(self, *, now: float) -> list[Transmit]:
         """Seal what is due; each datagram is at most 1200 bytes and is handed out once."""
         if self.is_closed:
             if self._close_frame is not None:
@@ -384,13 +526,13 @@ class Session:
                     self._emit([encode_frame(self._close_frame)], now=now)
                 self._close_frame = None
             return self._drain()
-        if self._next_sequence + len(self._latest_out.pending) >= self._config.max_datagrams_per_key:
+        if self._sealer.next_sequence + self._latest_out.waiting >= self._config.max_datagrams_per_key:
             self.close(CloseReason.KEY_EXHAUSTED)
             return self.datagrams_to_send(now=now)
         self._send_frames(now=now)
         return self._drain()
 
-    def _drain(self) -> list[tuple[bytes, Address]]:
+    def _drain(self) -> list[Transmit]:
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -425,18 +567,47 @@ class Session:
             size += RELIABLE_HEADER_BYTES + len(chunk)
             self._probing = False
             may_send_reliable = reliable.has_pending and self._may_send_reliable(size)
-        for stream, number, payload in pending.values():
+        room = self._config.max_flight_datagrams - self._ledger.in_flight
+        for state in list(pending.values()):
+            if room <= 0:
+                break
+            payload = state.payload
+            if not isinstance(payload, bytes):
+                room -= self._emit_batch(state, room, now=now)
+                continue
             length = STATE_HEADER.size + len(payload)
             if size + length > MAX_FRAMES_BYTES:
                 self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
                 pieces, size, run, states, pinging = [], 0, None, [], False
-            pieces.append(STATE_HEADER.pack(STATE, stream, number, len(payload)))
+                room -= 1
+            pieces.append(STATE_HEADER.pack(STATE, state.stream, state.number, len(payload)))
             pieces.append(payload)
-            states.append((stream, number))
+            states.append((state.stream, state.number))
+            self._latest_out.sent(state, 1)
             size += length
-        pending.clear()
         if pieces:
             self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
+
+    def _emit_batch(self, state: PendingState, room: int, *, now: float) -> int:
+        """Seal rows of a batch, each in a datagram; how many."""
+        sent = 0
+        prologue = self._stamps.prologue(now=now)
+        while state.left and sent < room:
+            first, rows = state.take_rows(min(room - sent, RUN_ROWS))
+            count = len(rows)
+            sequence = self._sealer.next_sequence
+            transmit = self._sealer.seal_batch(
+                prologue, stream=state.stream + first, number=state.number, rows=rows, address=self.address
+            )
+            self._outbox.append(transmit)
+            self._datagrams_sent += count
+            self._bytes_sent += len(transmit.payload)
+            carried = Carried(batch=(state.stream + first, state.number))
+            self._resend(self._ledger.record(SentRun(sequence, now, transmit.segment, carried, count)))
+            sent += count
+        self._last_sent = now
+        self._latest_out.sent(state, sent)
+        return sent
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         return self._probing or self._ledger.reliable_bytes + unsealed < self._ledger.window_bytes
@@ -464,20 +635,20 @@ class Session:
         states: list[tuple[int, int]] | None = None,
         pinging: bool = False,
     ) -> None:
-        sequence = self._next_sequence
-        self._next_sequence = sequence + 1
-        header = DATA_HEADER.pack(DATA, self._remote_connection_id, sequence)
+        sequence = self._sealer.next_sequence
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *pieces))
-        datagram = header + self._seal.seal(sequence, plaintext, header)
-        self._outbox.append((datagram, address or self.address))
+        datagram = self._sealer.seal(plaintext)
+        size = len(datagram)
+        self._outbox.append(Transmit.of_one(datagram, address or self.address))
         self._last_sent = now
         self._datagrams_sent += 1
-        self._bytes_sent += len(datagram)
+        self._bytes_sent += size
         if run is None and not states and not pinging:
             return
-        dropped = self._ledger.record(sequence, SentDatagram(now, len(datagram), run, tuple(states or ())))
-        if dropped is not None:
-            self._resend([dropped])
+        carried = Carried(run, tuple(states or ()))
+        given_up = self._ledger.record(SentRun(sequence, now, size, carried))
+        if given_up:
+            self._resend(given_up)
         if run is not None or pinging:
             self._probe_from = now
 
@@ -496,7 +667,8 @@ class Session:
         return timer if probe is None else min(timer, probe)
 
     def _probe_at(self) -> float | None:
-        if self.is_confirmed and not self._reliable_out.in_flight and not self._reliable_out.is_blocked:
+        waits = self._reliable_out.in_flight or self._reliable_out.is_blocked or self._latest_out.waiting
+        if self.is_confirmed and not waits:
             return None
         timeout = self._rtt.probe_timeout(
             ack_delay=self._config.max_ack_delay, minimum=self._config.min_probe_timeout
@@ -547,7 +719,9 @@ class Session:
                 self._on_pending(self)
             return MessageReceived(peer=self.peer, payload=message)
         if self._states:
-            return self._states.popleft()
+            event = self._states[0]
+            self._forget_oldest_state()
+            return event
         closed, self._closed_event = self._closed_event, None
         return closed
 

@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,17 +20,21 @@ from typing import Final
 from bridge.errors import ConfigurationError
 from bridge.udp.config import UdpConfig
 from bridge.udp.peers import Address
-from bridge.udp.wire import MAX_DATAGRAM_BYTES
+from bridge.udp.transmit import Transmit
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
-_MAX_SEGMENTS: Final = 50
-"""Segments in one call: the kernel takes 64, and 50 full ones stay below the 65,507 bytes of a datagram."""
-_BUFFER_BYTES: Final = 65_536
+_MAX_SEGMENTS: Final = 64
+"""Segments that the kernel takes in one call."""
+_MAX_PAYLOAD_BYTES: Final = 65_507
+"""Bytes of one call: what one IP datagram could hold, 54 datagrams of full size."""
+_READ_BYTES: Final = 65_536
+_JOIN_BYTES: Final = 3 * _READ_BYTES
+"""Beyond so many bytes nothing more is joined to a run."""
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(4)
 _MAX_BACKLOG: Final = 8192
-"""Datagrams kept while the kernel's buffer is full; beyond it the newest are dropped."""
+"""Datagrams or runs kept while the kernel's buffer is full; beyond it the newest are dropped."""
 _BLOCKED: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 _NO_OFFLOAD: Final = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE)
 
@@ -75,9 +80,9 @@ class UdpSocket:
         self.sends_segments = config.offload
         """Whether runs of datagrams go out in one call; turned off for good once the kernel refuses."""
         self.receives_segments = config.offload and self._enable_gro()
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer = bytearray(_JOIN_BYTES + _READ_BYTES)
         self._view = memoryview(self._buffer)
-        self._backlog: list[tuple[bytes, Address]] = []
+        self._backlog: list[Transmit] = []
 
     def _enable_gro(self) -> bool:
         try:
@@ -108,35 +113,50 @@ class UdpSocket:
 
     # -- receiving ----------------------------------------------------------------------------
 
-    def receive(self, deliver: Callable[[memoryview, Address], None], *, max_calls: int) -> bool:
+    def receive(self, deliver: Callable[[memoryview, int, Address], None], *, max_calls: int) -> bool:
         """Read until the socket is empty, at most ``max_calls`` times.
 
         Args:
-            deliver: gets each datagram as a view that is only good during the call.
+            deliver: gets datagrams back to back, the size of each but the last, and their source. The view is
+                only good during the call. What one source sent without a pause comes in one call.
 
         Returns:
             Whether more may be waiting.
         """
         view = self._view
+        start = end = segment = 0  # of the run that is being collected
+        source: Address = ("", 0)
+        more = True
         for _ in range(max_calls):
+            if end > _JOIN_BYTES:
+                deliver(view[start:end], segment, source)
+                start = end = 0
             try:
-                size, control, _, source = self._socket.recvmsg_into([view], _CONTROL_BYTES)
+                size, control, _, sender = self._socket.recvmsg_into([view[end:]], _CONTROL_BYTES)
             except (BlockingIOError, InterruptedError):
-                return False
+                more = False
+                break
             except OSError as error:
                 if error.errno == errno.EBADF:
-                    return False
+                    more = False
+                    break
                 self.counters.receive_errors += 1
                 continue
             self.counters.system_calls_received += 1
-            address = (source[0], source[1])
-            segment = self._segment_size(control) if control else 0
-            if not 0 < segment < size:
-                deliver(view[:size], address)
+            address = (sender[0], sender[1])
+            if size == 0:
+                deliver(view[end:end], 1, address)
                 continue
-            for start in range(0, size, segment):
-                deliver(view[start : min(start + segment, size)], address)
-        return True
+            merged = self._segment_size(control) if control else 0
+            length = merged if 0 < merged < size else size
+            # A run goes on while it is one source's, of one size, without a shorter datagram inside.
+            if end > start and (length != segment or address != source or (end - start) % segment):
+                deliver(view[start:end], segment, source)
+                start = end
+            end, segment, source = end + size, length, address
+        if end > start:
+            deliver(view[start:end], segment, source)
+        return more
 
     @staticmethod
     def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
@@ -148,68 +168,87 @@ class UdpSocket:
 
     # -- sending ------------------------------------------------------------------------------
 
-    def send(self, datagrams: list[tuple[bytes, Address]]) -> None:
+    def send(self, transmits: list[Transmit]) -> None:
         """Send in order; what the kernel has no room for waits for :meth:`flush`."""
         if self._backlog:
-            room = _MAX_BACKLOG - len(self._backlog)
-            self.counters.backlog_dropped += max(0, len(datagrams) - room)
-            self._backlog += datagrams[: max(0, room)]
+            self._keep(transmits)
             self.flush()
             return
-        sent = self._send_all(datagrams)
-        if sent < len(datagrams):
-            waiting = datagrams[sent:]
-            self.counters.backlog_dropped += max(0, len(waiting) - _MAX_BACKLOG)
-            self._backlog = waiting[:_MAX_BACKLOG]
+        self._keep(self._send_all(transmits))
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel has room."""
-        del self._backlog[: self._send_all(self._backlog)]
+        waiting, self._backlog = self._backlog, []
+        self._backlog = self._send_all(waiting)
 
-    def _send_all(self, datagrams: list[tuple[bytes, Address]]) -> int:
-        """Send from the front; returns how many are done with, sent or refused."""
-        position, total = 0, len(datagrams)
-        while position < total:
-            run = self._run_length(datagrams, position) if self.sends_segments else 1
+    def _keep(self, transmits: list[Transmit]) -> None:
+        room = _MAX_BACKLOG - len(self._backlog)
+        self.counters.backlog_dropped += sum(
+            [transmit.datagram_count for transmit in transmits[max(0, room) :]]
+        )
+        self._backlog += transmits[: max(0, room)]
+
+    def _send_all(self, transmits: list[Transmit]) -> list[Transmit]:
+        """Send from the front; returns what there was no room for."""
+        runs = deque(self._joined(transmits) if self.sends_segments else transmits)
+        while runs:
+            run = runs[0]
+            payload, segment, address = run
             try:
-                if run == 1:
-                    datagram, address = datagrams[position]
-                    self._socket.sendto(datagram, address)
+                if len(payload) <= segment:
+                    self._socket.sendto(payload, address)
+                elif self.sends_segments and len(payload) <= min(_MAX_SEGMENTS * segment, _MAX_PAYLOAD_BYTES):
+                    control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", segment))]
+                    self._socket.sendmsg([payload], control, 0, address)
                 else:
-                    self._send_run(datagrams[position : position + run])
+                    runs.popleft()
+                    runs.extendleft(reversed(self._pieces(run)))
+                    continue
                 self.counters.system_calls_sent += 1
             except OSError as error:
                 if error.errno in _BLOCKED:
-                    return position
-                if run > 1 and error.errno in _NO_OFFLOAD:
+                    break
+                if len(payload) > segment and error.errno in _NO_OFFLOAD:
                     self.sends_segments = False
                     continue
-                self.counters.send_errors += run
-            position += run
-        return position
+                self.counters.send_errors += run.datagram_count
+            runs.popleft()
+        return list(runs)
 
-    def _run_length(self, datagrams: list[tuple[bytes, Address]], start: int) -> int:
-        """How many from ``start`` share address and size, the last of them perhaps shorter."""
-        first, address = datagrams[start]
-        size = len(first)
-        stop = min(start + _MAX_SEGMENTS, len(datagrams))
-        end = start + 1
-        while end < stop:
-            datagram, other = datagrams[end]
-            length = len(datagram)
-            if length > size or other != address:
-                break
-            end += 1
-            if length < size:
-                break
-        return end - start
+    def _pieces(self, run: Transmit) -> list[Transmit]:
+        """A run cut into what one call can send."""
+        payload, segment, address = run
+        step = segment * (min(_MAX_SEGMENTS, _MAX_PAYLOAD_BYTES // segment) if self.sends_segments else 1)
+        return [
+            Transmit(payload[start : start + step], segment, address)
+            for start in range(0, len(payload), step)
+        ]
 
-    def _send_run(self, run: list[tuple[bytes, Address]]) -> None:
-        first, address = run[0]
-        # One joined buffer: as an iovec of fifty the kernel copies more slowly.
-        payload = b"".join([datagram for datagram, _ in run])
-        control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", len(first)))]
-        self._socket.sendmsg([payload], control, 0, address)
-
-
-assert _MAX_SEGMENTS * MAX_DATAGRAM_BYTES <= 65_507, "a batch must fit one IP datagram"
+    @staticmethod
+    def _joined(transmits: list[Transmit]) -> list[Transmit]:
+        """Neighbours of one size and destination become runs, the last datagram of each perhaps shorter."""
+        if len(transmits) < 2:
+            return transmits
+        joined: list[Transmit] = []
+        position, total = 0, len(transmits)
+        while position < total:
+            first = transmits[position]
+            payload, segment, address = first
+            end = position + 1
+            if len(payload) == segment:
+                stop = min(position + min(_MAX_SEGMENTS, _MAX_PAYLOAD_BYTES // segment), total)
+                while end < stop:
+                    other = transmits[end]
+                    length = len(other.payload)
+                    if other.address != address or length > segment:
+                        break
+                    end += 1
+                    if length < segment:
+                        break
+            if end == position + 1:
+                joined.append(first)
+            else:
+                run = b"".join([transmit.payload for transmit in transmits[position:end]])
+                joined.append(Transmit(run, segment, address))
+            position = end
+        return joined

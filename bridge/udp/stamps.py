@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.wire import HOLD_UNIT_US, NO_ECHO, PROLOGUE
 
@@ -22,6 +25,14 @@ def stamp_of(now: float) -> int:
 def echo_age(echo: int, *, now: float) -> float | None:
     """Seconds since we sealed the stamp that came back as ``echo``; ``None`` for "none"."""
     return None if echo == 0 else (stamp_of(now) - echo & _MASK) / 1e6
+
+
+def oldest_echo_age(echoes: npt.NDArray[np.uint32], *, now: float) -> float | None:
+    """The highest :func:`echo_age` of many, shape (n,); ``None`` where one of them is "none"."""
+    if not echoes.all():
+        return None
+    ages = (stamp_of(now) - echoes.astype(np.int64)) & _MASK
+    return float(ages.max()) / 1e6
 
 
 class StampExchange:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
@@ -17,11 +17,17 @@ from bridge.udp.events import SessionEstablished, UdpEvent
 from bridge.udp.keys import derive_session_keys
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
+from bridge.udp.transmit import Transmit
 from bridge.udp.wire import MAX_DATAGRAM_BYTES
 
 EPOCH_MS = 1_800_000_000_000
 Event = TypeVar("Event", bound=UdpEvent)
 Drop = Callable[[bytes, Address, Address], bool]
+
+
+def single_datagrams(transmits: Iterable[Transmit]) -> list[tuple[bytes, Address]]:
+    """Datagrams of all runs, each with its destination."""
+    return [(bytes(datagram), run.address) for run in transmits for datagram in run.datagrams()]
 
 
 @cache
@@ -102,7 +108,7 @@ class Network:
     def settle(self, host: Host) -> None:
         """Send what a host has to send and take its events."""
         while True:
-            for datagram, target in host.endpoint.datagrams_to_send(now=self.now):
+            for datagram, target in single_datagrams(host.endpoint.datagrams_to_send(now=self.now)):
                 assert len(datagram) <= MAX_DATAGRAM_BYTES
                 self.log.append((host.address, target, datagram))
                 if not self.drop(datagram, host.address, target):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ def test_numbers_wrap_by_serial_arithmetic(start: int, step: int) -> None:
 
 
 def test_streams_do_not_hinder_each_other() -> None:
-    receiver = LatestReceiver(max_streams=2)
+    receiver = LatestReceiver(max_streams=3)
     assert receiver.accept(1, 100)
     assert receiver.accept(2, 5)
     with pytest.raises(LimitExceededError):
@@ -53,17 +54,38 @@ def test_a_state_has_its_largest_size(size: int, fits: bool) -> None:
             sender.put(0, bytes(size))
 
 
-@pytest.mark.parametrize("stream", [-1, 0x10000])
-def test_a_stream_outside_16_bits_is_refused(stream: int) -> None:
+@pytest.mark.parametrize("stream", [-1, 10])
+def test_a_stream_out_of_bounds_is_refused(stream: int) -> None:
     with pytest.raises(LimitExceededError):
         LatestSender(max_streams=10).put(stream, b"")
 
 
-def test_one_stream_too_many_is_refused() -> None:
-    sender = LatestSender(max_streams=1)
-    sender.put(0, b"")
+def test_a_batch_reaches_no_further_than_the_last_stream() -> None:
+    sender = LatestSender(max_streams=3)
+    sender.put(1, np.zeros((2, 5), np.uint8))
     with pytest.raises(LimitExceededError):
-        sender.put(1, b"")
+        sender.put(2, np.zeros((2, 5), np.uint8))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(0, 9)), min_size=1, max_size=20))
+def test_a_run_of_batches_is_accepted_as_its_states_would_be_one_by_one(
+    batches: list[tuple[int, int, int]],
+) -> None:
+    together, alone = LatestReceiver(max_streams=20), LatestReceiver(max_streams=20)
+    states = [(first + n, number) for first, count, number in batches for n in range(count)]
+    streams = np.array([stream for stream, _ in states], dtype=np.intp)
+    numbers = np.array([number for _, number in states], dtype=np.int64)
+    newer = together.accept_run(streams, numbers)
+    assert newer.tolist() == [alone.accept(stream, number) for stream, number in states]
+
+
+@given(bits=st.integers(1, 1 << 40))
+def test_of_a_batch_the_rows_that_arrived_are_acknowledged(bits: int) -> None:
+    sender = LatestSender(max_streams=60)
+    sender.acknowledge_run(3, 9, bits)
+    assert [sender.acknowledged(3 + n) for n in range(41)] == [
+        9 if bits >> n & 1 else None for n in range(41)
+    ]
 
 
 def test_acknowledgements_out_of_order_leave_the_newest() -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bridge.udp.loss import (
     INITIAL_WINDOW_BYTES,
     MAX_TRACKED,
     MINIMUM_WINDOW_BYTES,
     REORDER_THRESHOLD,
-    SentDatagram,
+    Carried,
+    Fate,
     SentLedger,
+    SentRun,
 )
 from bridge.udp.rtt import RttEstimator
 
@@ -14,16 +19,16 @@ from bridge.udp.rtt import RttEstimator
 def ledger_with(count: int, *, at: float = 0.0) -> SentLedger:
     ledger = SentLedger(RttEstimator(0.1))
     for sequence in range(count):
-        ledger.record(sequence, SentDatagram(at, 1000, (sequence * 10, sequence * 10 + 10), ()))
+        ledger.record(SentRun(sequence, at, 1000, Carried((sequence * 10, sequence * 10 + 10))))
     return ledger
 
 
 def test_what_is_named_arrived_and_is_forgotten() -> None:
     ledger = ledger_with(4)
     arrived, lost = ledger.acknowledge(3, 0b101, now=0.01)
-    assert [datagram.run for datagram in arrived] == [(0, 10), (20, 30), (30, 40)]
+    assert [fate.run.carried.run for fate in arrived] == [(0, 10), (20, 30), (30, 40)]
     assert lost == []
-    assert len(ledger) == 1
+    assert ledger.in_flight == 1
     assert ledger.reliable_bytes == 1000
 
 
@@ -31,7 +36,7 @@ def test_a_datagram_is_lost_only_when_later_ones_arrived_and_the_reordering_time
     ledger = ledger_with(REORDER_THRESHOLD + 1)
     assert ledger.acknowledge(REORDER_THRESHOLD, 0b11, now=0.01)[1] == []
     (lost,) = ledger.acknowledge(REORDER_THRESHOLD, 0b11, now=1.0)[1]
-    assert lost.run == (0, 10)
+    assert lost.run.carried.run == (0, 10)
     assert ledger.lost == 1
 
 
@@ -50,18 +55,17 @@ def test_acknowledged_reliable_bytes_open_the_window() -> None:
 
 def test_the_table_is_bounded_and_gives_up_the_oldest() -> None:
     ledger = ledger_with(MAX_TRACKED)
-    given_up = ledger.record(MAX_TRACKED, SentDatagram(0.0, 1000, None, ((1, 2),)))
-    assert given_up is not None
-    assert given_up.run == (0, 10)
-    assert len(ledger) == MAX_TRACKED
+    (given_up,) = ledger.record(SentRun(MAX_TRACKED, 0.0, 1000, Carried(states=((1, 2),))))
+    assert given_up.run.carried.run == (0, 10)
+    assert ledger.in_flight == MAX_TRACKED
 
 
 def test_a_probe_gives_up_the_oldest_that_carried_reliable_bytes() -> None:
     ledger = SentLedger(RttEstimator(0.1))
-    ledger.record(0, SentDatagram(0.0, 100, None, ((0, 0),)))
-    ledger.record(1, SentDatagram(0.0, 100, (0, 10), ()))
-    ledger.record(2, SentDatagram(0.0, 100, (10, 20), ()))
-    assert [datagram.run for datagram in ledger.give_up_oldest(1)] == [(0, 10)]
+    ledger.record(SentRun(0, 0.0, 100, Carried(states=((0, 0),))))
+    ledger.record(SentRun(1, 0.0, 100, Carried((0, 10))))
+    ledger.record(SentRun(2, 0.0, 100, Carried((10, 20))))
+    assert [fate.run.carried.run for fate in ledger.give_up_oldest(1)] == [(0, 10)]
     assert ledger.reliable_bytes == 100
 
 
@@ -76,4 +80,36 @@ def test_an_old_acknowledgement_out_of_order_still_counts() -> None:
     ledger.acknowledge(2, 0, now=0.01)
     arrived, _ = ledger.acknowledge(1, 1, now=0.01)
     assert len(arrived) == 2
-    assert len(ledger) == 0
+    assert ledger.in_flight == 0
+
+
+@given(
+    counts=st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    received=st.sets(st.integers(0, 300)),
+    data=st.data(),
+)
+def test_runs_are_accounted_for_as_their_datagrams_would_be_alone(
+    counts: list[int], received: set[int], data: st.DataObject
+) -> None:
+    total = sum(counts)
+    got = {sequence for sequence in received if sequence < total}
+    if not got:
+        got = {data.draw(st.integers(0, total - 1))}
+    runs, alone = SentLedger(RttEstimator(0.1)), SentLedger(RttEstimator(0.1))
+    first = 0
+    for count in counts:
+        runs.record(SentRun(first, 0.0, 100, Carried(batch=(0, 0)), count))
+        first += count
+    for sequence in range(total):
+        alone.record(SentRun(sequence, 0.0, 100, Carried(batch=(0, 0))))
+    largest = max(got)
+    bits = sum(1 << (largest - 1 - sequence) for sequence in got if sequence != largest)
+    decided = [ledger.acknowledge(largest, bits, now=10.0) for ledger in (runs, alone)]
+    for mine, theirs in zip(*decided, strict=True):
+        assert sequences_of(mine) == sequences_of(theirs)
+    assert sequences_of(decided[0][0]) == got
+    assert (runs.in_flight, runs.lost) == (alone.in_flight, alone.lost)
+
+
+def sequences_of(fates: list[Fate]) -> set[int]:
+    return {run.first + n for run, bits in fates for n in range(run.count) if bits >> n & 1}

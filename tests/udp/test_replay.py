@@ -48,3 +48,17 @@ def test_a_leap_across_64_bits_forgets_what_came_before() -> None:
 
 def test_the_window_is_at_least_256() -> None:
     assert WINDOW >= 256
+
+
+@given(before=st.sets(st.integers(0, 300)), ahead=st.sets(st.integers(1, 2 * WINDOW), min_size=1))
+def test_a_run_is_marked_as_its_sequences_would_be_one_by_one(before: set[int], ahead: set[int]) -> None:
+    together, alone = ReplayWindow(), ReplayWindow()
+    for sequence in sorted(before):
+        together.mark(sequence)
+        alone.mark(sequence)
+    last = together.largest + max(ahead)
+    run = [together.largest + step for step in sorted(ahead) if last - together.largest - step < WINDOW]
+    together.mark_run(last, sum(1 << (last - sequence) for sequence in run))
+    for sequence in run:
+        alone.mark(sequence)
+    assert together.acknowledgement() == alone.acknowledgement()

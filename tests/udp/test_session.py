@@ -2,11 +2,21 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridge.errors import InvalidStateError, LimitExceededError
+from bridge.errors import ConfigurationError, InvalidStateError, LimitExceededError
 from bridge.udp.config import UdpConfig
-from bridge.udp.events import CloseReason, MessageReceived, SessionClosed, StateReceived, UdpEvent
+from bridge.udp.events import (
+    CloseReason,
+    MessageReceived,
+    SessionClosed,
+    StateReceived,
+    StatesReceived,
+    UdpEvent,
+)
 from bridge.udp.keys import Aead, derive_session_keys
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
@@ -26,16 +36,21 @@ from bridge.udp.wire import (
     State,
     encode_frame,
 )
-from tests.support.datagrams import bare_sessions, connected_pair
+from bridge.udp.workspace import Matrix
+from tests.support.datagrams import bare_sessions, connected_pair, single_datagrams
 
 HERE = ("192.0.2.1", 1000)
 
 
 def exchange(source: Session, target: Session, *, now: float) -> list[bytes]:
-    datagrams = [datagram for datagram, _ in source.datagrams_to_send(now=now)]
+    datagrams = sent(source, now=now)
     for datagram in datagrams:
         assert target.receive_datagram(datagram, target.address, now=now) in (None, DropReason.CLOSED)
     return datagrams
+
+
+def sent(session: Session, *, now: float) -> list[bytes]:
+    return [datagram for datagram, _ in single_datagrams(session.datagrams_to_send(now=now))]
 
 
 def drain(session: Session) -> list[UdpEvent]:
@@ -99,8 +114,8 @@ def test_a_state_that_arrives_after_a_newer_one_is_dropped() -> None:
     late = []
     for payload in (b"one", b"two"):
         a.send_state(payload)
-        late += a.datagrams_to_send(now=100.0)
-    for datagram, _ in reversed(late):
+        late += sent(a, now=100.0)
+    for datagram in reversed(late):
         b.receive_datagram(datagram, HERE, now=100.0)
     assert [event.payload for event in drain(b) if isinstance(event, StateReceived)] == [b"two"]
     assert b.statistics().drops[DropReason.STALE_STATE] == 1
@@ -130,8 +145,8 @@ def test_a_state_carries_the_age_of_the_echo_so_that_a_frozen_sender_shows() -> 
     b.send_state(b"stamp")
     exchange(b, a, now=100.0)
     a.send_state(b"sealed just before it froze")
-    frozen = a.datagrams_to_send(now=100.1)
-    b.receive_datagram(frozen[0][0], b.address, now=103.0)
+    (frozen,) = sent(a, now=100.1)
+    b.receive_datagram(frozen, b.address, now=103.0)
     (event,) = [event for event in drain(b) if isinstance(event, StateReceived)]
     assert event.echo_age == pytest.approx(3.0, abs=1e-3)
 
@@ -139,11 +154,11 @@ def test_a_state_carries_the_age_of_the_echo_so_that_a_frozen_sender_shows() -> 
 def test_the_round_trip_excludes_the_time_the_echo_was_held() -> None:
     a, b = bare_sessions()
     a.send_state(b"x")
-    (sent,) = a.datagrams_to_send(now=100.0)
-    b.receive_datagram(sent[0], HERE, now=100.02)
+    (question,) = sent(a, now=100.0)
+    b.receive_datagram(question, HERE, now=100.02)
     b.handle_timer(now=100.045)
-    (answer,) = b.datagrams_to_send(now=100.045)
-    a.receive_datagram(answer[0], a.address, now=100.065)
+    (answer,) = sent(b, now=100.045)
+    a.receive_datagram(answer, a.address, now=100.065)
     assert a.statistics().rtt == pytest.approx(0.04, abs=2e-4)
 
 
@@ -202,7 +217,7 @@ def test_the_reserved_key_phase_is_dropped() -> None:
 def test_a_forged_sequence_does_not_move_the_replay_window() -> None:
     a, b = bare_sessions()
     a.send_state(b"x")
-    ((datagram, _),) = a.datagrams_to_send(now=100.0)
+    (datagram,) = sent(a, now=100.0)
     high = DATA_HEADER.pack(DATA, 2, 1 << 63) + datagram[DATA_HEADER.size :]
     assert b.receive_datagram(high, HERE, now=100.0) is DropReason.FORGED
     assert b.receive_datagram(datagram, HERE, now=100.0) is None
@@ -241,7 +256,7 @@ def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
         a.send_state(b"x")
     with pytest.raises(InvalidStateError):
         a.send_reliable(b"x")
-    first, *copies = (datagram for datagram, _ in a.datagrams_to_send(now=100.0))
+    first, *copies = sent(a, now=100.0)
     assert len(set(copies) | {first}) == 3
     b.receive_datagram(first, HERE, now=100.0)
     (closed,) = drain(b)
@@ -299,12 +314,147 @@ def test_bytes_behind_too_many_gaps_stay_unacknowledged_so_that_they_come_again(
     assert b.receive_datagram(forge(2, Reliable(0, b"y")), b.address, now=100.0) is None
 
 
-def test_a_session_in_which_nothing_is_acknowledged_gives_up_the_oldest_datagrams() -> None:
+def test_states_wait_while_as_many_datagrams_are_unacknowledged_as_may_be() -> None:
+    a, b = bare_sessions(config=UdpConfig(max_flight_datagrams=10))
+    a.send_state(rows_of(25, 400))
+    first = sent(a, now=100.0)
+    assert (len(first), a.states_waiting, a.states_unacknowledged) == (10, 15, 10)
+    assert sent(a, now=100.0) == []
+    for datagram in first:
+        b.receive_datagram(datagram, b.address, now=100.0)
+    b.handle_timer(now=100.025)
+    exchange(b, a, now=100.025)
+    assert len(sent(a, now=100.03)) == 10
+
+
+def test_a_newer_batch_goes_on_where_the_rate_stopped_the_older_one() -> None:
+    a, b = bare_sessions(config=UdpConfig(max_flight_datagrams=2))
+    streams = []
+    for turn in range(4):
+        now = 100 + turn / 10
+        a.send_state(rows_of(5, 400))
+        exchange(a, b, now=now)
+        streams += [event.stream for event in drain(b) if isinstance(event, StateReceived)]
+        b.handle_timer(now=now + 0.03)
+        for datagram in sent(b, now=now + 0.03):
+            a.receive_datagram(datagram, a.address, now=now + 0.03)
+    assert streams == [0, 1, 2, 3, 4, 0, 1, 2]
+
+
+def run_of(session: Session, *, now: float) -> tuple[memoryview, Matrix]:
+    """The one run a session wants to send, as an endpoint hands it to the other side."""
+    (transmit,) = session.datagrams_to_send(now=now)
+    datagrams = np.frombuffer(transmit.payload, dtype=np.uint8).reshape(-1, transmit.segment)
+    return memoryview(transmit.payload), datagrams
+
+
+def rows_of(count: int, size: int) -> Matrix:
+    return np.frombuffer(Random(count).randbytes(count * size), dtype=np.uint8).reshape(count, size)
+
+
+def test_a_batch_arrives_as_one_event_when_its_datagrams_come_together() -> None:
+    a, b = bare_sessions()
+    rows = rows_of(40, MAX_STATE_BYTES)
+    number = a.send_state(rows, stream=7)
+    assert b.receive_run(*run_of(a, now=100.0), b.address, now=100.0) == []
+    (event,) = drain(b)
+    assert isinstance(event, StatesReceived)
+    assert event.streams.tolist() == list(range(7, 47))
+    assert set(event.numbers.tolist()) == {number}
+    assert np.array_equal(event.payloads, rows)
+    exchange(b, a, now=100.0)
+    assert [a.acknowledged_state(stream) for stream in (6, 7, 46, 47)] == [None, number, number, None]
+
+
+@given(lost=st.sets(st.integers(0, 29)), merged=st.booleans())
+def test_whatever_of_a_batch_is_lost_the_rest_arrives_and_only_it_is_acknowledged(
+    lost: set[int], merged: bool
+) -> None:
+    a, b = bare_sessions()
+    rows = rows_of(30, 100)
+    number = a.send_state(rows)
+    _, datagrams = run_of(a, now=100.0)
+    kept = np.delete(datagrams, sorted(lost), axis=0)
+    if merged and len(kept):
+        assert b.receive_run(memoryview(kept.tobytes()), kept, b.address, now=100.0) == []
+    else:
+        for datagram in kept:
+            b.receive_datagram(datagram.tobytes(), b.address, now=100.0)
+    received = {
+        state.stream: state.payload
+        for event in drain(b)
+        if isinstance(event, StateReceived | StatesReceived)
+        for state in event.states()
+    }
+    assert received == {n: rows[n].tobytes() for n in range(30) if n not in lost}
+    b.handle_timer(now=100.03)
+    exchange(b, a, now=100.03)
+    assert [n for n in range(30) if a.acknowledged_state(n) == number] == sorted(received)
+
+
+def test_one_forged_datagram_in_a_run_is_dropped_alone() -> None:
+    a, b = bare_sessions()
+    a.send_state(rows_of(10, 200))
+    _, datagrams = run_of(a, now=100.0)
+    forged = datagrams.copy()
+    forged[4, -1] ^= 1
+    assert b.receive_run(memoryview(forged.tobytes()), forged, b.address, now=100.0) == [DropReason.FORGED]
+    assert [event.stream for event in drain(b) if isinstance(event, StateReceived)] == [
+        n for n in range(10) if n != 4
+    ]
+
+
+def test_a_run_that_comes_twice_is_refused_the_second_time() -> None:
+    a, b = bare_sessions()
+    a.send_state(rows_of(10, 200))
+    run = run_of(a, now=100.0)
+    b.receive_run(*run, b.address, now=100.0)
+    assert b.receive_run(*run, b.address, now=100.0) == [DropReason.REPLAYED] * 10
+
+
+def test_of_two_batches_in_one_run_both_arrive_in_order() -> None:
+    a, b = bare_sessions()
+    runs = []
+    for _ in range(2):
+        a.send_state(rows_of(5, 200))
+        runs.append(run_of(a, now=100.0)[1])
+    joined = np.concatenate(runs)
+    b.receive_run(memoryview(joined.tobytes()), joined, b.address, now=100.0)
+    (event,) = drain(b)
+    assert isinstance(event, StatesReceived)
+    assert event.streams.tolist() == [*range(5), *range(5)]
+    assert event.numbers.tolist() == [0] * 5 + [1] * 5
+
+
+def test_a_batch_that_arrives_after_a_newer_one_is_dropped() -> None:
+    a, b = bare_sessions()
+    runs = []
+    for _ in range(2):
+        a.send_state(rows_of(5, 200))
+        runs.append(run_of(a, now=100.0))
+    for run in reversed(runs):
+        b.receive_run(*run, b.address, now=100.0)
+    assert [event.numbers.tolist() for event in drain(b) if isinstance(event, StatesReceived)] == [[1] * 5]
+    assert (
+        b.statistics().drops == {DropReason.REPLAYED: 0} or b.statistics().drops[DropReason.STALE_STATE] == 5
+    )
+
+
+def test_reliable_messages_that_come_as_a_run_are_whole() -> None:
+    a, b = bare_sessions()
+    message = bytes(range(256)) * 40
+    a.send_reliable(message)
+    full = [datagram for datagram in sent(a, now=100.0) if len(datagram) == MAX_DATAGRAM_BYTES]
+    rows = np.frombuffer(b"".join(full), dtype=np.uint8).reshape(len(full), -1)
+    assert b.receive_run(memoryview(rows.tobytes()), rows, b.address, now=100.0) == []
+    assert b.statistics().reassembly_bytes >= len(full) * 1100
+
+
+@pytest.mark.parametrize("batch", [np.zeros(5, np.uint8), np.zeros((2, 2), np.int64)])
+def test_a_batch_of_another_shape_or_type_is_refused(batch: Matrix) -> None:
     a, _ = bare_sessions()
-    for n in range(4200):
-        a.send_state(b"", stream=n % 1000)
-        a.datagrams_to_send(now=100.0)
-    assert a.statistics().datagrams_lost == 4200 - 4096
+    with pytest.raises(ConfigurationError, match="one row for each stream"):
+        a.send_state(batch)
 
 
 def test_timers_of_a_closed_session_do_nothing() -> None:
@@ -322,8 +472,8 @@ def test_a_session_asks_for_confirmation_until_the_peer_answers() -> None:
     timer = a.get_timer()
     assert timer is not None
     a.handle_timer(now=timer)
-    (again,) = a.datagrams_to_send(now=timer)
-    b.receive_datagram(again[0], b.address, now=timer)
+    (again,) = sent(a, now=timer)
+    b.receive_datagram(again, b.address, now=timer)
     assert b.is_confirmed
     exchange(b, a, now=timer)
     assert a.is_confirmed

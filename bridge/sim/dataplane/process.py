@@ -59,6 +59,7 @@ from bridge.udp import (
     SessionClosed,
     SessionEstablished,
     StateReceived,
+    StatesReceived,
     UdpConfig,
     UdpEngine,
     UdpEvent,
@@ -171,8 +172,9 @@ class DataPlaneProcess:
     def _on_event(self, event: UdpEvent) -> None:
         now_ns = time.monotonic_ns()
         match event:
-            case StateReceived(peer=peer, payload=payload):
-                self._plane.receive_state(peer, payload, now_ns=now_ns)
+            case StateReceived() | StatesReceived():
+                for state in event.states():
+                    self._plane.receive_state(state.peer, state.payload, now_ns=now_ns)
             case MessageReceived(peer=peer, payload=payload):
                 self._plane.receive_message(peer, payload, now_ns=now_ns)
             case SessionEstablished(peer=peer, session=session):

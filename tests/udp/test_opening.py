@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.udp.keys import derive_session_keys
+from bridge.udp.opening import Opener
+from bridge.udp.replay import WINDOW
+from bridge.udp.sealing import Sealer
+from bridge.udp.statistics import DropReason
+from bridge.udp.wire import NO_ECHO, PROLOGUE
+from bridge.udp.workspace import Matrix, Workspace
+
+KEYS = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initiator
+PLAINTEXT = PROLOGUE.pack(5, 0, NO_ECHO)
+
+
+def sealed(count: int, *, skip: int = 0) -> list[bytes]:
+    sealer = Sealer(KEYS, remote_connection_id=1, workspace=Workspace())
+    sealer.next_sequence = skip
+    return [sealer.seal(PLAINTEXT + bytes([n % 256])) for n in range(count)]
+
+
+def as_run(datagrams: list[bytes]) -> tuple[memoryview, Matrix]:
+    joined = b"".join(datagrams)
+    return memoryview(joined), np.frombuffer(joined, dtype=np.uint8).reshape(len(datagrams), -1)
+
+
+def opener() -> Opener:
+    return Opener(KEYS, workspace=Workspace())
+
+
+@given(st.sets(st.integers(0, 39), min_size=1))
+def test_a_run_opens_to_what_each_datagram_alone_does_and_marks_the_same(kept: set[int]) -> None:
+    datagrams = [datagram for n, datagram in enumerate(sealed(40)) if n in kept]
+    together, alone = opener(), opener()
+    run = together.open_run(*as_run(datagrams))
+    assert run is not None
+    together.mark_run(run.sequences)
+    for datagram, sequence, plaintext in zip(datagrams, run.sequences.tolist(), run.plaintexts, strict=True):
+        assert alone.open(datagram) == (sequence, plaintext.tobytes())
+        alone.replay.mark(sequence)
+    assert together.replay.acknowledgement() == alone.replay.acknowledgement()
+
+
+def test_a_run_out_of_order_or_seen_before_is_left_to_be_looked_at_one_by_one() -> None:
+    datagrams = sealed(10)
+    receiving = opener()
+    assert receiving.open_run(*as_run(datagrams[::-1])) is None
+    assert receiving.open_run(*as_run([datagrams[0], datagrams[0], datagrams[2]])) is None
+    run = receiving.open_run(*as_run(datagrams))
+    assert run is not None
+    receiving.mark_run(run.sequences)
+    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.open(datagrams[3]) is DropReason.REPLAYED
+
+
+def test_a_run_wider_than_the_window_is_looked_at_one_by_one() -> None:
+    first, *_ = sealed(1)
+    last, *_ = sealed(1, skip=WINDOW)
+    assert opener().open_run(*as_run([first, last])) is None
+
+
+def test_a_forged_datagram_marks_nothing() -> None:
+    datagrams = sealed(5)
+    datagrams[2] = datagrams[2][:-1] + bytes([datagrams[2][-1] ^ 1])
+    receiving = opener()
+    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.replay.largest == -1
+    assert receiving.open(datagrams[2]) is DropReason.FORGED
