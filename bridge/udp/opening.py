@@ -11,8 +11,8 @@ from bridge.errors import BoxError
 from bridge.udp.keys import Aead, DirectionKeys
 from bridge.udp.replay import WINDOW, ReplayWindow
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import DATA, DATA_HEADER, DATA_HEADER_BYTES
-from bridge.udp.workspace import Matrix, Workspace
+from bridge.udp.wire import DATA, DATA_HEADER, DATA_HEADER_BYTES, TAG_BYTES
+from bridge.udp.workspace import Matrix
 
 _SEQUENCE: Final = slice(5, DATA_HEADER_BYTES)
 
@@ -22,7 +22,7 @@ class OpenedRun(NamedTuple):
 
     Attributes:
         sequences: shape (n,), ascending, all above everything marked before.
-        plaintexts: shape (n, bytes), good until the next run.
+        plaintexts: shape (n, bytes), memory of its own.
     """
 
     sequences: npt.NDArray[np.uint64]
@@ -36,11 +36,10 @@ class Opener:
         replay: which sequences were taken; the caller marks them once it has accepted what was inside.
     """
 
-    __slots__ = ("_aead", "_workspace", "replay")
+    __slots__ = ("_aead", "replay")
 
-    def __init__(self, keys: DirectionKeys, *, workspace: Workspace) -> None:
+    def __init__(self, keys: DirectionKeys) -> None:
         self._aead = Aead(keys)
-        self._workspace = workspace
         self.replay = ReplayWindow()
 
     def open(self, data: bytes | memoryview) -> tuple[int, bytes] | DropReason:
@@ -73,18 +72,21 @@ class Opener:
             return None
         if not (sequences[1:] > sequences[:-1]).all():
             return None
-        buffers = self._workspace.buffers(size)
+        # Fresh memory, which the application keeps: cutting views of it costs less than copying payloads.
+        width = size - DATA_HEADER_BYTES - TAG_BYTES
+        plaintexts: Matrix = np.empty((count, width), dtype=np.uint8)
+        flat = memoryview(plaintexts.reshape(-1).data)
         starts = range(0, count * size, size)
         try:
             self._aead.open_run(
                 sequences,
                 [data[start + DATA_HEADER_BYTES : start + size] for start in starts],
                 [data[start : start + DATA_HEADER_BYTES] for start in starts],
-                buffers.plaintext_views,
+                [flat[start : start + width] for start in range(0, count * width, width)],
             )
         except BoxError:
             return None
-        return OpenedRun(sequences, buffers.plaintexts[:count])
+        return OpenedRun(sequences, plaintexts)
 
     def mark_run(self, sequences: npt.NDArray[np.uint64]) -> None:
         """Mark what :meth:`open_run` gave."""

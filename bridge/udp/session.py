@@ -140,7 +140,7 @@ class Session:
         self._on_pending = on_pending
         shared = Workspace() if workspace is None else workspace
         self._sealer = Sealer(sending, remote_connection_id=remote_connection_id, workspace=shared)
-        self._opener = Opener(receiving, workspace=shared)
+        self._opener = Opener(receiving)
         self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
         self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
@@ -357,9 +357,7 @@ class Session:
             self._drops[DropReason.STATE_STREAMS] += count
             return
         payloads = plaintexts[:, _STATE_PAYLOAD_AT:]
-        if newer.all():
-            payloads = payloads.copy()
-        else:
+        if not newer.all():
             self._drops[DropReason.STALE_STATE] += count - int(newer.sum())
             if not newer.any():
                 return

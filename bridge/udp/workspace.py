@@ -1,4 +1,4 @@
-"""Memory in which runs of datagrams are sealed and opened, used again for each run.
+"""Memory in which runs of datagrams are sealed, used again for each run.
 
 A run is many datagrams of one size. Its headers, nonces and plaintexts are columns of matrices; the cipher
 sees each datagram through views that are cut once. One endpoint has one workspace: what is in it is only good

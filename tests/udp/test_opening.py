@@ -28,7 +28,7 @@ def as_run(datagrams: list[bytes]) -> tuple[memoryview, Matrix]:
 
 
 def opener() -> Opener:
-    return Opener(KEYS, workspace=Workspace())
+    return Opener(KEYS)
 
 
 @given(st.sets(st.integers(0, 39), min_size=1))
