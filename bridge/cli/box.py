@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge.cli.datagram import verify_datagram
 from bridge.cli.output import Json, emit, example
 from bridge.errors import ConfigurationError
 
@@ -31,6 +32,9 @@ def register(app: typer.Typer) -> None:
     example(family, "open", "khepri-bridge box open --key bob.jwk letter.box")(open_box)
     example(family, "sign", "khepri-bridge box sign --key alice.jwk letter.txt")(sign)
     example(family, "verify", "khepri-bridge box verify --key alice.public.jwk letter.jws")(verify)
+    example(
+        family, "verify-datagram", "khepri-bridge box verify-datagram --key alice.public.jwk state.evidence"
+    )(verify_datagram)
     app.add_typer(family, name="box")
 
 
@@ -75,7 +79,7 @@ def seal(
     """Encrypt for one recipient; prints a compact box."""
     from bridge.jose import box_compact, box_encrypt
 
-    box = box_encrypt(_read(file), _key(to).public(), _key(sender) if sender else None)
+    box = box_encrypt(_read(file), read_key(to).public(), read_key(sender) if sender else None)
     compact = box_compact(box)
     emit({"box": compact}, as_json=as_json, text=compact)
 
@@ -88,7 +92,7 @@ def open_box(
     """Decrypt a box, compact or JSON, to stdout."""
     from bridge.jose import box_decrypt
 
-    _emit_bytes(box_decrypt(_token(_read(file)), _key(key)), as_json=as_json)
+    _emit_bytes(box_decrypt(_token(_read(file)), read_key(key)), as_json=as_json)
 
 
 def sign(
@@ -99,7 +103,7 @@ def sign(
     """Sign; prints a compact token that carries what was signed."""
     from bridge.jose import sign as sign_payload
 
-    token = sign_payload(_read(file), _key(key))
+    token = sign_payload(_read(file), read_key(key))
     emit({"token": token}, as_json=as_json, text=token)
 
 
@@ -111,14 +115,15 @@ def verify(
     """Check a signature, and print what was signed to stdout."""
     from bridge.jose import verify as verify_token
 
-    _emit_bytes(verify_token(_token(_read(file)), _key(key).public()), as_json=as_json)
+    _emit_bytes(verify_token(_token(_read(file)), read_key(key).public()), as_json=as_json)
 
 
 def _read(file: Path | None) -> bytes:
     return file.read_bytes() if file is not None and file != Path("-") else sys.stdin.buffer.read()
 
 
-def _key(path: Path) -> Jwk:
+def read_key(path: Path) -> Jwk:
+    """A key from a file, JWK or PEM."""
     from bridge.jose import Jwk
 
     with path.open("rb") as file:
