@@ -26,6 +26,8 @@ _POSITIVE = (
     "max_pending_states",
     "max_flight_datagrams",
     "max_datagrams_per_key",
+    "rekey_after_datagrams",
+    "rekey_after",
     "receive_buffer_bytes",
     "send_buffer_bytes",
 )
@@ -114,10 +116,18 @@ class UdpConfig:
     max_datagrams_per_key: int = 1 << 32
     """Datagrams sealed under one key. With 75 AES blocks each, GCM's advantage stays near 2^-52."""
 
+    rekey_after_datagrams: int = 1 << 24
+    """Datagrams sealed under one key before moving on to the next: a few minutes of a fat link."""
+
+    rekey_after: float = 3600.0
+    """Seconds after which a key is left behind however little it sealed: what a stolen one is good for."""
+
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be above zero")
+        if self.rekey_after_datagrams * 2 > self.max_datagrams_per_key:
+            raise ConfigurationError("rekey_after_datagrams must be at most half of max_datagrams_per_key")
         if not 0 <= self.port <= 0xFFFF:
             raise ConfigurationError("port must be 0 … 65535")
         if not 0 <= self.max_ack_delay <= 0.25:

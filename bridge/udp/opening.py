@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bridge.errors import BoxError
-from bridge.udp.keys import Aead, DirectionKeys
+from bridge.udp.keys import OpeningPhases, SealingPhases
 from bridge.udp.replay import WINDOW, ReplayWindow
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import DATA, DATA_HEADER, DATA_HEADER_BYTES, TAG_BYTES
+from bridge.udp.wire import DATA_HEADER, DATA_HEADER_BYTES, TAG_BYTES
 from bridge.udp.workspace import Matrix
 
 _SEQUENCE: Final = slice(5, DATA_HEADER_BYTES)
@@ -33,27 +34,50 @@ class Opener:
     """Opens the datagrams of one session.
 
     Attributes:
+        phases: the keys.
         replay: which sequences were taken; the caller marks them once it has accepted what was inside.
     """
 
-    __slots__ = ("_aead", "replay")
+    __slots__ = ("_keep", "_sealing", "phases", "replay")
 
-    def __init__(self, keys: DirectionKeys) -> None:
-        self._aead = Aead(keys)
+    def __init__(
+        self,
+        phases: OpeningPhases,
+        *,
+        sealing: SealingPhases,
+        keep: Callable[[], float],
+    ) -> None:
+        """Begin with nothing received.
+
+        Args:
+            sealing: the keys of the other direction: the peer is never two phases ahead of them.
+            keep: seconds for which keys are kept once the peer has left them.
+        """
+        self.phases = phases
+        self._sealing = sealing
+        self._keep = keep
         self.replay = ReplayWindow()
 
-    def open(self, data: bytes | memoryview) -> tuple[int, bytes] | DropReason:
+    def open(self, data: bytes | memoryview, *, now: float) -> tuple[int, bytes] | DropReason:
         """Sequence and plaintext of a datagram, or why it is none of this session's."""
         first, _, sequence = DATA_HEADER.unpack_from(data)
-        if first != DATA:
-            return DropReason.KEY_PHASE
         if not self.replay.is_fresh(sequence):
             return DropReason.REPLAYED
         view = memoryview(data)
+        header, sealed = view[:DATA_HEADER_BYTES], view[DATA_HEADER_BYTES:]
+        phases = self.phases
+        if first == phases.first_byte:
+            try:
+                return sequence, phases.aead.open(sequence, sealed, header)
+            except BoxError:
+                return DropReason.FORGED
         try:
-            return sequence, self._aead.open(sequence, view[DATA_HEADER_BYTES:], view[:DATA_HEADER_BYTES])
+            plaintext = phases.open_other(
+                sequence, sealed, header, sealing_phase=self._sealing.phase, now=now, keep=self._keep()
+            )
         except BoxError:
-            return DropReason.FORGED
+            return DropReason.KEY_PHASE
+        return sequence, plaintext
 
     def open_run(self, data: memoryview, datagrams: Matrix) -> OpenedRun | None:
         """Open many datagrams at once, or ``None`` where they have to be looked at one by one.
@@ -63,7 +87,7 @@ class Opener:
             datagrams: the same as a matrix of shape (n, size), n at most
                 :data:`~bridge.udp.workspace.RUN_ROWS`, with equal connection ids and first bytes.
         """
-        if datagrams[0, 0] != DATA:
+        if datagrams[0, 0] != self.phases.first_byte:
             return None
         count, size = datagrams.shape
         sequences = np.ascontiguousarray(datagrams[:, _SEQUENCE]).view(">u8").ravel().astype(np.uint64)
@@ -78,7 +102,7 @@ class Opener:
         flat = memoryview(plaintexts.reshape(-1).data)
         starts = range(0, count * size, size)
         try:
-            self._aead.open_run(
+            self.phases.aead.open_run(
                 sequences,
                 [data[start + DATA_HEADER_BYTES : start + size] for start in starts],
                 [data[start : start + DATA_HEADER_BYTES] for start in starts],

@@ -7,12 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from bridge.udp.keys import Aead, DirectionKeys
+from bridge.udp.keys import SealingPhases
 from bridge.udp.latest import Matrix
 from bridge.udp.peers import Address
 from bridge.udp.transmit import Transmit
 from bridge.udp.wire import (
-    DATA,
     DATA_HEADER,
     DATA_HEADER_BYTES,
     PROLOGUE,
@@ -32,13 +31,14 @@ class Sealer:
     """Seals the datagrams of one session.
 
     Attributes:
+        phases: the keys; the owner has them prepared before it seals.
         next_sequence: the number of the next datagram; it only rises.
     """
 
-    __slots__ = ("_aead", "_remote_connection_id", "_workspace", "next_sequence")
+    __slots__ = ("_remote_connection_id", "_workspace", "next_sequence", "phases")
 
-    def __init__(self, keys: DirectionKeys, *, remote_connection_id: int, workspace: Workspace) -> None:
-        self._aead = Aead(keys)
+    def __init__(self, phases: SealingPhases, *, remote_connection_id: int, workspace: Workspace) -> None:
+        self.phases = phases
         self._remote_connection_id = remote_connection_id
         self._workspace = workspace
         self.next_sequence = 0
@@ -47,8 +47,8 @@ class Sealer:
         """One datagram."""
         sequence = self.next_sequence
         self.next_sequence = sequence + 1
-        header = DATA_HEADER.pack(DATA, self._remote_connection_id, sequence)
-        return header + self._aead.seal(sequence, plaintext, header)
+        header = DATA_HEADER.pack(self.phases.first_byte, self._remote_connection_id, sequence)
+        return header + self.phases.aead.seal(sequence, plaintext, header)
 
     def seal_batch(
         self, prologue: bytes, *, stream: int, number: int, rows: Matrix, address: Address
@@ -75,10 +75,12 @@ class Sealer:
 
         sequences = np.arange(first, first + count, dtype=np.uint64)
         datagrams = buffers.datagrams[:count]
-        header_head = _HEADER_HEAD.pack(DATA, self._remote_connection_id)
+        header_head = _HEADER_HEAD.pack(self.phases.first_byte, self._remote_connection_id)
         datagrams[:, : _HEADER_HEAD.size] = np.frombuffer(header_head, dtype=np.uint8)
         datagrams[:, _HEADER_HEAD.size : DATA_HEADER_BYTES] = (
             sequences.astype(">u8").view(np.uint8).reshape(count, 8)
         )
-        self._aead.seal_run(sequences, buffers.plaintext_views, buffers.header_views, buffers.sealed_views)
+        self.phases.aead.seal_run(
+            sequences, buffers.plaintext_views, buffers.header_views, buffers.sealed_views
+        )
         return Transmit(bytes(buffers.datagram_bytes[: count * datagram_size]), datagram_size, address)

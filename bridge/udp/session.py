@@ -29,7 +29,7 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
-from bridge.udp.keys import DirectionKeys
+from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
 from bridge.udp.latest import LatestReceiver, LatestSender, PendingState
 from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
 from bridge.udp.opening import OpenedRun, Opener
@@ -71,6 +71,8 @@ _ACK_AT_ONCE: Final = 512
 _SMALLEST_CHUNK: Final = 64
 """Bytes of room below which a reliable chunk goes into a datagram of its own."""
 _PROBE_DATAGRAMS: Final = 2
+_KEYS_KEPT: Final = 3
+"""Probe timeouts for which the peer's keys of the phase before are kept (RFC 9001, section 6.5)."""
 _MAX_BACKOFF: Final = 6
 _COLLAPSE_BACKOFF: Final = 3
 _CLOSE_COPIES: Final = 3
@@ -139,8 +141,18 @@ class Session:
         self._random_bytes = random_bytes
         self._on_pending = on_pending
         shared = Workspace() if workspace is None else workspace
-        self._sealer = Sealer(sending, remote_connection_id=remote_connection_id, workspace=shared)
-        self._opener = Opener(receiving)
+        sealing = SealingPhases(
+            sending,
+            after_datagrams=config.rekey_after_datagrams,
+            after_seconds=config.rekey_after,
+            now=now,
+        )
+        self._sealer = Sealer(sealing, remote_connection_id=remote_connection_id, workspace=shared)
+        self._opener = Opener(
+            OpeningPhases(receiving),
+            sealing=sealing,
+            keep=lambda: _KEYS_KEPT * self._probe_timeout(),
+        )
         self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
         self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
@@ -260,6 +272,7 @@ class Session:
             datagrams_lost=self._ledger.lost,
             states_superseded=self._latest_out.superseded,
             address_changes=self._address_changes,
+            rekeys=self._sealer.phases.phase,
             rtt=None if self._rtt.latest is None else self._rtt.smoothed,
             rtt_minimum=self._rtt.minimum,
             reliable_buffered=self._reliable_out.buffered,
@@ -289,7 +302,7 @@ class Session:
         """
         if self.is_closed:
             return self._drop(DropReason.CLOSED)
-        opened = self._opener.open(data)
+        opened = self._opener.open(data, now=now)
         if isinstance(opened, DropReason):
             return self._drop(opened)
         sequence, plaintext = opened
@@ -496,6 +509,7 @@ class Session:
     def _on_ack(self, largest: int, bits: int, *, now: float) -> None:
         if largest >= self._sealer.next_sequence:
             raise ProtocolError("acknowledgement of a datagram that was never sent")
+        self._sealer.phases.acknowledge(largest)
         arrived, lost = self._ledger.acknowledge(largest, bits, now=now)
         for run, present in arrived:
             batch = run.carried.batch
@@ -524,7 +538,8 @@ class Session:
                     self._emit([encode_frame(self._close_frame)], now=now)
                 self._close_frame = None
             return self._drain()
-        if self._sealer.next_sequence + self._latest_out.waiting >= self._config.max_datagrams_per_key:
+        room = self._sealer.phases.room(self._sealer.next_sequence, self._config.max_datagrams_per_key)
+        if room <= self._latest_out.waiting:
             self.close(CloseReason.KEY_EXHAUSTED)
             return self.datagrams_to_send(now=now)
         self._send_frames(now=now)
@@ -589,6 +604,7 @@ class Session:
     def _emit_batch(self, state: PendingState, room: int, *, now: float) -> int:
         """Seal rows of a batch, each in a datagram; how many."""
         sent = 0
+        self._prepare_keys(now=now)
         prologue = self._stamps.prologue(now=now)
         while state.left and sent < room:
             first, rows = state.take_rows(min(room - sent, RUN_ROWS))
@@ -606,6 +622,9 @@ class Session:
         self._last_sent = now
         self._latest_out.sent(state, sent)
         return sent
+
+    def _prepare_keys(self, *, now: float) -> None:
+        self._sealer.phases.prepare(self._sealer.next_sequence, follow=self._opener.phases.phase, now=now)
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         return self._probing or self._ledger.reliable_bytes + unsealed < self._ledger.window_bytes
@@ -633,6 +652,7 @@ class Session:
         states: list[tuple[int, int]] | None = None,
         pinging: bool = False,
     ) -> None:
+        self._prepare_keys(now=now)
         sequence = self._sealer.next_sequence
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *pieces))
         datagram = self._sealer.seal(plaintext)
@@ -668,10 +688,12 @@ class Session:
         waits = self._reliable_out.in_flight or self._reliable_out.is_blocked or self._latest_out.waiting
         if self.is_confirmed and not waits:
             return None
-        timeout = self._rtt.probe_timeout(
+        return self._probe_from + self._probe_timeout() * (1 << self._probe_backoff)
+
+    def _probe_timeout(self) -> float:
+        return self._rtt.probe_timeout(
             ack_delay=self._config.max_ack_delay, minimum=self._config.min_probe_timeout
         )
-        return self._probe_from + timeout * (1 << self._probe_backoff)
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due at ``now``; early calls are harmless."""
@@ -680,6 +702,7 @@ class Session:
         if now >= self._last_received + self._config.idle_timeout:
             self._finish(CloseReason.IDLE, by_peer=False, detail="nothing received")
             return
+        self._opener.phases.forget_previous(now=now)
         if self._ack_at is not None and now >= self._ack_at:
             self._ack_now = True
         if now >= self._last_sent + self._config.keepalive_interval:

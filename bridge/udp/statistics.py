@@ -29,7 +29,7 @@ class DropReason(StrEnum):
     FORGED = "forged"
     """A sealed datagram whose tag does not hold."""
     KEY_PHASE = "key_phase"
-    """Sealed under a key phase this version does not have."""
+    """Sealed under another key phase than the present one, and opened by no key of those next to it."""
     CLOSED = "closed"
     """For a session that is over."""
     REASSEMBLY_FULL = "reassembly_full"
@@ -53,6 +53,8 @@ class SessionStatistics:
     datagrams_lost: int
     states_superseded: int
     address_changes: int
+    rekeys: int
+    """Times this side moved on to its next keys."""
     rtt: float | None
     """Smoothed round-trip time; ``None`` before the first sample."""
     rtt_minimum: float | None

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.udp.keys import derive_session_keys
+from bridge.udp.keys import OpeningPhases, SealingPhases, derive_session_keys
 from bridge.udp.opening import Opener
 from bridge.udp.replay import WINDOW
 from bridge.udp.sealing import Sealer
@@ -16,8 +16,12 @@ KEYS = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initia
 PLAINTEXT = PROLOGUE.pack(5, 0, NO_ECHO)
 
 
+def sealing_phases() -> SealingPhases:
+    return SealingPhases(KEYS, after_datagrams=1, after_seconds=3600.0, now=0.0)
+
+
 def sealed(count: int, *, skip: int = 0) -> list[bytes]:
-    sealer = Sealer(KEYS, remote_connection_id=1, workspace=Workspace())
+    sealer = Sealer(sealing_phases(), remote_connection_id=1, workspace=Workspace())
     sealer.next_sequence = skip
     return [sealer.seal(PLAINTEXT + bytes([n % 256])) for n in range(count)]
 
@@ -28,7 +32,7 @@ def as_run(datagrams: list[bytes]) -> tuple[memoryview, Matrix]:
 
 
 def opener() -> Opener:
-    return Opener(KEYS)
+    return Opener(OpeningPhases(KEYS), sealing=sealing_phases(), keep=lambda: 1.0)
 
 
 @given(st.sets(st.integers(0, 39), min_size=1))
@@ -39,7 +43,7 @@ def test_a_run_opens_to_what_each_datagram_alone_does_and_marks_the_same(kept: s
     assert run is not None
     together.mark_run(run.sequences)
     for datagram, sequence, plaintext in zip(datagrams, run.sequences.tolist(), run.plaintexts, strict=True):
-        assert alone.open(datagram) == (sequence, plaintext.tobytes())
+        assert alone.open(datagram, now=0.0) == (sequence, plaintext.tobytes())
         alone.replay.mark(sequence)
     assert together.replay.acknowledgement() == alone.replay.acknowledgement()
 
@@ -53,7 +57,7 @@ def test_a_run_out_of_order_or_seen_before_is_left_to_be_looked_at_one_by_one() 
     assert run is not None
     receiving.mark_run(run.sequences)
     assert receiving.open_run(*as_run(datagrams)) is None
-    assert receiving.open(datagrams[3]) is DropReason.REPLAYED
+    assert receiving.open(datagrams[3], now=0.0) is DropReason.REPLAYED
 
 
 def test_a_run_wider_than_the_window_is_looked_at_one_by_one() -> None:
@@ -68,4 +72,20 @@ def test_a_forged_datagram_marks_nothing() -> None:
     receiving = opener()
     assert receiving.open_run(*as_run(datagrams)) is None
     assert receiving.replay.largest == -1
-    assert receiving.open(datagrams[2]) is DropReason.FORGED
+    assert receiving.open(datagrams[2], now=0.0) is DropReason.FORGED
+
+
+def test_a_run_of_the_next_key_phase_opens_once_its_first_datagram_was_looked_at_alone() -> None:
+    sealer = Sealer(sealing_phases(), remote_connection_id=1, workspace=Workspace())
+    old = sealer.seal(PLAINTEXT)
+    sealer.phases.acknowledge(0)
+    sealer.phases.prepare(1, follow=0, now=0.0)
+    datagrams = [sealer.seal(PLAINTEXT) for _ in range(5)]
+    receiving = opener()
+    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.open(datagrams[0], now=10.0) == (1, PLAINTEXT)
+    run = receiving.open_run(*as_run(datagrams[1:]))
+    assert run is not None
+    assert run.sequences.tolist() == [2, 3, 4, 5]
+    assert receiving.open(old, now=10.9) == (0, PLAINTEXT)
+    assert receiving.open(old, now=11.0) is DropReason.KEY_PHASE

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError, InvalidStateError, LimitExceededError
+from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import (
     CloseReason,
@@ -37,7 +38,7 @@ from bridge.udp.wire import (
     encode_frame,
 )
 from bridge.udp.workspace import Matrix
-from tests.support.datagrams import bare_sessions, connected_pair, single_datagrams
+from tests.support.datagrams import Host, Network, bare_sessions, connected_pair, single_datagrams
 
 HERE = ("192.0.2.1", 1000)
 
@@ -208,7 +209,7 @@ def test_a_message_longer_than_the_limit_closes_the_session_when_it_is_read() ->
     assert closed.reason is CloseReason.PROTOCOL_ERROR
 
 
-def test_the_reserved_key_phase_is_dropped() -> None:
+def test_a_datagram_with_a_phase_bit_that_no_key_opens_is_dropped() -> None:
     _, b = bare_sessions()
     assert b.receive_datagram(forge(0, phase=1), HERE, now=100.0) is DropReason.KEY_PHASE
     assert b.statistics().drops == {DropReason.KEY_PHASE: 1}
@@ -266,7 +267,7 @@ def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
 
 
 def test_a_key_seals_no_more_than_its_limit() -> None:
-    a, b = bare_sessions(config=UdpConfig(max_datagrams_per_key=10))
+    a, b = bare_sessions(config=UdpConfig(max_datagrams_per_key=10, rekey_after_datagrams=5))
     for n in range(12):
         if not a.is_closed:
             a.send_state(bytes([n]))
@@ -477,3 +478,55 @@ def test_a_session_asks_for_confirmation_until_the_peer_answers() -> None:
     assert b.is_confirmed
     exchange(b, a, now=timer)
     assert a.is_confirmed
+
+
+def rekeying_pair(every: int, conditions: NetworkConditions | None = None) -> tuple[Network, Host, Host]:
+    return connected_pair(config=UdpConfig(rekey_after_datagrams=every), conditions=conditions, seed=every)
+
+
+@pytest.mark.parametrize("every", [1, 7, 40])
+def test_no_datagram_is_lost_over_many_changes_of_keys(every: int) -> None:
+    """Jitter of a whole one-way delay, so that datagrams of two phases come mixed."""
+    network, a, b = rekeying_pair(every, NetworkConditions(delay=0.01, jitter=0.01))
+    for tick in range(300):
+        for host, peer in ((a, "b"), (b, "a")):
+            for stream in range(3):
+                host.session(peer).send_state(bytes([tick % 256]) * 900, stream=3 * tick + stream)
+            host.session(peer).send_reliable(tick.to_bytes(4, "big"))
+        network.run(seconds=0.002)
+    network.run(seconds=0.2)
+    for host, other in ((a, b), (b, a)):
+        statistics = host.session(other.name).statistics()
+        assert statistics.rekeys >= 5
+        assert statistics.drops == {}
+        assert statistics.datagrams_received == other.session(host.name).statistics().datagrams_sent
+        assert len(host.of_type(StateReceived)) == 900
+        assert [event.payload for event in host.of_type(MessageReceived)] == [
+            tick.to_bytes(4, "big") for tick in range(300)
+        ]
+    assert abs(a.session("b").statistics().rekeys - b.session("a").statistics().rekeys) <= 1
+
+
+def test_keys_change_with_time_even_where_little_is_sent() -> None:
+    network, a, b = connected_pair(config=UdpConfig(rekey_after=60.0))
+    network.run(seconds=605)
+    assert a.session("b").statistics().rekeys >= 8
+    assert b.session("a").statistics().rekeys >= 8
+    a.session("b").send_reliable(b"still here")
+    network.run(until=lambda: bool(b.of_type(MessageReceived)))
+
+
+def test_keys_change_under_loss_and_reliable_messages_arrive_all_the_same() -> None:
+    network, a, b = rekeying_pair(5, NetworkConditions(delay=0.01, jitter=0.02, loss=0.2, duplicate=0.1))
+    for n in range(200):
+        a.session("b").send_reliable(bytes([n]) * 500)
+    network.run(until=lambda: len(b.of_type(MessageReceived)) == 200)
+    assert a.session("b").statistics().rekeys >= 3
+
+
+def test_a_peer_that_never_acknowledges_is_never_left_behind_by_a_change_of_keys() -> None:
+    a, _ = bare_sessions(config=UdpConfig(rekey_after_datagrams=1, rekey_after=1.0))
+    for n in range(20):
+        a.send_state(b"x")
+        a.datagrams_to_send(now=100.0 + n)
+    assert a.statistics().rekeys == 0
