@@ -285,7 +285,7 @@ class UdpEngine:
         if self._conditioner is not None:
             for transmit in transmits:
                 for datagram in transmit.datagrams():
-                    self._conditioner.push(bytes(datagram), transmit.address, now=now)
+                    self._conditioner.push(datagram, transmit.address, now=now)
             transmits = [
                 Transmit.of_one(datagram, address) for datagram, address in self._conditioner.pop_due(now=now)
             ]

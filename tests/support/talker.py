@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+import numpy as np
+
 from bridge.errors import LimitExceededError
 from bridge.udp import (
     MAX_MESSAGE_BYTES,
@@ -22,10 +24,13 @@ from bridge.udp import (
     SessionClosed,
     SessionEstablished,
     StateReceived,
+    StatesReceived,
     UdpEvent,
 )
 
 STREAMS: Final = 16
+_BATCHED: Final = 12
+"""streams whose states go as one batch; the others one by one"""
 _STATE: Final = struct.Struct(">HQd")
 """stream, number of the tick, when it was made (the sender's clock)"""
 _STATE_BYTES: Final = 400
@@ -101,9 +106,13 @@ class Talker:
         if self.session is None:
             return
         self._tick += 1
-        for stream in range(STREAMS):
-            payload = _STATE.pack(stream, self._tick, now).ljust(_STATE_BYTES, b"\x5a")
-            self.session.send_state(payload, stream)
+        states = [
+            _STATE.pack(stream, self._tick, now).ljust(_STATE_BYTES, b"\x5a") for stream in range(STREAMS)
+        ]
+        batch = np.frombuffer(b"".join(states[:_BATCHED]), np.uint8).reshape(_BATCHED, _STATE_BYTES)
+        self.session.send_state(batch)
+        for stream in range(_BATCHED, STREAMS):
+            self.session.send_state(states[stream], stream)
         talk.states_sent += STREAMS
         while self._waiting:
             try:
@@ -123,8 +132,9 @@ class Talker:
             case SessionClosed(undelivered=undelivered):
                 self.session = None
                 self._waiting.extendleft(reversed(undelivered))
-            case StateReceived(stream=stream, payload=payload):
-                self._check_state(stream, payload, now)
+            case StateReceived() | StatesReceived():
+                for state in event.states():
+                    self._check_state(state.stream, state.payload, now)
             case MessageReceived(payload=payload):
                 self._check_ordered(payload)
             case PeerUnreachable():

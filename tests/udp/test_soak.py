@@ -6,7 +6,7 @@ import pytest
 
 from bridge.udp import MessageReceived, NetworkConditions, SessionClosed, StateReceived, UdpConfig
 from bridge.udp.events import CloseReason, SessionEstablished, UdpEvent
-from tests.support.datagrams import Host, Network, bare_sessions, introduce, sorted_keys
+from tests.support.datagrams import Host, Network, bare_sessions, introduce, single_datagrams, sorted_keys
 from tests.support.soak import Soak, run_soak
 from tests.support.talker import STREAMS, Talker, compare, message
 
@@ -97,7 +97,7 @@ def states() -> list[StateReceived]:
     for tick in range(3):
         now = 100 + tick / 60
         one.send(now=now, messages=0)
-        for datagram, address in sender.datagrams_to_send(now=now):
+        for datagram, address in single_datagrams(sender.datagrams_to_send(now=now)):
             receiver.receive_datagram(datagram, address, now=now)
         while (event := receiver.next_event()) is not None:
             assert isinstance(event, StateReceived)
