@@ -3,7 +3,7 @@
 from bridge.jose.agreement import shared_secret
 from bridge.jose.box import MAX_BOX_BYTES, box_compact, box_decrypt, box_encrypt
 from bridge.jose.key import Jwk
-from bridge.jose.signature import sign, verify
+from bridge.jose.signature import sign, token_flattened, verify
 from bridge.jose.signed_box import (
     MAX_SIGNED_BOX_BYTES,
     OpenedBox,
@@ -27,5 +27,6 @@ __all__ = [
     "seal_signed_box",
     "shared_secret",
     "sign",
+    "token_flattened",
     "verify",
 ]

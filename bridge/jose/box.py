@@ -1,9 +1,12 @@
 """Encrypted boxes that Erlang and Elixir JOSE open and make: ``box_encrypt`` and ``box_decrypt``.
 
 A box hides its content and tells nobody who sealed it: with ``sender_private`` it proves "one of the two",
-and one content key serves a pair of keys for ever. What must be proven goes into a signed box.
+and one content key serves a pair of keys for ever. What must be proven goes into a signed box. Boxes of
+``ECDH-1PU``, which bind the sender's key as well, are read and not made, for the same reason: they prove
+their sender to the recipient alone, who could have made them.
 
-Source: RFC 7516 (JWE), RFC 7518 section 4.6; shaped as by ``jose_jwk:box_encrypt`` of erlang-jose 1.11.
+Source: RFC 7516 (JWE), RFC 7518 section 4.6, draft-madden-jose-ecdh-1pu-04 section 2; shaped as by
+``jose_jwk:box_encrypt`` of erlang-jose 1.11.
 """
 
 from __future__ import annotations
@@ -37,9 +40,12 @@ ENCRYPTION = "A128GCM"
 
 _FLATTENED_REQUIRED = frozenset({"protected", "iv", "ciphertext", "tag"})
 _FLATTENED = _FLATTENED_REQUIRED | {"encrypted_key"}
+AUTHENTICATED = "ECDH-1PU"
 # The sender's key rides in "epk"; ECDH-SS, where it is static by name, calls it "spk" (erlang-jose 1.11).
-_SENDER_KEY_MEMBER = {"ECDH-ES": "epk", "ECDH-SS": "spk"}
-_HEADER_OPTIONAL = frozenset({"apu", "apv", "cty", "kid", "typ"})
+_SENDER_KEY_MEMBER = {"ECDH-ES": "epk", "ECDH-SS": "spk", AUTHENTICATED: "epk"}
+_TEXTS = frozenset({"apu", "apv", "cty", "kid", "typ"})
+# "skid" says which of the sender's keys it was. It decides nothing: the caller knows whose boxes it takes.
+_OPTIONAL = {"ECDH-ES": _TEXTS, "ECDH-SS": _TEXTS, AUTHENTICATED: _TEXTS | {"skid"}}
 _KEY_MEMBERS = {"EC": frozenset({"crv", "kty", "x", "y"}), "OKP": frozenset({"crv", "kty", "x"})}
 
 
@@ -56,6 +62,7 @@ class BoxParts:
 
     protected: str
     header: Mapping[str, Any]
+    algorithm: str
     encryption: str
     sender: Jwk
     apu: bytes
@@ -94,15 +101,15 @@ def seal(plaintext: bytes, recipient: Jwk, sender: Jwk, *, apu: str, apv: str) -
     # Base64 takes four characters for three bytes; the header has its own bound.
     if len(plaintext) * 4 // 3 > MAX_BOX_BYTES - 2 * MAX_HEADER_BYTES:
         raise BoxError(f"plaintext too long for a box of {MAX_BOX_BYTES} bytes")
-    epk: dict[str, Any] = {name: sender.to_dict()[name] for name in _KEY_MEMBERS.get(sender.kty, ())}
-    if sender.kid is not None:
-        epk["kid"] = sender.kid
-    header = {"alg": ALGORITHM, "apu": apu, "apv": apv, "enc": ENCRYPTION, "epk": epk}
     encryption = CONTENT_ENCRYPTIONS[ENCRYPTION]
     try:
         secret = shared_secret(sender, recipient)
+        epk = sender.public_members()
     except KeyFormatError as error:
         raise BoxError(f"cannot seal: {error}") from error
+    if sender.kid is not None:
+        epk["kid"] = sender.kid
+    header = {"alg": ALGORITHM, "apu": apu, "apv": apv, "enc": ENCRYPTION, "epk": epk}
     key = concat_kdf(
         secret,
         algorithm=ENCRYPTION,
@@ -129,31 +136,38 @@ def box_compact(box: Mapping[str, str]) -> str:
     )
 
 
-def box_decrypt(box: Mapping[str, str] | str, recipient_private: Jwk) -> bytes:
+def box_decrypt(
+    box: Mapping[str, str] | str, recipient_private: Jwk, sender_public: Jwk | None = None
+) -> bytes:
     """Open a box that was sealed to a key.
 
     Takes what ``box_encrypt`` of this package and of erlang-jose make: ECDH-ES (and ECDH-SS) with direct use
-    of the agreed key, and the six content encryptions of RFC 7518. Refuses everything else: key wrapping,
-    compression, critical extensions, several recipients, unprotected headers, short tags.
+    of the agreed key, ECDH-1PU where the sender's key is given, and the six content encryptions of RFC 7518.
+    Refuses everything else: key wrapping, compression, critical extensions, several recipients, unprotected
+    headers, short tags.
 
     Args:
         box: flattened JWE, compact text, or the flattened one as JSON text.
         recipient_private: the key it was sealed to.
+        sender_public: whose box it must be, got from elsewhere; then only ECDH-1PU will do, because the
+            others do not tell. Of a private key the public half is used.
 
     Returns:
-        The plaintext. It proves that somebody sealed it to this key; who, it does not prove.
+        The plaintext. Without ``sender_public`` it proves that somebody sealed it to this key; who, it does
+        not prove. With it, that the sender or the recipient did.
 
     Raises:
         BoxError: the box is malformed, altered, for another key, or asks for what is not allowed.
     """
-    return open_parts(parse_box_untrusted(box), recipient_private)
+    return open_parts(parse_box_untrusted(box), recipient_private, sender_public)
 
 
-def open_parts(parts: BoxParts, recipient: Jwk) -> bytes:
+def open_parts(parts: BoxParts, recipient: Jwk, sender: Jwk | None = None) -> bytes:
     """Decrypt a parsed box.
 
     Raises:
-        BoxError: it was altered or is for another key.
+        BoxError: it was altered, is for another key or by another sender, or tells no sender where one is
+            asked for, or the other way round.
     """
     encryption = CONTENT_ENCRYPTIONS[parts.encryption]
     # Lengths first: a box that cannot be opened is not worth a key agreement.
@@ -161,8 +175,14 @@ def open_parts(parts: BoxParts, recipient: Jwk) -> bytes:
         raise BoxError(
             f"{parts.encryption} needs {encryption.iv_size} bytes of iv, {encryption.tag_size} of tag"
         )
+    if parts.algorithm == AUTHENTICATED and sender is None:
+        raise BoxError(f"the box is sealed with {AUTHENTICATED}: give the sender's public key")
+    if parts.algorithm != AUTHENTICATED and sender is not None:
+        raise BoxError(f"the box is sealed with {parts.algorithm}, which proves no sender")
     try:
         secret = shared_secret(recipient, parts.sender)
+        if sender is not None:
+            secret += shared_secret(recipient, sender)
     except KeyFormatError as error:
         raise BoxError(f"the box is not for this key: {error}") from error
     key = concat_kdf(
@@ -185,19 +205,22 @@ def parse_box_untrusted(box: Mapping[str, str] | str) -> BoxParts:
         header = json_object_untrusted(raw_header)
         algorithm, encryption = header.get("alg"), header.get("enc")
         key_member = _SENDER_KEY_MEMBER.get(algorithm) if isinstance(algorithm, str) else None
-        if key_member is None:
-            raise ValueError("key agreement is none of ECDH-ES, ECDH-SS")
+        if not isinstance(algorithm, str) or key_member is None:
+            allowed = ", ".join(_SENDER_KEY_MEMBER)
+            raise ValueError(f"key agreement {str(algorithm)[:32]!r} is none of {allowed}")
         if not isinstance(encryption, str) or encryption not in CONTENT_ENCRYPTIONS:
             raise ValueError(f"content encryption is none of {', '.join(CONTENT_ENCRYPTIONS)}")
         # Exact members: "zip" is a bomb, "crit" names what is not understood, the rest has no meaning here.
-        unknown = header.keys() - {"alg", "enc", key_member} - _HEADER_OPTIONAL
+        optional = _OPTIONAL[algorithm]
+        unknown = header.keys() - {"alg", "enc", key_member} - optional
         if unknown:
             raise ValueError(f"header member {min(unknown)[:32]!r} is not allowed")
-        if not all(isinstance(header[name], str) for name in _HEADER_OPTIONAL & header.keys()):
+        if not all(isinstance(header[name], str) for name in optional & header.keys()):
             raise ValueError("header members are texts")
         return BoxParts(
             protected=protected,
             header=header,
+            algorithm=algorithm,
             encryption=encryption,
             sender=_sender_key(header.get(key_member)),
             apu=_party_bytes(header.get("apu", "")),

@@ -51,6 +51,8 @@ class Jwk:
     __slots__ = ("_descriptive", "_members", "_private", "_public", "_secret", "_thumbprint")
 
     _members: dict[str, str]
+    # "k" of a shared secret, or "d" as it was read; of a key that was made here it is worked out when asked
+    # for: most of these live for one box, and nobody ever asks.
     _secret: str | None
     _descriptive: dict[str, str]
     _private: PrivateKey | None
@@ -198,12 +200,8 @@ class Jwk:
     @classmethod
     def _from_private(cls, private: PrivateKey) -> Self:
         key = cls._from_public(private.public_key())
-        if isinstance(private, ec.EllipticCurvePrivateKey):
-            size = EC_CURVES[key._members["crv"]].size
-            raw = private.private_numbers().private_value.to_bytes(size)
-        else:
-            raw = private.private_bytes_raw()
-        return cls._make(key._members, private=private, public=key._public, secret=base64url_encode(raw))
+        key._private = private
+        return key
 
     @classmethod
     def _from_public(cls, public: PublicKey) -> Self:
@@ -241,7 +239,7 @@ class Jwk:
     @property
     def is_private(self) -> bool:
         """Whether the key can sign or open; a shared secret always can."""
-        return self._secret is not None
+        return self._private is not None or self._secret is not None
 
     @property
     def private_key(self) -> PrivateKey:
@@ -276,6 +274,26 @@ class Jwk:
             raise KeyFormatError("a shared secret is needed")
         return base64url_decode_untrusted(self._secret)
 
+    def _secret_text(self) -> str | None:
+        if self._secret is None and self._private is not None:
+            if isinstance(self._private, ec.EllipticCurvePrivateKey):
+                size = EC_CURVES[self._members["crv"]].size
+                raw = self._private.private_numbers().private_value.to_bytes(size)
+            else:
+                raw = self._private.private_bytes_raw()
+            self._secret = base64url_encode(raw)
+        return self._secret
+
+    def public_members(self) -> dict[str, str]:
+        """Return a fresh dictionary of exactly the members that a thumbprint covers (RFC 7638).
+
+        Raises:
+            KeyFormatError: a shared secret has none that may be shown.
+        """
+        if self.kty == "oct":
+            raise KeyFormatError("a shared secret has no public half")
+        return dict(self._members)
+
     def public(self) -> Self:
         """Return the public half, descriptions kept.
 
@@ -291,8 +309,8 @@ class Jwk:
     def to_dict(self) -> dict[str, Any]:
         """Return the members (RFC 7517), private ones included where there are any."""
         members: dict[str, Any] = {**self._members, **self._descriptive}
-        if self._secret is not None:
-            members["k" if self.kty == "oct" else "d"] = self._secret
+        if self.is_private:
+            members["k" if self.kty == "oct" else "d"] = self._secret_text()
         return members
 
     def to_json(self) -> str:
@@ -323,7 +341,12 @@ class Jwk:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Jwk):
             return NotImplemented
-        return self._members == other._members and self._secret == other._secret
+        # Private halves of one public half do the same, however they are spelled; "oct" has a secret only.
+        return (
+            self._members == other._members
+            and self.is_private == other.is_private
+            and (self.kty != "oct" or self._secret == other._secret)
+        )
 
     def __hash__(self) -> int:
         return hash((self.thumbprint_bytes(), self.is_private))

@@ -49,13 +49,23 @@ def sign(payload: bytes, private: Jwk) -> str:
     return f"{covered}.{base64url_encode(sign_raw(covered.encode('ascii'), private, algorithm))}"
 
 
+def token_flattened(token: str) -> dict[str, str]:
+    """Return a compact token as a flattened one: ``payload``, ``protected``, ``signature``.
+
+    Raises:
+        SignatureError: it is none.
+    """
+    protected, payload, signature = _segments(token)
+    return {"payload": payload, "protected": protected, "signature": signature}
+
+
 def verify(token: Mapping[str, str] | str, public: Jwk) -> bytes:
     """Check a token against a key that the caller got from elsewhere.
 
     Keys that a token carries (``jwk``, ``x5c``, addresses of keys) are never looked at.
 
     Args:
-        token: compact JWS, or a flattened one.
+        token: compact JWS, a flattened one, or the flattened one as JSON text.
         public: whose signature it must be; private keys do as well.
 
     Returns:
@@ -169,10 +179,15 @@ def _segments(token: Mapping[str, str] | str) -> tuple[str, str, str]:
     if isinstance(token, str):
         if len(token) > MAX_TOKEN_BYTES:
             raise SignatureError(f"token longer than {MAX_TOKEN_BYTES} bytes")
-        segments = token.split(".", 3)
-        if len(segments) != 3:
-            raise SignatureError("no token: three segments are needed")
-        return segments[0], segments[1], segments[2]
+        if not token.startswith("{"):
+            segments = token.split(".", 3)
+            if len(segments) != 3:
+                raise SignatureError("no token: three segments are needed")
+            return segments[0], segments[1], segments[2]
+        try:
+            token = json_object_untrusted(token.encode("utf-8"))
+        except ValueError as error:
+            raise SignatureError(f"no token: {error}") from error
     if not isinstance(token, Mapping) or token.keys() != _FLATTENED:
         raise SignatureError(f"a token has exactly the members {', '.join(sorted(_FLATTENED))}")
     if not all(isinstance(value, str) for value in token.values()):

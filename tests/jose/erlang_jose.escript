@@ -16,24 +16,49 @@ answer(#{<<"op">> := Op} = Request) ->
         #{error => iolist_to_binary(io_lib:format("~p:~0p", [Class, Reason]))}
     end.
 
+do(<<"version">>, _) ->
+    {ok, Version} = application:get_key(jose, vsn),
+    #{version => list_to_binary(Version)};
+do(<<"generate">>, #{<<"curve">> := Curve}) ->
+    Key = jose_jwk:generate_key(parameters(Curve)),
+    #{key => map(Key), public => map(jose_jwk:to_public(Key)), thumbprint => jose_jwk:thumbprint(Key),
+      pem => pem(Key), public_pem => pem(jose_jwk:to_public(Key))};
+do(<<"from_pem">>, #{<<"pem">> := Pem}) ->
+    #{key => map(jose_jwk:from_pem(Pem))};
+do(<<"thumbprint">>, #{<<"key">> := Key}) ->
+    #{thumbprint => jose_jwk:thumbprint(jose_jwk:from_map(Key))};
 do(<<"box_encrypt">>, #{<<"recipient">> := Recipient, <<"plaintext">> := Text} = Request) ->
     Public = jose_jwk:from_map(Recipient),
     {_, Box} = case Request of
         #{<<"sender">> := Sender} -> jose_jwk:box_encrypt(decode(Text), Public, jose_jwk:from_map(Sender));
         #{} -> {Sealed, _Ephemeral} = jose_jwk:box_encrypt(decode(Text), Public), Sealed
     end,
-    #{box => Box, compact => element(2, jose_jwe:compact(Box))};
+    forms(Box);
+do(<<"box_encrypt_ecdh_1pu">>, #{<<"recipient">> := Recipient, <<"sender">> := Sender, <<"plaintext">> := Text}) ->
+    Public = jose_jwk:from_map(Recipient),
+    {{_, Box}, _} = jose_jwk:box_encrypt_ecdh_1pu(decode(Text), Public, jose_jwk:from_map(Sender)),
+    forms(Box);
+do(<<"box_encrypt_ecdh_ss">>, #{<<"recipient">> := Recipient, <<"sender">> := Sender, <<"plaintext">> := Text}) ->
+    Public = jose_jwk:from_map(Recipient),
+    {_, Box} = jose_jwk:box_encrypt_ecdh_ss(decode(Text), Public, jose_jwk:from_map(Sender)),
+    forms(Box);
 do(<<"box_decrypt">>, #{<<"recipient">> := Recipient, <<"box">> := Box}) ->
     {Plain, _} = jose_jwk:box_decrypt(Box, jose_jwk:from_map(Recipient)),
     #{plaintext => encode(Plain)};
 do(<<"sign">>, #{<<"key">> := Key, <<"payload">> := Payload}) ->
-    {_, Token} = jose_jws:compact(jose_jwk:sign(decode(Payload), jose_jwk:from_map(Key))),
-    #{token => Token};
+    {_, Flattened} = jose_jwk:sign(decode(Payload), jose_jwk:from_map(Key)),
+    #{flattened => Flattened, compact => element(2, jose_jws:compact(Flattened))};
 do(<<"verify">>, #{<<"key">> := Key, <<"token">> := Token}) ->
     {Holds, Payload, _} = jose_jwk:verify(Token, jose_jwk:from_map(Key)),
-    #{holds => Holds, payload => encode(Payload)};
-do(<<"thumbprint">>, #{<<"key">> := Key}) ->
-    #{thumbprint => jose_jwk:thumbprint(jose_jwk:from_map(Key))}.
+    #{holds => Holds, payload => encode(Payload)}.
+
+forms(Box) -> #{box => Box, compact => element(2, jose_jwe:compact(Box))}.
+
+parameters(<<"P-", _/binary>> = Curve) -> {ec, Curve};
+parameters(Curve) -> {okp, binary_to_atom(Curve)}.
+
+map(Key) -> element(2, jose_jwk:to_map(Key)).
+pem(Key) -> element(2, jose_jwk:to_pem(Key)).
 
 encode(Raw) -> jose_jwa_base64url:encode(Raw).
 decode(Text) -> jose_jwa_base64url:decode(Text).

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 import pytest
@@ -75,9 +76,39 @@ def test_the_six_content_encryptions_of_the_standard_open(enc: str) -> None:
     assert box_decrypt(genuine_box(BOB, enc=enc), BOB) == b"genuine"
 
 
+@pytest.mark.parametrize("curve", sorted(AGREEMENT_CURVES))
+def test_a_box_that_binds_its_sender_needs_that_senders_key(curve: str) -> None:
+    recipient, sender = KEYS[curve], Jwk.generate(curve)
+
+    def change(header: Header) -> None:
+        header.update(alg="ECDH-1PU", skid=sender.thumbprint())
+
+    box = genuine_box(recipient, change, static=sender)
+    assert box_decrypt(box, recipient, sender.public()) == b"genuine"
+    assert box_decrypt(box_compact(box), recipient, sender) == b"genuine"
+    with pytest.raises(BoxError, match="give the sender's public key"):
+        box_decrypt(box, recipient)
+    for wrong in (Jwk.generate(curve), recipient.public(), KEYS["Ed25519"]):
+        with pytest.raises(BoxError):
+            box_decrypt(box, recipient, wrong)
+
+
+def test_a_box_that_proves_no_sender_does_not_open_where_one_is_asked_for() -> None:
+    with pytest.raises(BoxError, match="proves no sender"):
+        box_decrypt(box_encrypt(b"x", BOB, ALICE), BOB, ALICE.public())
+
+
+@pytest.mark.parametrize("algorithm", ["ECDH-1PU+A128KW", "ECDH-ES+A256KW", "RSA-OAEP", "PBES2-HS256+A128KW"])
+def test_a_key_agreement_that_is_refused_is_named(algorithm: str) -> None:
+    with pytest.raises(BoxError, match=re.escape(algorithm)):
+        box_decrypt(genuine_box(BOB, lambda header: header.update(alg=algorithm)), BOB)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        lambda h: h.update(skid="k"),
+        lambda h: h.update(alg="ECDH-1PU", skid=5),
         lambda h: h.update(zip="DEF"),
         lambda h: h.update(crit=["exp"], exp=1),
         lambda h: h.update(crit=[]),

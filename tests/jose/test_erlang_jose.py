@@ -1,77 +1,81 @@
-"""Both ways with real erlang-jose, where it is installed (Debian: erlang-jose and erlang-jiffy) (R0-23)."""
+"""Both ways with real erlang-jose, of two versions and from two languages (R0-23)."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt, sign, verify
-from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
+from bridge.errors import BoxError
+from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt, sign, token_flattened, verify
+from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
+from tests.support.erlang_jose import OTHER_JOSES, OtherJose, Request, other_jose
+from tests.support.jose_keys import CURVES
 
 BOX_CURVES = ("P-256", "P-384", "P-521", "X25519", "X448")
-SIGNING_CURVES = ("P-256", "P-384", "P-521", "Ed25519")
+SIGNING_CURVES = ("P-256", "P-384", "P-521", "Ed25519", "Ed448")
 PLAINTEXTS = (b"", b"x", bytes(range(256)) * 5)
-SCRIPT = Path(__file__).with_name("erlang_jose.escript")
 
-pytestmark = pytest.mark.erlang
-
-
-class ErlangJose:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def ask(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Send all requests in one run: starting the VM costs more than all of them."""
-        questions, answers = self._directory / "requests.json", self._directory / "answers.json"
-        questions.write_text(json.dumps(requests))
-        subprocess.run(["escript", SCRIPT, questions, answers], check=True, capture_output=True, timeout=60)
-        replies: list[dict[str, Any]] = json.loads(answers.read_bytes())
-        assert [reply for reply in replies if "error" in reply] == []
-        return replies
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def erlang_jose(tmp_path_factory: pytest.TempPathFactory) -> ErlangJose:
-    if shutil.which("escript") is None:
-        pytest.skip("NOT TESTED against real erlang-jose: no Erlang here")
-    probe = '[io:format("~p ", [code:which(M)]) || M <- [jose, jiffy]], halt().'
-    found = subprocess.run(
-        ["erl", "-noshell", "-eval", probe], check=True, capture_output=True, text=True, timeout=60
-    )
-    if "non_existing" in found.stdout:
-        pytest.skip(
-            "NOT TESTED against real erlang-jose: install Debian's erlang-jose and erlang-jiffy, or name the "
-            "directory that holds both in ERL_LIBS"
-        )
-    return ErlangJose(tmp_path_factory.mktemp("erlang-jose"))
+@pytest.fixture(scope="module", params=list(OTHER_JOSES))
+def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OtherJose:
+    return other_jose(request.param, tmp_path_factory.mktemp("jose"))
 
 
-def test_boxes_of_real_erlang_jose_open(erlang_jose: ErlangJose) -> None:
+def _box_request(operation: str, plaintext: bytes, recipient: Jwk, sender: Jwk | None = None) -> Request:
+    request = {
+        "op": operation,
+        "plaintext": base64url_encode(plaintext),
+        "recipient": recipient.public().to_dict(),
+    }
+    return request if sender is None else {**request, "sender": sender.to_dict()}
+
+
+def _box_forms(reply: Request) -> tuple[dict[str, str] | str, ...]:
+    return reply["box"], reply["compact"], json_encode(reply["box"]).decode()
+
+
+def test_it_is_the_version_that_it_is_called_by(peer: OtherJose) -> None:
+    version = peer.ask([{"op": "version"}])[0]["version"]
+    assert version in (("1.11.5", "1.11.10") if "machine" in peer.name else ("1.11.10",))
+
+
+def test_boxes_of_real_erlang_jose_open(peer: OtherJose) -> None:
     """R0-23."""
     cases = []
     for curve in BOX_CURVES:
         for plaintext in PLAINTEXTS:
             recipient, sender = Jwk.generate(curve), Jwk.generate(curve)
-            request = {
-                "op": "box_encrypt",
-                "plaintext": base64url_encode(plaintext),
-                "recipient": recipient.public().to_dict(),
-            }
-            cases.append((recipient, plaintext, request))
-            cases.append((recipient, plaintext, {**request, "sender": sender.to_dict()}))
-    for (recipient, plaintext, _), reply in zip(
-        cases, erlang_jose.ask([request for *_, request in cases]), strict=True
-    ):
-        assert box_decrypt(reply["box"], recipient) == plaintext
-        assert box_decrypt(reply["compact"], recipient) == plaintext
+            cases += [
+                (recipient, plaintext, _box_request("box_encrypt", plaintext, recipient)),
+                (recipient, plaintext, _box_request("box_encrypt", plaintext, recipient, sender)),
+                (recipient, plaintext, _box_request("box_encrypt_ecdh_ss", plaintext, recipient, sender)),
+            ]
+    replies = peer.ask([request for *_, request in cases])
+    for (recipient, plaintext, _), reply in zip(cases, replies, strict=True):
+        for form in _box_forms(reply):
+            assert box_decrypt(form, recipient) == plaintext
 
 
-def test_real_erlang_jose_opens_our_boxes(erlang_jose: ErlangJose) -> None:
+def test_boxes_that_bind_their_sender_open_under_that_senders_key_only(peer: OtherJose) -> None:
+    cases = []
+    for curve in BOX_CURVES:
+        for plaintext in PLAINTEXTS:
+            recipient, sender = Jwk.generate(curve), Jwk.generate(curve)
+            if plaintext:
+                sender = Jwk.from_dict({**sender.to_dict(), "kid": "sender"})
+            request = _box_request("box_encrypt_ecdh_1pu", plaintext, recipient, sender)
+            cases.append((recipient, sender, plaintext, request))
+    replies = peer.ask([request for *_, request in cases])
+    for (recipient, sender, plaintext, _), reply in zip(cases, replies, strict=True):
+        for form in _box_forms(reply):
+            assert box_decrypt(form, recipient, sender.public()) == plaintext
+            for wrong in (None, recipient.public(), Jwk.generate(sender.curve or "")):
+                with pytest.raises(BoxError):
+                    box_decrypt(form, recipient, wrong)
+
+
+def test_real_erlang_jose_opens_our_boxes(peer: OtherJose) -> None:
     """R0-23."""
     cases = []
     for curve in BOX_CURVES:
@@ -82,34 +86,47 @@ def test_real_erlang_jose_opens_our_boxes(erlang_jose: ErlangJose) -> None:
                 for form in (box, box_compact(box)):
                     request = {"op": "box_decrypt", "recipient": recipient.to_dict(), "box": form}
                     cases.append((plaintext, request))
-    for (plaintext, _), reply in zip(cases, erlang_jose.ask([request for _, request in cases]), strict=True):
+    for (plaintext, _), reply in zip(cases, peer.ask([request for _, request in cases]), strict=True):
         assert base64url_decode_untrusted(reply["plaintext"]) == plaintext
 
 
-def test_signatures_hold_both_ways(erlang_jose: ErlangJose) -> None:
-    keys = [Jwk.generate(curve) for curve in SIGNING_CURVES]
-    replies = erlang_jose.ask(
-        [
-            {"op": "sign", "key": key.to_dict(), "payload": base64url_encode(payload)}
-            for key in keys
-            for payload in PLAINTEXTS
-        ]
+def test_signatures_hold_both_ways(peer: OtherJose) -> None:
+    pairs = [(Jwk.generate(curve), payload) for curve in SIGNING_CURVES for payload in PLAINTEXTS]
+    replies = peer.ask(
+        [{"op": "sign", "key": key.to_dict(), "payload": base64url_encode(payload)} for key, payload in pairs]
     )
-    pairs = [(key, payload) for key in keys for payload in PLAINTEXTS]
     for (key, payload), reply in zip(pairs, replies, strict=True):
-        assert verify(reply["token"], key.public()) == payload
-    replies = erlang_jose.ask(
-        [
-            {"op": "verify", "key": key.public().to_dict(), "token": sign(payload, key)}
-            for key, payload in pairs
-        ]
+        for form in (reply["compact"], reply["flattened"], json_encode(reply["flattened"]).decode()):
+            assert verify(form, key.public()) == payload
+    ours = [
+        (key, payload, form)
+        for key, payload in pairs
+        for token in [sign(payload, key)]
+        for form in (token, token_flattened(token))
+    ]
+    replies = peer.ask(
+        [{"op": "verify", "key": key.public().to_dict(), "token": form} for key, _, form in ours]
     )
-    for (_, payload), reply in zip(pairs, replies, strict=True):
+    for (_, payload, _), reply in zip(ours, replies, strict=True):
         assert reply["holds"]
         assert base64url_decode_untrusted(reply["payload"]) == payload
 
 
-def test_thumbprints_are_the_same(erlang_jose: ErlangJose) -> None:
-    keys = [Jwk.generate(curve) for curve in (*BOX_CURVES, "Ed25519", "Ed448")]
-    replies = erlang_jose.ask([{"op": "thumbprint", "key": key.to_dict()} for key in keys])
+def test_keys_made_by_it_are_read_in_every_form(peer: OtherJose) -> None:
+    """R0-23: keys from PEM."""
+    replies = peer.ask([{"op": "generate", "curve": curve} for curve in CURVES])
+    for curve, reply in zip(CURVES, replies, strict=True):
+        key = Jwk.from_dict(reply["key"])
+        assert key.curve == curve
+        assert key.thumbprint() == reply["thumbprint"]
+        assert key.public().to_dict() == reply["public"]
+        assert Jwk.from_pem(reply["pem"]) == key
+        assert Jwk.from_pem(reply["public_pem"]) == key.public()
+
+
+def test_keys_made_here_are_read_by_it_in_every_form(peer: OtherJose) -> None:
+    keys = [key for curve in CURVES for made in [Jwk.generate(curve)] for key in (made, made.public())]
+    replies = peer.ask([{"op": "thumbprint", "key": key.to_dict()} for key in keys])
     assert [reply["thumbprint"] for reply in replies] == [key.thumbprint() for key in keys]
+    replies = peer.ask([{"op": "from_pem", "pem": key.to_pem().decode()} for key in keys])
+    assert [reply["key"] for reply in replies] == [key.to_dict() for key in keys]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import KeyFormatError, SignatureError
-from bridge.jose import Jwk, sign, verify
+from bridge.jose import Jwk, sign, token_flattened, verify
 from bridge.jose.curves import EC_CURVES
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
 from bridge.jose.signature import MAX_TOKEN_BYTES, MAX_TOKEN_HEADER_BYTES
@@ -28,7 +28,9 @@ def test_what_was_signed_holds_in_both_forms(curve: str, payload: bytes) -> None
     assert base64url_decode_untrusted(protected) == json_encode({"alg": SIGNERS[curve]})
     assert verify(token, KEYS[curve].public()) == payload
     flattened = {"protected": protected, "payload": body, "signature": signature}
+    assert token_flattened(token) == flattened
     assert verify(flattened, KEYS[curve]) == payload
+    assert verify(json_encode(flattened).decode(), KEYS[curve]) == payload
 
 
 @pytest.mark.parametrize("curve", sorted(SIGNERS))
@@ -182,12 +184,19 @@ def test_tokens_of_the_wrong_shape_are_refused() -> None:
         {},
         {**flattened, "header": {"kid": "k"}},
         {"payload": payload, "signatures": [flattened]},
+        json_encode({"payload": payload, "signatures": [flattened]}).decode(),
+        json_encode(flattened).decode()[:-1] + f',"signature":"{signature}"}}',
+        "{",
+        '{"protected":5}',
+        "\ud800",
         {**flattened, "payload": 5},
         {**flattened, "payload": "A" * MAX_TOKEN_BYTES},
         "A" * (MAX_TOKEN_BYTES + 1),
     ):
         with pytest.raises(SignatureError):
             verify(wrong, ALICE)  # type: ignore[arg-type]
+    with pytest.raises(SignatureError, match="three segments"):
+        token_flattened(".")
     with pytest.raises(SignatureError, match="too long"):
         sign(bytes(MAX_TOKEN_BYTES), ALICE)
 

@@ -23,13 +23,18 @@ def genuine_box(
     *,
     enc: str = "A128GCM",
     raw_header: Callable[[bytes], bytes] = lambda raw: raw,
+    static: Jwk | None = None,
 ) -> dict[str, str]:
-    """Seal ``b"genuine"`` under a header that was changed *before* sealing, so that every tag holds."""
+    """Seal ``b"genuine"`` under a header that was changed *before* sealing, so that every tag holds.
+
+    With ``static`` the sender's static key takes part in the agreement (ECDH-1PU).
+    """
     sender = Jwk.generate(recipient.curve or "")
     header: Header = {"alg": "ECDH-ES", "enc": enc, "epk": sender.public().to_dict()}
     change(header)
     content = CONTENT_ENCRYPTIONS[enc]
-    key = concat_kdf(shared_secret(sender, recipient), algorithm=enc, apu=b"", apv=b"", size=content.key_size)
+    secret = shared_secret(sender, recipient) + (b"" if static is None else shared_secret(static, recipient))
+    key = concat_kdf(secret, algorithm=enc, apu=b"", apv=b"", size=content.key_size)
     protected = base64url_encode(raw_header(json_encode(header)))
     iv = bytes(content.iv_size)
     ciphertext, tag = content.seal(key, iv, b"genuine", protected.encode())
