@@ -15,6 +15,7 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
+from bridge.udp.metrics import UdpCollector
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
 from bridge.udp.socket import SocketCounters, UdpSocket
@@ -46,6 +47,7 @@ __all__ = [
     "StateReceived",
     "StatesReceived",
     "Transmit",
+    "UdpCollector",
     "UdpConfig",
     "UdpEngine",
     "UdpEvent",

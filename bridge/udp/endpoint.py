@@ -196,6 +196,10 @@ class Endpoint:
         session = self._established.get(name)
         return None if session is None or session.is_closed else session
 
+    def sessions(self) -> list[Session]:
+        """All established sessions."""
+        return [session for session in self._established.values() if not session.is_closed]
+
     def is_connecting(self, name: str) -> bool:
         """Whether a :meth:`connect` is under way, by our own handshake or by waiting for the peer's."""
         return name in self._initiators or name in self._wanted

@@ -163,6 +163,10 @@ class UdpEngine:
         """The established session with a peer, or ``None``."""
         return self._endpoint.session(name)
 
+    def sessions(self) -> list[Session]:
+        """All established sessions."""
+        return self._endpoint.sessions()
+
     def statistics(self) -> EndpointStatistics:
         """Counters of the endpoint."""
         return self._endpoint.statistics()
