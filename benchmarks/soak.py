@@ -83,6 +83,7 @@ def _side(report: Report, memory: Memory) -> dict[str, Any]:
     talk["longest_silence"] = round(talk["longest_silence"], 3)
     return talk | {
         "network": asdict(report.network),
+        "session": None if report.session is None else asdict(report.session),
         "resident_kib": {"warm_up": memory.warm, "after": memory.largest, "last": memory.last},
         "growth_kib": memory.growth,
     }

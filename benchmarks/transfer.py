@@ -16,10 +16,12 @@ import time
 
 import uvloop
 
+from benchmarks.network import add_network_option
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer
+from bridge.udp import NetworkConditions
 
 
 class Arrivals:
@@ -43,7 +45,7 @@ class Arrivals:
         return self._at_ns[epoch]
 
 
-async def measure(cluster: LocalCluster, rounds: int) -> dict[str, float]:
+async def measure(cluster: LocalCluster, rounds: int, network: NetworkConditions) -> dict[str, float]:
     """Latencies in milliseconds."""
     arrivals = Arrivals()
 
@@ -54,6 +56,7 @@ async def measure(cluster: LocalCluster, rounds: int) -> dict[str, float]:
             members=cluster.members,
             cookie=cluster.cookie,
             epmd_port=cluster.epmd_port,
+            network=network,
         )
 
     async with (
@@ -86,11 +89,22 @@ def main() -> None:
     """Entry of ``scripts/bench transfer``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=500, help="transfers, and as many transactions")
+    add_network_option(parser)
     parser.add_argument("--json", action="store_true", help="accepted for all benchmarks; the output is JSON")
     arguments = parser.parse_args()
     with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
-        result = uvloop.run(measure(cluster, arguments.rounds))
-    print(json.dumps(result | {"rounds": arguments.rounds, "nodes": 3, "python": platform.python_version()}))
+        result = uvloop.run(measure(cluster, arguments.rounds, arguments.network))
+    print(
+        json.dumps(
+            result
+            | {
+                "network": str(arguments.network),
+                "rounds": arguments.rounds,
+                "nodes": 3,
+                "python": platform.python_version(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import time
@@ -119,7 +120,8 @@ class UdpEngine:
                     waiter.set_exception(ClosedError("the engine was closed"))
         self._waiters.clear()
         self._endpoint.close()
-        self._transmit()
+        # What a network holds arrives also when its sender is gone; what this one holds must go now.
+        self._transmit(until=math.inf)
         self._dispatch(limit=None)
         self._is_closed = True
         self._loop.remove_reader(self._socket.fileno())
@@ -280,7 +282,7 @@ class UdpEngine:
         self._rearm()
         self._dispatch(limit=_EVENTS_PER_TURN)
 
-    def _transmit(self) -> None:
+    def _transmit(self, *, until: float | None = None) -> None:
         if os.getpid() != self._pid:
             # A child would seal other plaintexts under the sequences its parent also uses.
             raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
@@ -291,7 +293,8 @@ class UdpEngine:
                 for datagram in transmit.datagrams():
                     self._conditioner.push(datagram, transmit.address, now=now)
             transmits = [
-                Transmit.of_one(datagram, address) for datagram, address in self._conditioner.pop_due(now=now)
+                Transmit.of_one(datagram, address)
+                for datagram, address in self._conditioner.pop_due(now=now if until is None else until)
             ]
         if transmits:
             self._open_socket().send(transmits)

@@ -35,6 +35,8 @@ from bridge.udp import (
 from tests.support.talker import Talk, Talker, compare
 
 TICK_HZ: Final = 60
+_REKEY_SECONDS: Final = 10.0
+"""far below the default, so that keys change often in what a soak lasts"""
 _REPORT_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 30.0
@@ -189,7 +191,10 @@ class _Side:
         self._talker = Talker()
         self._conditioner = Conditioner(soak.network, source="ab"[index])
         self._engine = UdpEngine(
-            UdpConfig(), identity=own, on_event=self._on_event, conditioner=self._conditioner
+            UdpConfig(rekey_after=_REKEY_SECONDS),
+            identity=own,
+            on_event=self._on_event,
+            conditioner=self._conditioner,
         )
         self._is_ending = False
 

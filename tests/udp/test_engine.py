@@ -110,6 +110,18 @@ async def test_the_reliable_stream_is_complete_and_in_order_on_a_bad_network() -
         assert messages(recorder.events) == sent
 
 
+async def test_what_a_slow_network_holds_still_arrives_when_its_sender_closes() -> None:
+    recorder = Recorder()
+    slow = Conditioner(NetworkConditions(delay=0.3))
+    async with two_engines(on_b=recorder, conditioner=slow) as (a, _):
+        await a.connect("b", timeout=20)
+        await recorder.until(lambda events: any(isinstance(event, SessionEstablished) for event in events))
+        a.close()
+        await recorder.until(lambda events: any(isinstance(event, SessionClosed) for event in events))
+        (closed,) = (event for event in recorder.events if isinstance(event, SessionClosed))
+        assert closed.by_peer
+
+
 async def test_events_can_be_iterated_until_the_engine_closes() -> None:
     async with two_engines() as (a, b):
 
