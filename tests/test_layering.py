@@ -61,6 +61,7 @@ PURE_FILES = (
     "port/connection.py",
     "sim/bodies.py",
     "sim/dataplane/plane.py",
+    "sim/dataplane/receiving.py",
     "udp/conditions.py",
     "udp/endpoint.py",
     "udp/evidence/proof.py",

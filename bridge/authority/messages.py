@@ -66,7 +66,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):
     Attributes:
         entity: name.
         epoch: the released one.
-        state: the last state, 26 bytes (§6); empty where the entity has none.
+        state: the last state, 44 bytes (§6); empty where the entity has none.
     """
 
     entity: _Name

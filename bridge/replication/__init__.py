@@ -1,34 +1,55 @@
-"""Entity state as arrays: shared world slots, quantised records and the state datagram."""
+"""Entity state as arrays: shared world slots, rounded records and the payloads that carry them."""
 
-from bridge.replication.codec import (
-    MAX_RECORDS,
-    POSITION_STEP,
-    RECORD,
-    VELOCITY_STEP,
+from bridge.replication.bindings import Bindings
+from bridge.replication.last_state import decode_state_untrusted, encode_state, state_hash
+from bridge.replication.quantise import ANGULAR_VELOCITY_STEP, POSITION_STEP, VELOCITY_STEP
+from bridge.replication.records import (
+    COMPACT,
+    FULL,
+    MAX_PAYLOAD_BYTES,
+    Decoded,
+    Layout,
+    Payloads,
     Records,
+    compact_records,
+    decode_payloads_untrusted,
     decode_records_untrusted,
-    decode_state_untrusted,
-    dequantise,
+    encode_payloads,
     encode_records,
-    encode_state,
-    quantise,
-    state_hash,
+    full_records,
+    records_per_payload,
+    states_of,
+    ticks_of,
 )
-from bridge.replication.world import World, WorldState
+from bridge.replication.world import NO_ROTATION, EntityFlag, States, World, WorldState
 
 __all__ = [
-    "MAX_RECORDS",
+    "ANGULAR_VELOCITY_STEP",
+    "COMPACT",
+    "FULL",
+    "MAX_PAYLOAD_BYTES",
+    "NO_ROTATION",
     "POSITION_STEP",
-    "RECORD",
     "VELOCITY_STEP",
+    "Bindings",
+    "Decoded",
+    "EntityFlag",
+    "Layout",
+    "Payloads",
     "Records",
+    "States",
     "World",
     "WorldState",
+    "compact_records",
+    "decode_payloads_untrusted",
     "decode_records_untrusted",
     "decode_state_untrusted",
-    "dequantise",
+    "encode_payloads",
     "encode_records",
     "encode_state",
-    "quantise",
+    "full_records",
+    "records_per_payload",
     "state_hash",
+    "states_of",
+    "ticks_of",
 ]

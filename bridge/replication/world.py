@@ -9,7 +9,8 @@ processes was rejected: the simulation loop must never wait (R4-9).
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntFlag
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,36 @@ import numpy.typing as npt
 
 from bridge.errors import ConfigurationError
 
+Floats = npt.NDArray[np.float64]
+
+NO_ROTATION: Final = (0.0, 0.0, 0.0, 1.0)
+"""the identity; a rotation of four zeros, as in memory never written, means the same"""
+_STILL: Final = (0.0, 0.0, 0.0)
+
+_WORDS: Final = 1 + 1 + 3 + 4 + 3 + 3 + 1
+"""of 8 bytes a slot: lock, tick, position, rotation, velocity, angular velocity, flags"""
 _READ_ATTEMPTS: Final = 1_000
 """A write takes well under a microsecond; a slot still odd after this many looks has a dead writer."""
+
+
+class EntityFlag(IntFlag):
+    """What a state says of its entity beside where it is."""
+
+    AT_REST = 1
+    """Nothing moves it: it stays as it is until told otherwise."""
+    GHOST = 2
+    """In hand-off: its sender shows it, and no longer or not yet acts for it."""
+    TELEPORT = 4
+    """Changes each time the entity is put somewhere: do not interpolate between, or predict by, two states
+    that differ in it. One that is set for a single state could be lost with it."""
+
+
+def _identity() -> Floats:
+    return np.array(NO_ROTATION)
+
+
+def _zero() -> Floats:
+    return np.zeros(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +58,74 @@ class WorldState:
         tick: simulation tick, unsigned, 32 bits.
         position: metres, shape (3,), float64.
         velocity: metres per second, shape (3,), float64.
+        rotation: unit quaternion x, y, z, w, shape (4,), float64.
+        angular_velocity: radians per second, shape (3,), float64.
+        flags: of ``EntityFlag``.
     """
 
     tick: int
-    position: npt.NDArray[np.float64]
-    velocity: npt.NDArray[np.float64]
+    position: Floats
+    velocity: Floats
+    rotation: Floats = field(default_factory=_identity)
+    angular_velocity: Floats = field(default_factory=_zero)
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """States of n entities, structure of arrays; units as in ``WorldState``.
+
+    Attributes:
+        ticks: shape (n,), uint64.
+        positions: shape (n, 3).
+        rotations: shape (n, 4).
+        velocities: shape (n, 3).
+        angular_velocities: shape (n, 3).
+        flags: shape (n,), uint8.
+    """
+
+    ticks: npt.NDArray[np.uint64]
+    positions: Floats
+    rotations: Floats
+    velocities: Floats
+    angular_velocities: Floats
+    flags: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ticks)
+
+    def __getitem__(self, index: int) -> WorldState:
+        return WorldState(
+            tick=int(self.ticks[index]),
+            position=self.positions[index],
+            rotation=self.rotations[index],
+            velocity=self.velocities[index],
+            angular_velocity=self.angular_velocities[index],
+            flags=int(self.flags[index]),
+        )
+
+    def select(self, which: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> States:
+        """Those at the indices, or where the mask is true."""
+        return States(
+            ticks=self.ticks[which],
+            positions=self.positions[which],
+            rotations=self.rotations[which],
+            velocities=self.velocities[which],
+            angular_velocities=self.angular_velocities[which],
+            flags=self.flags[which],
+        )
+
+    @classmethod
+    def of(cls, state: WorldState) -> States:
+        """One state as arrays of length 1."""
+        return cls(
+            ticks=np.array([state.tick], dtype=np.uint64),
+            positions=state.position[None, :],
+            rotations=state.rotation[None, :],
+            velocities=state.velocity[None, :],
+            angular_velocities=state.angular_velocity[None, :],
+            flags=np.array([state.flags], dtype=np.uint8),
+        )
 
 
 class World:
@@ -58,37 +150,72 @@ class World:
         self._lock = take(1).view(np.uint64)
         self._tick = take(1).view(np.uint64)
         self._position = take(3).view(np.float64).reshape(capacity, 3)
+        self._rotation = take(4).view(np.float64).reshape(capacity, 4)
         self._velocity = take(3).view(np.float64).reshape(capacity, 3)
+        self._angular_velocity = take(3).view(np.float64).reshape(capacity, 3)
+        self._flags = take(1).view(np.uint64)
 
     @staticmethod
     def size(capacity: int) -> int:
         """Bytes that ``capacity`` slots take."""
-        return capacity * (8 + 8 + 24 + 24)
+        return capacity * _WORDS * 8
 
     def write(
-        self, slot: int, *, tick: int, position: npt.ArrayLike, velocity: npt.ArrayLike = (0.0, 0.0, 0.0)
+        self,
+        slot: int,
+        *,
+        tick: int,
+        position: npt.ArrayLike,
+        rotation: npt.ArrayLike = NO_ROTATION,
+        velocity: npt.ArrayLike = _STILL,
+        angular_velocity: npt.ArrayLike = _STILL,
+        flags: int = 0,
     ) -> None:
         """Set the state of one slot; only its writer may."""
         self._lock[slot] += np.uint64(1)
         self._tick[slot] = np.uint64(tick)
         self._position[slot] = position
+        self._rotation[slot] = rotation
         self._velocity[slot] = velocity
+        self._angular_velocity[slot] = angular_velocity
+        self._flags[slot] = np.uint64(flags)
         self._lock[slot] += np.uint64(1)
 
     def scatter(
         self,
         slots: npt.NDArray[np.intp],
         *,
-        tick: int,
-        positions: npt.NDArray[np.float64],
-        velocities: npt.NDArray[np.float64],
+        ticks: npt.ArrayLike,
+        positions: npt.ArrayLike,
+        rotations: npt.ArrayLike = NO_ROTATION,
+        velocities: npt.ArrayLike = _STILL,
+        angular_velocities: npt.ArrayLike = _STILL,
+        flags: npt.ArrayLike = 0,
     ) -> None:
-        """Set the states of many slots, shapes (n,), (n, 3) and (n, 3); only their writer may."""
+        """Set the states of many slots, shapes as in ``States`` or one for all; only their writer may.
+
+        Of a slot named twice the last state counts.
+        """
         self._lock[slots] += np.uint64(1)
-        self._tick[slots] = np.uint64(tick)
+        self._tick[slots] = ticks
         self._position[slots] = positions
+        self._rotation[slots] = rotations
         self._velocity[slots] = velocities
+        self._angular_velocity[slots] = angular_velocities
+        self._flags[slots] = flags
         self._lock[slots] += np.uint64(1)
+
+    def store(self, slots: npt.NDArray[np.intp], states: States) -> None:
+        """``scatter`` of whole states."""
+        self.scatter(
+            slots,
+            ticks=states.ticks,
+            positions=states.positions,
+            rotations=states.rotations,
+            velocities=states.velocities,
+            angular_velocities=states.angular_velocities,
+            flags=states.flags,
+        )
 
     def read(self, slot: int) -> WorldState:
         """Consistent state of one slot.
@@ -96,35 +223,27 @@ class World:
         Raises:
             ConfigurationError: the writer died inside a write.
         """
-        for _ in range(_READ_ATTEMPTS):
-            before = int(self._lock[slot])
-            state = WorldState(
-                tick=int(self._tick[slot]),
-                position=np.array(self._position[slot], dtype=np.float64),
-                velocity=np.array(self._velocity[slot], dtype=np.float64),
-            )
-            if before % 2 == 0 and int(self._lock[slot]) == before:
-                return state
-        raise ConfigurationError(f"slot {slot} was left half-written: its simulation died; start it again")
+        return self.gather(np.array([slot]))[0]
 
-    def gather(
-        self, slots: npt.NDArray[np.intp]
-    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Ticks, positions and velocities of many slots, for one state datagram.
+    def gather(self, slots: npt.NDArray[np.intp]) -> States:
+        """Consistent states of n slots, each by itself.
 
         A slot that is being written is gathered again until none is, so that one call costs one pass
         over the arrays in the usual case.
 
-        Returns:
-            Arrays of shape (n,), (n, 3) and (n, 3).
+        Raises:
+            ConfigurationError: the writer died inside a write.
         """
         for _ in range(_READ_ATTEMPTS):
-            before = self._lock[slots].copy()
-            ticks, positions, velocities = self._tick[slots], self._position[slots], self._velocity[slots]
+            before = self._lock[slots]
+            states = States(
+                ticks=self._tick[slots],
+                positions=self._position[slots],
+                rotations=self._rotation[slots],
+                velocities=self._velocity[slots],
+                angular_velocities=self._angular_velocity[slots],
+                flags=self._flags[slots].astype(np.uint8),
+            )
             if not (before % 2).any() and np.array_equal(before, self._lock[slots]):
-                return (
-                    ticks.astype(np.uint64),
-                    positions.astype(np.float64),
-                    velocities.astype(np.float64),
-                )
+                return states
         raise ConfigurationError("a slot was left half-written: its simulation died; start it again")

@@ -10,19 +10,25 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bridge.replication import World
+from bridge.replication import NO_ROTATION, EntityFlag, World, WorldState
 
 ROLLING_DRAG: Final = 0.5
 """per second: a ball on grass loses about 40 % of its speed in a second"""
 
 
 class Bodies:
-    """Positions (metres) and velocities (metres per second) of up to ``world.capacity`` slots."""
+    """Positions (metres) and velocities (metres per second) of up to ``world.capacity`` slots.
+
+    A body keeps the rotation and the angular velocity it came with.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._position = np.zeros((world.capacity, 3))
         self._velocity = np.zeros((world.capacity, 3))
+        self._rotation = np.tile(NO_ROTATION, (world.capacity, 1))
+        self._spin = np.zeros((world.capacity, 3))
+        self._teleport = np.zeros(world.capacity, dtype=np.uint8)
         self._held = np.zeros(world.capacity, dtype=bool)
         self.tick = 0
 
@@ -30,13 +36,29 @@ class Bodies:
         """Put a body somewhere, and into the shared world at once."""
         self._position[slot] = position
         self._velocity[slot] = velocity
-        self._world.write(slot, tick=self.tick, position=position, velocity=velocity)
+        self._rotation[slot] = NO_ROTATION
+        self._spin[slot] = 0.0
+        self._teleport[slot] ^= np.uint8(EntityFlag.TELEPORT)
+        self._world.write(
+            slot, tick=self.tick, position=position, velocity=velocity, flags=int(self._teleport[slot])
+        )
 
-    def take_over(self, slot: int, tick: int, position: npt.ArrayLike, velocity: npt.ArrayLike) -> None:
+    def take_over(self, slot: int, state: WorldState) -> None:
         """Go on from another server's last state: the first state is that one, bit for bit (R0-27)."""
-        self._position[slot] = position
-        self._velocity[slot] = velocity
-        self._world.write(slot, tick=tick, position=position, velocity=velocity)
+        self._position[slot] = state.position
+        self._velocity[slot] = state.velocity
+        self._rotation[slot] = state.rotation
+        self._spin[slot] = state.angular_velocity
+        self._teleport[slot] = state.flags & EntityFlag.TELEPORT
+        self._world.write(
+            slot,
+            tick=state.tick,
+            position=state.position,
+            rotation=state.rotation,
+            velocity=state.velocity,
+            angular_velocity=state.angular_velocity,
+            flags=state.flags,
+        )
 
     def hold(self, slot: int) -> None:
         """Simulate this slot from now on."""
@@ -55,5 +77,12 @@ class Bodies:
         self._velocity[slots] *= max(0.0, 1.0 - ROLLING_DRAG * seconds)
         self._position[slots] += self._velocity[slots] * seconds
         self._world.scatter(
-            slots, tick=self.tick, positions=self._position[slots], velocities=self._velocity[slots]
+            slots,
+            ticks=self.tick,
+            positions=self._position[slots],
+            rotations=self._rotation[slots],
+            velocities=self._velocity[slots],
+            angular_velocities=self._spin[slots],
+            flags=self._teleport[slots]
+            | np.where((self._velocity[slots] == 0).all(axis=1), np.uint8(EntityFlag.AT_REST), np.uint8(0)),
         )

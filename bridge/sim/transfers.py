@@ -422,7 +422,7 @@ class Transfers:
         return decode_state_untrusted(data)
 
     def _take_over(self, entity: str, state: WorldState) -> None:
-        self._bodies.take_over(self._slot(entity), state.tick, state.position, state.velocity)
+        self._bodies.take_over(self._slot(entity), state)
 
     def _act(self, entity: str, epoch: int) -> None:
         slot = self._slot(entity)

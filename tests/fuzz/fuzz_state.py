@@ -1,4 +1,4 @@
-"""Damaged state datagrams: records, or ``DecodeError``; what decodes encodes to the same bytes.
+"""Damaged state payloads: records, or ``DecodeError``; what decodes encodes to the same bytes.
 
 Run as ``python tests/fuzz/fuzz_state.py --seconds 60 --seed 1``.
 """
@@ -17,26 +17,43 @@ import numpy as np
 
 from bridge.errors import DecodeError
 from bridge.replication import (
-    MAX_RECORDS,
+    States,
+    compact_records,
+    decode_payloads_untrusted,
     decode_records_untrusted,
     decode_state_untrusted,
-    dequantise,
-    encode_records,
+    encode_payloads,
     encode_state,
-    quantise,
+    full_records,
     state_hash,
 )
 
 
-def payload(source: random.Random) -> bytes:
-    """A datagram's payload as a server makes it, of any state that a runaway simulation may have."""
-    count = source.randrange(MAX_RECORDS + 1)
+def wild_states(source: random.Random, count: int) -> States:
+    """Any states that a runaway simulation may have."""
     scale = 10.0 ** source.randrange(-3, 300)
-    values = np.array([source.uniform(-scale, scale) for _ in range(6 * count)]).reshape(count, 6)
+    values = np.array([source.uniform(-scale, scale) for _ in range(13 * count)]).reshape(count, 13)
     if count and source.random() < 0.1:
-        values[source.randrange(count), source.randrange(6)] = source.choice((np.nan, np.inf, -np.inf))
-    numbers = [source.randrange(2**16) for _ in range(count)]
-    return encode_records(quantise(numbers, numbers, numbers, values[:, :3], values[:, 3:]))
+        values[source.randrange(count), source.randrange(13)] = source.choice((np.nan, np.inf, -np.inf))
+    with np.errstate(over="ignore"):
+        return States(
+            ticks=np.full(count, source.randrange(2**32), dtype=np.uint64),
+            positions=values[:, :3],
+            rotations=values[:, 3:7],
+            velocities=values[:, 7:10],
+            angular_velocities=values[:, 10:],
+            flags=np.array([source.randrange(8) for _ in range(count)], dtype=np.uint8),
+        )
+
+
+def payload(source: random.Random) -> bytes:
+    """A payload as a server makes it."""
+    make, most = source.choice(((compact_records, 57), (full_records, 31)))
+    count = source.randrange(most + 1)
+    numbers = np.array([source.randrange(2**16) for _ in range(count)])
+    digests = np.zeros((1, 16), dtype=np.uint8) if source.random() < 0.3 and count < most else None
+    records = make(numbers, numbers, wild_states(source, count))
+    return encode_payloads(records[None, :], tick=source.randrange(2**32), digests=digests).tobytes()
 
 
 def damage(source: random.Random, data: bytes) -> bytes:
@@ -55,16 +72,28 @@ def damage(source: random.Random, data: bytes) -> bytes:
 def check_records(data: bytes) -> bool:
     """Whether it decodes; stops the run where the promise does not hold."""
     try:
-        records = decode_records_untrusted(data)
+        decoded = decode_records_untrusted(data)
     except DecodeError:
         return False
-    if encode_records(records) != data:
+    again = encode_payloads(decoded.records, tick=int(decoded.ticks[0]), digests=decoded.digests)
+    if again.tobytes() != data:
         raise SystemExit(f"finding: other bytes: {data.hex()}")
-    for record in records:
-        state = dequantise(record)
+    states = decoded.states()
+    for index in range(0, len(states), 7):
+        state = states[index]
         if state_hash(decode_state_untrusted(encode_state(state))) != state_hash(state):
             raise SystemExit(f"finding: another hash after a hand-over: {data.hex()}")
     return True
+
+
+def check_batch(rows: list[bytes]) -> None:
+    """A batch holds what its payloads hold alone."""
+    size = min(map(len, rows))
+    cut = [row[:size] for row in rows]
+    alone = sum(check_records(row) for row in cut)
+    _, malformed = decode_payloads_untrusted(np.frombuffer(b"".join(cut), dtype=np.uint8).reshape(-1, size))
+    if alone != len(cut) - malformed:
+        raise SystemExit(f"finding: together {malformed} malformed: {[row.hex() for row in cut]}")
 
 
 def check_state(data: bytes) -> None:
@@ -84,14 +113,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     source = random.Random(options.seed)
+    np.seterr(over="ignore", invalid="ignore")
     end = time.monotonic() + options.seconds
     tried = valid = 0
     while time.monotonic() < end:
         data = damage(source, payload(source))
         tried += 1
         valid += check_records(data)
-        check_state(data[4 : 4 + source.choice((25, 26, 26, 26, 27))])
-        check_state(bytes(4) + source.randbytes(22))
+        if data and source.random() < 0.2:
+            check_batch([data, damage(source, data) or data, data])
+        one = encode_state(wild_states(source, 1)[0])
+        check_state(damage(source, one))
+        check_state(one[:12] + source.randbytes(32))
     sys.stdout.write(f"{tried} payloads, {valid} of them valid, no finding\n")
 
 

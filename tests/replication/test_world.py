@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bridge.errors import ConfigurationError
-from bridge.replication.world import World
+from bridge.replication.world import EntityFlag, States, World
 
 
 def test_two_views_of_one_memory_see_the_same_world() -> None:
@@ -20,15 +20,17 @@ def test_gathering_takes_many_slots_in_the_order_asked_for() -> None:
     world = World(bytearray(World.size(3)), 3)
     for slot in range(3):
         world.write(slot, tick=slot, position=[slot, 0, 0])
-    ticks, positions, velocities = world.gather(np.array([2, 0]))
-    assert ticks.tolist() == [2, 0]
-    assert positions[:, 0].tolist() == [2, 0]
-    assert velocities.shape == (2, 3)
+    states = world.gather(np.array([2, 0]))
+    assert len(states) == 2
+    assert states.ticks.tolist() == [2, 0]
+    assert states.positions[:, 0].tolist() == [2, 0]
+    assert states.rotations.tolist() == [[0, 0, 0, 1]] * 2
+    assert states.velocities.shape == states.angular_velocities.shape == (2, 3)
 
 
 def test_scattering_sets_many_slots_and_no_other() -> None:
     world = World(bytearray(World.size(4)), 4)
-    world.scatter(np.array([3, 1]), tick=5, positions=np.full((2, 3), 2.0), velocities=np.ones((2, 3)))
+    world.scatter(np.array([3, 1]), ticks=5, positions=np.full((2, 3), 2.0), velocities=np.ones((2, 3)))
     assert [world.read(slot).tick for slot in range(4)] == [0, 5, 0, 5]
     assert world.read(3).position.tolist() == [2.0, 2.0, 2.0]
 
@@ -44,5 +46,30 @@ def test_a_slot_left_half_written_is_reported_not_read() -> None:
 
 
 def test_too_little_memory_is_refused_with_the_size_it_takes() -> None:
-    with pytest.raises(ConfigurationError, match="128 bytes"):
-        World(bytearray(100), 2)
+    with pytest.raises(ConfigurationError, match="256 bytes"):
+        World(bytearray(200), 2)
+
+
+def test_a_whole_state_is_read_as_it_was_written() -> None:
+    world = World(bytearray(World.size(2)), 2)
+    told = {
+        "position": [1.0, 2.0, 3.0],
+        "rotation": [0.0, 1.0, 0.0, 0.0],
+        "velocity": [4.0, 5.0, 6.0],
+        "angular_velocity": [7.0, 8.0, 9.0],
+    }
+    world.write(1, tick=4, flags=EntityFlag.GHOST, **told)
+    state = world.read(1)
+    assert {name: getattr(state, name).tolist() for name in told} == told
+    assert (state.tick, state.flags) == (4, EntityFlag.GHOST)
+
+
+def test_stored_states_gather_as_they_were_and_of_a_slot_named_twice_the_last_counts() -> None:
+    world = World(bytearray(World.size(4)), 4)
+    for slot in range(3):
+        world.write(slot, tick=slot, position=[slot, 0, 0], angular_velocity=[0, 0, slot], flags=slot)
+    world.store(np.array([3, 3, 3]), world.gather(np.array([0, 2, 1])))
+    assert world.read(3).tick == 1
+    assert world.gather(np.array([3])).select(np.array([True]))[0].flags == 1
+    one = States.of(world.read(2))
+    assert (one.ticks.tolist(), one.angular_velocities.tolist()) == ([2], [[0, 0, 2]])

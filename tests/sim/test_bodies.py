@@ -38,6 +38,6 @@ def test_a_state_taken_over_is_published_bit_for_bit() -> None:
     (giver, theirs), (taker, ours) = bodies(), bodies()
     giver.place(2, [1.25, 2.5, 0], [3, 0, 0])
     state = theirs.read(2)
-    taker.take_over(1, state.tick, state.position, state.velocity)
+    taker.take_over(1, state)
     assert state_hash(ours.read(1)) == state_hash(state)
     assert np.array_equal(ours.read(1).position, state.position)

@@ -127,7 +127,7 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, tag="sealed"):
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """The release holds; ``state`` is the last state (26 bytes, or empty)."""
+    """The release holds; ``state`` is the last state, encoded."""
 
     id: int
     state: bytes
@@ -181,7 +181,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
     Attributes:
         history: encoded entries of ``bridge.authority.history``.
-        verdicts: state records by verdict (``accepted``, ``late``, ``early``, ``foreign``, ``unknown``).
+        verdicts: state records: ``accepted``, ``late``, ``early``, ``foreign``, ``unknown``, ``stale``.
         sent: distinct reliable messages sent, by server.
         received: distinct reliable messages received, by server.
         malformed: payloads of authenticated peers that did not decode.

@@ -15,7 +15,6 @@ from typing import Final, Protocol
 import numpy as np
 
 from bridge.authority import (
-    Acceptance,
     Act,
     Bind,
     Entry,
@@ -23,7 +22,6 @@ from bridge.authority import (
     Granted,
     HandOver,
     Release,
-    Verdict,
     decode_message_untrusted,
     decode_release_untrusted,
     encode_message,
@@ -32,19 +30,22 @@ from bridge.authority import (
 from bridge.errors import DecodeError, InvalidStateError
 from bridge.jose import Jwk, open_signed_box, seal_signed_box
 from bridge.replication import (
-    MAX_RECORDS,
+    MAX_PAYLOAD_BYTES,
+    Bindings,
+    EntityFlag,
+    Payloads,
     Records,
     World,
     WorldState,
-    decode_records_untrusted,
     decode_state_untrusted,
-    dequantise,
     encode_records,
     encode_state,
-    quantise,
+    full_records,
     state_hash,
+    ticks_of,
 )
-from bridge.sim.dataplane.messages import Event, FirstAccepted, PeerMessageReceived
+from bridge.sim.dataplane.messages import Event, PeerMessageReceived
+from bridge.sim.dataplane.receiving import Receiving
 
 MAX_HANDLES: Final = 65_536
 """handles of a sender; they are used round and round, long after the last record of the former use"""
@@ -57,8 +58,8 @@ MAX_WAITING: Final = 1_024
 class Link(Protocol):
     """A datagram session with one server."""
 
-    def send_state(self, payload: bytes, stream: int = 0) -> object:
-        """Send the newest state of a stream; what is unsent of an older one is dropped."""
+    def send_state(self, payload: Payloads, stream: int = 0) -> object:
+        """Send the newest state of each stream ``stream + i``, row i; unsent older ones are dropped."""
 
     def send_reliable(self, message: bytes) -> None:
         """Send a message that arrives, in order, as long as the session stands."""
@@ -87,20 +88,12 @@ class _Peer:
     thumbprint: str
     session: bytes | None
     link: Link | None = None
-    bound: dict[int, tuple[str, int]] = field(default_factory=dict)
+    signed: bool = False
+    room: int = MAX_PAYLOAD_BYTES
     waiting: deque[bytes] = field(default_factory=deque)
     """messages for the next session; every one of them is safe to repeat"""
     sent: set[bytes] = field(default_factory=set)
     received: set[bytes] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Accepted:
-    sender: str
-    first_ns: int
-    last_ns: int
-    tick: int | None = None
-    """of the newest state applied; ``None`` before the first"""
 
 
 class DataPlane:
@@ -128,12 +121,20 @@ class DataPlane:
         self._stopped: dict[str, _Sealing] = {}
         self._lingering: list[_Sealing] = []
         self._next_handle = 0
-        self._accepted: dict[tuple[str, int], _Accepted] = {}
-        self._followed: dict[str, int] = {}
-        self._early: dict[str, tuple[str, int]] = {}
         self._entries: list[Entry] = []
-        self.verdicts: Counter[str] = Counter()
-        self.malformed = 0
+        self._bindings = Bindings()
+        self._receiving = Receiving(server=server, world=world, fence=self._fence, on_first=emit)
+        self._malformed = 0
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """State records of others so far, by verdict."""
+        return self._receiving.verdicts
+
+    @property
+    def malformed(self) -> int:
+        """Payloads of authenticated peers that did not decode."""
+        return self._malformed + self._receiving.malformed
 
     def add_peer(self, *, server: str, key: Jwk, session: bytes | None) -> None:
         """Know a server by the key that the homeserver has for it; a new key replaces the old one."""
@@ -141,14 +142,24 @@ class DataPlane:
         known = self._peers.get(server)
         if known is not None and known.thumbprint == thumbprint:
             known.session = session
+            self._receiving.session_told(server, session or b"")
             return
         self._peers[server] = _Peer(server, key, thumbprint, session)
 
-    def link_up(self, server: str, link: Link) -> None:
-        """A datagram session stands; the peer has no handle of this side yet."""
+    def link_up(
+        self, server: str, link: Link, *, signed: bool = False, room: int = MAX_PAYLOAD_BYTES
+    ) -> None:
+        """A datagram session stands; the peer has no handle of this side yet.
+
+        Args:
+            signed: its states are signed, so their payloads carry a digest of the bindings, both ways.
+            room: bytes of a state's payload.
+        """
         peer = self._peer(server)
-        peer.link = link
-        peer.bound.clear()
+        peer.link, peer.signed, peer.room = link, signed, room
+        self._receiving.add_sender(
+            server, thumbprint=peer.thumbprint, session=peer.session or b"", signed=signed
+        )
         for sealing in self._sealing():
             self._bind(peer, sealing)
         while peer.waiting:
@@ -168,24 +179,21 @@ class DataPlane:
         A record of that holder that came before this word is accepted now: it was early, not wrong.
         """
         self._fence.raise_to(entity, epoch, self._thumbprint(server))
-        early = self._early.get(entity)
-        if early is None or early[1] > self._fence.epoch(entity):
-            return
-        del self._early[entity]
-        if early == (server, epoch):
-            self._accept(server, entity, epoch, now_ns)
+        self._receiving.fence_raised(entity, server, epoch, now_ns=now_ns)
 
     def hold(self, entity: str, epoch: int, slot: int, *, now_ns: int) -> None:
         """Act for an entity: bind a handle with every peer and send its first state at once."""
         self._fence.raise_to(entity, epoch, self._key.thumbprint())
+        self._receiving.fence_raised(entity, self._server, epoch, now_ns=now_ns)
         self._entries.append(
             Granted(server=self._server, session=self._session, entity=entity, epoch=epoch, at_ns=now_ns)
         )
         sealing = _Sealing(entity, epoch, slot, self._next_handle)
+        self._bindings.bind(sealing.handle, entity, epoch, self._session)
         self._next_handle = (self._next_handle + 1) % MAX_HANDLES
         self._holding[entity] = sealing
         self._stopped.pop(entity, None)
-        self._followed.pop(entity, None)
+        self._receiving.unfollow(entity)
         for peer in self._peers.values():
             self._bind(peer, sealing)
         self._send([sealing], now_ns)
@@ -193,7 +201,7 @@ class DataPlane:
     def follow(self, entity: str, slot: int) -> None:
         """Write what is accepted of another server's entity into a slot, until this server takes it over."""
         if entity not in self._holding:
-            self._followed[entity] = slot
+            self._receiving.follow(entity, slot)
 
     def stop(self, entity: str, to: str, *, linger_ns: int, now_ns: int, now_ms: int) -> str:
         """Stop acting for an entity, then sign its release for another server.
@@ -236,7 +244,7 @@ class DataPlane:
         """Verify and open a release with the key that the homeserver has for the giver (R0-20, R0-21).
 
         Returns:
-            The last state, 26 bytes.
+            The last state, encoded.
 
         Raises:
             SignatureError: not signed by the giver, or for something else.
@@ -257,7 +265,7 @@ class DataPlane:
             raise DecodeError(f"a release of {release.entity} at {release.epoch} in a box for {entity}")
         state = decode_state_untrusted(release.state)
         # From here on the slot is the simulation's, which goes on from exactly this state.
-        self._followed.pop(entity, None)
+        self._receiving.unfollow(entity)
         self._hand_over("took", entity, previous, state_hash(state))
         return release.state
 
@@ -288,35 +296,22 @@ class DataPlane:
         try:
             message = decode_message_untrusted(payload)
         except DecodeError:
-            self.malformed += 1
+            self._malformed += 1
             return
         if isinstance(message, Bind):
-            self._peer(server).bound[message.handle] = (message.entity, message.epoch)
+            self._receiving.bind(server, message.handle, message.entity, message.epoch)
             return
         self._peer(server).received.add(_digest(payload))
         self._emit(PeerMessageReceived(server=server, message=encode_message(message), at_ns=now_ns))
 
-    def receive_state(self, server: str, payload: bytes, *, now_ns: int) -> None:
-        """Judge the records of a state datagram (R0-6, R0-14); see ``docs/protocol.md`` §6."""
-        peer = self._peer(server)
-        try:
-            records = decode_records_untrusted(payload)
-        except DecodeError:
-            self.malformed += 1
-            return
-        ids = zip(records["handle"].tolist(), records["epoch"].tolist(), strict=True)
-        for index, (handle, low) in enumerate(ids):
-            bound = peer.bound.get(handle)
-            if bound is None or bound[1] & 0xFFFF != low:
-                self.verdicts["unknown"] += 1
-                continue
-            entity, epoch = bound
-            verdict = self._fence.judge(entity, epoch, peer.thumbprint)
-            self.verdicts[verdict.name.lower()] += 1
-            if verdict is Verdict.ACCEPTED:
-                self._apply(entity, self._accept(server, entity, epoch, now_ns), records[index])
-            elif verdict is Verdict.EARLY:
-                self._early[entity] = (server, epoch)
+    def receive_states(self, server: str, payloads: Payloads, *, echo_age: float | None, now_ns: int) -> None:
+        """Judge the records of state payloads (R0-6, R0-14); see ``docs/protocol.md`` §6.
+
+        Args:
+            payloads: of one size, shape (n, size), in the order they came.
+            echo_age: seconds, as the datagram session tells it; of the oldest of them.
+        """
+        self._receiving.receive(server, payloads, echo_age=echo_age, now_ns=now_ns)
 
     def sent(self) -> dict[str, int]:
         """Distinct messages sent, by server; a bind is none, since it is told anew in every session."""
@@ -333,36 +328,7 @@ class DataPlane:
     def entries(self) -> list[Entry]:
         """Everything recorded so far, running acts included."""
         running = [act for s in self._holding.values() if (act := self._act(s)) is not None]
-        accepted = [
-            Acceptance(
-                receiver=self._server,
-                sender=seen.sender,
-                entity=entity,
-                epoch=epoch,
-                first_ns=seen.first_ns,
-                last_ns=seen.last_ns,
-            )
-            for (entity, epoch), seen in self._accepted.items()
-        ]
-        return [*self._entries, *running, *accepted]
-
-    def _accept(self, server: str, entity: str, epoch: int, now_ns: int) -> _Accepted:
-        seen = self._accepted.get((entity, epoch))
-        if seen is None:
-            seen = self._accepted[entity, epoch] = _Accepted(server, now_ns, now_ns)
-            self._emit(FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=now_ns))
-        seen.last_ns = now_ns
-        return seen
-
-    def _apply(self, entity: str, seen: _Accepted, record: Records) -> None:
-        slot = self._followed.get(entity)
-        tick = int(record["tick"])
-        # Two streams may bring the same entity, in either order; ticks wrap at 32 bits.
-        if slot is None or (seen.tick is not None and (tick - seen.tick) & 0xFFFFFFFF >= 1 << 31):
-            return
-        seen.tick = tick
-        state = dequantise(record)
-        self._world.write(slot, tick=state.tick, position=state.position, velocity=state.velocity)
+        return [*self._entries, *running, *self._receiving.acceptances()]
 
     def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
         if not sealings:
@@ -372,17 +338,30 @@ class DataPlane:
             if sealing.until_ns is None:
                 sealing.first_ns = sealing.first_ns or now_ns
                 sealing.last_ns = now_ns
-        links = [peer.link for peer in self._peers.values() if peer.link is not None]
-        for stream, payload in enumerate(self._payloads(sealings)):
-            for link in links:
-                link.send_state(payload, stream)
+        links: dict[tuple[bool, int], list[Link]] = {}
+        for peer in self._peers.values():
+            if peer.link is not None:
+                links.setdefault((peer.signed, peer.room), []).append(peer.link)
+        if not links:
+            return
+        batches = list(self._records(sealings))
+        for (signed, room), same in links.items():
+            digests = self._bindings.digests if signed else None
+            stream = 0
+            for tick, records in batches:
+                for payloads in encode_records(records, tick=tick, room=room, digests=digests):
+                    for link in same:
+                        link.send_state(payloads, stream)
+                    stream += len(payloads)
 
-    def _payloads(self, sealings: list[_Sealing]) -> Iterator[bytes]:
-        ticks, positions, velocities = self._world.gather(np.array([s.slot for s in sealings]))
-        handles = [s.handle for s in sealings]
-        records: Records = quantise(handles, [s.epoch for s in sealings], ticks, positions, velocities)
-        for start in range(0, len(records), MAX_RECORDS):
-            yield encode_records(records[start : start + MAX_RECORDS])
+    def _records(self, sealings: list[_Sealing]) -> Iterator[tuple[int, Records]]:
+        """Rounded once for all peers; nearly always of one tick."""
+        states = self._world.gather(np.array([s.slot for s in sealings]))
+        handles = np.array([s.handle for s in sealings], dtype=np.uint16)
+        epochs = np.array([s.epoch for s in sealings], dtype=np.uint64)
+        states.flags[[s.until_ns is not None for s in sealings]] |= np.uint8(EntityFlag.GHOST)
+        for tick, group in ticks_of(states):
+            yield tick, full_records(handles[group], epochs[group], states.select(group), tick=tick)
 
     def _sealing(self) -> Iterator[_Sealing]:
         yield from self._holding.values()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import uvloop
 
 from bridge.authority import encode_entry
@@ -50,6 +51,7 @@ from bridge.sim.dataplane.messages import (
     encode_frame,
 )
 from bridge.sim.dataplane.plane import DataPlane
+from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.udp import (
     Conditioner,
     MessageReceived,
@@ -67,6 +69,8 @@ from bridge.udp import (
 
 _RECONNECT_SECONDS: Final = 0.5
 """between attempts to reach a server that does not answer; one padded datagram each"""
+_KEEPALIVE_SECONDS: Final = MAX_ECHO_AGE_SECONDS / 4
+"""A state that follows a silence must carry an echo that its receiver still takes; two PINGs may be lost."""
 _DRAIN_POLL_SECONDS: Final = 0.01
 
 
@@ -78,7 +82,7 @@ class DataPlaneProcess:
         self._key = key
         self._send = send
         self._engine = UdpEngine(
-            UdpConfig(host=start.host, port=start.port),
+            UdpConfig(host=start.host, port=start.port, keepalive_interval=_KEEPALIVE_SECONDS),
             identity=key,
             on_event=self._on_event,
             conditioner=_conditioner(start),
@@ -172,9 +176,11 @@ class DataPlaneProcess:
     def _on_event(self, event: UdpEvent) -> None:
         now_ns = time.monotonic_ns()
         match event:
-            case StateReceived() | StatesReceived():
-                for state in event.states():
-                    self._plane.receive_state(state.peer, state.payload, now_ns=now_ns)
+            case StateReceived(peer=peer, payload=payload, echo_age=echo_age):
+                row = np.frombuffer(payload, dtype=np.uint8)[None, :]
+                self._plane.receive_states(peer, row, echo_age=echo_age, now_ns=now_ns)
+            case StatesReceived(peer=peer, payloads=payloads, echo_age=echo_age):
+                self._plane.receive_states(peer, payloads, echo_age=echo_age, now_ns=now_ns)
             case MessageReceived(peer=peer, payload=payload):
                 self._plane.receive_message(peer, payload, now_ns=now_ns)
             case SessionEstablished(peer=peer, session=session):

@@ -1,6 +1,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridge.authority import (
@@ -16,7 +17,7 @@ from bridge.authority import (
 )
 from bridge.errors import BoxError, BridgeError, InvalidStateError
 from bridge.jose import Jwk
-from bridge.replication import World, decode_records_untrusted, decode_state_untrusted
+from bridge.replication import EntityFlag, Payloads, World, decode_records_untrusted, decode_state_untrusted
 from bridge.sim.dataplane.messages import Event, FirstAccepted, PeerMessageReceived
 from bridge.sim.dataplane.plane import DataPlane
 
@@ -32,9 +33,11 @@ class Wire:
     receiver: "Server"
     reliable: list[bytes] = field(default_factory=list)
     states: dict[int, bytes] = field(default_factory=dict)
+    echo_age: float | None = 0.0
 
-    def send_state(self, payload: bytes, stream: int = 0) -> None:
-        self.states[stream] = payload
+    def send_state(self, payload: Payloads, stream: int = 0) -> None:
+        for row, one in enumerate(payload):
+            self.states[stream + row] = one.tobytes()
 
     def send_reliable(self, message: bytes) -> None:
         self.reliable.append(message)
@@ -43,7 +46,7 @@ class Wire:
         for message in self.reliable:
             self.receiver.plane.receive_message(self.sender, message, now_ns=now_ns)
         for payload in self.states.values():
-            self.receiver.plane.receive_state(self.sender, payload, now_ns=now_ns)
+            self.receiver.receive(self.sender, payload, echo_age=self.echo_age, now_ns=now_ns)
         self.reliable.clear()
         self.states.clear()
 
@@ -64,6 +67,10 @@ class Server:
         self.plane.add_peer(server=other.name, key=other.key.public(), session=other.session)
         self.wire = Wire(self.name, other)
         self.plane.link_up(other.name, self.wire)
+
+    def receive(self, sender: str, payload: bytes, *, now_ns: int = 0, echo_age: float | None = 0.0) -> None:
+        row = np.frombuffer(payload, dtype=np.uint8)[None, :]
+        self.plane.receive_states(sender, row, echo_age=echo_age, now_ns=now_ns)
 
     def stop(self, entity: str, to: str, *, now: int, linger: int = 0) -> str:
         return self.plane.stop(entity, to, linger_ns=linger * MS, now_ns=now * MS, now_ms=UNIX_MS)
@@ -299,7 +306,7 @@ def test_what_a_session_did_not_deliver_goes_with_the_next_one(pair: tuple[Serve
 def test_junk_of_an_authenticated_peer_is_counted_and_dropped(pair: tuple[Server, Server]) -> None:
     """R0-14."""
     _, b = pair
-    b.plane.receive_state("a", b"junk", now_ns=0)
+    b.receive("a", b"junk")
     b.plane.receive_message("a", b"junk", now_ns=0)
     assert b.plane.malformed == 2
     assert b.events == []
@@ -309,8 +316,8 @@ def test_a_record_with_an_unbound_handle_is_unknown(pair: tuple[Server, Server])
     a, b = pair
     a.plane.hold("ball", 1, 0, now_ns=0)
     payload = a.wire.states[0]
-    assert len(decode_records_untrusted(payload)) == 1
-    b.plane.receive_state("a", payload, now_ns=0)
+    assert decode_records_untrusted(payload).records.shape == (1, 1)
+    b.receive("a", payload)
     assert b.plane.verdicts == {"unknown": 1}
 
 
@@ -320,4 +327,60 @@ def test_more_entities_than_one_datagram_holds_go_in_several_streams(pair: tuple
         a.plane.hold(f"e{number}", number + 1, number % 8, now_ns=0)
     a.wire.states.clear()
     a.plane.tick(now_ns=MS)
-    assert [len(decode_records_untrusted(p)) for p in a.wire.states.values()] == [44, 6]
+    assert [decode_records_untrusted(p).records.size for p in a.wire.states.values()] == [31, 19]
+
+
+def test_state_that_echoes_nothing_recent_is_counted_and_dropped(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "a", now_ns=0)
+    a.wire.echo_age = 0.501
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.wire.deliver(MS)
+    assert b.plane.verdicts == {"stale": 1}
+    assert of_type(Acceptance, entries(b)) == []
+
+
+def test_what_lingers_is_marked_as_a_ghost(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.plane.hold("cup", 2, 1, now_ns=0)
+    a.stop("ball", "b", now=1, linger=200)
+    a.plane.tick(now_ns=2 * MS)
+    sent = decode_records_untrusted(a.wire.states[0])
+    assert sorted(zip(sent.records["handle"][0].tolist(), sent.states().flags.tolist(), strict=True)) == [
+        (0, EntityFlag.GHOST),
+        (1, 0),
+    ]
+
+
+def test_what_has_stood_still_since_another_clock_goes_with_its_own_tick(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    for number, tick in enumerate((5, 70_000)):
+        b.plane.raise_fence(f"e{number}", 1, "a", now_ns=0)
+        b.plane.follow(f"e{number}", number)
+        a.world.write(number, tick=tick, position=[0, 0, 0])
+        a.plane.hold(f"e{number}", 1, number, now_ns=0)
+    a.plane.tick(now_ns=MS)
+    a.wire.deliver(MS)
+    assert [b.world.read(slot).tick for slot in range(2)] == [5, 70_000]
+
+
+def test_a_signed_session_has_a_digest_of_the_bindings_in_each_payload() -> None:
+    a, b = Server("a"), Server("b")
+    for one, other in ((a, b), (b, a)):
+        one.plane.add_peer(server=other.name, key=other.key.public(), session=other.session)
+        one.wire = Wire(one.name, other)
+        one.plane.link_up(other.name, one.wire, signed=True, room=700)
+    for number in range(20):
+        b.plane.raise_fence(f"e{number}", number + 1, "a", now_ns=0)
+        a.plane.hold(f"e{number}", number + 1, number % 8, now_ns=0)
+    a.plane.tick(now_ns=MS)
+    assert [decode_records_untrusted(p).records.size for p in a.wire.states.values()] == [18, 2]
+    assert max(map(len, a.wire.states.values())) <= 700
+    a.wire.deliver(MS)
+    assert b.plane.verdicts == {"accepted": 20}
+    # A bind that came to mean something else between sender and receiver.
+    b.plane.receive_message("a", encode_message(Bind(handle=0, entity="e0", epoch=1 + 2**16)), now_ns=0)
+    a.plane.tick(now_ns=2 * MS)
+    a.wire.deliver(2 * MS)
+    assert b.plane.verdicts == {"accepted": 22, "unknown": 18}

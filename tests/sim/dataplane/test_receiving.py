@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+
+from bridge.authority import Fence
+from bridge.replication import (
+    Bindings,
+    Payloads,
+    States,
+    World,
+    WorldState,
+    compact_records,
+    encode_records,
+    full_records,
+)
+from bridge.sim.dataplane.messages import FirstAccepted
+from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS, Receiving
+
+A, SESSION = "thumbprint of a", bytes(16)
+
+
+class Receiver:
+    """Server b, which follows entities of server a: handle n is ``e<n>`` at epoch n + 1."""
+
+    def __init__(self, count: int, *, signed: bool = False) -> None:
+        self.world = World(bytearray(World.size(count)), count)
+        self.fence = Fence()
+        self.first: list[FirstAccepted] = []
+        self.receiving = Receiving(server="b", world=self.world, fence=self.fence, on_first=self.first.append)
+        self.receiving.add_sender("a", thumbprint=A, session=SESSION, signed=signed)
+        for number in range(count):
+            self.fence.raise_to(f"e{number}", number + 1, A)
+            self.receiving.follow(f"e{number}", number)
+            self.receiving.bind("a", number, f"e{number}", number + 1)
+
+    def receive(self, payloads: Payloads, *, echo_age: float | None = 0.0, now_ns: int = 0) -> None:
+        self.receiving.receive("a", payloads, echo_age=echo_age, now_ns=now_ns)
+
+
+def states(count: int, tick: int, x: float = 0.0) -> States:
+    one = States.of(WorldState(tick=tick, position=np.array([x, 0, 0]), velocity=np.zeros(3)))
+    return one.select(np.zeros(count, dtype=np.intp))
+
+
+def batch(count: int, tick: int, *, x: float = 0.0, bindings: Bindings | None = None) -> list[Payloads]:
+    numbers = np.arange(count)
+    records = full_records(numbers, numbers + 1, states(count, tick, x))
+    return encode_records(records, tick=tick, digests=None if bindings is None else bindings.digests)
+
+
+def test_a_thousand_records_are_judged_and_kept_in_a_few_calls() -> None:
+    b = Receiver(1_000)
+    for payloads in batch(1_000, 5, x=2.0):
+        b.receive(payloads, now_ns=7)
+    assert b.receiving.verdicts == {"accepted": 1_000}
+    assert len(b.first) == 1_000
+    kept = b.world.gather(np.arange(1_000))
+    assert set(kept.ticks.tolist()) == {5}
+    assert set(kept.positions[:, 0].tolist()) == {2.0}
+    assert {(a.first_ns, a.last_ns) for a in b.receiving.acceptances()} == {(7, 7)}
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_of_payloads_that_come_together_the_newest_state_is_kept(order: list[int]) -> None:
+    b = Receiver(3)
+    start = 2**32 - 1
+    rows = [batch(3, (start + n) % 2**32, x=n)[0] for n in range(3)]
+    b.receive(np.concatenate([rows[n] for n in order]))
+    assert [b.world.read(slot).position[0] for slot in range(3)] == [2.0, 2.0, 2.0]
+    b.receive(rows[1])
+    assert b.world.read(0).tick == 1
+
+
+@pytest.mark.parametrize("echo_age", [None, MAX_ECHO_AGE_SECONDS + 0.001])
+def test_state_of_a_sender_that_may_have_been_frozen_is_stale(echo_age: float | None) -> None:
+    """R0-40: what a server sealed before it was frozen is not shown when it arrives late."""
+    b = Receiver(2)
+    b.receive(batch(2, 5)[0], echo_age=echo_age)
+    assert b.receiving.verdicts == {"stale": 2}
+    assert b.first == []
+    assert b.world.read(0).tick == 0
+    b.receive(batch(2, 5)[0], echo_age=MAX_ECHO_AGE_SECONDS)
+    assert b.receiving.verdicts == {"stale": 2, "accepted": 2}
+
+
+def test_the_homeservers_word_changes_what_bound_handles_are_worth() -> None:
+    b = Receiver(3)
+    b.fence.raise_to("e1", 9, "another's")
+    b.receiving.fence_raised("e1", "c", 9, now_ns=0)
+    b.fence.raise_to("e2", 3, "another's")
+    b.receiving.fence_raised("e2", "c", 3, now_ns=0)
+    b.receive(batch(3, 5)[0])
+    assert b.receiving.verdicts == {"accepted": 1, "late": 1, "foreign": 1}
+
+
+def test_a_handle_bound_anew_stands_for_the_new_entity_alone() -> None:
+    b = Receiver(2)
+    b.receiving.bind("a", 0, "e1", 2)
+    b.receive(batch(2, 5)[0])
+    # The record still names the low bits of the epoch that the handle had.
+    assert b.receiving.verdicts == {"unknown": 1, "accepted": 1}
+    b.receiving.fence_raised("e0", "a", 1, now_ns=0)
+
+
+def test_what_is_no_longer_followed_is_accepted_and_not_written() -> None:
+    b = Receiver(2)
+    b.receiving.unfollow("e0")
+    b.receive(batch(2, 5)[0])
+    assert [b.world.read(slot).tick for slot in range(2)] == [0, 5]
+    b.receiving.follow("e0", 0)
+    b.receive(batch(2, 6)[0])
+    b.receiving.unfollow("e1")
+    b.receive(batch(2, 7)[0])
+    assert [b.world.read(slot).tick for slot in range(2)] == [7, 6]
+    assert b.receiving.verdicts == {"accepted": 6}
+
+
+def test_a_server_without_a_session_or_after_it_is_unknown() -> None:
+    b = Receiver(2)
+    b.receiving.forget_handles("a")
+    b.receiving.bind("a", 0, "e0", 1)
+    b.receive(batch(2, 5)[0])
+    assert b.receiving.verdicts == {"unknown": 2}
+    b.receiving.add_sender("a", thumbprint=A, session=SESSION, signed=False)
+    b.receive(batch(2, 5)[0])
+    assert b.receiving.verdicts == {"unknown": 4}
+
+
+def test_ticks_go_on_over_a_new_session() -> None:
+    b = Receiver(1)
+    b.receive(batch(1, 5, x=5)[0])
+    b.receiving.add_sender("a", thumbprint=A, session=SESSION, signed=False)
+    b.receiving.bind("a", 0, "e0", 1)
+    b.receive(batch(1, 4, x=4)[0])
+    assert b.world.read(0).position[0] == 5
+    assert len(b.first) == 1
+
+
+def test_compact_records_are_kept_too() -> None:
+    b = Receiver(4)
+    numbers = np.arange(4)
+    for payloads in encode_records(compact_records(numbers, numbers + 1, states(4, 3, 1.5)), tick=3):
+        b.receive(payloads)
+    assert b.world.read(3).position[0] == 1.5
+
+
+def test_a_handle_beyond_every_bound_one_is_unknown() -> None:
+    b = Receiver(1)
+    records = full_records([65_535, 64], [1, 1], states(2, 5))
+    b.receive(encode_records(records, tick=5)[0])
+    assert b.receiving.verdicts == {"unknown": 2}
+
+
+def test_a_signed_payload_counts_only_with_the_digest_of_the_same_bindings() -> None:
+    b = Receiver(2, signed=True)
+    ours = Bindings()
+    for number in range(2):
+        ours.bind(number, f"e{number}", number + 1, SESSION)
+    b.receive(batch(2, 5)[0])
+    assert b.receiving.verdicts == {"unknown": 2}
+    b.receive(batch(2, 5, bindings=ours)[0])
+    assert b.receiving.verdicts == {"unknown": 2, "accepted": 2}
+    # The same low 16 bits, another epoch.
+    ours.bind(1, "e1", 2 + 2**16, SESSION)
+    b.receive(batch(2, 6, bindings=ours)[0])
+    assert b.receiving.verdicts == {"unknown": 4, "accepted": 2}
+    assert b.world.read(0).tick == 5
+
+
+def test_a_session_that_the_homeserver_tells_later_counts_for_handles_bound_before() -> None:
+    b = Receiver(1, signed=True)
+    ours = Bindings()
+    ours.bind(0, "e0", 1, b"another session!")
+    b.receive(batch(1, 5, bindings=ours)[0])
+    b.receiving.session_told("a", b"another session!")
+    b.receiving.session_told("nobody", b"another session!")
+    b.receive(batch(1, 5, bindings=ours)[0])
+    assert b.receiving.verdicts == {"unknown": 1, "accepted": 1}
+
+
+def test_junk_is_counted() -> None:
+    b = Receiver(1)
+    b.receive(np.zeros((3, 44), dtype=np.uint8))
+    assert b.receiving.malformed == 3
