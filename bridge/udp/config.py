@@ -13,9 +13,11 @@ _POSITIVE = (
     "handshake_timeout",
     "handshake_retry",
     "handshake_lifetime",
+    "cookie_lifetime",
     "handshakes_per_second",
     "handshake_burst",
     "max_pending_handshakes",
+    "max_pending_per_peer",
     "max_peers",
     "idle_timeout",
     "keepalive_interval",
@@ -73,8 +75,14 @@ class UdpConfig:
     handshake_burst: int = 64
     """Signature checks at once after a quiet time: a server restarting greets all its peers."""
 
+    cookie_lifetime: float = 10.0
+    """For how long the cookie of a RETRY is good: whole seconds, above any round trip."""
+
     max_pending_handshakes: int = 256
     """Handshakes that wait for confirmation, both directions together."""
+
+    max_pending_per_peer: int = 4
+    """INITs of one peer that wait for confirmation: more than it has made in ``handshake_timeout``."""
 
     max_peers: int = 4096
     """Peers that may be added."""

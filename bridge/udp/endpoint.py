@@ -1,7 +1,10 @@
 """Many sessions on one socket: peers, handshakes, dispatch by connection id. Sans-IO.
 
-What a stranger's datagram can cost is bounded at every step: a look at its first bytes, then a look-up of
-the thumbprint it names among the peers that were added, then a token bucket, and only then a signature check.
+What a stranger's datagram can cost is bounded at every step: a look at its first bytes, under load a cookie
+that shows it can read where it says it is, then a look-up of the thumbprint it names among the peers that
+were added, then a token bucket, and only then a signature check. No address gets more bytes than came from it
+before it is proven: by a cookie, by a datagram sealed with keys that only the REPLY sent there gives, or by
+the answer to a challenge.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from bridge.errors import (
     SignatureError,
 )
 from bridge.jose import Jwk, peek_claims_untrusted
-from bridge.udp.bucket import TokenBucket
+from bridge.udp.bucket import HostBuckets, TokenBucket
 from bridge.udp.config import UdpConfig
+from bridge.udp.cookie import SECRET_BYTES, CookieJar
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
 from bridge.udp.handshake import (
     Agreement,
@@ -47,6 +51,8 @@ from bridge.udp.wire import (
     Init,
     Parameters,
     Reply,
+    Retry,
+    encode_retry,
     parse_datagram_untrusted,
 )
 from bridge.udp.workspace import RUN_ROWS, Workspace
@@ -54,6 +60,10 @@ from bridge.udp.workspace import RUN_ROWS, Workspace
 _MAX_REMEMBERED: Final = 16_384
 """Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
 _CLOCK_SKEW_MS: Final = 30_000
+_LOAD: Final = 0.5
+"""Share of a limit on handshakes beyond which strangers have to come again with a cookie."""
+_HOST_SHARE: Final = 8
+"""Hosts that it takes to use up the handshakes meant for those with a cookie."""
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 
 
@@ -98,15 +108,21 @@ class Endpoint:
         self._unix_ms = unix_ms
         self._on_pending = on_pending
         self._peers = PeerTable(maximum=config.max_peers)
-        # Replies have a bucket of their own: whoever floods INITs cannot starve the handshakes we began.
-        self._init_checks = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
-        self._reply_checks = TokenBucket(rate=config.handshakes_per_second, burst=config.handshake_burst)
+        # Buckets of their own: whoever floods INITs starves neither the handshakes we began nor those with
+        # a cookie, and who has a cookie only the share of its own host.
+        rate, burst = config.handshakes_per_second, config.handshake_burst
+        self._init_checks = TokenBucket(rate=rate, burst=burst)
+        self._cookie_checks = TokenBucket(rate=rate, burst=burst)
+        self._host_checks = HostBuckets(rate=rate / _HOST_SHARE, burst=max(1, burst // _HOST_SHARE))
+        self._reply_checks = TokenBucket(rate=rate, burst=burst)
+        self._cookies = CookieJar(random_bytes(SECRET_BYTES), lifetime=config.cookie_lifetime)
 
         self._by_connection: dict[int, Session] = {}
         self._established: dict[str, Session] = {}
         self._unconfirmed: dict[Session, Initiator | Responder] = {}
         self._initiators: dict[str, Initiator] = {}
         self._initiator_by_connection: dict[int, Initiator] = {}
+        self._initiator_by_digest: dict[bytes, Initiator] = {}
         self._responders: dict[
             bytes, Responder
         ] = {}  # by the INIT's box, so that a repetition costs no check
@@ -130,6 +146,7 @@ class Endpoint:
         self._received = 0
         self._sent = 0
         self._checked = 0
+        self._retries = 0
 
     # -- the application's verbs --------------------------------------------------------------
 
@@ -189,6 +206,7 @@ class Endpoint:
         )
         self._initiators[name] = initiator
         self._initiator_by_connection[initiator.parameters.connection_id] = initiator
+        self._initiator_by_digest[initiator.init_digest] = initiator
         self._on_pending()
 
     def session(self, name: str) -> Session | None:
@@ -217,8 +235,9 @@ class Endpoint:
         return EndpointStatistics(
             peers=len(self._peers),
             sessions=len(self._established),
-            handshakes_pending=len(self._initiators) + len(self._responders),
+            handshakes_pending=self._pending,
             handshakes_checked=self._checked,
+            retries=self._retries,
             datagrams_received=self._received,
             datagrams_sent=self._sent,
             drops=dict(self._drops),
@@ -250,11 +269,11 @@ class Endpoint:
             elif self._is_closed:
                 reason = DropReason.CLOSED
             elif isinstance(datagram, Init):
-                reason = self._on_init(datagram.box, address, now=now)
+                reason = self._on_init(datagram, address, now=now)
             elif isinstance(datagram, Reply):
-                reason = self._on_reply(datagram, address, now=now)
+                reason = self._on_reply(datagram, now=now)
             else:
-                reason = DropReason.UNKNOWN_CONNECTION
+                reason = self._on_retry(datagram, now=now)
         if reason is not None:
             self._drops[reason] += 1
 
@@ -300,10 +319,22 @@ class Endpoint:
             self._heard(session)
         return reason
 
-    def _on_init(self, box: bytes, address: Address, *, now: float) -> DropReason | None:
+    def _on_init(self, init: Init, address: Address, *, now: float) -> DropReason | None:
+        box, cookie = init
+        seconds = self._unix_ms() // 1000
+        is_proven = bool(cookie) and self._cookies.accepts(cookie, box, address, unix_seconds=seconds)
         repeated = self._responders.get(box)
         if repeated is not None:
-            self._outbox.append(Transmit.of_one(repeated.reply, address))
+            session = self._by_connection[repeated.parameters.connection_id]
+            if is_proven or address == session.address:
+                # Only where the REPLY was read can its keys be known, so it goes to one address at a time.
+                session.address = address
+                self._outbox.append(Transmit.of_one(repeated.reply, address))
+                return None
+        if not is_proven and (repeated is not None or self._is_loaded(now=now)):
+            retry = encode_retry(box, self._cookies.bake(box, address, unix_seconds=seconds))
+            self._outbox.append(Transmit.of_one(retry, address))
+            self._retries += 1
             return None
         try:
             peer = self._peers.by_thumbprint(sender_untrusted(box))
@@ -322,7 +353,7 @@ class Endpoint:
             and self._identity.thumbprint_bytes() < peer.public_key.thumbprint_bytes()
         ):
             return DropReason.YIELDED
-        if not self._may_check(now=now):
+        if not self._may_check(peer.name, address if is_proven else None, now=now):
             return DropReason.HANDSHAKE_RATE
         try:
             responder = Responder(
@@ -341,7 +372,13 @@ class Endpoint:
         self._outbox.append(Transmit.of_one(responder.reply, address))
         return None
 
-    def _on_reply(self, reply: Reply, address: Address, *, now: float) -> DropReason | None:
+    def _on_retry(self, retry: Retry, *, now: float) -> DropReason | None:
+        initiator = self._initiator_by_digest.get(retry.init_digest)
+        if initiator is None:
+            return DropReason.UNKNOWN_CONNECTION
+        return None if initiator.receive_retry(retry, now=now) else DropReason.REPLAYED
+
+    def _on_reply(self, reply: Reply, *, now: float) -> DropReason | None:
         initiator = self._initiator_by_connection.get(reply.connection_id)
         if initiator is None:
             return DropReason.UNKNOWN_CONNECTION
@@ -354,18 +391,37 @@ class Endpoint:
             agreement = initiator.receive_reply(reply, now_ms=self._unix_ms())
         except _REFUSED:
             return DropReason.BAD_BOX
+        # Where the INIT went, wherever the REPLY says it is from: only there the INIT can have been read.
+        address = initiator.peer.address
         self._begin_session(initiator, agreement, address, now=now).request_confirmation()
         return None
 
-    def _may_check(self, *, now: float) -> bool:
-        if len(self._responders) + len(self._initiators) >= self._config.max_pending_handshakes:
+    @property
+    def _pending(self) -> int:
+        return len(self._responders) + len(self._initiators)
+
+    def _is_loaded(self, *, now: float) -> bool:
+        return (
+            self._pending > _LOAD * self._config.max_pending_handshakes
+            or self._init_checks.level(now) < _LOAD
+        )
+
+    def _may_check(self, name: str, proven: Address | None, *, now: float) -> bool:
+        if self._pending >= self._config.max_pending_handshakes:
+            return False
+        waiting = sum(responder.peer.name == name for responder in self._responders.values())
+        if waiting >= self._config.max_pending_per_peer:
             return False
         if len(self._remembered) >= _MAX_REMEMBERED:
             now_ms = self._unix_ms()
             self._remembered = {key: until for key, until in self._remembered.items() if until >= now_ms}
             if len(self._remembered) >= _MAX_REMEMBERED:
                 return False
-        if not self._init_checks.take(now):
+        if proven is None:
+            has_token = self._init_checks.take(now)
+        else:
+            has_token = self._host_checks.take(proven[0], now) and self._cookie_checks.take(now)
+        if not has_token:
             return False
         self._checked += 1
         return True
@@ -455,6 +511,7 @@ class Endpoint:
     def _forget_initiator(self, initiator: Initiator) -> None:
         self._initiators.pop(initiator.peer.name, None)
         self._initiator_by_connection.pop(initiator.parameters.connection_id, None)
+        self._initiator_by_digest.pop(initiator.init_digest, None)
 
     def _discard_handshakes(self, name: str) -> None:
         """Drop all unfinished handshakes with a peer without a word: a session exists, or must not."""

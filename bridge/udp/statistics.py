@@ -77,6 +77,8 @@ class EndpointStatistics:
     handshakes_pending: int
     handshakes_checked: int
     """Signatures of handshakes that were checked."""
+    retries: int
+    """INITs that were answered by a RETRY: under load, or from another address than the first time."""
     datagrams_received: int
     datagrams_sent: int
     drops: Mapping[DropReason, int]

@@ -21,7 +21,19 @@ from bridge.udp.events import (
 )
 from bridge.udp.peers import Peer
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import INIT, MAX_DATAGRAM_BYTES, REPLY, Parameters, encode_init, encode_parameters
+from bridge.udp.wire import (
+    COOKIE_BYTES,
+    INIT,
+    MAX_DATAGRAM_BYTES,
+    REPLY,
+    RETRY,
+    Init,
+    Parameters,
+    encode_init,
+    encode_parameters,
+    encode_retry,
+    parse_datagram_untrusted,
+)
 from tests.support.datagrams import EPOCH_MS, Host, Network, connected_pair, introduce, sorted_keys
 
 STRANGER = ("198.51.100.7", 7)
@@ -68,6 +80,14 @@ def init_box(sender: Jwk, recipient: Jwk, *, issued_at_ms: int, **changes: Any) 
         **changes,
     }
     return encode_init(seal_signed_box(encode_parameters(Parameters(5, 1 << 18)), **arguments).encode())
+
+
+def with_cookie(init: bytes, network: Network) -> bytes:
+    """An INIT with the cookie that came last, or as it was."""
+    parsed = parse_datagram_untrusted(init)
+    assert isinstance(parsed, Init)
+    retries = [datagram for _, _, datagram in network.log if datagram[0] == RETRY]
+    return encode_init(parsed.box, retries[-1][-COOKIE_BYTES:]) if retries else init
 
 
 def watch_decryption(monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -320,14 +340,15 @@ def test_handshakes_beyond_the_rate_are_not_checked() -> None:
         session = number.to_bytes(16, "big")
         network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
     assert b.endpoint.statistics().handshakes_checked == 2
-    assert drops(b, DropReason.HANDSHAKE_RATE) == 3
+    assert b.endpoint.statistics().retries == 3
 
 
 def test_pending_handshakes_are_bounded() -> None:
     network, a, b = make_pair(max_pending_handshakes=3)
     for number in range(5):
-        session = number.to_bytes(16, "big")
-        network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
+        box = init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=number.to_bytes(16, "big"))
+        network.inject(box, a.address, b)
+        network.inject(with_cookie(box, network), a.address, b)
     assert b.endpoint.statistics().handshakes_pending == 3
 
 
@@ -528,7 +549,7 @@ def test_a_flood_of_inits_does_not_starve_the_handshakes_this_side_began() -> No
     network.inject(
         init_box(third, a.key, issued_at_ms=EPOCH_MS + 100_000, session=bytes(15) + b"1"), STRANGER, a
     )
-    assert drops(a, DropReason.HANDSHAKE_RATE) == 1
+    assert a.endpoint.statistics().retries == 1
     a.endpoint.connect("b", now=network.now)
     network.run(until=established(a, b))
 
@@ -565,4 +586,87 @@ def test_an_endpoint_closed_in_the_middle_of_a_handshake_takes_no_more_of_it() -
     a.endpoint.close()
     network.inject(init, b.address, a)
     assert drops(a, DropReason.CLOSED) == 1
+    assert b.endpoint.statistics().handshakes_pending == 0
+
+
+def test_under_load_an_init_comes_again_with_the_cookie_and_is_answered() -> None:
+    network, a, b = make_pair(handshakes_per_second=0.001, handshake_burst=2)
+    third = sorted_keys()[2]
+    b.endpoint.add_peer(Peer(name="c", public_key=third.public(), address=STRANGER))
+    for number in range(2):
+        session = number.to_bytes(16, "big")
+        network.inject(init_box(third, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), STRANGER, b)
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=established(a, b))
+    kinds = [datagram[0] for source, _, datagram in network.log if source != STRANGER and datagram[0] < 0x40]
+    assert kinds[-4:] == [INIT, RETRY, INIT, REPLY]
+    assert b.endpoint.statistics().retries == 1
+
+
+def test_under_load_no_sender_is_looked_up_without_a_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, a, b = make_pair(handshakes_per_second=0.001, handshake_burst=1)
+    network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000), a.address, b)
+    looked_up: list[bytes] = []
+    monkeypatch.setattr("bridge.udp.endpoint.sender_untrusted", looked_up.append)
+    for cookie in (b"", b"c" * COOKIE_BYTES):
+        network.inject(encode_init(b"whatever", cookie), STRANGER, b)
+    assert looked_up == []
+    assert b.endpoint.statistics().retries == 2
+
+
+def test_a_repeated_init_from_elsewhere_is_answered_there_only_once_it_has_a_cookie() -> None:
+    """Else one INIT from a victim's address and one from its own make a session that sends to the victim."""
+    network, a, b = make_pair()
+    init = init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000)
+    network.inject(init, a.address, b)
+    network.inject(init, STRANGER, b)
+    answers = [(target, datagram[0]) for source, target, datagram in network.log if source == b.address]
+    assert answers == [(a.address, REPLY), (STRANGER, RETRY)]
+    network.inject(with_cookie(init, network), STRANGER, b)
+    network.inject(init, STRANGER, b)
+    answers = [(target, datagram[0]) for source, target, datagram in network.log if source == b.address]
+    assert answers[2:] == [(STRANGER, REPLY), (STRANGER, REPLY)]
+
+
+def test_a_session_begins_where_the_init_went_wherever_the_reply_says_it_is_from() -> None:
+    network, a, b = make_pair()
+    network.drop = lambda datagram, *_: datagram[0] == REPLY
+    a.endpoint.connect("b", now=network.now)
+    network.run(until=lambda: any(datagram[0] == REPLY for _, _, datagram in network.log))
+    network.drop = lambda *_: False
+    reply = next(datagram for _, _, datagram in network.log if datagram[0] == REPLY)
+    network.inject(reply, STRANGER, a)
+    network.run(until=established(a, b))
+    assert not [target for _, target, _ in network.log if target == STRANGER]
+    assert a.session("b").address == b.address
+
+
+def test_a_retry_nobody_waits_for_or_that_was_answered_is_dropped() -> None:
+    network, a, b = make_pair()
+    init = captured_init(network, a, "b")
+    parsed = parse_datagram_untrusted(init)
+    assert isinstance(parsed, Init)
+    network.inject(encode_retry(b"another", b"c" * COOKIE_BYTES), b.address, a)
+    assert drops(a, DropReason.UNKNOWN_CONNECTION) == 1
+    for _ in range(2):
+        network.inject(encode_retry(parsed.box, b"c" * COOKIE_BYTES), b.address, a)
+    assert drops(a, DropReason.REPLAYED) == 1
+    network.run(until=established(a, b))
+
+
+def test_a_peer_has_only_so_many_handshakes_pending() -> None:
+    network, a, b = make_pair(max_pending_per_peer=2)
+    for number in range(5):
+        session = number.to_bytes(16, "big")
+        network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000, session=session), a.address, b)
+    assert b.endpoint.statistics().handshakes_pending == 2
+    assert drops(b, DropReason.HANDSHAKE_RATE) == 3
+
+
+def test_a_side_that_has_answered_an_init_sends_nothing_more_before_it_is_confirmed() -> None:
+    network, a, b = make_pair()
+    network.inject(init_box(a.key, b.key, issued_at_ms=EPOCH_MS + 100_000), a.address, b)
+    network.crash(a)
+    network.run(seconds=20)
+    assert [datagram[0] for source, _, datagram in network.log if source == b.address] == [REPLY]
     assert b.endpoint.statistics().handshakes_pending == 0
