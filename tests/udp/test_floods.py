@@ -185,7 +185,7 @@ class Amplification(RuleBasedStateMachine):
 
 
 TestAmplification = Amplification.TestCase
-TestAmplification.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestAmplification.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def forged_init(named: Host, target: Host) -> bytes:
