@@ -108,10 +108,16 @@ class StatesReceived:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageReceived:
-    """The next message of the reliable stream, in order, none missing."""
+    """A reliable message.
+
+    Attributes:
+        ordered: from ``send_reliable``: the next one, in order, none missing; else from ``send_unordered``,
+            as soon as it was whole.
+    """
 
     peer: str
     payload: bytes
+    ordered: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +129,7 @@ class SessionClosed:
         detail: text from the peer, or what this side found wrong; for people.
         undelivered: reliable messages that the peer did not wholly acknowledge, oldest first. It may have
             got some of them, so what carries them again must be safe to repeat.
+        undelivered_unordered: likewise those of ``send_unordered``.
     """
 
     peer: str
@@ -130,6 +137,7 @@ class SessionClosed:
     by_peer: bool
     detail: str
     undelivered: tuple[bytes, ...]
+    undelivered_unordered: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,13 @@ class Carried(NamedTuple):
     """States of a single datagram, (stream, number)."""
     batch: tuple[int, int] | None = None
     """Stream of the first datagram's state, one higher with each, and the number that all share."""
+    fragments: tuple[tuple[int, int, int], ...] = ()
+    """Parts of unordered messages: number, start and end offset."""
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether something in it has to be sent again if it is lost."""
+        return self.run is not None or bool(self.fragments)
 
 
 class SentRun:
@@ -110,7 +117,7 @@ class SentLedger:
         """
         self._runs[run.first] = run
         self.in_flight += run.count
-        if run.carried.run is not None:
+        if run.carried.is_reliable:
             self.reliable_bytes += run.size
         given_up: list[Fate] = []
         while self.in_flight > MAX_TRACKED and len(self._runs) > 1:
@@ -129,7 +136,7 @@ class SentLedger:
         if run.outstanding:
             return
         del self._runs[run.first]
-        if run.carried.run is not None:
+        if run.carried.is_reliable:
             self.reliable_bytes -= run.size
 
     def acknowledge(self, largest: int, bits: int, *, now: float) -> tuple[list[Fate], list[Fate]]:
@@ -148,13 +155,13 @@ class SentLedger:
             if got:
                 arrived.append(Fate(run, got))
                 outstanding &= ~got
-                if run.carried.run is not None and first > self._recovery_until:
+                if run.carried.is_reliable and first > self._recovery_until:
                     self._grow(run.size)
             if outstanding and run.sent_at <= sent_before and first <= suspect_below:
                 gone = outstanding & ((1 << min(suspect_below - first + 1, run.count)) - 1)
                 if gone:
                     lost.append(Fate(run, gone))
-                    if run.carried.run is not None and first > self._recovery_until:
+                    if run.carried.is_reliable and first > self._recovery_until:
                         self._shrink()
         for run, got in arrived:
             self._account(run, got)
@@ -189,7 +196,7 @@ class SentLedger:
 
     def give_up_oldest(self, count: int) -> list[Fate]:
         """The probe timer fired: the oldest datagrams that carried reliable bytes count as lost."""
-        oldest = [run for run in self._runs.values() if run.carried.run is not None][:count]
+        oldest = [run for run in self._runs.values() if run.carried.is_reliable][:count]
         return [self._give_up(run) for run in oldest]
 
     def collapse_window(self) -> None:

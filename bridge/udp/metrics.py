@@ -53,6 +53,7 @@ _ENDPOINT: Final = (
     _Row("sessions", "sessions", "Established sessions"),
     _Row("handshakes_pending", "handshakes_pending", "Handshakes that wait for confirmation"),
     _Row("handshakes_checked", "handshakes_checked_total", "Handshakes whose signature was checked"),
+    _Row("retries", "retries_total", "INITs answered by a RETRY"),
     _Row("datagrams_received", "datagrams_received_total", "Datagrams received, from anybody"),
     _Row("datagrams_sent", "datagrams_sent_total", "Datagrams sent"),
 )
@@ -76,6 +77,8 @@ _SESSION: Final = (
     _Row("rtt_minimum", "session_rtt_minimum_seconds", "Shortest round-trip time"),
     _Row("reliable_buffered", "session_reliable_buffered_bytes", "Reliable bytes not yet acknowledged"),
     _Row("reliable_credit", "session_reliable_credit_bytes", "Reliable bytes the peer would take now"),
+    _Row("unordered_buffered", "session_unordered_buffered_bytes", "Unordered bytes not yet acknowledged"),
+    _Row("unordered_credit", "session_unordered_credit_bytes", "Unordered bytes the peer would take now"),
     _Row("reassembly_bytes", "session_reassembly_bytes", "Reliable bytes that wait for the application"),
     _Row("congestion_window", "session_congestion_window_bytes", "Reliable bytes that may be out at once"),
 )

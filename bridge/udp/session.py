@@ -21,6 +21,7 @@ from bridge.errors import (
     ProtocolError,
 )
 from bridge.udp.config import UdpConfig
+from bridge.udp.draft import Draft
 from bridge.udp.events import (
     CloseReason,
     MessageReceived,
@@ -41,9 +42,10 @@ from bridge.udp.sealing import Sealer
 from bridge.udp.stamps import StampExchange, echo_age, oldest_echo_age
 from bridge.udp.statistics import DropReason, SessionStatistics
 from bridge.udp.transmit import Transmit
+from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver, UnorderedSender
 from bridge.udp.wire import (
     ELICITING,
-    MAX_FRAMES_BYTES,
+    MESSAGE_HEADER_BYTES,
     PROLOGUE,
     RELIABLE_HEADER_BYTES,
     STATE,
@@ -160,6 +162,8 @@ class Session:
         self._ledger = SentLedger(self._rtt)
         self._reliable_out = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
+        self._unordered_out = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
+        self._unordered_in = UnorderedReceiver(window=config.reliable_window_bytes)
         self._latest_out = LatestSender(max_streams=config.max_state_streams)
         self._latest_in = LatestReceiver(max_streams=config.max_state_streams)
 
@@ -177,6 +181,9 @@ class Session:
         self._ack_at: float | None = None
         self._ack_now = False
         self._credit_granted = config.reliable_window_bytes
+        self._messages_granted = MessageCredit(0, config.reliable_window_bytes)
+        self._takes_unordered = False
+        self._prefers_unordered = False  # whose turn it is, where both kinds of messages wait
         self._ping_wanted = False
         self._probe_from = now
         self._probe_backoff = 0
@@ -250,6 +257,20 @@ class Session:
         self._reliable_out.write(message)
         self._on_pending(self)
 
+    def send_unordered(self, message: bytes) -> None:
+        """Queue a message that is delivered reliably, but as soon as it is whole, whatever else is missing.
+
+        Args:
+            message: at most 64 KiB.
+
+        Raises:
+            InvalidStateError: the session is closed.
+            LimitExceededError: too long, or the buffer is full because the peer does not acknowledge.
+        """
+        self._check_open()
+        self._unordered_out.write(message)
+        self._on_pending(self)
+
     def close(self, reason: CloseReason = CloseReason.APPLICATION, detail: str = "") -> None:
         """Tell the peer and end the session; closing twice is closing once.
 
@@ -277,7 +298,9 @@ class Session:
             rtt_minimum=self._rtt.minimum,
             reliable_buffered=self._reliable_out.buffered,
             reliable_credit=self._reliable_out.available_credit,
-            reassembly_bytes=self._reliable_in.buffered,
+            unordered_buffered=self._unordered_out.buffered,
+            unordered_credit=self._unordered_out.available_credit,
+            reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
             congestion_window=self._ledger.window_bytes,
             drops=dict(self._drops),
         )
@@ -392,16 +415,18 @@ class Session:
     ) -> DropReason | None:
         try:
             frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
-            for frame in frames:
-                if isinstance(frame, Reliable) and not self._reliable_in.can_accept(
-                    frame.offset, len(frame.chunk)
-                ):
-                    # Not marked, hence never acknowledged: the peer sends these bytes again.
-                    return self._drop(DropReason.REASSEMBLY_FULL)
+            if not all(map(self._has_room_for, frames)):
+                # Not marked, hence never acknowledged: the peer sends these bytes again.
+                return self._drop(DropReason.REASSEMBLY_FULL)
             self._accept(sequence, size, plaintext, frames, address, now=now)
         except (DecodeError, ProtocolError) as error:
             self.close(CloseReason.PROTOCOL_ERROR, str(error))
         return None
+
+    def _has_room_for(self, frame: Frame) -> bool:
+        if isinstance(frame, Reliable):
+            return self._reliable_in.can_accept(frame.offset, len(frame.chunk))
+        return not isinstance(frame, Message) or self._unordered_in.can_accept(frame)
 
     def _drop(self, reason: DropReason) -> DropReason:
         self._drops[reason] += 1
@@ -429,7 +454,9 @@ class Session:
                 continue
             eliciting = eliciting or isinstance(frame, ELICITING)
             urgent = (
-                urgent or isinstance(frame, Ping) or (isinstance(frame, Reliable) and sequence != newest + 1)
+                urgent
+                or isinstance(frame, Ping)
+                or (isinstance(frame, Reliable | Message) and sequence != newest + 1)
             )
             self._on_frame(frame, address, now=now)
         if eliciting:
@@ -439,7 +466,7 @@ class Session:
         if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
             token = self._random_bytes(8)
             self._path.challenge(address, token, now=now)
-            self._emit([encode_frame(PathChallenge(token))], now=now, address=address)
+            self._emit_frame(encode_frame(PathChallenge(token)), now=now, address=address)
 
     def _on_frame(self, frame: Frame, address: Address, *, now: float) -> None:
         match frame:
@@ -449,17 +476,21 @@ class Session:
                 self._reliable_in.insert(offset, chunk)
             case Credit(received, limit):
                 self._reliable_out.update(received, limit)
+            case Message():
+                self._unordered_in.insert(frame)
+            case MessageCredit(low_water, limit):
+                self._unordered_out.update(low_water, limit)
             case Close(code, text):
                 is_known = code < _WIRE_REASONS and code in _REASONS
                 reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
                 self._finish(reason, by_peer=True, detail=text)
             case PathChallenge(token):
-                self._emit([encode_frame(PathResponse(token))], now=now, address=address)
+                self._emit_frame(encode_frame(PathResponse(token)), now=now, address=address)
             case PathResponse(token):
                 if self._path.respond(address, token):
                     self.address = address
                     self._address_changes += 1
-            case Ping() | State() | Message() | MessageCredit() | Proof():
+            case Ping() | State() | Proof():
                 pass
             case _:
                 assert_never(frame)
@@ -471,7 +502,7 @@ class Session:
         elif self._ack_at is None:
             self._ack_at = now + self._config.max_ack_delay
         if self._unacknowledged >= _ACK_AT_ONCE and not self.is_closed:
-            self._emit([self._acknowledgement()], now=now)
+            self._emit_frame(self._acknowledgement(), now=now)
 
     def _on_state(self, state: State, echo: int, *, now: float) -> None:
         stream, number, payload = state
@@ -517,6 +548,8 @@ class Session:
                 self._latest_out.acknowledge_run(*batch, present)
             for stream, number in run.carried.states:
                 self._latest_out.acknowledge(stream, number)
+            for fragment in run.carried.fragments:
+                self._unordered_out.acknowledge(*fragment)
         self._resend(lost)
         if arrived:
             self._probe_backoff = 0
@@ -526,6 +559,8 @@ class Session:
         for run, _ in lost:
             if run.carried.run is not None:
                 self._reliable_out.lose(*run.carried.run)
+            for fragment in run.carried.fragments:
+                self._unordered_out.lose(*fragment)
 
     # -- datagrams out ------------------------------------------------------------------------
 
@@ -535,7 +570,7 @@ class Session:
             if self._close_frame is not None:
                 # Nobody is left to repeat a lost CLOSE, so it goes several times, each sealed anew.
                 for _ in range(_CLOSE_COPIES):
-                    self._emit([encode_frame(self._close_frame)], now=now)
+                    self._emit_frame(encode_frame(self._close_frame), now=now)
                 self._close_frame = None
             return self._drain()
         room = self._sealer.phases.room(self._sealer.next_sequence, self._config.max_datagrams_per_key)
@@ -550,56 +585,69 @@ class Session:
         return outbox
 
     def _send_frames(self, *, now: float) -> None:
-        reliable, pending = self._reliable_out, self._latest_out.pending
-        may_send_reliable = reliable.has_pending and self._may_send_reliable()
-        if not (pending or may_send_reliable or self._ack_now or self._ping_wanted):
+        may_send_reliable = self._may_send_reliable()
+        if not (self._latest_out.pending or may_send_reliable or self._ack_now or self._ping_wanted):
             return
-        pieces: list[bytes] = []
-        size = 0
-        run: tuple[int, int] | None = None
-        states: list[tuple[int, int]] = []
+        draft = Draft()
         prologue = self._stamps.prologue(now=now)
         if self._ack_now or self._unacknowledged:
-            pieces.append(self._acknowledgement())
-            size = len(pieces[0])
-        pinging = self._ping_wanted and not may_send_reliable
+            draft.add(self._acknowledgement())
+        if self._ping_wanted and not may_send_reliable:
+            draft.add(_PING_FRAME)
+            draft.is_pinging = True
         self._ping_wanted = False
-        if pinging:
-            pieces.append(_PING_FRAME)
-            size += 1
-        while may_send_reliable:
-            room = MAX_FRAMES_BYTES - size - RELIABLE_HEADER_BYTES
-            taken = reliable.take(room) if run is None and room >= _SMALLEST_CHUNK else None
-            if taken is None:
-                self._emit(pieces, now=now, prologue=prologue, run=run, pinging=pinging)
-                pieces, size, run, pinging = [], 0, None, False
-                continue
-            offset, chunk = taken
-            run = (offset, offset + len(chunk))
-            pieces.append(encode_frame(Reliable(offset, chunk)))
-            size += RELIABLE_HEADER_BYTES + len(chunk)
-            self._probing = False
-            may_send_reliable = reliable.has_pending and self._may_send_reliable(size)
+        while self._may_send_reliable(draft.size):
+            if not self._put_reliable(draft):
+                self._emit(draft, now=now, prologue=prologue)
+                draft = Draft()
         room = self._config.max_flight_datagrams - self._ledger.in_flight
-        for state in list(pending.values()):
+        for state in list(self._latest_out.pending.values()):
             if room <= 0:
                 break
             payload = state.payload
             if not isinstance(payload, bytes):
                 room -= self._emit_batch(state, room, now=now)
                 continue
-            length = STATE_HEADER.size + len(payload)
-            if size + length > MAX_FRAMES_BYTES:
-                self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
-                pieces, size, run, states, pinging = [], 0, None, [], False
+            if STATE_HEADER.size + len(payload) > draft.room:
+                self._emit(draft, now=now, prologue=prologue)
+                draft = Draft()
                 room -= 1
-            pieces.append(STATE_HEADER.pack(STATE, state.stream, state.number, len(payload)))
-            pieces.append(payload)
-            states.append((state.stream, state.number))
+            draft.add(STATE_HEADER.pack(STATE, state.stream, state.number, len(payload)))
+            draft.add(payload)
+            draft.states.append((state.stream, state.number))
             self._latest_out.sent(state, 1)
-            size += length
-        if pieces:
-            self._emit(pieces, now=now, prologue=prologue, run=run, states=states, pinging=pinging)
+        if draft.pieces:
+            self._emit(draft, now=now, prologue=prologue)
+
+    def _put_reliable(self, draft: Draft) -> bool:
+        """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
+        before = draft.size
+        for unordered in (self._prefers_unordered, not self._prefers_unordered):
+            if unordered:
+                self._put_unordered(draft)
+            else:
+                self._put_ordered(draft)
+        self._prefers_unordered = not self._prefers_unordered
+        if draft.size == before:
+            return False
+        self._probing = False
+        return True
+
+    def _put_ordered(self, draft: Draft) -> None:
+        room = draft.room - RELIABLE_HEADER_BYTES
+        taken = self._reliable_out.take(room) if draft.run is None and room >= _SMALLEST_CHUNK else None
+        if taken is not None:
+            offset, chunk = taken
+            draft.run = (offset, offset + len(chunk))
+            draft.add(encode_frame(Reliable(offset, chunk)))
+
+    def _put_unordered(self, draft: Draft) -> None:
+        while (room := draft.room - MESSAGE_HEADER_BYTES) >= _SMALLEST_CHUNK:
+            fragment = self._unordered_out.take(room)
+            if fragment is None:
+                return
+            draft.fragments.append((fragment.number, fragment.offset, fragment.offset + len(fragment.chunk)))
+            draft.add(encode_frame(fragment))
 
     def _emit_batch(self, state: PendingState, room: int, *, now: float) -> int:
         """Seal rows of a batch, each in a datagram; how many."""
@@ -627,7 +675,9 @@ class Session:
         self._sealer.phases.prepare(self._sealer.next_sequence, follow=self._opener.phases.phase, now=now)
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
-        return self._probing or self._ledger.reliable_bytes + unsealed < self._ledger.window_bytes
+        return (self._reliable_out.has_pending or self._unordered_out.has_pending) and (
+            self._probing or self._ledger.reliable_bytes + unsealed < self._ledger.window_bytes
+        )
 
     def _acknowledgement(self) -> bytes:
         self._ack_now = False
@@ -637,37 +687,38 @@ class Session:
         largest, bits = self._replay.acknowledgement()
         if largest < 0:
             return b""
-        return encode_ack(largest, bits) + encode_frame(
+        frames = encode_ack(largest, bits) + encode_frame(
             Credit(self._reliable_in.received, self._credit_granted)
         )
+        if self._unordered_in.has_begun:
+            self._messages_granted = MessageCredit(self._unordered_in.low_water, self._unordered_in.limit)
+            frames += encode_frame(self._messages_granted)
+        return frames
+
+    def _emit_frame(self, frame: bytes, *, now: float, address: Address | None = None) -> None:
+        draft = Draft()
+        draft.add(frame)
+        self._emit(draft, now=now, address=address)
 
     def _emit(
-        self,
-        pieces: list[bytes],
-        *,
-        now: float,
-        prologue: bytes | None = None,
-        address: Address | None = None,
-        run: tuple[int, int] | None = None,
-        states: list[tuple[int, int]] | None = None,
-        pinging: bool = False,
+        self, draft: Draft, *, now: float, prologue: bytes | None = None, address: Address | None = None
     ) -> None:
         self._prepare_keys(now=now)
         sequence = self._sealer.next_sequence
-        plaintext = b"".join((prologue or self._stamps.prologue(now=now), *pieces))
+        plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
         datagram = self._sealer.seal(plaintext)
         size = len(datagram)
         self._outbox.append(Transmit.of_one(datagram, address or self.address))
         self._last_sent = now
         self._datagrams_sent += 1
         self._bytes_sent += size
-        if run is None and not states and not pinging:
+        carried = draft.carried
+        if carried is None:
             return
-        carried = Carried(run, tuple(states or ()))
         given_up = self._ledger.record(SentRun(sequence, now, size, carried))
         if given_up:
             self._resend(given_up)
-        if run is not None or pinging:
+        if carried.is_reliable or draft.is_pinging:
             self._probe_from = now
 
     # -- timers -------------------------------------------------------------------------------
@@ -685,7 +736,13 @@ class Session:
         return timer if probe is None else min(timer, probe)
 
     def _probe_at(self) -> float | None:
-        waits = self._reliable_out.in_flight or self._reliable_out.is_blocked or self._latest_out.waiting
+        waits = (
+            self._reliable_out.in_flight
+            or self._reliable_out.is_blocked
+            or self._unordered_out.in_flight
+            or self._unordered_out.is_blocked
+            or self._latest_out.waiting
+        )
         if self.is_confirmed and not waits:
             return None
         return self._probe_from + self._probe_timeout() * (1 << self._probe_backoff)
@@ -714,7 +771,7 @@ class Session:
             if self._probe_backoff >= _COLLAPSE_BACKOFF:
                 self._ledger.collapse_window()
             self._resend(self._ledger.give_up_oldest(_PROBE_DATAGRAMS))
-            self._probing = self._reliable_out.has_pending
+            self._probing = self._reliable_out.has_pending or self._unordered_out.has_pending
             self._ping_wanted = not self._probing
 
     def request_confirmation(self) -> None:
@@ -729,22 +786,45 @@ class Session:
 
         Taking a message gives its bytes back to the peer as credit.
         """
-        try:
-            message = self._reliable_in.next_message()
-        except ProtocolError as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error))
-            message = None
-        if message is not None:
-            if self._reliable_in.limit - self._credit_granted > self._config.reliable_window_bytes // 2:
-                self._ack_now = True
-                self._on_pending(self)
-            return MessageReceived(peer=self.peer, payload=message)
+        self._takes_unordered = not self._takes_unordered
+        for unordered in (self._takes_unordered, not self._takes_unordered):
+            message = self._next_unordered() if unordered else self._next_ordered()
+            if message is not None:
+                return message
         if self._states:
             event = self._states[0]
             self._forget_oldest_state()
             return event
         closed, self._closed_event = self._closed_event, None
         return closed
+
+    def _next_ordered(self) -> MessageReceived | None:
+        try:
+            message = self._reliable_in.next_message()
+        except ProtocolError as error:
+            self.close(CloseReason.PROTOCOL_ERROR, str(error))
+            return None
+        if message is None:
+            return None
+        if self._reliable_in.limit - self._credit_granted > self._config.reliable_window_bytes // 2:
+            self._grant()
+        return MessageReceived(peer=self.peer, payload=message, ordered=True)
+
+    def _next_unordered(self) -> MessageReceived | None:
+        message = self._unordered_in.next_message()
+        if message is None:
+            return None
+        low_water, limit = self._messages_granted
+        if (
+            self._unordered_in.limit - limit > self._config.reliable_window_bytes // 2
+            or self._unordered_in.low_water - low_water > MAX_AHEAD // 2
+        ):
+            self._grant()
+        return MessageReceived(peer=self.peer, payload=message, ordered=False)
+
+    def _grant(self) -> None:
+        self._ack_now = True
+        self._on_pending(self)
 
     def abandon(self, reason: CloseReason) -> None:
         """End the session without a word to the peer: it was displaced."""
@@ -760,6 +840,7 @@ class Session:
             by_peer=by_peer,
             detail=detail,
             undelivered=self._reliable_out.undelivered(),
+            undelivered_unordered=self._unordered_out.undelivered(),
         )
 
 

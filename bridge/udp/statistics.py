@@ -62,8 +62,12 @@ class SessionStatistics:
     """Outgoing reliable bytes not yet acknowledged."""
     reliable_credit: int
     """Reliable bytes the peer would take now."""
+    unordered_buffered: int
+    """Bytes of outgoing unordered messages not yet acknowledged, and 64 for each."""
+    unordered_credit: int
+    """Bytes of unordered messages the peer would take now."""
     reassembly_bytes: int
-    """Incoming reliable bytes that the application has not taken."""
+    """Incoming reliable bytes that the application has not taken, of both kinds."""
     congestion_window: int
     drops: Mapping[DropReason, int]
 

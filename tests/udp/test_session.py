@@ -33,6 +33,8 @@ from bridge.udp.wire import (
     Close,
     Credit,
     Frame,
+    Message,
+    MessageCredit,
     Reliable,
     State,
     encode_frame,
@@ -530,3 +532,136 @@ def test_a_peer_that_never_acknowledges_is_never_left_behind_by_a_change_of_keys
         a.send_state(b"x")
         a.datagrams_to_send(now=100.0 + n)
     assert a.statistics().rekeys == 0
+
+
+def unordered_of(host: Host) -> list[bytes]:
+    return [event.payload for event in host.of_type(MessageReceived) if not event.ordered]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1200, 65_536])
+def test_unordered_messages_cross_both_ways_beside_ordered_ones(size: int) -> None:
+    network, a, b = connected_pair()
+    for host, peer in ((a, "b"), (b, "a")):
+        host.session(peer).send_unordered(bytes(size))
+        host.session(peer).send_reliable(b"in order")
+    network.run(until=lambda: all(len(host.of_type(MessageReceived)) == 2 for host in (a, b)))
+    for host in (a, b):
+        assert unordered_of(host) == [bytes(size)]
+
+
+def test_an_unordered_message_does_not_wait_for_a_lost_one() -> None:
+    network, a, b = connected_pair()
+    lost = network.now
+    network.drop = lambda _datagram, source, _target: source == a.address and network.now == lost
+    a.session("b").send_unordered(b"lost at first")
+    network.settle(a)
+    network.run(seconds=0.001)
+    a.session("b").send_unordered(b"later")
+    network.run(until=lambda: len(unordered_of(b)) == 2)
+    assert unordered_of(b) == [b"later", b"lost at first"]
+
+
+def test_all_unordered_messages_arrive_once_through_a_bad_network() -> None:
+    conditions = NetworkConditions(delay=0.01, jitter=0.02, loss=0.15, duplicate=0.1)
+    network, a, b = connected_pair(conditions=conditions, seed=5)
+    random = Random(5)
+    sent = [n.to_bytes(2, "big") + random.randbytes(random.choice([0, 10, 3000, 30_000])) for n in range(150)]
+    waiting = list(sent)
+
+    def send_more() -> bool:
+        while waiting:
+            try:
+                a.session("b").send_unordered(waiting[0])
+            except LimitExceededError:
+                break
+            del waiting[0]
+        return len(unordered_of(b)) == len(sent)
+
+    network.run(until=send_more, seconds=120)
+    assert sorted(unordered_of(b)) == sorted(sent)
+    network.run(seconds=1)
+    assert a.session("b").statistics().unordered_buffered == 0
+
+
+def test_a_stalled_reader_stops_the_sender_and_holds_no_more_than_its_window() -> None:
+    """R0-31: the sender stops at zero credit, and memory is bounded on both sides."""
+    config = UdpConfig(reliable_window_bytes=150_000, reliable_buffer_bytes=400_000)
+    network, a, b = connected_pair(config=config)
+    b.takes_events = False
+    sent = 0
+    refused = False
+    while not refused:
+        try:
+            a.session("b").send_unordered(sent.to_bytes(2, "big") * 5000)
+            sent += 1
+        except LimitExceededError:
+            refused = True
+            network.run(seconds=0.5)
+    network.run(seconds=5)
+    sender, receiver = a.session("b").statistics(), b.session("a").statistics()
+    assert sender.unordered_credit < 10_000
+    assert receiver.reassembly_bytes <= 150_000
+    assert sender.unordered_buffered <= 400_000
+    network.run(seconds=5)
+    probes = a.session("b").statistics().bytes_sent - sender.bytes_sent
+    assert probes < 10_000
+    b.takes_events = True
+    network.settle(b)
+    network.run(until=lambda: len(unordered_of(b)) == sent)
+
+
+def test_a_lost_grant_does_not_stop_unordered_messages_for_ever() -> None:
+    config = UdpConfig(reliable_window_bytes=140_000)
+    network, a, b = connected_pair(config=config)
+    b.takes_events = False
+    for n in range(4):
+        a.session("b").send_unordered(bytes([n]) * 60_000)
+    network.run(seconds=5)
+    network.drop = lambda _datagram, source, _target: source == b.address
+    b.takes_events = True
+    network.settle(b)
+    network.run(seconds=0.1)
+    network.drop = lambda *_: False
+    network.run(until=lambda: len(unordered_of(b)) == 4)
+
+
+def test_empty_unordered_messages_go_on_as_they_are_taken() -> None:
+    network, a, b = connected_pair()
+    for _ in range(5000):
+        a.session("b").send_unordered(b"")
+    network.run(until=lambda: len(unordered_of(b)) == 5000)
+
+
+def test_unordered_messages_not_acknowledged_are_told_at_the_end() -> None:
+    network, a, b = connected_pair()
+    network.crash(b)
+    a.session("b").send_unordered(b"never there")
+    a.session("b").send_reliable(b"nor this")
+    network.run(until=lambda: bool(a.of_type(SessionClosed)))
+    (closed,) = a.of_type(SessionClosed)
+    assert (closed.undelivered, closed.undelivered_unordered) == ((b"nor this",), (b"never there",))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [Message(1024, 1, 0, b"x"), Message(0, 60_000, 0, b"x"), MessageCredit(1, 1 << 20)],
+    ids=["number", "credit", "of the unsent"],
+)
+def test_unordered_messages_beyond_what_was_granted_close_the_session(frame: Frame) -> None:
+    _, b = bare_sessions()
+    for n in range(5):
+        b.receive_datagram(forge(n, Message(n, 50_000, 0, b"x")), HERE, now=100.0)
+    assert not b.is_closed
+    b.receive_datagram(forge(5, frame), HERE, now=100.0)
+    (closed,) = drain(b)
+    assert isinstance(closed, SessionClosed)
+    assert closed.reason is CloseReason.PROTOCOL_ERROR
+
+
+def test_fragments_between_too_many_gaps_stay_unacknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.udp.unordered.MAX_GAPS", 1)
+    _, b = bare_sessions()
+    assert b.receive_datagram(forge(0, Message(0, 90, 10, b"x")), HERE, now=100.0) is None
+    full = b.receive_datagram(forge(1, Message(0, 90, 30, b"x")), HERE, now=100.0)
+    assert full is DropReason.REASSEMBLY_FULL
+    assert b.receive_datagram(forge(1, Message(0, 90, 0, b"x")), HERE, now=100.0) is None
