@@ -268,7 +268,10 @@ guard(Size) ->
     oneof([{elements([is_atom, is_list, 'not', hd, length, abs, round, size, map_size, self, node, tl, 'bnot', float]), Smaller},
            {elements(['>', '=:=', 'and', 'orelse', '+', '*', 'div', 'rem', 'bsl', element, map_get, is_record, 'band']),
             Smaller, Smaller},
-           {{Smaller, Smaller}}, [Smaller], #{a => Smaller}, any()]).
+           {{Smaller, Smaller}}, [Smaller], map_of(a, Smaller), any()]).
+
+%% PropEr takes a map for a value: a type inside it would be data, megabytes of it.
+map_of(Key, Type) -> proper_types:bind(Type, fun(Value) -> #{Key => Value} end, false).
 
 name() -> oneof([<<"a">>, <<"b">>, a, b, <<255, 254>>, 'x.y', 'é', binary(), any()]).
 
@@ -285,7 +288,7 @@ payload() -> oneof(['$__NO_PAYLOAD__', {p_data, any()}, {p_sproc, x, false}]).
 
 argument() ->
     oneof([any(), atom(), binary(), <<"/:q/a">>, <<"/:q/*">>, [q, condition()], ?STORE, #{timeout => 1000}, #{},
-           #{favor => consistency}, #{props_to_return => list(elements([payload, child_names, x]))},
+           #{favor => consistency}, map_of(props_to_return, list(elements([payload, child_names, x]))),
            {binary(), pos_integer(), pos_integer(), 0}, {<<"any">>, 1, pos_integer(), 0},
            list({list(oneof([{put, <<"/:q/a">>, any()}, {get, [q, condition()]}, {abort, any()}])),
                  oneof([{<<"any">>, 1, pos_integer(), 0}, any()])}),
