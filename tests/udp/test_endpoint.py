@@ -258,7 +258,7 @@ def test_every_sampled_flipped_bit_of_a_reply_is_refused_and_the_genuine_one_sti
 
 def test_every_sampled_flipped_bit_of_a_sealed_datagram_is_refused() -> None:
     network, a, b = connected_pair()
-    network.drop = lambda _datagram, source, _target: source == a.address
+    a.conditioner.cut()
     a.session("b").send_state(b"state")
     network.settle(a)
     sealed = network.log[-1][2]
@@ -417,11 +417,11 @@ def test_an_address_change_is_followed_once_the_new_address_is_proven() -> None:
 def test_a_datagram_relayed_from_elsewhere_moves_nothing() -> None:
     """The address is not proven by the datagram: an onlooker can send a copy first."""
     network, a, b = connected_pair()
-    network.drop = lambda _datagram, source, _target: source == a.address
+    a.conditioner.cut()
     a.session("b").send_state(b"intercepted and sent on from another address")
     network.settle(a)
     relayed = network.log[-1][2]
-    network.drop = lambda _datagram, _source, _target: False
+    a.conditioner.mend()
     sent = len(network.log)
     network.inject(relayed, STRANGER, b)
     to_stranger = [datagram for _, target, datagram in network.log[sent:] if target == STRANGER]

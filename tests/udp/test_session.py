@@ -296,10 +296,10 @@ def test_a_probe_reopens_a_window_whose_grant_was_lost() -> None:
         a.session("b").send_reliable(bytes([n]) * 60_000)
     network.run(seconds=5)
     assert a.session("b").statistics().reliable_credit == 0
-    network.drop = lambda _datagram, source, _target: source == b.address
+    b.conditioner.cut()
     b.takes_events = True
     network.settle(b)
-    network.drop = lambda _datagram, _source, _target: False
+    b.conditioner.mend()
     network.run(until=lambda: len(b.of_type(MessageReceived)) == 6)
 
 
