@@ -1,0 +1,87 @@
+"""Fan-out: each tick one full datagram for each of a thousand peers, gathered from a world quantised once."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import uvloop
+
+from benchmarks.udp.crowd import OPTIONS, crowd_peers, generate_keys, run_crowd
+from benchmarks.udp.processes import peer_process
+from bridge.jose import Jwk
+from bridge.udp import MAX_STATE_BYTES, UdpConfig, UdpEngine
+
+PEERS = 1000
+_RATE = 20
+"""Ticks a second."""
+_RECORD_BYTES = 20
+"""Of an entity, quantised."""
+_ENTITIES = 20_000
+_SEEN = MAX_STATE_BYTES // _RECORD_BYTES
+"""Entities in a peer's datagram."""
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """Milliseconds of one tick, medians; how many of the states arrived."""
+
+    tick_ms: float
+    """Gather, seal and send, for all peers."""
+    tick_p99_ms: float
+    gather_ms: float
+    answers_ms: float
+    """Processor time between ticks: taking the peers' acknowledgements, and timers."""
+    loss: float
+
+
+async def _run(
+    keys: list[dict[str, object]], addresses: list[tuple[str, int]], identity: Jwk, ticks: int
+) -> list[tuple[float, float, float]]:
+    random = np.random.default_rng(1)
+    world = random.integers(0, 256, (_ENTITIES, _RECORD_BYTES), dtype=np.uint8)
+    seen = random.integers(0, _ENTITIES, (PEERS, _SEEN))
+    rows = np.zeros((PEERS, MAX_STATE_BYTES), dtype=np.uint8)
+    times = []
+    async with UdpEngine(UdpConfig(**OPTIONS), identity=identity, on_event=lambda _event: None) as engine:
+        for peer in crowd_peers(keys, addresses):
+            engine.add_peer(peer)
+        sessions = await asyncio.gather(*(engine.connect(f"peer{n}", timeout=60) for n in range(len(keys))))
+        next_tick = time.perf_counter()
+        for _ in range(ticks):
+            next_tick += 1 / _RATE
+            worked = time.process_time()
+            await asyncio.sleep(max(0.0, next_tick - time.perf_counter()))
+            answered = time.process_time() - worked
+            begun = time.perf_counter()
+            rows[:, : _SEEN * _RECORD_BYTES] = world.take(seen, axis=0).reshape(PEERS, -1)
+            gathered = time.perf_counter()
+            for n, session in enumerate(sessions):
+                session.send_state(rows[n : n + 1])
+            engine.flush()
+            times.append((time.perf_counter() - begun, gathered - begun, answered))
+        await asyncio.sleep(0.5)
+    return times
+
+
+def measure_fan_out(ticks: int) -> FanOut:
+    """Ticks at 20 Hz with all peers on one socket."""
+    identity, keys = Jwk.generate(), generate_keys(PEERS)
+    with peer_process(run_crowd, keys, identity.public().to_dict()) as pipe:
+        times = uvloop.run(_run(keys, pipe.recv(), identity, ticks))
+        pipe.send("states")
+        states: int = pipe.recv()
+        pipe.send("end")
+    whole, gather, answers = (
+        sorted(1000 * value for value in column) for column in zip(*times[1:], strict=True)
+    )
+    return FanOut(
+        tick_ms=statistics.median(whole),
+        tick_p99_ms=whole[int(len(whole) * 0.99)],
+        gather_ms=statistics.median(gather),
+        answers_ms=statistics.median(answers),
+        loss=1 - states / (PEERS * ticks),
+    )

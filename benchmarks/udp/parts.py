@@ -1,0 +1,75 @@
+"""One round of each part of the benchmark, as numbers by name."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.udp.fanout import measure_fan_out
+from benchmarks.udp.fat import measure_rate
+from benchmarks.udp.floors import (
+    measure_cipher,
+    measure_plain,
+    measure_plain_round_trips,
+    measure_runs,
+)
+from benchmarks.udp.memory import measure_peer_kib
+from benchmarks.udp.quic import measure_quic
+from benchmarks.udp.roundtrip import SIZE, measure_round_trips
+
+Round = dict[str, float]
+
+
+def rates(seconds: float) -> Round:
+    """Datagrams a second, ours and all that they are compared with."""
+    plain = measure_plain(seconds)
+    sealed = measure_rate(seconds)
+    runs = measure_runs(seconds, sealed=False)
+    bare = measure_runs(seconds, sealed=True)
+    quic, quic_loss = measure_quic(seconds)
+    unmerged = measure_rate(seconds, offload=False)
+    seal, opened = measure_cipher(seconds / 4)
+    return {
+        "sealed_per_s": sealed.delivered_per_s,
+        "sealed_x_plain": sealed.delivered_per_s / plain,
+        "sealed_x_aioquic": sealed.delivered_per_s / quic,
+        "loss": sealed.loss,
+        "plain_per_s": plain,
+        "aioquic_per_s": quic,
+        "aioquic_loss": quic_loss,
+        "sealed_without_offload_per_s": unmerged.delivered_per_s,
+        "gso_per_s": runs,
+        "bare_sealed_per_s": bare,
+        "aead_seal_us": seal,
+        "aead_open_us": opened,
+        "limit_per_s": 1e6 / max(seal, opened),
+        "limit_x_plain": 1e6 / max(seal, opened) / plain,
+    }
+
+
+def round_trips(count: int) -> Round:
+    """Round trips, sealed and plain."""
+    plain = statistics.quantiles(measure_plain_round_trips(count, size=SIZE), n=100)
+    sealed = statistics.quantiles(measure_round_trips(count), n=100)
+    return {
+        "rtt_p50_us": sealed[49],
+        "rtt_p99_us": sealed[98],
+        "plain_rtt_p50_us": plain[49],
+        "plain_rtt_p99_us": plain[98],
+    }
+
+
+def fan_out(ticks: int) -> Round:
+    """Ticks for a thousand peers."""
+    result = measure_fan_out(ticks)
+    return {
+        "fanout_ms": result.tick_ms,
+        "fanout_p99_ms": result.tick_p99_ms,
+        "fanout_gather_ms": result.gather_ms,
+        "fanout_answers_ms": result.answers_ms,
+        "fanout_loss": result.loss,
+    }
+
+
+def memory(peers: int) -> Round:
+    """What idle peers take."""
+    return {"peer_kib": measure_peer_kib(peers)}
