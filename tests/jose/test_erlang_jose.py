@@ -8,6 +8,7 @@ from bridge.errors import BoxError
 from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt, sign, token_flattened, verify
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
 from tests.support.erlang_jose import OTHER_JOSES, OtherJose, Request, other_jose
+from tests.support.jose_attacks import box_attacks, token_attacks
 from tests.support.jose_keys import CURVES
 
 BOX_CURVES = ("P-256", "P-384", "P-521", "X25519", "X448")
@@ -130,3 +131,27 @@ def test_keys_made_here_are_read_by_it_in_every_form(peer: OtherJose) -> None:
     assert [reply["thumbprint"] for reply in replies] == [key.thumbprint() for key in keys]
     replies = peer.ask([{"op": "from_pem", "pem": key.to_pem().decode()} for key in keys])
     assert [reply["key"] for reply in replies] == [key.to_dict() for key in keys]
+
+
+def test_it_takes_what_is_refused_here(peer: OtherJose) -> None:
+    """So the attacks of ``test_refusals`` are none of our own invention."""
+    boxes = [attack for attack in box_attacks() if attack.taken_by_erlang_jose]
+    tokens = [attack for attack in token_attacks() if attack.taken_by_erlang_jose]
+    replies = peer.ask(
+        [{"op": "box_decrypt", "recipient": a.recipient.to_dict(), "box": a.box} for a in boxes]
+        + [{"op": "verify", "key": a.key.public().to_dict(), "token": a.token} for a in tokens],
+        may_fail=True,
+    )
+    names = [attack.name for attack in (*boxes, *tokens)]
+    taken = [
+        name
+        for name, reply in zip(names, replies, strict=True)
+        if "plaintext" in reply or reply.get("holds") is True
+    ]
+    assert taken == names
+
+
+def test_a_key_of_another_curve_keeps_it_thinking_for_ever(peer: OtherJose) -> None:
+    attack = next(a for a in box_attacks() if a.name == "a sender's key on X25519 to one on P-256")
+    request = {"op": "box_decrypt", "recipient": attack.recipient.to_dict(), "box": attack.box}
+    assert peer.ask([request], may_fail=True) == [{"error": "timeout"}]

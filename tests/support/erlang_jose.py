@@ -38,8 +38,11 @@ class OtherJose:
     libraries: Path | None
     directory: Path
 
-    def ask(self, requests: list[Request]) -> list[Request]:
-        """Send all requests in one run: starting the VM costs more than all of them."""
+    def ask(self, requests: list[Request], *, may_fail: bool = False) -> list[Request]:
+        """Send all requests in one run: starting the VM costs more than all of them.
+
+        An answer with a member ``error`` fails the test that asked, unless it ``may_fail``.
+        """
         questions, answers = self.directory / "requests.json", self.directory / "answers.json"
         questions.write_text(json.dumps(requests))
         environment = dict(os.environ) | ({"ERL_LIBS": str(self.libraries)} if self.libraries else {})
@@ -53,7 +56,7 @@ class OtherJose:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         replies: list[Request] = json.loads(answers.read_bytes())
-        assert [reply for reply in replies if "error" in reply] == []
+        assert may_fail or [reply for reply in replies if "error" in reply] == []
         return replies
 
 
