@@ -1,4 +1,7 @@
-"""Mutate keys, boxes, tokens and signed boxes; any exception but the promised ones is a finding.
+"""Mutate keys, boxes, tokens and signed boxes in all forms; any exception but the promised one is a finding.
+
+Bytes are mutated, members of headers and keys, and segments beneath their base64, so that every parser behind
+another one is reached. What opens or holds although it was altered is a finding too.
 
 Run it as ``python -m tests.fuzz.fuzz_jose --seconds 60 --seed 1``, or as a script with the repository on the
 import path. A finding prints its input and ends with status 1.
@@ -7,6 +10,7 @@ import path. A finding prints its input and ends with status 1.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import time
@@ -15,6 +19,7 @@ from collections.abc import Callable
 from bridge.errors import BoxError, KeyFormatError, SignatureError
 from bridge.jose import (
     Jwk,
+    SignedBoxClaims,
     box_compact,
     box_decrypt,
     box_encrypt,
@@ -22,9 +27,16 @@ from bridge.jose import (
     peek_claims_untrusted,
     seal_signed_box,
     sign,
+    token_flattened,
     verify,
 )
-from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
+from bridge.jose.encoding import (
+    base64url_decode_untrusted,
+    base64url_encode,
+    json_encode,
+    json_object_untrusted,
+)
+from tests.support.jose_keys import CURVES, KEYS, genuine_box
 
 ALICE, BOB = Jwk.generate(), Jwk.generate()
 SIGNED = seal_signed_box(
@@ -39,7 +51,10 @@ SIGNED = seal_signed_box(
     direction="i",
 )
 BOX = box_encrypt(b"state", BOB, ALICE)
+MONTGOMERY = box_encrypt(b"state", KEYS["X25519"])
+ONE_PASS = genuine_box(BOB, lambda header: header.update(alg="ECDH-1PU", skid="alice"), static=ALICE)
 TOKEN = sign(b"state", ALICE)
+EDWARDS = sign(b"state", KEYS["Ed25519"])
 SNIPPETS = (
     b'"',
     b"{",
@@ -57,15 +72,42 @@ SNIPPETS = (
 )
 
 
+# What a member may be changed to: every type of JSON, and texts that mean something elsewhere.
+VALUES: tuple[object, ...] = (
+    *(None, True, False, 0, 1, -1, 2**64, 10**400, 0.5, 1e308, "", "A", "AA", "=", "\0", "é", "\ud800"),
+    *([], {}, [[]], ["b64"], {"kty": "EC"}, "none", "HS256", "ES256", "EdDSA", "ECDH-ES", "ECDH-SS"),
+    *("ECDH-1PU", "dir", "A128GCM", "A256CBC-HS512", "EC", "OKP", "oct", "RSA", "DEF", *CURVES),
+)
+NAMES = (
+    *("alg", "enc", "epk", "spk", "apu", "apv", "kid", "skid", "typ", "cty", "zip", "crit", "b64", "jwk"),
+    *("kty", "crv", "x", "y", "d", "k", "n", "e", "use", "v", "snd", "rcp", "sid", "seq", "iat", "ttl"),
+    *("pur", "dir", "ctx", "protected", "encrypted_key", "iv", "ciphertext", "tag", "payload", "signature"),
+)
+
+
 def _open_signed(text: str) -> None:
-    peek_claims_untrusted(text)
     opened = open_signed_box(text, recipient=BOB, sender=ALICE, purpose="init", direction="i", now_ms=0)
     if text.rpartition(".")[0] != SIGNED.rpartition(".")[0]:
         raise AssertionError(f"an altered box opened: {opened}")
 
 
+def _peek(text: str) -> None:
+    if not isinstance(peek_claims_untrusted(text), SignedBoxClaims):
+        raise AssertionError("no claims")
+
+
 def _open_box(text: str) -> None:
     if box_decrypt(text, BOB) != b"state":
+        raise AssertionError("an altered box opened")
+
+
+def _open_montgomery(text: str) -> None:
+    if box_decrypt(text, KEYS["X25519"]) != b"state":
+        raise AssertionError("an altered box opened")
+
+
+def _open_one_pass(text: str) -> None:
+    if box_decrypt(text, BOB, ALICE) != b"genuine":
         raise AssertionError("an altered box opened")
 
 
@@ -74,14 +116,55 @@ def _verify(text: str) -> None:
         raise AssertionError("an altered token held")
 
 
-TARGETS: tuple[tuple[str, Callable[[str], object], type[Exception] | tuple[type[Exception], ...]], ...] = (
+def _verify_edwards(text: str) -> None:
+    if verify(text, KEYS["Ed25519"]) != b"state":
+        raise AssertionError("an altered token held")
+
+
+def _read_key(text: str) -> None:
+    key = Jwk.from_json(text)
+    if Jwk.from_dict(key.to_dict()) != key or len(key.thumbprint_bytes()) != 32:
+        raise AssertionError("a key does not read back")
+
+
+def _read_pem(text: str) -> None:
+    key = Jwk.from_pem(text)
+    if Jwk.from_pem(key.to_pem()) != key:
+        raise AssertionError("a key does not read back")
+
+
+def _decode_base64url(text: str) -> None:
+    if base64url_encode(base64url_decode_untrusted(text)) != text:
+        raise AssertionError("two texts for one value")
+
+
+def _decode_json(text: str) -> None:
+    json_object_untrusted(text.encode("utf-8", "surrogatepass"))
+
+
+def _json(members: object) -> str:
+    return json_encode(members).decode()
+
+
+Target = tuple[str, Callable[[str], object], type[Exception] | tuple[type[Exception], ...]]
+
+TARGETS: tuple[Target, ...] = (
     (SIGNED, _open_signed, (BoxError, SignatureError)),
+    (SIGNED, _peek, BoxError),
     (box_compact(BOX), _open_box, BoxError),
-    (json_encode(BOX).decode(), _open_box, BoxError),
+    (_json(BOX), _open_box, BoxError),
+    (box_compact(MONTGOMERY), _open_montgomery, BoxError),
+    (box_compact(ONE_PASS), _open_one_pass, BoxError),
+    (_json(ONE_PASS), _open_one_pass, BoxError),
     (TOKEN, _verify, SignatureError),
-    (ALICE.to_json(), Jwk.from_json, KeyFormatError),
-    (Jwk.generate("Ed25519").to_json(), Jwk.from_json, KeyFormatError),
-    (ALICE.to_pem().decode(), Jwk.from_pem, KeyFormatError),
+    (_json(token_flattened(TOKEN)), _verify, SignatureError),
+    (EDWARDS, _verify_edwards, SignatureError),
+    *((key.to_json(), _read_key, KeyFormatError) for key in KEYS.values()),
+    (Jwk.from_dict({"kty": "oct", "k": "AAECAwQ"}).to_json(), _read_key, KeyFormatError),
+    *((key.to_pem().decode(), _read_pem, KeyFormatError) for key in KEYS.values()),
+    *((key.public().to_pem().decode(), _read_pem, KeyFormatError) for key in KEYS.values()),
+    (base64url_encode(bytes(range(50))), _decode_base64url, ValueError),
+    (ALICE.to_json(), _decode_json, ValueError),
 )
 
 
@@ -102,12 +185,54 @@ def _mutate(raw: bytes, source: random.Random) -> bytes:
     return bytes(data)
 
 
+def _mutate_members(text: str, source: random.Random) -> str:
+    """Change, add, remove or double a member of an object, or of one within it."""
+    try:
+        members = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(members, dict):
+        return text
+    inner = [value for value in members.values() if isinstance(value, dict)]
+    place = source.choice([members, *inner])
+    name = source.choice([*place, source.choice(NAMES)])
+    match source.randrange(4):
+        case 0:
+            place.pop(name, None)
+        case 1 | 2:
+            place[name] = source.choice(VALUES)
+        case _:
+            again = json.dumps({name: source.choice(VALUES)})
+            return json.dumps(members)[:-1] + "," + again[1:]
+    return json.dumps(members, ensure_ascii=source.random() < 0.5)
+
+
+def _mutate_segment(segment: str, source: random.Random) -> str:
+    """Change what base64url text stands for."""
+    try:
+        raw = base64url_decode_untrusted(segment)
+    except ValueError:
+        return segment
+    if raw[:1] == b"{" and source.random() < 0.6:
+        text = _mutate_members(raw.decode("utf-8", "replace"), source)
+        return base64url_encode(text.encode("utf-8", "surrogatepass"))
+    return base64url_encode(_mutate(raw, source))
+
+
 def mutate_text(text: str, source: random.Random) -> str:
-    """Change the text, or one base64url segment beneath its encoding, so that inner parsers are reached."""
+    """Change the text itself, its members, or a segment beneath its encoding."""
+    kind = source.random()
+    if text.startswith("{") and kind < 0.7:
+        members = json.loads(text)
+        encoded = [name for name in members if name in ("protected", "payload", "signature", "iv", "tag")]
+        if encoded and kind < 0.4:
+            name = source.choice(encoded)
+            return _json({**members, name: _mutate_segment(members[name], source)})
+        return _mutate_members(text, source)
     segments = text.split(".")
-    if len(segments) > 1 and source.random() < 0.7:
+    if len(segments) > 1 and kind < 0.7:
         index = source.randrange(len(segments))
-        segments[index] = base64url_encode(_mutate(base64url_decode_untrusted(segments[index]), source))
+        segments[index] = _mutate_segment(segments[index], source)
         return ".".join(segments)
     return _mutate(text.encode(), source).decode("utf-8", "surrogateescape")
 

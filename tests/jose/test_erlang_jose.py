@@ -142,7 +142,7 @@ def test_it_takes_what_is_refused_here(peer: OtherJose) -> None:
         + [{"op": "verify", "key": a.key.public().to_dict(), "token": a.token} for a in tokens],
         may_fail=True,
     )
-    names = [attack.name for attack in (*boxes, *tokens)]
+    names = [attack.name for attack in boxes] + [attack.name for attack in tokens]
     taken = [
         name
         for name, reply in zip(names, replies, strict=True)
