@@ -12,7 +12,7 @@ from bridge.cli.output import Json, emit
 from bridge.errors import DecodeError, SignatureError
 
 if TYPE_CHECKING:
-    from bridge.udp.evidence import Evidence, Proof
+    from bridge.udp.evidence import Evidence, ProofFields
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ def verify_datagram(
     emit(result, as_json=as_json, text=_text(result))
 
 
-def _told(evidence: Evidence, proof: Proof) -> dict[str, Any]:
+def _told(evidence: Evidence, proof: ProofFields) -> dict[str, Any]:
     from bridge.jose.encoding import base64url_encode
 
     return {

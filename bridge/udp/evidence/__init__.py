@@ -1,6 +1,6 @@
 """Signed mode: datagrams that prove to anybody who sent them, at the cost of one signature for a tick."""
 
-from bridge.udp.evidence.proof import Proof
+from bridge.udp.evidence.proof import ProofFields
 from bridge.udp.evidence.record import (
     MAX_EVIDENCE_BYTES,
     Evidence,
@@ -13,7 +13,7 @@ from bridge.udp.evidence.verifier import ProofVerifier, verify_datagram
 __all__ = [
     "MAX_EVIDENCE_BYTES",
     "Evidence",
-    "Proof",
+    "ProofFields",
     "ProofVerifier",
     "TickSigner",
     "Unsigned",

@@ -6,9 +6,9 @@ import struct
 from typing import Final, NamedTuple
 
 from bridge.errors import DecodeError
-from bridge.udp.evidence.tree import HASH_BYTES, MAX_DEPTH, MAX_LEAVES, SALT_BYTES, path_length
+from bridge.udp.evidence.tree import HASH_BYTES, MAX_LEAVES, SALT_BYTES, path_length
+from bridge.udp.wire import PROOF
 
-PROOF: Final = 0x0B
 SIGNATURE_BYTES: Final = 64
 SIGNATURE_ALGORITHM: Final = "ES256"
 
@@ -19,7 +19,6 @@ SALT_AT: Final = 13
 SIGNATURE_AT: Final = SALT_AT + SALT_BYTES
 DEPTH_AT: Final = SIGNATURE_AT + SIGNATURE_BYTES
 PATH_AT: Final = DEPTH_AT + 1
-MAX_PROOF_BYTES: Final = PATH_AT + MAX_DEPTH * HASH_BYTES
 
 _PROOF: Final = struct.Struct(f">BHHQ{SALT_BYTES}s{SIGNATURE_BYTES}sB")
 _ROOT_LABEL: Final = b"khepri-bridge evidence v1\0"
@@ -27,7 +26,7 @@ _PURPOSE_STATE: Final = 1
 _ROOT: Final = struct.Struct(">BHQ")
 
 
-class Proof(NamedTuple):
+class ProofFields(NamedTuple):
     """What makes one datagram provable to anybody.
 
     Attributes:
@@ -47,14 +46,14 @@ class Proof(NamedTuple):
     path: bytes
 
 
-def encode_proof(proof: Proof) -> bytes:
+def encode_proof(proof: ProofFields) -> bytes:
     """Bytes of a PROOF frame."""
     size, leaf, sealed_at_ms, salt, signature, path = proof
     depth = len(path) // HASH_BYTES
     return _PROOF.pack(PROOF, size, leaf, sealed_at_ms, salt, signature, depth) + path
 
 
-def parse_proof_untrusted(frame: bytes | memoryview) -> Proof:
+def parse_proof_untrusted(frame: bytes | memoryview) -> ProofFields:
     """Read a PROOF frame, which reaches to the end of its datagram.
 
     Raises:
@@ -68,7 +67,7 @@ def parse_proof_untrusted(frame: bytes | memoryview) -> Proof:
         raise DecodeError("PROOF frame of another length than its depth says, or not the last")
     if not leaf < size <= MAX_LEAVES or depth != path_length(leaf, size):
         raise DecodeError("PROOF frame of a leaf that its tree does not have")
-    return Proof(size, leaf, sealed_at_ms, salt, signature, bytes(frame[PATH_AT:]))
+    return ProofFields(size, leaf, sealed_at_ms, salt, signature, bytes(frame[PATH_AT:]))
 
 
 def root_message(sender: bytes, size: int, sealed_at_ms: int, root: bytes) -> bytes:

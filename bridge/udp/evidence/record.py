@@ -19,9 +19,9 @@ from bridge.jose.encoding import (
     json_encode,
     json_object_untrusted,
 )
-from bridge.udp.evidence.proof import MAX_PROOF_BYTES, Proof, parse_proof_untrusted
+from bridge.udp.evidence.proof import ProofFields, parse_proof_untrusted
 from bridge.udp.evidence.verifier import verify_datagram
-from bridge.udp.wire import MAX_PLAINTEXT_BYTES
+from bridge.udp.wire import MAX_PLAINTEXT_BYTES, MAX_PROOF_BYTES
 
 MAX_EVIDENCE_BYTES: Final = 16 << 10
 """Of a file: a datagram with its proof takes 2 KiB, the rest is room for a key's descriptions."""
@@ -52,7 +52,7 @@ class Evidence:
     plaintext: bytes
     proof: bytes
 
-    def check(self, sender: Jwk) -> Proof:
+    def check(self, sender: Jwk) -> ProofFields:
         """Check that ``sender`` signed this; which key is the sender's is for the caller to know.
 
         Returns:

@@ -15,7 +15,6 @@ from bridge.udp.evidence.proof import (
     MOMENT_AT,
     PATH_AT,
     PLACE_AT,
-    PROOF,
     SALT_AT,
     SIGNATURE_ALGORITHM,
     SIGNATURE_AT,
@@ -31,6 +30,7 @@ from bridge.udp.evidence.tree import (
     leaf_hashes,
     paths,
 )
+from bridge.udp.wire import PROOF
 
 
 class Unsigned(NamedTuple):

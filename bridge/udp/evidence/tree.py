@@ -23,7 +23,6 @@ Matrix = npt.NDArray[np.uint8]
 
 MAX_LEAVES: Final = 1024
 """Of one tree: with more, a path leaves a datagram less than half of its room."""
-MAX_DEPTH: Final = 10
 HASH_BYTES: Final = 32
 SALT_BYTES: Final = 16
 CONTEXT_BYTES: Final = 80

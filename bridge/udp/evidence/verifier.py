@@ -23,7 +23,6 @@ from bridge.udp.evidence.proof import (
     MOMENT_AT,
     PATH_AT,
     PLACE_AT,
-    PROOF,
     SALT_AT,
     SIGNATURE_ALGORITHM,
     SIGNATURE_AT,
@@ -32,7 +31,6 @@ from bridge.udp.evidence.proof import (
 )
 from bridge.udp.evidence.tree import (
     HASH_BYTES,
-    MAX_DEPTH,
     MAX_LEAVES,
     Matrix,
     climb,
@@ -41,6 +39,7 @@ from bridge.udp.evidence.tree import (
     path_length,
     paths,
 )
+from bridge.udp.wire import MAX_PROOF_DEPTH, PROOF
 
 _KNOWN_ROOTS: Final = 64
 """Trees whose datagrams may arrive mixed: more than a second of a simulation's ticks."""
@@ -101,7 +100,7 @@ class ProofVerifier:
         count = len(proofs)
         proven = np.zeros(count, dtype=np.bool_)
         depth, excess = divmod(proofs.shape[1] - PATH_AT, HASH_BYTES)
-        if excess or not 0 <= depth <= MAX_DEPTH:
+        if excess or not 0 <= depth <= MAX_PROOF_DEPTH:
             return proven
         leaves = leaf_hashes(
             self._context, proofs[:, SALT_AT:SIGNATURE_AT], sequences, plaintexts[:, :proof_at]

@@ -7,24 +7,24 @@ from hypothesis import strategies as st
 from bridge.errors import DecodeError
 from bridge.udp.evidence.proof import (
     DEPTH_AT,
-    MAX_PROOF_BYTES,
     PATH_AT,
     SALT_AT,
     SIGNATURE_AT,
-    Proof,
+    ProofFields,
     encode_proof,
     parse_proof_untrusted,
     root_message,
 )
 from bridge.udp.evidence.tree import path_length
+from bridge.udp.wire import MAX_PROOF_BYTES
 
 
 @st.composite
-def proofs(draw: st.DrawFn) -> Proof:
+def proofs(draw: st.DrawFn) -> ProofFields:
     size = draw(st.integers(1, 1024))
     index = draw(st.integers(0, size - 1))
     length = 32 * path_length(index, size)
-    return Proof(
+    return ProofFields(
         size,
         index,
         draw(st.integers(0, 2**64 - 1)),
@@ -35,20 +35,20 @@ def proofs(draw: st.DrawFn) -> Proof:
 
 
 @given(proofs())
-def test_what_was_written_is_read(proof: Proof) -> None:
+def test_what_was_written_is_read(proof: ProofFields) -> None:
     frame = encode_proof(proof)
     assert parse_proof_untrusted(frame) == proof
     assert len(frame) <= MAX_PROOF_BYTES == 414
 
 
 def test_the_frame_has_the_bytes_that_the_protocol_states() -> None:
-    frame = encode_proof(Proof(3, 2, 0x0102030405060708, b"s" * 16, b"g" * 64, b"p" * 32))
+    frame = encode_proof(ProofFields(3, 2, 0x0102030405060708, b"s" * 16, b"g" * 64, b"p" * 32))
     assert frame == b"\x0b\0\x03\0\x02" + bytes(range(1, 9)) + b"s" * 16 + b"g" * 64 + b"\x01" + b"p" * 32
     assert (frame[SALT_AT], frame[SIGNATURE_AT], frame[DEPTH_AT], frame[PATH_AT]) == (115, 103, 1, 112)
 
 
 @given(proofs(), st.integers(0, MAX_PROOF_BYTES))
-def test_a_frame_cut_short_or_with_more_behind_it_is_refused(proof: Proof, size: int) -> None:
+def test_a_frame_cut_short_or_with_more_behind_it_is_refused(proof: ProofFields, size: int) -> None:
     frame = encode_proof(proof)
     for altered in (frame[: min(size, len(frame) - 1)], frame + b"\0", frame + bytes(32)):
         with pytest.raises(DecodeError):
@@ -60,14 +60,14 @@ def test_a_frame_cut_short_or_with_more_behind_it_is_refused(proof: Proof, size:
     [(0, 0, 0), (1, 1, 0), (1025, 0, 11), (2, 0, 0), (2, 0, 2), (3, 2, 2), (4, 3, 1)],
 )
 def test_a_leaf_that_the_tree_does_not_have_is_refused(size: int, index: int, hashes: int) -> None:
-    frame = encode_proof(Proof(size, index, 0, bytes(16), bytes(64), bytes(32 * hashes)))
+    frame = encode_proof(ProofFields(size, index, 0, bytes(16), bytes(64), bytes(32 * hashes)))
     with pytest.raises(DecodeError, match="leaf that its tree does not have"):
         parse_proof_untrusted(frame)
 
 
 def test_another_frame_is_no_proof() -> None:
     with pytest.raises(DecodeError):
-        parse_proof_untrusted(b"\x03" + encode_proof(Proof(1, 0, 0, bytes(16), bytes(64), b""))[1:])
+        parse_proof_untrusted(b"\x03" + encode_proof(ProofFields(1, 0, 0, bytes(16), bytes(64), b""))[1:])
 
 
 @given(st.binary(max_size=500))

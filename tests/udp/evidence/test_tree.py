@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from bridge.udp.evidence.tree import (
     CONTEXT_BYTES,
-    MAX_DEPTH,
     MAX_LEAVES,
     climb,
     leaf_hash,
@@ -17,6 +16,7 @@ from bridge.udp.evidence.tree import (
     path_length,
     paths,
 )
+from bridge.udp.wire import MAX_PROOF_DEPTH
 
 SIZES = st.one_of(st.integers(1, 40), st.integers(1, MAX_LEAVES))
 
@@ -72,7 +72,7 @@ def test_paths_get_no_longer_towards_the_end_of_a_tree() -> None:
     for size in range(1, MAX_LEAVES + 1):
         lengths = [path_length(index, size) for index in (0, size // 2, size - 1)]
         assert lengths == sorted(lengths, reverse=True)
-        assert lengths[0] == (size - 1).bit_length() <= MAX_DEPTH
+        assert lengths[0] == (size - 1).bit_length() <= MAX_PROOF_DEPTH
 
 
 @given(st.integers(1, 5), st.integers(0, 300), st.binary(min_size=CONTEXT_BYTES, max_size=CONTEXT_BYTES))
