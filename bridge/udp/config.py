@@ -24,6 +24,8 @@ _POSITIVE = (
     "acknowledge_every",
     "initial_rtt",
     "min_probe_timeout",
+    "signatures_per_second",
+    "signature_burst",
     "max_state_streams",
     "max_pending_states",
     "max_flight_datagrams",
@@ -110,6 +112,18 @@ class UdpConfig:
 
     reliable_buffer_bytes: int = 1 << 20
     """Reliable bytes queued or unacknowledged on the sending side; beyond it ``send_reliable`` refuses."""
+
+    signed: bool = False
+    """Prove states to third parties, with every peer. A session is signed if either side wants it."""
+
+    keep_evidence: bool = False
+    """Hand out each state of a signed session with its evidence: three times the memory of the state."""
+
+    signatures_per_second: float = 1000.0
+    """Of one endpoint's ticks, and of those of a peer that are checked, twice as many: 13 % of a core."""
+
+    signature_burst: int = 128
+    """Ticks signed at once after a quiet time."""
 
     max_state_streams: int = 1024
     """State streams of one session in one direction, numbered from 0: each may hold one unsent datagram."""

@@ -30,6 +30,8 @@ from bridge.udp.bucket import HostBuckets, TokenBucket
 from bridge.udp.config import UdpConfig
 from bridge.udp.cookie import SECRET_BYTES, CookieJar
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
+from bridge.udp.evidence import ProofVerifier, TickSigner
+from bridge.udp.evidence.tree import MAX_LEAVES, SALT_BYTES
 from bridge.udp.handshake import (
     Agreement,
     HandshakeState,
@@ -39,6 +41,7 @@ from bridge.udp.handshake import (
     sender_untrusted,
 )
 from bridge.udp.peers import Address, Peer, PeerTable
+from bridge.udp.proving import SigningPace, Unproven
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason, EndpointStatistics
 from bridge.udp.transmit import Transmit
@@ -98,7 +101,7 @@ class Endpoint:
         Args:
             identity: private P-256 key.
             random_bytes: gives as many unpredictable bytes as asked for.
-            unix_ms: the wall clock, for the issue times of handshakes alone.
+            unix_ms: the wall clock, for the issue times of handshakes and the claims of signed states alone.
         """
         if not identity.is_private or identity.curve != "P-256":
             raise ConfigurationError("the identity of an endpoint is a private key on P-256")
@@ -133,6 +136,9 @@ class Endpoint:
         self._newest_init: dict[str, int] = {}
 
         self._workspace = Workspace()
+        self._signer = TickSigner(identity)
+        self._pace = SigningPace(per_second=config.signatures_per_second, burst=config.signature_burst)
+        self._held: dict[Session, None] = {}  # with states that wait for their turn to be signed
         self._outbox: list[Transmit] = []
         self._dirty: dict[Session, None] = {}
         self._ready: dict[Session, None] = {}
@@ -238,6 +244,7 @@ class Endpoint:
             handshakes_pending=self._pending,
             handshakes_checked=self._checked,
             retries=self._retries,
+            signatures_made=self._signer.signatures_made,
             datagrams_received=self._received,
             datagrams_sent=self._sent,
             drops=dict(self._drops),
@@ -433,7 +440,7 @@ class Endpoint:
                 connection_id not in self._by_connection
                 and connection_id not in self._initiator_by_connection
             ):
-                return Parameters(connection_id, self._config.reliable_window_bytes)
+                return Parameters(connection_id, self._config.reliable_window_bytes, self._config.signed)
 
     def _times(self, now: float) -> HandshakeTimes:
         return HandshakeTimes(
@@ -461,11 +468,22 @@ class Endpoint:
             random_bytes=self._random_bytes,
             now=now,
             workspace=self._workspace,
+            verifier=self._verifier(handshake) if agreement.is_signed else None,
             on_pending=self._mark,
         )
         self._by_connection[session.connection_id] = session
         self._unconfirmed[session] = handshake
         return session
+
+    def _verifier(self, handshake: Initiator | Responder) -> ProofVerifier:
+        config = self._config
+        return ProofVerifier(
+            sender=handshake.peer.public_key,
+            recipient=self._identity.thumbprint_bytes(),
+            session_id=handshake.session_id,
+            # Twice what an endpoint like this one makes: ticks bunch up on their way.
+            checks=TokenBucket(rate=2 * config.signatures_per_second, burst=2 * config.signature_burst),
+        )
 
     def _establish(self, session: Session) -> None:
         handshake = self._unconfirmed.pop(session)
@@ -489,6 +507,7 @@ class Endpoint:
         self._armed.pop(session, None)
         self._dirty.pop(session, None)
         self._ready.pop(session, None)
+        self._held.pop(session, None)
         handshake = self._unconfirmed.pop(session, None)
         if handshake is not None:
             # Nobody has heard of this session yet, so nobody hears of its end; the handshake's is told.
@@ -521,6 +540,7 @@ class Endpoint:
             self._armed.pop(session, None)
             self._dirty.pop(session, None)
             self._ready.pop(session, None)
+            self._held.pop(session, None)
         for box in [box for box, responder in self._responders.items() if responder.peer.name == name]:
             self._responders.pop(box).fail()
         initiator = self._initiators.get(name)
@@ -541,16 +561,38 @@ class Endpoint:
             datagram = initiator.datagram_to_send(now=now)
             if datagram is not None:
                 outbox.append(Transmit.of_one(datagram, initiator.peer.address))
+        may_sign = now >= self._pace.due_at
+        unproven: list[tuple[Session, Unproven]] = []
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             for session in dirty:
-                outbox += session.datagrams_to_send(now=now)
+                outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
                 if session.is_closed:
                     self._remove(session)
-                else:
-                    self._arm(session)
+                    continue
+                if session.is_signed:
+                    unproven += [(session, waiting) for waiting in session.take_unproven()]
+                    if session.states_waiting and not may_sign:
+                        self._held[session] = None
+                self._arm(session)
+        if unproven:
+            outbox += self._seal_proven(unproven, now=now)
         self._sent += sum([transmit.datagram_count for transmit in outbox])
         return outbox
+
+    def _seal_proven(self, unproven: list[tuple[Session, Unproven]], *, now: float) -> list[Transmit]:
+        """Sign the states of all sessions together, and have each session seal its own."""
+        total = sum(waiting.unsigned.datagrams for _, waiting in unproven)
+        proofs = self._signer.sign(
+            [waiting.unsigned for _, waiting in unproven],
+            sealed_at_ms=self._unix_ms(),
+            salts=self._random_bytes(SALT_BYTES * total),
+        )
+        self._pace.signed(-(-total // MAX_LEAVES), now=now)
+        transmits: list[Transmit] = []
+        for (session, waiting), frames in zip(unproven, proofs, strict=True):
+            transmits += session.seal_proven(waiting, frames, now=now)
+        return transmits
 
     def _arm(self, session: Session) -> None:
         when = session.get_timer()
@@ -566,13 +608,15 @@ class Endpoint:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` for never."""
         while self._timers and self._armed.get(self._timers[0][2]) != self._timers[0][0]:
             heapq.heappop(self._timers)
-        earliest = min(self._handshake_timers(), default=None)
+        earliest = min(self._other_timers(), default=None)
         if self._timers:
             first = self._timers[0][0]
             return first if earliest is None else min(first, earliest)
         return earliest
 
-    def _handshake_timers(self) -> Iterator[float]:
+    def _other_timers(self) -> Iterator[float]:
+        if self._held:
+            yield self._pace.due_at
         for initiator in self._initiators.values():
             yield initiator.get_timer()
         for responder in self._responders.values():
@@ -591,6 +635,9 @@ class Endpoint:
                 self._dirty[session] = None
             else:
                 self._arm(session)
+        if self._held and now >= self._pace.due_at:
+            self._dirty |= self._held
+            self._held.clear()
         self._expire_handshakes(now=now)
 
     def _expire_handshakes(self, *, now: float) -> None:

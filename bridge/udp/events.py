@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from bridge.udp.evidence import Evidence, EvidenceRun
     from bridge.udp.session import Session
 
 
@@ -52,6 +53,7 @@ class StateReceived:
         received_at: the ``now`` of the call that brought it, seconds.
         echo_age: seconds since this side sealed the newest time stamp that the sender had seen when it
             sealed this; ``None`` before it saw any. A state from a sender that was frozen has a high age.
+        evidence: of a signed session whose configuration keeps it; see ``bridge.udp.evidence``.
     """
 
     peer: str
@@ -60,6 +62,7 @@ class StateReceived:
     payload: bytes
     received_at: float
     echo_age: float | None
+    evidence: Evidence | None = None
 
     def states(self) -> Iterator[StateReceived]:
         """The state itself: what a :class:`StatesReceived` gives for many."""
@@ -79,6 +82,7 @@ class StatesReceived:
         payloads: shape (n, size), the application's own.
         received_at: the ``now`` of the call that brought them, seconds.
         echo_age: of the oldest among them, see :class:`StateReceived`.
+        evidence: of each of them, see :class:`StateReceived`.
     """
 
     peer: str
@@ -87,14 +91,15 @@ class StatesReceived:
     payloads: npt.NDArray[np.uint8]
     received_at: float
     echo_age: float | None
+    evidence: EvidenceRun | None = None
 
     def __len__(self) -> int:
         return len(self.streams)
 
     def states(self) -> Iterator[StateReceived]:
         """Each of them alone."""
-        for stream, number, payload in zip(
-            self.streams.tolist(), self.numbers.tolist(), self.payloads, strict=True
+        for row, (stream, number, payload) in enumerate(
+            zip(self.streams.tolist(), self.numbers.tolist(), self.payloads, strict=True)
         ):
             yield StateReceived(
                 peer=self.peer,
@@ -103,6 +108,7 @@ class StatesReceived:
                 payload=payload.tobytes(),
                 received_at=self.received_at,
                 echo_age=self.echo_age,
+                evidence=None if self.evidence is None else self.evidence[row],
             )
 
 

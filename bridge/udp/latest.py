@@ -105,10 +105,19 @@ class PendingState:
 class LatestSender:
     """Holds at most one unsent state, or batch, for each stream it begins at."""
 
-    __slots__ = ("_acknowledged", "_max_streams", "_number", "pending", "superseded", "waiting")
+    __slots__ = (
+        "_acknowledged",
+        "_max_streams",
+        "_number",
+        "max_state_bytes",
+        "pending",
+        "superseded",
+        "waiting",
+    )
 
-    def __init__(self, *, max_streams: int) -> None:
+    def __init__(self, *, max_streams: int, max_state_bytes: int = MAX_STATE_BYTES) -> None:
         self._max_streams = max_streams
+        self.max_state_bytes = max_state_bytes
         self._number = _NUMBER_MASK
         self._acknowledged = StreamNumbers()
         self.pending: dict[int, PendingState] = {}
@@ -124,11 +133,11 @@ class LatestSender:
             Its number.
 
         Raises:
-            LimitExceededError: a payload above 1152 bytes, or a stream number out of bounds.
+            LimitExceededError: a payload above ``max_state_bytes``, or a stream number out of bounds.
         """
         rows, size = (1, len(payload)) if isinstance(payload, bytes) else payload.shape
-        if size > MAX_STATE_BYTES:
-            raise LimitExceededError("MAX_STATE_BYTES", MAX_STATE_BYTES, "bytes")
+        if size > self.max_state_bytes:
+            raise LimitExceededError("max_state_bytes", self.max_state_bytes, "bytes")
         if stream < 0 or stream + rows > self._max_streams:
             raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
         number = self._number = (self._number + 1) & _NUMBER_MASK

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from bridge.udp.keys import SealingPhases
+from bridge.udp.keys import Aead, SealingPhases
 from bridge.udp.latest import Matrix
 from bridge.udp.peers import Address
 from bridge.udp.transmit import Transmit
@@ -19,12 +20,28 @@ from bridge.udp.wire import (
     STATE_HEADER,
     TAG_BYTES,
 )
-from bridge.udp.workspace import Workspace
+from bridge.udp.workspace import RunBuffers, Workspace
 
 _STATE_AT: Final = PROLOGUE.size
 _PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
 _STREAM: Final = slice(_STATE_AT + 1, _STATE_AT + 3)
 _HEADER_HEAD: Final = struct.Struct(">BI")
+
+
+class Reserved(NamedTuple):
+    """Datagrams of one size whose sequences are used up, and which are sealed once they are whole.
+
+    Attributes:
+        first: sequence of the first; the others count on from it.
+        plaintexts: one, or shape (n, size), as far as they are there.
+        aead: the keys of the moment at which the sequences were taken.
+        first_byte: of the datagrams, with the bit of those keys' phase.
+    """
+
+    first: int
+    plaintexts: bytes | Matrix
+    aead: Aead
+    first_byte: int
 
 
 class Sealer:
@@ -63,24 +80,69 @@ class Sealer:
         count, size = rows.shape
         first = self.next_sequence
         self.next_sequence = first + count
-        datagram_size = DATA_HEADER_BYTES + _PAYLOAD_AT + size + TAG_BYTES
-        buffers = self._workspace.buffers(datagram_size)
+        buffers = self._workspace.buffers(DATA_HEADER_BYTES + _PAYLOAD_AT + size + TAG_BYTES)
+        _write_states(buffers.plaintexts[:count], prologue, stream, number, rows)
+        return self._seal_run(buffers, self.phases.aead, self.phases.first_byte, first, count, address)
 
-        plaintexts = buffers.plaintexts[:count]
-        head = prologue + STATE_HEADER.pack(STATE, 0, number, size)
-        plaintexts[:, :_PAYLOAD_AT] = np.frombuffer(head, dtype=np.uint8)
-        streams = np.arange(stream, stream + count, dtype=">u2")
-        plaintexts[:, _STREAM] = streams.view(np.uint8).reshape(count, 2)
-        plaintexts[:, _PAYLOAD_AT:] = rows
+    def reserve(self, plaintext: bytes) -> Reserved:
+        """Take the sequence of a datagram whose plaintext is not whole yet."""
+        first = self.next_sequence
+        self.next_sequence = first + 1
+        return Reserved(first, plaintext, self.phases.aead, self.phases.first_byte)
 
+    def reserve_batch(self, prologue: bytes, *, stream: int, number: int, rows: Matrix) -> Reserved:
+        """Like :meth:`seal_batch`, for datagrams that get something behind their state first."""
+        count, size = rows.shape
+        first = self.next_sequence
+        self.next_sequence = first + count
+        plaintexts = np.empty((count, _PAYLOAD_AT + size), dtype=np.uint8)
+        _write_states(plaintexts, prologue, stream, number, rows)
+        return Reserved(first, plaintexts, self.phases.aead, self.phases.first_byte)
+
+    def seal_reserved(self, reserved: Reserved, ends: Iterable[Matrix], address: Address) -> list[Transmit]:
+        """Seal what was reserved.
+
+        Args:
+            ends: what follows the plaintexts of the next m datagrams, shape (m, size); m together give all.
+        """
+        first, plaintexts, aead, first_byte = reserved
+        if isinstance(plaintexts, bytes):
+            (end,) = ends
+            header = DATA_HEADER.pack(first_byte, self._remote_connection_id, first)
+            sealed = aead.seal(first, plaintexts + end.tobytes(), header)
+            return [Transmit.of_one(header + sealed, address)]
+        transmits = []
+        done, width = 0, plaintexts.shape[1]
+        for end in ends:
+            count, size = end.shape
+            buffers = self._workspace.buffers(DATA_HEADER_BYTES + width + size + TAG_BYTES)
+            buffers.plaintexts[:count, :width] = plaintexts[done : done + count]
+            buffers.plaintexts[:count, width:] = end
+            transmits.append(self._seal_run(buffers, aead, first_byte, first + done, count, address))
+            done += count
+        return transmits
+
+    def _seal_run(
+        self, buffers: RunBuffers, aead: Aead, first_byte: int, first: int, count: int, address: Address
+    ) -> Transmit:
+        """Seal the first ``count`` plaintexts of some buffers."""
         sequences = np.arange(first, first + count, dtype=np.uint64)
         datagrams = buffers.datagrams[:count]
-        header_head = _HEADER_HEAD.pack(self.phases.first_byte, self._remote_connection_id)
+        header_head = _HEADER_HEAD.pack(first_byte, self._remote_connection_id)
         datagrams[:, : _HEADER_HEAD.size] = np.frombuffer(header_head, dtype=np.uint8)
         datagrams[:, _HEADER_HEAD.size : DATA_HEADER_BYTES] = (
             sequences.astype(">u8").view(np.uint8).reshape(count, 8)
         )
-        self.phases.aead.seal_run(
-            sequences, buffers.plaintext_views, buffers.header_views, buffers.sealed_views
-        )
-        return Transmit(bytes(buffers.datagram_bytes[: count * datagram_size]), datagram_size, address)
+        aead.seal_run(sequences, buffers.plaintext_views, buffers.header_views, buffers.sealed_views)
+        size = buffers.datagrams.shape[1]
+        return Transmit(bytes(buffers.datagram_bytes[: count * size]), size, address)
+
+
+def _write_states(plaintexts: Matrix, prologue: bytes, stream: int, number: int, rows: Matrix) -> None:
+    """Write one state for each row, each on the stream after that of the one before."""
+    count, size = rows.shape
+    head = prologue + STATE_HEADER.pack(STATE, 0, number, size)
+    plaintexts[:, :_PAYLOAD_AT] = np.frombuffer(head, dtype=np.uint8)
+    streams = np.arange(stream, stream + count, dtype=">u2")
+    plaintexts[:, _STREAM] = streams.view(np.uint8).reshape(count, 2)
+    plaintexts[:, _PAYLOAD_AT:] = rows

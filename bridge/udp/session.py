@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 import numpy as np
+import numpy.typing as npt
 
 from bridge.errors import (
     ConfigurationError,
@@ -30,21 +31,26 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
+from bridge.udp.evidence import Evidence, EvidenceRun, ProofVerifier, Unsigned
+from bridge.udp.evidence.proof import are_proofs
 from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
 from bridge.udp.latest import LatestReceiver, LatestSender, PendingState
 from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
 from bridge.udp.opening import OpenedRun, Opener
 from bridge.udp.path import PathValidation
 from bridge.udp.peers import Address
+from bridge.udp.proving import Unproven
 from bridge.udp.reliable import ReliableReceiver, ReliableSender
 from bridge.udp.rtt import RttEstimator
-from bridge.udp.sealing import Sealer
+from bridge.udp.sealing import Reserved, Sealer
 from bridge.udp.stamps import StampExchange, echo_age, oldest_echo_age
 from bridge.udp.statistics import DropReason, SessionStatistics
 from bridge.udp.transmit import Transmit
 from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver, UnorderedSender
 from bridge.udp.wire import (
     ELICITING,
+    MAX_PROOF_BYTES,
+    MAX_STATE_BYTES,
     MESSAGE_HEADER_BYTES,
     PROLOGUE,
     RELIABLE_HEADER_BYTES,
@@ -82,6 +88,7 @@ _PING_FRAME: Final = encode_frame(Ping())
 _WIRE_REASONS: Final = 63
 _STATE_PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
 """Where the payload begins in a plaintext that holds one state and nothing else."""
+_STATE_LENGTH: Final = slice(_STATE_PAYLOAD_AT - 2, _STATE_PAYLOAD_AT)
 _STATE_KIND_AND_LENGTH: Final = [PROLOGUE.size, _STATE_PAYLOAD_AT - 2, _STATE_PAYLOAD_AT - 1]
 _STATE_HEADS: Final = np.dtype(
     [
@@ -126,6 +133,7 @@ class Session:
         random_bytes: Callable[[int], bytes],
         now: float,
         workspace: Workspace | None = None,
+        verifier: ProofVerifier | None = None,
         on_pending: Callable[[Session], None] = _ignore,
     ) -> None:
         """Begin a session.
@@ -133,6 +141,7 @@ class Session:
         Args:
             remote_window: reliable bytes the peer takes before it grants more.
             workspace: memory for runs of datagrams, shared by the sessions of one endpoint.
+            verifier: of the peer's proofs; with it the session is signed, both ways.
             on_pending: called when something is to be sent that no timer or datagram brought about.
         """
         self.peer = peer
@@ -164,10 +173,16 @@ class Session:
         self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
         self._unordered_out = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         self._unordered_in = UnorderedReceiver(window=config.reliable_window_bytes)
-        self._latest_out = LatestSender(max_streams=config.max_state_streams)
+        self._verifier = verifier
+        # Trees may be as deep as they get: how deep, nobody knows before all of a tick is there.
+        self._proof_room = 0 if verifier is None else MAX_PROOF_BYTES
+        self._latest_out = LatestSender(
+            max_streams=config.max_state_streams, max_state_bytes=MAX_STATE_BYTES - self._proof_room
+        )
         self._latest_in = LatestReceiver(max_streams=config.max_state_streams)
 
         self._outbox: list[Transmit] = []
+        self._unproven: list[Unproven] = []
         self._states: deque[StateReceived | StatesReceived] = deque()
         self._states_kept = 0
         self._closed_event: SessionClosed | None = None
@@ -203,12 +218,22 @@ class Session:
         """Whether the peer has shown that it holds the keys."""
         return self._replay.largest >= 0
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether states come with proofs, both ways."""
+        return self._verifier is not None
+
+    @property
+    def max_state_bytes(self) -> int:
+        """The longest payload of a state: 1152, or 738 where there has to be room for a proof."""
+        return self._latest_out.max_state_bytes
+
     def send_state(self, payload: bytes | Matrix, stream: int = 0) -> int:
         """Send the newest state of a stream, or of many; older ones that were not yet sent are forgotten.
 
         Args:
-            payload: at most 1152 bytes; or a batch: unsigned bytes of shape (n, size), row i being the state
-                of ``stream + i``, each in a datagram of its own. Not copied until sent.
+            payload: at most :attr:`max_state_bytes`; or a batch: unsigned bytes of shape (n, size), row i
+                being the state of ``stream + i``, each in a datagram of its own. Not copied until sent.
             stream: 0 … ``max_state_streams`` - 1.
 
         Returns:
@@ -302,6 +327,8 @@ class Session:
             unordered_credit=self._unordered_out.available_credit,
             reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
             congestion_window=self._ledger.window_bytes,
+            is_signed=self.is_signed,
+            signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
             drops=dict(self._drops),
         )
 
@@ -351,8 +378,8 @@ class Session:
                 self.receive_datagram(data[start : start + size], address, now=now)
                 for start in range(0, count * size, size)
             )
-        elif self._are_states(opened.plaintexts):
-            self._accept_states(opened, size, address, now=now)
+        elif (end := self._state_end(opened.plaintexts)) is not None:
+            self._accept_states(opened, end, size, address, now=now)
             return []
         else:
             # Marked one by one: what is not taken must not be acknowledged.
@@ -362,16 +389,20 @@ class Session:
             )
         return [reason for reason in reasons if reason is not None]
 
-    @staticmethod
-    def _are_states(plaintexts: Matrix) -> bool:
-        """Whether every datagram holds one state and nothing else."""
-        length = plaintexts.shape[1] - _STATE_PAYLOAD_AT
-        if length < 0:
-            return False
+    def _state_end(self, plaintexts: Matrix) -> int | None:
+        """Where the one state of every datagram ends that holds nothing else, but for a proof behind it."""
+        end = width = plaintexts.shape[1]
+        if width < _STATE_PAYLOAD_AT:
+            return None
+        if self._verifier is not None:
+            end = _STATE_PAYLOAD_AT + int.from_bytes(plaintexts[0, _STATE_LENGTH].tobytes(), "big")
+            if not are_proofs(plaintexts[:, end:]):
+                return None
+        length = end - _STATE_PAYLOAD_AT
         expected = (STATE, length >> 8, length & 0xFF)
-        return bool((plaintexts[:, _STATE_KIND_AND_LENGTH] == expected).all())
+        return end if (plaintexts[:, _STATE_KIND_AND_LENGTH] == expected).all() else None
 
-    def _accept_states(self, opened: OpenedRun, size: int, address: Address, *, now: float) -> None:
+    def _accept_states(self, opened: OpenedRun, end: int, size: int, address: Address, *, now: float) -> None:
         sequences, plaintexts = opened
         count = len(plaintexts)
         self._opener.mark_run(sequences)
@@ -384,6 +415,14 @@ class Session:
             self._challenge(address, size=size, now=now)
         self._note_eliciting(urgent=False, now=now, count=count)
 
+        if self._verifier is not None:
+            proven = self._verifier.verify(sequences, plaintexts, end, now=now)
+            if not proven.all():
+                count = int(proven.sum())
+                self._drops[DropReason.UNPROVEN] += len(proven) - count
+                if not count:
+                    return
+                sequences, plaintexts = sequences[proven], plaintexts[proven]
         heads = np.ascontiguousarray(plaintexts[:, :_STATE_PAYLOAD_AT]).view(_STATE_HEADS).ravel()
         streams = heads["stream"].astype(np.intp)
         numbers = heads["number"].astype(np.int64)
@@ -392,12 +431,14 @@ class Session:
         except LimitExceededError:
             self._drops[DropReason.STATE_STREAMS] += count
             return
-        payloads = plaintexts[:, _STATE_PAYLOAD_AT:]
+        payloads = plaintexts[:, _STATE_PAYLOAD_AT:end]
+        evidence = self._evidence_run(sequences, plaintexts, end)
         if not newer.all():
             self._drops[DropReason.STALE_STATE] += count - int(newer.sum())
             if not newer.any():
                 return
             streams, numbers, payloads = streams[newer], numbers[newer], payloads[newer]
+            evidence = None if evidence is None else evidence.only(newer)
         self._keep(
             StatesReceived(
                 peer=self.peer,
@@ -406,8 +447,23 @@ class Session:
                 payloads=payloads,
                 received_at=now,
                 echo_age=oldest_echo_age(heads["echo"], now=now),
+                evidence=evidence,
             ),
             len(streams),
+        )
+
+    def _evidence_run(
+        self, sequences: npt.NDArray[np.uint64], plaintexts: Matrix, proof_at: int
+    ) -> EvidenceRun | None:
+        if self._verifier is None or not self._config.keep_evidence:
+            return None
+        return EvidenceRun(
+            sender=self._verifier.sender,
+            recipient=self._verifier.recipient,
+            session_id=self.session_id,
+            sequences=sequences,
+            plaintexts=plaintexts,
+            proof_at=proof_at,
         )
 
     def _take(
@@ -446,11 +502,16 @@ class Session:
             if address != self.address:
                 self._challenge(address, size=size, now=now)
         eliciting = urgent = False
+        evidence: Evidence | None = None
+        is_proven = True
+        if self._verifier is not None and any(type(frame) is State for frame in frames):
+            is_proven, evidence = self._prove(sequence, plaintext, frames[-1], now=now)
         for frame in frames:
             # Outside the match: nearly every frame on the data path is a state, and class patterns cost more.
             if type(frame) is State:
                 eliciting = True
-                self._on_state(frame, echo, now=now)
+                if is_proven:
+                    self._on_state(frame, echo, evidence, now=now)
                 continue
             eliciting = eliciting or isinstance(frame, ELICITING)
             urgent = (
@@ -461,6 +522,21 @@ class Session:
             self._on_frame(frame, address, now=now)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
+
+    def _prove(
+        self, sequence: int, plaintext: bytes, last: Frame, *, now: float
+    ) -> tuple[bool, Evidence | None]:
+        """Whether the states of a datagram may be believed, and what shows it to others."""
+        assert self._verifier is not None
+        if isinstance(last, Proof):
+            sequences = np.array([sequence], dtype=np.uint64)
+            row = np.frombuffer(plaintext, dtype=np.uint8).reshape(1, -1)
+            proof_at = len(plaintext) - len(last.body) - 1
+            if self._verifier.verify(sequences, row, proof_at, now=now)[0]:
+                kept = self._evidence_run(sequences, row, proof_at)
+                return True, None if kept is None else kept[0]
+        self._drops[DropReason.UNPROVEN] += 1
+        return False, None
 
     def _challenge(self, address: Address, *, size: int, now: float) -> None:
         if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
@@ -504,7 +580,7 @@ class Session:
         if self._unacknowledged >= _ACK_AT_ONCE and not self.is_closed:
             self._emit_frame(self._acknowledgement(), now=now)
 
-    def _on_state(self, state: State, echo: int, *, now: float) -> None:
+    def _on_state(self, state: State, echo: int, evidence: Evidence | None, *, now: float) -> None:
         stream, number, payload = state
         try:
             if not self._latest_in.accept(stream, number):
@@ -521,6 +597,7 @@ class Session:
                 payload=payload,
                 received_at=now,
                 echo_age=echo_age(echo, now=now),
+                evidence=evidence,
             ),
             1,
         )
@@ -564,8 +641,14 @@ class Session:
 
     # -- datagrams out ------------------------------------------------------------------------
 
-    def datagrams_to_send(self, *, now: float) -> list[Transmit]:
-        """Seal what is due; each datagram is at most 1200 bytes and is handed out once."""
+    def datagrams_to_send(self, *, now: float, may_sign: bool = True) -> list[Transmit]:
+        """Seal what is due; each datagram is at most 1200 bytes and is handed out once.
+
+        States of a signed session are not among them: they wait in :meth:`take_unproven`.
+
+        Args:
+            may_sign: whether that is the case; without it they stay unsent.
+        """
         if self.is_closed:
             if self._close_frame is not None:
                 # Nobody is left to repeat a lost CLOSE, so it goes several times, each sealed anew.
@@ -577,16 +660,38 @@ class Session:
         if room <= self._latest_out.waiting:
             self.close(CloseReason.KEY_EXHAUSTED)
             return self.datagrams_to_send(now=now)
-        self._send_frames(now=now)
+        self._send_frames(now=now, may_sign=may_sign)
         return self._drain()
+
+    def take_unproven(self) -> list[Unproven]:
+        """Datagrams of :meth:`datagrams_to_send` to be signed and given to :meth:`seal_proven`, in order."""
+        unproven, self._unproven = self._unproven, []
+        return unproven
+
+    def seal_proven(self, unproven: Unproven, proofs: list[Matrix], *, now: float) -> list[Transmit]:
+        """Seal datagrams with their proofs.
+
+        Args:
+            proofs: PROOF frames for the next m datagrams, shape (m, size); m together give all.
+        """
+        transmits = self._sealer.seal_reserved(unproven.reserved, proofs, unproven.address)
+        carried, sequence = unproven.carried, unproven.reserved.first
+        for transmit in transmits:
+            self._record(transmit, sequence, carried, now=now)
+            sequence += transmit.datagram_count
+            if carried.batch is not None:
+                stream, number = carried.batch
+                carried = Carried(batch=(stream + transmit.datagram_count, number))
+        return transmits
 
     def _drain(self) -> list[Transmit]:
         outbox, self._outbox = self._outbox, []
         return outbox
 
-    def _send_frames(self, *, now: float) -> None:
+    def _send_frames(self, *, now: float, may_sign: bool) -> None:
         may_send_reliable = self._may_send_reliable()
-        if not (self._latest_out.pending or may_send_reliable or self._ack_now or self._ping_wanted):
+        pending = self._latest_out.pending if may_sign or self._verifier is None else {}
+        if not (pending or may_send_reliable or self._ack_now or self._ping_wanted):
             return
         draft = Draft()
         prologue = self._stamps.prologue(now=now)
@@ -601,14 +706,14 @@ class Session:
                 self._emit(draft, now=now, prologue=prologue)
                 draft = Draft()
         room = self._config.max_flight_datagrams - self._ledger.in_flight
-        for state in list(self._latest_out.pending.values()):
+        for state in list(pending.values()):
             if room <= 0:
                 break
             payload = state.payload
             if not isinstance(payload, bytes):
                 room -= self._emit_batch(state, room, now=now)
                 continue
-            if STATE_HEADER.size + len(payload) > draft.room:
+            if STATE_HEADER.size + len(payload) > draft.room - self._proof_room:
                 self._emit(draft, now=now, prologue=prologue)
                 draft = Draft()
                 room -= 1
@@ -657,19 +762,38 @@ class Session:
         while state.left and sent < room:
             first, rows = state.take_rows(min(room - sent, RUN_ROWS))
             count = len(rows)
-            sequence = self._sealer.next_sequence
-            transmit = self._sealer.seal_batch(
-                prologue, stream=state.stream + first, number=state.number, rows=rows, address=self.address
-            )
-            self._outbox.append(transmit)
-            self._datagrams_sent += count
-            self._bytes_sent += len(transmit.payload)
-            carried = Carried(batch=(state.stream + first, state.number))
-            self._resend(self._ledger.record(SentRun(sequence, now, transmit.segment, carried, count)))
+            stream, number = state.stream + first, state.number
+            carried = Carried(batch=(stream, number))
+            if self._verifier is None:
+                sequence = self._sealer.next_sequence
+                transmit = self._sealer.seal_batch(
+                    prologue, stream=stream, number=number, rows=rows, address=self.address
+                )
+                self._outbox.append(transmit)
+                self._record(transmit, sequence, carried, now=now)
+            else:
+                reserved = self._sealer.reserve_batch(prologue, stream=stream, number=number, rows=rows)
+                self._await_proof(reserved, carried, self.address)
             sent += count
-        self._last_sent = now
         self._latest_out.sent(state, sent)
         return sent
+
+    def _await_proof(self, reserved: Reserved, carried: Carried, address: Address) -> None:
+        assert self._verifier is not None
+        recipient = self._verifier.sender.thumbprint_bytes()
+        unsigned = Unsigned(recipient, self.session_id, reserved.first, reserved.plaintexts)
+        self._unproven.append(Unproven(unsigned, reserved, carried, address))
+
+    def _record(self, transmit: Transmit, sequence: int, carried: Carried | None, *, now: float) -> None:
+        """Note what was sealed; what carries nothing that anybody asks about is not tracked."""
+        count = transmit.datagram_count
+        self._last_sent = now
+        self._datagrams_sent += count
+        self._bytes_sent += len(transmit.payload)
+        if carried is not None:
+            given_up = self._ledger.record(SentRun(sequence, now, transmit.segment, carried, count))
+            if given_up:
+                self._resend(given_up)
 
     def _prepare_keys(self, *, now: float) -> None:
         self._sealer.phases.prepare(self._sealer.next_sequence, follow=self._opener.phases.phase, now=now)
@@ -704,22 +828,18 @@ class Session:
         self, draft: Draft, *, now: float, prologue: bytes | None = None, address: Address | None = None
     ) -> None:
         self._prepare_keys(now=now)
-        sequence = self._sealer.next_sequence
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
-        datagram = self._sealer.seal(plaintext)
-        size = len(datagram)
-        self._outbox.append(Transmit.of_one(datagram, address or self.address))
-        self._last_sent = now
-        self._datagrams_sent += 1
-        self._bytes_sent += size
         carried = draft.carried
-        if carried is None:
-            return
-        given_up = self._ledger.record(SentRun(sequence, now, size, carried))
-        if given_up:
-            self._resend(given_up)
-        if carried.is_reliable or draft.is_pinging:
+        if carried is not None and (carried.is_reliable or draft.is_pinging):
             self._probe_from = now
+        if draft.states and self._verifier is not None:
+            assert carried is not None
+            self._await_proof(self._sealer.reserve(plaintext), carried, address or self.address)
+            return
+        sequence = self._sealer.next_sequence
+        transmit = Transmit.of_one(self._sealer.seal(plaintext), address or self.address)
+        self._outbox.append(transmit)
+        self._record(transmit, sequence, carried, now=now)
 
     # -- timers -------------------------------------------------------------------------------
 

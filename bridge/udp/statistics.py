@@ -38,6 +38,8 @@ class DropReason(StrEnum):
     """A state older than the newest of its stream."""
     STATE_STREAMS = "state_streams"
     """A state on one stream more than allowed."""
+    UNPROVEN = "unproven"
+    """The states of a datagram in a signed session whose proof is missing or does not hold."""
     STATE_OVERFLOW = "state_overflow"
     """A state that the application did not take in time."""
 
@@ -68,6 +70,10 @@ class SessionStatistics:
     """Bytes of unordered messages the peer would take now."""
     reassembly_bytes: int
     """Incoming reliable bytes that the application has not taken, of both kinds."""
+    is_signed: bool
+    """Whether its states come with proofs."""
+    signatures_checked: int
+    """Of ticks of the peer."""
     congestion_window: int
     drops: Mapping[DropReason, int]
 
@@ -83,6 +89,8 @@ class EndpointStatistics:
     """Signatures of handshakes that were checked."""
     retries: int
     """INITs that were answered by a RETRY: under load, or from another address than the first time."""
+    signatures_made: int
+    """Of ticks with states for signed sessions."""
     datagrams_received: int
     datagrams_sent: int
     drops: Mapping[DropReason, int]

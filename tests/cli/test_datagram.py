@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -11,6 +13,17 @@ from bridge.cli.app import build_app
 from bridge.errors import BridgeError, DecodeError, SignatureError
 from bridge.jose import Jwk
 from bridge.jose.encoding import base64url_encode
+from bridge.udp import (
+    Conditioner,
+    MessageReceived,
+    NetworkConditions,
+    Peer,
+    StateReceived,
+    StatesReceived,
+    UdpConfig,
+    UdpEngine,
+    UdpEvent,
+)
 from bridge.udp.evidence import Evidence, TickSigner, Unsigned, evidence_to_json
 from bridge.udp.wire import PROLOGUE, Ping, State, encode_frame
 
@@ -118,3 +131,38 @@ def test_what_is_no_evidence_is_refused(files: Path) -> None:
 def test_signed_bytes_that_are_no_datagram_are_refused(files: Path) -> None:
     (files / "kept").write_bytes(evidence(PROLOGUE.pack(1, 2, 3) + b"\xff"))
     assert "is no datagram" in str(refusal(files))
+
+
+async def test_what_a_real_engine_received_is_evidence_though_a_third_was_lost(files: Path) -> None:
+    """Two engines over loopback, a file, the command: nothing but the file and the sender's key."""
+    received: list[StateReceived] = []
+    done = asyncio.Event()
+
+    def on_event(event: UdpEvent) -> None:
+        if isinstance(event, StateReceived | StatesReceived):
+            received.extend(event.states())
+        elif isinstance(event, MessageReceived):
+            done.set()
+
+    config = UdpConfig(signed=True, keep_evidence=True)
+    bad = Conditioner(NetworkConditions(loss=0.3, seed=5), source="alice")
+    async with (
+        UdpEngine(config, identity=ALICE, conditioner=bad) as alice,
+        UdpEngine(UdpConfig(keep_evidence=True), identity=BOB, on_event=on_event) as bob,
+    ):
+        alice.add_peer(Peer(name="bob", public_key=BOB.public(), address=bob.local_address))
+        bob.add_peer(Peer(name="alice", public_key=ALICE.public(), address=alice.local_address))
+        session = await alice.connect("bob", timeout=20)
+        session.send_state(np.arange(60 * 200, dtype=np.uint8).reshape(60, 200))
+        alice.flush()
+        session.send_reliable(b"that was all")
+        await asyncio.wait_for(done.wait(), 20)
+    assert 25 < len(received) < 59
+    for state in received:
+        assert state.evidence is not None
+        (files / "kept").write_bytes(evidence_to_json(state.evidence))
+        told = json.loads(run(files, "--json", "--recipient", BOB.thumbprint()))
+        assert told["sender"] == ALICE.thumbprint()
+        assert told["session"] == base64url_encode(session.session_id)
+        payload = base64url_encode(state.payload)
+        assert told["states"] == [{"stream": state.stream, "number": state.number, "payload": payload}]

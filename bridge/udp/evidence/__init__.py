@@ -4,6 +4,7 @@ from bridge.udp.evidence.proof import ProofFields
 from bridge.udp.evidence.record import (
     MAX_EVIDENCE_BYTES,
     Evidence,
+    EvidenceRun,
     evidence_to_json,
     parse_evidence_untrusted,
 )
@@ -13,6 +14,7 @@ from bridge.udp.evidence.verifier import ProofVerifier, verify_datagram
 __all__ = [
     "MAX_EVIDENCE_BYTES",
     "Evidence",
+    "EvidenceRun",
     "ProofFields",
     "ProofVerifier",
     "TickSigner",

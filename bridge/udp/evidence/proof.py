@@ -6,8 +6,8 @@ import struct
 from typing import Final, NamedTuple
 
 from bridge.errors import DecodeError
-from bridge.udp.evidence.tree import HASH_BYTES, MAX_LEAVES, SALT_BYTES, path_length
-from bridge.udp.wire import PROOF
+from bridge.udp.evidence.tree import HASH_BYTES, MAX_LEAVES, SALT_BYTES, Matrix, path_length
+from bridge.udp.wire import MAX_PROOF_DEPTH, PROOF
 
 SIGNATURE_BYTES: Final = 64
 SIGNATURE_ALGORITHM: Final = "ES256"
@@ -68,6 +68,16 @@ def parse_proof_untrusted(frame: bytes | memoryview) -> ProofFields:
     if not leaf < size <= MAX_LEAVES or depth != path_length(leaf, size):
         raise DecodeError("PROOF frame of a leaf that its tree does not have")
     return ProofFields(size, leaf, sealed_at_ms, salt, signature, bytes(frame[PATH_AT:]))
+
+
+def are_proofs(frames: Matrix) -> bool:
+    """Whether all rows have the type and length of PROOF frames: as much as the parser of frames looks at."""
+    depth, excess = divmod(frames.shape[1] - PATH_AT, HASH_BYTES)
+    return (
+        not excess
+        and 0 <= depth <= MAX_PROOF_DEPTH
+        and bool(((frames[:, 0] == PROOF) & (frames[:, DEPTH_AT] == depth)).all())
+    )
 
 
 def root_message(sender: bytes, size: int, sealed_at_ms: int, root: bytes) -> bytes:

@@ -8,8 +8,11 @@ reads it takes the sender's key from elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from bridge.errors import DecodeError, KeyFormatError, SignatureError
 from bridge.jose import Jwk
@@ -20,6 +23,7 @@ from bridge.jose.encoding import (
     json_object_untrusted,
 )
 from bridge.udp.evidence.proof import ProofFields, parse_proof_untrusted
+from bridge.udp.evidence.tree import Matrix
 from bridge.udp.evidence.verifier import verify_datagram
 from bridge.udp.wire import MAX_PLAINTEXT_BYTES, MAX_PROOF_BYTES
 
@@ -74,6 +78,46 @@ class Evidence:
             proof=self.proof,
         )
         return parse_proof_untrusted(self.proof)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EvidenceRun:
+    """Evidence of n datagrams of one session and size, as it is kept until somebody asks.
+
+    Attributes:
+        sender: the public key that the receiver knew the sender by.
+        recipient: thumbprint of the receiver's key, 32 bytes.
+        session_id: 16 bytes.
+        sequences: shape (n,).
+        plaintexts: shape (n, size), whole: their PROOF frames reach to the end.
+        proof_at: offset of the PROOF frames.
+    """
+
+    sender: Jwk
+    recipient: bytes
+    session_id: bytes
+    sequences: npt.NDArray[np.uint64]
+    plaintexts: Matrix
+    proof_at: int
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, row: int) -> Evidence:
+        """Evidence of one of them."""
+        plaintext = self.plaintexts[row].tobytes()
+        return Evidence(
+            sender=self.sender,
+            recipient=self.recipient,
+            session_id=self.session_id,
+            sequence=int(self.sequences[row]),
+            plaintext=plaintext[: self.proof_at],
+            proof=plaintext[self.proof_at :],
+        )
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> EvidenceRun:
+        """Evidence of some of them, shape (n,)."""
+        return replace(self, sequences=self.sequences[rows], plaintexts=self.plaintexts[rows])
 
 
 def evidence_to_json(evidence: Evidence) -> bytes:

@@ -53,6 +53,9 @@ class ProofVerifier:
     """Checks the proofs of one session's incoming datagrams.
 
     Attributes:
+        sender: whose key the proofs are checked with.
+        recipient: our own thumbprint, 32 bytes.
+        session_id: 16 bytes.
         signatures_checked: since the session began.
     """
 
@@ -61,8 +64,9 @@ class ProofVerifier:
         "_context",
         "_refused",
         "_roots",
-        "_sender",
-        "_thumbprint",
+        "recipient",
+        "sender",
+        "session_id",
         "signatures_checked",
     )
 
@@ -70,13 +74,12 @@ class ProofVerifier:
         """Check what ``sender`` signed for us.
 
         Args:
-            recipient: our own thumbprint, 32 bytes.
-            session_id: 16 bytes.
             checks: bounds how many signatures are checked; what comes under yet another root is refused.
         """
-        self._sender = sender
-        self._thumbprint = sender.thumbprint_bytes()
-        self._context = self._thumbprint + recipient + session_id
+        self.sender = sender
+        self.recipient = recipient
+        self.session_id = session_id
+        self._context = sender.thumbprint_bytes() + recipient + session_id
         self._checks = checks
         self._roots: dict[bytes, bytes] = {}
         self._refused: dict[bytes, None] = {}
@@ -158,7 +161,7 @@ class ProofVerifier:
             return False
         self.signatures_checked += 1
         try:
-            _check_root(self._sender, size, moment, root, signature)
+            _check_root(self.sender, size, moment, root, signature)
         except SignatureError:
             if len(self._refused) >= _REFUSED_ROOTS:
                 del self._refused[next(iter(self._refused))]
