@@ -54,6 +54,7 @@ _ENDPOINT: Final = (
     _Row("handshakes_pending", "handshakes_pending", "Handshakes that wait for confirmation"),
     _Row("handshakes_checked", "handshakes_checked_total", "Handshakes whose signature was checked"),
     _Row("retries", "retries_total", "INITs answered by a RETRY"),
+    _Row("signatures_made", "signatures_made_total", "Signatures of states made for signed sessions"),
     _Row("datagrams_received", "datagrams_received_total", "Datagrams received, from anybody"),
     _Row("datagrams_sent", "datagrams_sent_total", "Datagrams sent"),
 )
@@ -80,6 +81,7 @@ _SESSION: Final = (
     _Row("unordered_buffered", "session_unordered_buffered_bytes", "Unordered bytes not yet acknowledged"),
     _Row("unordered_credit", "session_unordered_credit_bytes", "Unordered bytes the peer would take now"),
     _Row("reassembly_bytes", "session_reassembly_bytes", "Reliable bytes that wait for the application"),
+    _Row("signatures_checked", "session_signatures_checked_total", "Signatures of the peer's states checked"),
     _Row("congestion_window", "session_congestion_window_bytes", "Reliable bytes that may be out at once"),
 )
 

@@ -327,7 +327,6 @@ class Session:
             unordered_credit=self._unordered_out.available_credit,
             reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
             congestion_window=self._ledger.window_bytes,
-            is_signed=self.is_signed,
             signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
             drops=dict(self._drops),
         )

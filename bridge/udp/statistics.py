@@ -70,8 +70,6 @@ class SessionStatistics:
     """Bytes of unordered messages the peer would take now."""
     reassembly_bytes: int
     """Incoming reliable bytes that the application has not taken, of both kinds."""
-    is_signed: bool
-    """Whether its states come with proofs."""
     signatures_checked: int
     """Of ticks of the peer."""
     congestion_window: int
