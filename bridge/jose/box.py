@@ -211,12 +211,12 @@ def parse_box_untrusted(box: Mapping[str, str] | str) -> BoxParts:
         if not isinstance(encryption, str) or encryption not in CONTENT_ENCRYPTIONS:
             raise ValueError(f"content encryption is none of {', '.join(CONTENT_ENCRYPTIONS)}")
         # Exact members: "zip" is a bomb, "crit" names what is not understood, the rest has no meaning here.
-        optional = _OPTIONAL[algorithm]
-        unknown = header.keys() - {"alg", "enc", key_member} - optional
-        if unknown:
-            raise ValueError(f"header member {min(unknown)[:32]!r} is not allowed")
-        if not all(isinstance(header[name], str) for name in optional & header.keys()):
-            raise ValueError("header members are texts")
+        for name, value in header.items():
+            if name in _OPTIONAL[algorithm]:
+                if not isinstance(value, str):
+                    raise ValueError("header members are texts")
+            elif name not in ("alg", "enc", key_member):
+                raise ValueError(f"header member {name[:32]!r} is not allowed")
         return BoxParts(
             protected=protected,
             header=header,
@@ -248,11 +248,17 @@ def _segments(box: Mapping[str, str] | str) -> tuple[str, str, str, str]:
             raise BoxError(f"no box: {error}") from error
     if not isinstance(box, Mapping):
         raise BoxError("no box: neither text nor an object")
-    if not box.keys() >= _FLATTENED_REQUIRED or not box.keys() <= _FLATTENED:
+    names = box.keys()
+    if names != _FLATTENED and names != _FLATTENED_REQUIRED:
         raise BoxError(f"a box has exactly the members {', '.join(sorted(_FLATTENED))}")
-    if not all(isinstance(value, str) for value in box.values()) or box.get("encrypted_key", ""):
-        raise BoxError("the members of a box are texts, 'encrypted_key' an empty one")
-    if sum(map(len, box.values())) > MAX_BOX_BYTES:
+    length = 0
+    for value in box.values():
+        if not isinstance(value, str):
+            raise BoxError("the members of a box are texts")
+        length += len(value)
+    if box.get("encrypted_key", ""):
+        raise BoxError("the member 'encrypted_key' of a box is an empty text")
+    if length > MAX_BOX_BYTES:
         raise BoxError(f"box longer than {MAX_BOX_BYTES} bytes")
     return box["protected"], box["iv"], box["ciphertext"], box["tag"]
 
