@@ -12,13 +12,18 @@ import typer
 
 from bridge.cli.datagram import verify_datagram
 from bridge.cli.output import Json, emit, example
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, KeyFormatError
 
 if TYPE_CHECKING:
     from bridge.jose import Jwk
 
 _MAX_KEY_BYTES = 64 * 1024
+_MAX_INPUT_BYTES = 2 * 1024 * 1024
+"""Twice what any box or token holds: longer input is refused as too long, and not read to its end before."""
 
+Flattened = Annotated[
+    bool, typer.Option("--flattened", help="Print the flattened form, one JSON object, not the compact one.")
+]
 Input = Annotated[Path | None, typer.Argument(help="File to read.", show_default="stdin", metavar="[FILE]")]
 
 
@@ -39,7 +44,13 @@ def register(app: typer.Typer) -> None:
 
 
 def keygen(
-    curve: Annotated[str, typer.Option(help="P-256, P-384, P-521, X25519 or Ed25519.")] = "P-256",
+    curve: Annotated[
+        str,
+        typer.Option(
+            help="P-256, P-384 or P-521, for boxes and signatures; X25519 or X448, for boxes; "
+            "Ed25519 or Ed448, for signatures."
+        ),
+    ] = "P-256",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +60,7 @@ def keygen(
     pem: Annotated[bool, typer.Option("--pem", help="Write PEM instead of JSON (JWK).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a key pair."""
+    """Make a key pair; prints the private key, or writes both halves with --out."""
     from bridge.jose import Jwk
 
     key = Jwk.generate(curve)
@@ -59,6 +70,9 @@ def keygen(
         emit({**result, "private": key.to_dict()}, as_json=as_json, text=private.rstrip("\n"))
         return
     public_file = out.with_name(f"{out.stem}.public{out.suffix}")
+    # Looked at before: half a pair would have to be removed by hand.
+    if public_file.exists():
+        raise ConfigurationError(f"{public_file} exists already: remove it first, or choose another name")
     _write_new(out, _serialised(key, pem=pem), mode=0o600)
     _write_new(public_file, _serialised(key.public(), pem=pem), mode=0o644)
     emit(
@@ -74,37 +88,44 @@ def seal(
     sender: Annotated[
         Path | None, typer.Option("--from", help="Private key of the sender; a fresh one by default.")
     ] = None,
+    flattened: Flattened = False,
     as_json: Json = False,
 ) -> None:
-    """Encrypt for one recipient; prints a compact box."""
+    """Encrypt for one recipient; prints a box (JWE)."""
     from bridge.jose import box_compact, box_encrypt
 
     box = box_encrypt(_read(file), read_key(to).public(), read_key(sender) if sender else None)
-    compact = box_compact(box)
-    emit({"box": compact}, as_json=as_json, text=compact)
+    _emit_token("box", box if flattened else box_compact(box), as_json=as_json)
 
 
 def open_box(
     key: Annotated[Path, typer.Option("--key", help="Private key of the recipient, JWK or PEM.")],
     file: Input = None,
+    sender: Annotated[
+        Path | None,
+        typer.Option("--from", help="Public key of the sender, for boxes that prove it (ECDH-1PU)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Decrypt a box, compact or JSON, to stdout."""
+    """Decrypt a box, compact or flattened, to stdout."""
     from bridge.jose import box_decrypt
 
-    _emit_bytes(box_decrypt(_token(_read(file)), read_key(key)), as_json=as_json)
+    content = box_decrypt(_token(_read(file)), read_key(key), read_key(sender) if sender else None)
+    _emit_bytes(content, as_json=as_json)
 
 
 def sign(
     key: Annotated[Path, typer.Option("--key", help="Private key of the signer, JWK or PEM.")],
     file: Input = None,
+    flattened: Flattened = False,
     as_json: Json = False,
 ) -> None:
-    """Sign; prints a compact token that carries what was signed."""
+    """Sign; prints a token (JWS) that carries what was signed."""
     from bridge.jose import sign as sign_payload
+    from bridge.jose import token_flattened
 
     token = sign_payload(_read(file), read_key(key))
-    emit({"token": token}, as_json=as_json, text=token)
+    _emit_token("token", token_flattened(token) if flattened else token, as_json=as_json)
 
 
 def verify(
@@ -112,31 +133,47 @@ def verify(
     file: Input = None,
     as_json: Json = False,
 ) -> None:
-    """Check a signature, and print what was signed to stdout."""
+    """Check a signature, compact or flattened, and print what was signed to stdout."""
     from bridge.jose import verify as verify_token
 
     _emit_bytes(verify_token(_token(_read(file)), read_key(key).public()), as_json=as_json)
 
 
 def _read(file: Path | None) -> bytes:
-    return file.read_bytes() if file is not None and file != Path("-") else sys.stdin.buffer.read()
+    if file is None or file == Path("-"):
+        return sys.stdin.buffer.read(_MAX_INPUT_BYTES)
+    with file.open("rb") as stream:
+        return stream.read(_MAX_INPUT_BYTES)
 
 
 def read_key(path: Path) -> Jwk:
-    """A key from a file, JWK or PEM."""
+    """A key from a file, JWK or PEM.
+
+    Raises:
+        KeyFormatError: it holds none that is used here; the text names the file.
+    """
     from bridge.jose import Jwk
 
     with path.open("rb") as file:
         content = file.read(_MAX_KEY_BYTES)
-    return Jwk.from_pem(content) if content.lstrip().startswith(b"-----BEGIN") else Jwk.from_json(content)
-
-
-def _token(content: bytes) -> str | dict[str, str]:
     try:
-        text = content.decode("ascii").strip()
-        return json.loads(text) if text.startswith("{") else text
-    except ValueError as error:
-        raise ConfigurationError(f"neither a compact token nor JSON: {error}") from None
+        return Jwk.from_pem(content) if b"-----BEGIN " in content else Jwk.from_json(content)
+    except KeyFormatError as error:
+        raise KeyFormatError(f"{path}: {error}") from None
+
+
+def _token(content: bytes) -> str:
+    try:
+        return content.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            "neither a compact box or token nor a flattened one: no ASCII text"
+        ) from None
+
+
+def _emit_token(name: str, token: str | dict[str, str], *, as_json: bool) -> None:
+    text = token if isinstance(token, str) else json.dumps(token, separators=(",", ":"))
+    emit({name: token}, as_json=as_json, text=text)
 
 
 def _serialised(key: Jwk, *, pem: bool) -> bytes:
