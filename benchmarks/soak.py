@@ -46,9 +46,9 @@ class Progress:
             rtt = "no session" if session is None else f"rtt {(session.rtt or 0) * 1000:.0f} ms"
             color = "red" if talk.violations_count else "green"
             line = (
-                f"{at:6.0f} s {name}: {talk.states_seen:,} states, {talk.ordered_seen:,} messages, {rtt}, "
-                f"session {talk.sessions}, {report.resident_kib / 1024:.1f} MiB, "
-                f"[{color}]{talk.violations_count} violations[/]"
+                f"{at:6.0f} s {name}: {talk.states_seen:,} states, {talk.ordered_seen:,} ordered and "
+                f"{talk.unordered_seen:,} unordered messages, {rtt}, session {talk.sessions}, "
+                f"{report.resident_kib / 1024:.1f} MiB, [{color}]{talk.violations_count} violations[/]"
             )
             self._console.print(line, soft_wrap=True)
 
@@ -61,6 +61,7 @@ def outcome(verdict: Verdict, soak: Soak) -> dict[str, Any]:
         "violations": verdict.violations,
         "seconds": round(verdict.seconds),
         "network": str(soak.network),
+        "signed": soak.signed,
         "warm_up_s": soak.warm_up,
         "growth_bound_kib": soak.growth_kib,
         "sides": [
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("what", choices=["udp"], help="what is soaked")
     parser.add_argument("--minutes", type=float, default=10.0)
     add_network_option(parser, NETWORK)
+    parser.add_argument("--signed", action="store_true", help="prove every state to third parties")
     parser.add_argument(
         "--growth-kib",
         type=int,
@@ -125,6 +127,7 @@ def main() -> None:
     soak = Soak(
         seconds=seconds,
         network=network,
+        signed=arguments.signed,
         warm_up=round(min(60.0, seconds / 4), 1),
         growth_kib=arguments.growth_kib,
     )

@@ -8,7 +8,7 @@ from bridge.udp import MessageReceived, NetworkConditions, SessionClosed, StateR
 from bridge.udp.events import CloseReason, SessionEstablished, UdpEvent
 from tests.support.datagrams import Host, Network, bare_sessions, introduce, single_datagrams, sorted_keys
 from tests.support.soak import Soak, run_soak
-from tests.support.talker import STREAMS, Talker, compare, message
+from tests.support.talker import STREAMS, Talker, compare, message, missing
 
 BAD = "loss=5%,burst=4,delay=20ms,jitter=50ms,duplicate=2%,reorder=2%"
 
@@ -42,9 +42,10 @@ class Pair:
         for _ in range(int(seconds * 60)):
             self.tick(messages=1)
         ends = self.network.now + 60
-        while self.network.now < ends and compare([talker.talk for talker in self.talkers]):
+        talks = [talker.talk for talker in self.talkers]
+        while self.network.now < ends and missing(talks):
             self.tick(messages=0)
-        return compare([talker.talk for talker in self.talkers])
+        return compare(talks)
 
 
 @pytest.mark.slow
@@ -54,6 +55,7 @@ def test_nothing_is_missing_disordered_or_stale_after_bursts_of_loss_jitter_and_
     for talker in pair.talkers:
         assert talker.talk.sessions == 1
         assert talker.talk.longest_silence > 5
+        assert talker.talk.overtaken > 0
 
 
 @pytest.mark.slow
@@ -112,6 +114,12 @@ def seen(one: Talker, *events: UdpEvent) -> list[str]:
     return one.talk.violations
 
 
+def unordered(*numbers: int) -> list[MessageReceived]:
+    return [
+        MessageReceived(peer="a", payload=message(number, ordered=False), ordered=False) for number in numbers
+    ]
+
+
 def ordered(*numbers: int) -> list[MessageReceived]:
     return [MessageReceived(peer="a", payload=message(number)) for number in numbers]
 
@@ -152,9 +160,18 @@ def test_a_message_that_is_missing_repeated_or_early_is_seen(numbers: tuple[int,
     assert seen(talker(), *ordered(*numbers)) == [says]
 
 
-def test_a_changed_message_is_seen() -> None:
+def test_messages_without_an_order_may_come_in_any_but_once() -> None:
+    one = talker()
+    assert seen(one, *unordered(3, 0, 2, 1)) == []
+    assert (one.talk.unordered_seen, one.talk.overtaken) == (4, 3)
+    assert seen(one, *unordered(2)) == ["unordered message 2 came again"]
+
+
+def test_a_changed_message_is_seen_and_so_is_one_of_the_other_kind() -> None:
     changed = MessageReceived(peer="a", payload=message(0) + b"x")
     assert seen(talker(), changed) == ["ordered message 0 was changed"]
+    mixed_up = MessageReceived(peer="a", payload=message(0), ordered=False)
+    assert seen(talker(), mixed_up) == ["unordered message 0 was changed"]
 
 
 def test_only_a_new_session_may_repeat_and_only_before_what_is_new() -> None:
@@ -162,15 +179,20 @@ def test_only_a_new_session_may_repeat_and_only_before_what_is_new() -> None:
     closed = SessionClosed(peer="b", reason=CloseReason.IDLE, by_peer=False, detail="", undelivered=())
     again = SessionEstablished(peer="b", session=bare_sessions()[0])
     assert seen(one, *ordered(0, 1, 2), closed, again, *ordered(1, 2, 3)) == []
-    assert one.talk.repeated == 2
-    assert seen(one, *ordered(3)) == ["ordered message 3 came where 4 was due"]
+    assert seen(one, *unordered(0, 2), closed, again, *unordered(2, 1, 3)) == []
+    assert one.talk.repeated == 3
+    assert seen(one, *ordered(4, 3), *unordered(3)) == [
+        "ordered message 3 came where 5 was due",
+        "unordered message 3 came again",
+    ]
 
 
 def test_messages_that_never_arrive_are_told() -> None:
     sender, receiver = talker(), talker()
     sender.send(now=100, messages=2)
-    seen(receiver, *ordered(0), *states()[:1])
-    assert compare([sender.talk, receiver.talk]) == [
+    seen(receiver, *ordered(0), *unordered(1), *states()[:1])
+    assert missing([sender.talk, receiver.talk]) == [
         "a: no state arrived",
         "b: 1 of 2 ordered messages arrived",
+        "b: 1 of 2 unordered messages arrived",
     ]
