@@ -248,6 +248,8 @@ def fuzz(source: random.Random, rounds: int) -> None:
                 continue
             except Exception as error:
                 error.add_note(f"{target.__name__} of {mutated!r}")
+                error.add_note(f"Alice {ALICE.to_json()} Bob {BOB.to_json()}")
+                error.add_note(" ".join(key.to_json() for key in KEYS.values()))
                 raise
 
 

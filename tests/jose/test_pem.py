@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.errors import KeyFormatError
 from bridge.jose import Jwk
+from bridge.jose.curves import EC_CURVES
+from bridge.jose.encoding import base64url_decode_untrusted
 from bridge.jose.pem import MAX_PEM_BYTES, load_pem_untrusted
 from tests.support.jose_keys import CURVES
 
@@ -41,6 +44,57 @@ def test_an_encrypted_key_is_refused_and_the_text_says_what_to_do(sec1: bool) ->
     pem = _private(ec.generate_private_key(ec.SECP256R1()), b"secret", sec1=sec1)
     with pytest.raises(KeyFormatError, match="decrypt it first"):
         Jwk.from_pem(pem)
+
+
+def _armoured(label: str, der: bytes) -> bytes:
+    body = base64.encodebytes(der)
+    return f"-----BEGIN {label}-----\n".encode() + body + f"-----END {label}-----\n".encode()
+
+
+def _der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+
+
+def test_a_private_half_beside_anothers_public_half_is_refused() -> None:
+    one, other = (_der(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
+    assert Jwk.from_pem(_armoured("EC PRIVATE KEY", one)).is_private
+    with pytest.raises(KeyFormatError):
+        Jwk.from_pem(_armoured("EC PRIVATE KEY", one[:-64] + other[-64:]))
+
+
+def _explicit(generator: bytes, point: bytes) -> bytes:
+    """A public key that brings the numbers of its curve along (RFC 3279 section 2.3.5): P-256 but for G."""
+    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    b = bytes.fromhex("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b")
+
+    def item(tag: int, *content: bytes) -> bytes:
+        body = b"".join(content)
+        size = len(body).to_bytes(1 if len(body) < 256 else 2)
+        return bytes([tag]) + (size if len(body) < 128 else bytes([0x80 + len(size)]) + size) + body
+
+    field = item(0x30, bytes.fromhex("06072a8648ce3d0101"), item(2, b"\0", prime.to_bytes(32)))
+    curve = item(0x30, item(4, (prime - 3).to_bytes(32)), item(4, b))
+    order = item(2, b"\0", EC_CURVES["P-256"].order.to_bytes(32))
+    parameters = item(0x30, b"\x02\x01\x01", field, curve, item(4, b"\4", generator), order, b"\x02\x01\x01")
+    algorithm = item(0x30, bytes.fromhex("06072a8648ce3d0201"), parameters)
+    return _armoured("PUBLIC KEY", item(0x30, algorithm, item(3, b"\0\4", point)))
+
+
+def test_a_key_on_a_curve_of_its_own_is_refused() -> None:
+    """With the point itself for G, its private number is one: anybody signs for it (CVE-2020-0601)."""
+    key = Jwk.generate()
+    point = base64url_decode_untrusted(key.to_dict()["x"]) + base64url_decode_untrusted(key.to_dict()["y"])
+    honest = bytes.fromhex(
+        "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+    )
+    assert Jwk.from_pem(_explicit(honest, point)) == key.public()
+    with pytest.raises(KeyFormatError):
+        Jwk.from_pem(_explicit(point, point))
 
 
 def test_two_keys_in_one_text_are_refused() -> None:
