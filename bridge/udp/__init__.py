@@ -7,10 +7,12 @@ from bridge.udp.endpoint import Endpoint
 from bridge.udp.engine import UdpEngine
 from bridge.udp.events import (
     CloseReason,
+    EndpointEvent,
     MessageReceived,
     PeerUnreachable,
     SessionClosed,
     SessionEstablished,
+    SessionEvent,
     StateReceived,
     StatesReceived,
     UdpEvent,
@@ -33,6 +35,7 @@ __all__ = [
     "ConditionerStatistics",
     "DropReason",
     "Endpoint",
+    "EndpointEvent",
     "EndpointStatistics",
     "MessageReceived",
     "NetworkConditions",
@@ -42,6 +45,7 @@ __all__ = [
     "Session",
     "SessionClosed",
     "SessionEstablished",
+    "SessionEvent",
     "SessionStatistics",
     "SocketCounters",
     "StateReceived",

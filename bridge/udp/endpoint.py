@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import Final
 
@@ -79,6 +79,10 @@ def _ignore() -> None:
     return None
 
 
+def _ignore_session(_session: Session) -> None:
+    return None
+
+
 class Endpoint:
     """One identity, one socket's worth of sessions.
 
@@ -95,6 +99,8 @@ class Endpoint:
         random_bytes: Callable[[int], bytes],
         unix_ms: Callable[[], int],
         on_pending: Callable[[], None] = _ignore,
+        on_heard: Callable[[Session], None] = _ignore_session,
+        wait: Callable[[Session], Awaitable[None]] | None = None,
     ) -> None:
         """Make an endpoint without peers.
 
@@ -102,6 +108,9 @@ class Endpoint:
             identity: private P-256 key.
             random_bytes: gives as many unpredictable bytes as asked for.
             unix_ms: the wall clock, for the issue times of handshakes and the claims of signed states alone.
+            on_heard: called when a session took something, or ended.
+            wait: lets a session wait for that. With it the events of sessions are taken from them, and
+                :meth:`next_event` has those of the endpoint alone.
         """
         if not identity.is_private or identity.curve != "P-256":
             raise ConfigurationError("the identity of an endpoint is a private key on P-256")
@@ -110,6 +119,8 @@ class Endpoint:
         self._random_bytes = random_bytes
         self._unix_ms = unix_ms
         self._on_pending = on_pending
+        self._on_heard = on_heard
+        self._wait = wait
         self._peers = PeerTable(maximum=config.max_peers)
         # Buckets of their own: whoever floods INITs starves neither the handshakes we began nor those with
         # a cookie, and who has a cookie only the share of its own host.
@@ -313,7 +324,9 @@ class Endpoint:
         if session in self._unconfirmed and session.is_confirmed and not session.is_closed:
             self._establish(session)
         self._dirty[session] = None
-        self._ready[session] = None
+        if self._wait is None:
+            self._ready[session] = None
+        self._on_heard(session)
 
     def _on_data(
         self, connection_id: int, data: bytes | memoryview, address: Address, *, now: float
@@ -470,6 +483,7 @@ class Endpoint:
             workspace=self._workspace,
             verifier=self._verifier(handshake) if agreement.is_signed else None,
             on_pending=self._mark,
+            wait=self._wait,
         )
         self._by_connection[session.connection_id] = session
         self._unconfirmed[session] = handshake
@@ -515,8 +529,10 @@ class Endpoint:
             return
         if self._established.get(session.peer) is session:
             del self._established[session.peer]
-        while (event := session.next_event()) is not None:
-            self._events.append(event)
+        if self._wait is None:
+            while (event := session.next_event()) is not None:
+                self._events.append(event)
+        self._on_heard(session)
 
     def _fail(self, handshake: Initiator | Responder) -> None:
         handshake.fail()

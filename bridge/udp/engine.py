@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Self, assert_never
@@ -23,6 +24,7 @@ from bridge.udp.conditioner import Conditioner
 from bridge.udp.config import UdpConfig
 from bridge.udp.endpoint import Endpoint
 from bridge.udp.events import (
+    EndpointEvent,
     MessageReceived,
     PeerUnreachable,
     SessionClosed,
@@ -51,9 +53,10 @@ def _unix_ms() -> int:
 class UdpEngine:
     """Datagram sessions over one UDP socket, as an async context manager.
 
-    Events go to ``on_event``, called synchronously from the loop, or, where none is given, to
-    :meth:`events`. Then messages nobody takes hold back their senders by credit, and states nobody takes
-    are dropped oldest first.
+    Without ``on_event`` each session is read by itself, ``async for event in session``, and :meth:`events`
+    tells of sessions that begin and peers that do not answer. Messages nobody takes hold back their senders
+    by credit; states nobody takes are dropped oldest first. With ``on_event`` all events go there, called
+    synchronously from the loop, which costs least.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class UdpEngine:
             random_bytes=secrets.token_bytes,
             unix_ms=_unix_ms,
             on_pending=self._schedule_flush,
+            on_heard=self._wake,
+            wait=self._wait if on_event is None else None,
         )
         self._socket: UdpSocket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,7 +95,9 @@ class UdpEngine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._waiters: dict[str, list[asyncio.Future[Session]]] = {}
-        self._readable = asyncio.Event()
+        self._listening: dict[Session, list[asyncio.Future[None]]] = {}
+        self._events: deque[EndpointEvent] = deque(maxlen=config.max_peers)
+        self._has_events = asyncio.Event()
         self._is_closed = False
 
     # -- life ---------------------------------------------------------------------------------
@@ -130,7 +137,7 @@ class UdpEngine:
         self._socket.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._readable.set()
+        self._has_events.set()
 
     # -- the application's verbs --------------------------------------------------------------
 
@@ -210,8 +217,10 @@ class UdpEngine:
         self._running_loop()
         self._endpoint.connect(name, now=time.monotonic())
 
-    async def events(self) -> AsyncIterator[UdpEvent]:
-        """Events until the engine is closed, for one reader; only where no ``on_event`` was given.
+    async def events(self) -> AsyncIterator[EndpointEvent]:
+        """Sessions that were established and peers that did not answer, until the engine is closed.
+
+        For one reader. What nobody reads is kept up to ``max_peers``, the newest.
 
         Raises:
             InvalidStateError: events go to ``on_event``.
@@ -219,14 +228,30 @@ class UdpEngine:
         if self._on_event is not None:
             raise InvalidStateError("events go to on_event")
         while True:
-            event = self._endpoint.next_event()
-            if event is not None:
-                yield event
+            if self._events:
+                yield self._events.popleft()
             elif self._is_closed:
                 return
             else:
-                self._readable.clear()
-                await self._readable.wait()
+                self._has_events.clear()
+                await self._has_events.wait()
+
+    async def _wait(self, session: Session) -> None:
+        """Until the session hears of its peer, or ends."""
+        heard: asyncio.Future[None] = self._running_loop().create_future()
+        listening = self._listening.setdefault(session, [])
+        listening.append(heard)
+        try:
+            await heard
+        finally:
+            listening.remove(heard)
+            if not listening:
+                self._listening.pop(session, None)
+
+    def _wake(self, session: Session) -> None:
+        for heard in self._listening.get(session, ()):
+            if not heard.done():
+                heard.set_result(None)
 
     # -- the loop's callbacks -----------------------------------------------------------------
 
@@ -323,10 +348,6 @@ class UdpEngine:
         self._timer = self._running_loop().call_later(max(0.0, when - time.monotonic()), self._on_timer)
 
     def _dispatch(self, *, limit: int | None) -> None:
-        if self._on_event is None:
-            self._settle_from_sessions()
-            self._readable.set()
-            return
         taken = 0
         while limit is None or taken < limit:
             event = self._endpoint.next_event()
@@ -334,17 +355,21 @@ class UdpEngine:
                 return
             taken += 1
             self._settle(event)
-            try:
-                self._on_event(event)
-            except Exception as error:
-                # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
-                self._running_loop().call_exception_handler(
-                    {
-                        "message": f"on_event raised for {type(event).__name__} of {event.peer}",
-                        "exception": error,
-                    }
-                )
+            if self._on_event is not None:
+                self._call(self._on_event, event)
+            elif isinstance(event, SessionEstablished | PeerUnreachable):
+                self._events.append(event)
+                self._has_events.set()
         self._schedule_flush()
+
+    def _call(self, on_event: Callable[[UdpEvent], None], event: UdpEvent) -> None:
+        try:
+            on_event(event)
+        except Exception as error:
+            # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
+            self._running_loop().call_exception_handler(
+                {"message": f"on_event raised for {type(event).__name__} of {event.peer}", "exception": error}
+            )
 
     def _settle(self, event: UdpEvent) -> None:
         match event:
@@ -366,16 +391,3 @@ class UdpEngine:
                 pass
             case _:
                 assert_never(event)
-
-    def _settle_from_sessions(self) -> None:
-        """Wake ``connect`` where nobody may be reading events yet."""
-        for name in list(self._waiters):
-            session = self._endpoint.session(name)
-            if session is not None:
-                for waiter in self._waiters.pop(name):
-                    if not waiter.done():
-                        waiter.set_result(session)
-            elif not self._endpoint.is_connecting(name):
-                for waiter in self._waiters.pop(name):
-                    if not waiter.done():
-                        waiter.set_exception(ConnectionLostError(f"peer {name} did not answer"))

@@ -153,6 +153,8 @@ class PeerUnreachable:
     peer: str
 
 
-UdpEvent = (
-    SessionEstablished | StateReceived | StatesReceived | MessageReceived | SessionClosed | PeerUnreachable
-)
+SessionEvent = StateReceived | StatesReceived | MessageReceived | SessionClosed
+"""What a session tells; the end comes last."""
+EndpointEvent = SessionEstablished | PeerUnreachable
+"""What is of no session, or of one that begins."""
+UdpEvent = SessionEvent | EndpointEvent

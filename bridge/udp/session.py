@@ -8,7 +8,7 @@ After :meth:`Session.receive_datagram`, :meth:`Session.handle_timer` or a ``send
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, assert_never
 
 import numpy as np
@@ -27,9 +27,9 @@ from bridge.udp.events import (
     CloseReason,
     MessageReceived,
     SessionClosed,
+    SessionEvent,
     StateReceived,
     StatesReceived,
-    UdpEvent,
 )
 from bridge.udp.evidence import Evidence, EvidenceRun, ProofVerifier, Unsigned
 from bridge.udp.evidence.proof import are_proofs
@@ -108,6 +108,10 @@ def _ignore(_session: Session) -> None:
     return None
 
 
+async def _refuse_to_wait(_session: Session) -> None:
+    raise InvalidStateError("the session's events go elsewhere: only an engine without on_event lets it wait")
+
+
 class Session:
     """One peer, one pair of keys. Made by the endpoint once keys are agreed.
 
@@ -135,6 +139,7 @@ class Session:
         workspace: Workspace | None = None,
         verifier: ProofVerifier | None = None,
         on_pending: Callable[[Session], None] = _ignore,
+        wait: Callable[[Session], Awaitable[None]] | None = None,
     ) -> None:
         """Begin a session.
 
@@ -143,6 +148,7 @@ class Session:
             workspace: memory for runs of datagrams, shared by the sessions of one endpoint.
             verifier: of the peer's proofs; with it the session is signed, both ways.
             on_pending: called when something is to be sent that no timer or datagram brought about.
+            wait: returns once something came from the peer, or the session ended.
         """
         self.peer = peer
         self.session_id = session_id
@@ -151,6 +157,7 @@ class Session:
         self._config = config
         self._random_bytes = random_bytes
         self._on_pending = on_pending
+        self._wait = wait or _refuse_to_wait
         shared = Workspace() if workspace is None else workspace
         sealing = SealingPhases(
             sending,
@@ -295,6 +302,22 @@ class Session:
         self._check_open()
         self._unordered_out.write(message)
         self._on_pending(self)
+
+    async def drain(self, *, at_most: int | None = None) -> None:
+        """Wait until little of what was sent reliably is still unacknowledged: who sends much awaits this.
+
+        Args:
+            at_most: bytes of each kind, ordered and not; half of ``reliable_buffer_bytes`` if ``None``. With
+                0 everything has arrived.
+
+        Raises:
+            InvalidStateError: the session is closed, or no engine runs it, or one with ``on_event``.
+        """
+        limit = self._config.reliable_buffer_bytes // 2 if at_most is None else at_most
+        self._check_open()
+        while max(self._reliable_out.buffered, self._unordered_out.buffered) > limit:
+            await self._wait(self)
+            self._check_open()
 
     def close(self, reason: CloseReason = CloseReason.APPLICATION, detail: str = "") -> None:
         """Tell the peer and end the session; closing twice is closing once.
@@ -900,7 +923,25 @@ class Session:
 
     # -- events -------------------------------------------------------------------------------
 
-    def next_event(self) -> UdpEvent | None:
+    async def __aiter__(self) -> AsyncIterator[SessionEvent]:
+        """Events as they come, the last being :class:`SessionClosed`; for one reader.
+
+        What is not taken waits here: states up to ``max_pending_states``, and messages until the peer has
+        used up its credit and has to stop.
+
+        Raises:
+            InvalidStateError: no engine runs the session, or its events go to the engine's ``on_event``.
+        """
+        while True:
+            event = self.next_event()
+            if event is not None:
+                yield event
+            elif self.is_closed:
+                return
+            else:
+                await self._wait(self)
+
+    def next_event(self) -> SessionEvent | None:
         """The next event, or ``None``: messages, then states, then the end.
 
         Taking a message gives its bytes back to the peer as credit.

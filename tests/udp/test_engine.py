@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -20,14 +20,17 @@ from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.engine import UdpEngine
 from bridge.udp.events import (
+    EndpointEvent,
     MessageReceived,
     PeerUnreachable,
     SessionClosed,
     SessionEstablished,
+    SessionEvent,
     StateReceived,
     UdpEvent,
 )
 from bridge.udp.peers import Peer
+from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
 from tests.support.datagrams import sorted_keys
 
@@ -122,29 +125,176 @@ async def test_what_a_slow_network_holds_still_arrives_when_its_sender_closes() 
         assert closed.by_peer
 
 
-async def test_events_can_be_iterated_until_the_engine_closes() -> None:
+async def read(session: Session) -> list[SessionEvent]:
+    """All events of a session, until it ends."""
+    return [event async for event in session]
+
+
+async def accept(engine: UdpEngine) -> Session:
+    """The next session that begins."""
+    async for event in engine.events():
+        if isinstance(event, SessionEstablished):
+            return event.session
+    raise AssertionError("the engine was closed")
+
+
+async def test_events_are_iterated_by_session_until_it_ends_and_by_engine_until_it_closes() -> None:
     async with two_engines() as (a, b):
 
-        async def collect() -> list[UdpEvent]:
+        async def collect() -> list[EndpointEvent]:
             return [event async for event in b.events()]
 
-        reader = asyncio.create_task(collect())
-        session = await a.connect("b", timeout=20)
+        async def read_first() -> list[SessionEvent]:
+            return await read(await a.connect("b", timeout=20))
+
+        accepting = asyncio.create_task(collect())
+        reading = asyncio.create_task(read_first())
+        session = await b.connect("a", timeout=20)
         session.send_reliable(b"last words")
-        a.flush()
-        a.close()
-        async with asyncio.timeout(20):
-            while b.session("a") is not None:
-                await asyncio.sleep(0)
+        b.flush()
         b.close()
-        kinds = [type(event) for event in await reader]
-        assert kinds == [SessionEstablished, MessageReceived, SessionClosed]
+        async with asyncio.timeout(20):
+            *before, closed = await reading
+            (established,) = await accepting
+        assert messages(list(before)) == [b"last words"]
+        assert isinstance(closed, SessionClosed)
+        assert closed.by_peer
+        assert isinstance(established, SessionEstablished)
+        assert established.session is session
+
+
+async def test_a_session_that_is_over_gives_what_was_left_and_ends_again_at_once() -> None:
+    async with two_engines() as (a, _):
+        session = await a.connect("b", timeout=20)
+        session.close()
+        async with asyncio.timeout(20):
+            assert [type(event) for event in await read(session)] == [SessionClosed]
+            assert await read(session) == []
+
+
+async def test_many_sessions_are_read_at_once_each_by_its_own_reader() -> None:
+    keys = [Jwk.generate() for _ in range(4)]
+    async with AsyncExitStack() as stack:
+        server, *clients = [
+            await stack.enter_async_context(UdpEngine(UdpConfig(), identity=key)) for key in keys
+        ]
+        received: dict[str, list[bytes]] = {}
+
+        async def serve(session: Session) -> None:
+            received[session.peer] = messages(list(await read(session)))
+
+        async def accept_all(group: asyncio.TaskGroup) -> None:
+            async for event in server.events():
+                if isinstance(event, SessionEstablished):
+                    group.create_task(serve(event.session))
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            accepting = group.create_task(accept_all(group))
+            for n, client in enumerate(clients):
+                server.add_peer(
+                    Peer(name=f"c{n}", public_key=keys[n + 1].public(), address=client.local_address)
+                )
+                client.add_peer(
+                    Peer(name="server", public_key=keys[0].public(), address=server.local_address)
+                )
+                session = await client.connect("server", timeout=20)
+                for m in range(20):
+                    session.send_reliable(b"%d of %d" % (m, n))
+                await session.drain(at_most=0)
+            for client in clients:
+                client.close()
+            while server.sessions():
+                await asyncio.sleep(0)
+            server.close()
+            await accepting
+        assert received == {f"c{n}": [b"%d of %d" % (m, n) for m in range(20)] for n in range(3)}
+
+
+async def test_a_reader_that_stops_holds_back_the_sender_of_messages_by_credit() -> None:
+    config = UdpConfig(reliable_window_bytes=150_000, reliable_buffer_bytes=300_000)
+    async with two_engines(config=config) as (a, b):
+        session = await a.connect("b", timeout=20)
+        other = await accept(b)
+        total = 60
+        given = 0
+
+        async def send() -> None:
+            nonlocal given
+            for n in range(total):
+                session.send_reliable(bytes([n]) * 20_000)
+                given += 1
+                await session.drain()
+
+        sending = asyncio.create_task(send())
+        async with asyncio.timeout(30):
+            # At rest: its buffer half full, and the receiver's window used up.
+            while (
+                session.statistics().reliable_credit > 20_000 or other.statistics().reassembly_bytes < 100_000
+            ):
+                await asyncio.sleep(0.01)
+            assert not sending.done()
+            assert given * 20_000 <= 150_000 + 150_000 + 40_000
+            taken = []
+            async for event in other:
+                assert isinstance(event, MessageReceived)
+                taken.append(event.payload[0])
+                if len(taken) == total:
+                    break
+            await sending
+        assert taken == list(range(total))
+
+
+async def test_states_of_a_slow_reader_are_bounded_and_the_newest_are_kept() -> None:
+    async with two_engines(config=UdpConfig(max_pending_states=4)) as (a, b):
+        session = await a.connect("b", timeout=20)
+        other = await accept(b)
+        for n in range(50):
+            # Of growing size, so that they do not come as one batch.
+            session.send_state(bytes([n]) * (n + 1), stream=n)
+            a.flush()
+        events: list[SessionEvent] = []
+        async with asyncio.timeout(30):
+            while other.statistics().drops.get(DropReason.STATE_OVERFLOW, 0) < 46:
+                await asyncio.sleep(0)
+            async for event in other:
+                events.append(event)
+                if isinstance(event, StateReceived) and event.stream == 49:
+                    break
+        assert [event.payload[0] for event in events if isinstance(event, StateReceived)] == [46, 47, 48, 49]
+
+
+async def test_drain_ends_with_the_session() -> None:
+    config = UdpConfig(reliable_window_bytes=150_000, reliable_buffer_bytes=150_000)
+    async with two_engines(config=config) as (a, _):
+        session = await a.connect("b", timeout=20)
+        for n in range(5):
+            session.send_reliable(bytes([n]) * 20_000)
+        draining = asyncio.create_task(session.drain())
+        await asyncio.sleep(0)
+        session.close()
+        with pytest.raises(InvalidStateError):
+            async with asyncio.timeout(20):
+                await draining
+
+
+async def test_a_reader_that_is_cancelled_leaves_nothing_behind() -> None:
+    async with two_engines() as (a, _):
+        session = await a.connect("b", timeout=20)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await read(session)
+        assert a._listening == {}
 
 
 async def test_iteration_and_a_callback_exclude_each_other() -> None:
-    async with two_engines(on_a=Recorder()) as (a, _):
+    recorder = Recorder()
+    async with two_engines(on_a=recorder) as (a, _):
+        session = await a.connect("b", timeout=20)
         with pytest.raises(InvalidStateError):
             await anext(aiter(a.events()))
+        with pytest.raises(InvalidStateError):
+            await read(session)
 
 
 async def test_a_silent_peer_ends_connect_with_a_lost_connection() -> None:

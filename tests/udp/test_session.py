@@ -57,7 +57,7 @@ def sent(session: Session, *, now: float) -> list[bytes]:
 
 
 def drain(session: Session) -> list[UdpEvent]:
-    events = []
+    events: list[UdpEvent] = []
     while (event := session.next_event()) is not None:
         events.append(event)
     return events
