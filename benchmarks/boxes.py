@@ -9,6 +9,7 @@ floor is what ``cryptography`` alone takes, without encoding and checks: a key, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
@@ -125,25 +125,25 @@ class ErlangJose:
         assert self._output is not None
         line = self._output.readline()
         if not line:
-            raise RuntimeError("erlang-jose does not answer: scripts/setup --dev installs it")
+            raise EOFError("erlang-jose does not answer")
         return line
 
 
-@contextmanager
+@contextlib.contextmanager
 def erlang_jose() -> Iterator[ErlangJose | None]:
-    """Start the one of this machine; ``None`` where there is no Erlang."""
-    if shutil.which("escript") is None:
-        print("boxes: no Erlang here, so nothing is compared with erlang-jose", file=sys.stderr)
-        yield None
-        return
-    process = subprocess.Popen(
-        ["escript", Path(__file__).with_name("erlang_jose.escript")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        yield ErlangJose(process)
+    """Start the one of this machine; ``None``, and a line that says so, where there is none."""
+    peer = None
+    with contextlib.ExitStack() as stack:
+        if shutil.which("escript") is not None:
+            command = ["escript", str(Path(__file__).with_name("erlang_jose.escript"))]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            with contextlib.suppress(EOFError):
+                peer = ErlangJose(process)
+        if peer is None:
+            print("boxes: no erlang-jose here, so nothing is compared: scripts/setup --dev", file=sys.stderr)
+        yield peer
 
 
 def _time_us(work: Work, calls: int) -> float:
