@@ -26,7 +26,9 @@ from bridge.udp import (
     NetworkConditions,
     Peer,
     PeerUnreachable,
+    Session,
     SessionClosed,
+    SessionEstablished,
     SessionStatistics,
     UdpConfig,
     UdpEngine,
@@ -197,6 +199,7 @@ class _Side:
             on_event=self._on_event,
             conditioner=self._conditioner,
         )
+        self._session: Session | None = None
         self._is_ending = False
 
     async def run(self) -> None:
@@ -233,11 +236,14 @@ class _Side:
 
     def _on_event(self, event: UdpEvent) -> None:
         self._talker.receive(event, now=time.monotonic())
+        if isinstance(event, SessionEstablished):
+            self._session = event.session
         if isinstance(event, SessionClosed | PeerUnreachable) and self._is_initiator and not self._is_ending:
             self._engine.start_connect("other")
 
     def _report(self, *, is_last: bool = False) -> Report:
-        session = self._talker.session
+        # The last one, closed or not: in the end one side closes it before the other one tells.
+        session = self._session
         return Report(
             talk=self._talker.talk,
             resident_kib=_resident_kib(),
