@@ -29,6 +29,9 @@ _POSITIVE = (
     "max_state_streams",
     "max_pending_states",
     "max_flight_datagrams",
+    "initial_rate",
+    "min_rate",
+    "max_rate",
     "max_datagrams_per_key",
     "rekey_after_datagrams",
     "rekey_after",
@@ -132,6 +135,15 @@ class UdpConfig:
     """Datagrams sent whose arrival or loss is not known; states beyond them wait. At most 8192. Full ones are
     5 MB: what a gigabit path of 40 ms holds. It also ends what a silent peer costs."""
 
+    initial_rate: float = 12.5e6
+    """Bytes a second that a session sends at first; doubled until some are lost."""
+
+    min_rate: float = 64e3
+    """Bytes a second below which no loss brings a session: twice a peer's share of a scene at 256 kbit/s."""
+
+    max_rate: float = 1.25e9
+    """Bytes a second that a session never exceeds: 10 Gbit/s."""
+
     max_pending_states: int = 4096
     """Received states that wait for the application; then the oldest are dropped: they are the stalest."""
 
@@ -164,6 +176,8 @@ class UdpConfig:
             raise ConfigurationError(f"reliable_window_bytes must be {_SMALLEST_WINDOW_BYTES} … 2^31-1")
         if self.max_flight_datagrams > MAX_TRACKED:
             raise ConfigurationError(f"max_flight_datagrams must be at most {MAX_TRACKED}")
+        if not self.min_rate <= self.initial_rate <= self.max_rate:
+            raise ConfigurationError("initial_rate must be between min_rate and max_rate")
         if self.max_state_streams > 1 << 16:
             raise ConfigurationError("max_state_streams must be at most 65,536")
         if self.reliable_buffer_bytes < _SMALLEST_WINDOW_BYTES:

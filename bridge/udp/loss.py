@@ -10,6 +10,7 @@ holds back reliable bytes; state has a rate of its own, since it is worthless wh
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, NamedTuple
 
 from bridge.udp.rtt import RttEstimator
@@ -22,6 +23,12 @@ MINIMUM_WINDOW_BYTES: Final = 2 * MAX_DATAGRAM_BYTES
 MAXIMUM_WINDOW_BYTES: Final = 4 << 20
 MAX_TRACKED: Final = 8192
 """Datagrams awaiting acknowledgement; beyond it the oldest runs count as lost."""
+
+
+_GIVEN_UP_KEPT: Final = 64
+"""Runs that were given up and might arrive all the same,"""
+_GIVEN_UP_TIMES: Final = 8
+"""for so many times what it took to give them up."""
 
 
 class Carried(NamedTuple):
@@ -72,10 +79,22 @@ class Fate(NamedTuple):
     bits: int
 
 
+class Accounts(NamedTuple):
+    """What an acknowledgement decided, each oldest first.
+
+    ``late`` had been counted as lost before: whatever is to be sent again is on its way again.
+    """
+
+    arrived: list[Fate]
+    lost: list[Fate]
+    late: list[Fate]
+
+
 class SentLedger:
     """Datagrams of one session that were sent and not yet accounted for."""
 
     __slots__ = (
+        "_given_up",
         "_recovery_until",
         "_rtt",
         "_runs",
@@ -94,6 +113,7 @@ class SentLedger:
         self._window = float(INITIAL_WINDOW_BYTES)
         self._threshold = float(MAXIMUM_WINDOW_BYTES)
         self._recovery_until = -1
+        self._given_up: deque[Fate] = deque(maxlen=_GIVEN_UP_KEPT)
         self.largest_acknowledged = -1
         self.in_flight = 0
         """Datagrams out."""
@@ -139,10 +159,11 @@ class SentLedger:
         if run.carried.is_reliable:
             self.reliable_bytes -= run.size
 
-    def acknowledge(self, largest: int, bits: int, *, now: float) -> tuple[list[Fate], list[Fate]]:
-        """Apply an ACK frame: ``(arrived, lost)``, each oldest first."""
+    def acknowledge(self, largest: int, bits: int, *, now: float) -> Accounts:
+        """Apply an ACK frame."""
         newest = self.largest_acknowledged = max(self.largest_acknowledged, largest)
         named = bits << 1 | 1  # bit n stands for largest - n
+        late = self._arrived_late(named, largest, now=now) if self._given_up else []
         suspect_below = newest - REORDER_THRESHOLD
         sent_before = now - self._rtt.reorder_time()
         arrived: list[Fate] = []
@@ -169,7 +190,23 @@ class SentLedger:
         for run, gone in lost:
             self._account(run, gone)
             self.lost += gone.bit_count()
-        return arrived, lost
+        self._given_up += lost
+        return Accounts(arrived, lost, late)
+
+    def _arrived_late(self, named: int, largest: int, *, now: float) -> list[Fate]:
+        since = now - _GIVEN_UP_TIMES * self._rtt.reorder_time()
+        while self._given_up and (not self._given_up[0].bits or self._given_up[0].run.sent_at < since):
+            self._given_up.popleft()
+        late: list[Fate] = []
+        for index, (run, bits) in enumerate(self._given_up):
+            got = bits & self._named_in_run(named, largest - run.first, run.count)
+            if got:
+                self._given_up[index] = Fate(run, bits & ~got)
+                late.append(Fate(run, got))
+                self.lost -= got.bit_count()
+                self.arrived += got.bit_count()
+                self._rtt.arrived_late(now - run.sent_at)
+        return late
 
     @staticmethod
     def _named_in_run(named: int, distance: int, count: int) -> int:

@@ -82,6 +82,9 @@ _SESSION: Final = (
     _Row("unordered_credit", "session_unordered_credit_bytes", "Unordered bytes the peer would take now"),
     _Row("reassembly_bytes", "session_reassembly_bytes", "Reliable bytes that wait for the application"),
     _Row("signatures_checked", "session_signatures_checked_total", "Signatures of the peer's states checked"),
+    _Row("rate", "session_rate_bytes", "Bytes a second that may be sent to the peer"),
+    _Row("loss", "session_loss_ratio", "Share of datagrams lost when the rate was last looked at"),
+    _Row("paced", "session_paced_total", "Flushes that left something waiting because of the rate"),
     _Row("congestion_window", "session_congestion_window_bytes", "Reliable bytes that may be out at once"),
 )
 

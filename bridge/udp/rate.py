@@ -77,6 +77,12 @@ class StateRate:
         if sent_at >= self._changed_at:
             self._lost += count
 
+    def arrived_late(self, count: int, sent_at: float) -> None:
+        """So many that counted as lost were acknowledged after all."""
+        if sent_at >= self._changed_at:
+            self._lost -= count
+            self._arrived += count
+
     def update(self, *, rtt: float, now: float) -> bool:
         """Change the rate if enough is known.
 

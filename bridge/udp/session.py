@@ -40,6 +40,7 @@ from bridge.udp.opening import OpenedRun, Opener
 from bridge.udp.path import PathValidation
 from bridge.udp.peers import Address
 from bridge.udp.proving import Unproven
+from bridge.udp.rate import Pacer, StateRate
 from bridge.udp.reliable import ReliableReceiver, ReliableSender
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.sealing import Reserved, Sealer
@@ -48,6 +49,7 @@ from bridge.udp.statistics import DropReason, SessionStatistics
 from bridge.udp.transmit import Transmit
 from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver, UnorderedSender
 from bridge.udp.wire import (
+    DATA_HEADER_BYTES,
     ELICITING,
     MAX_PROOF_BYTES,
     MAX_STATE_BYTES,
@@ -56,6 +58,7 @@ from bridge.udp.wire import (
     RELIABLE_HEADER_BYTES,
     STATE,
     STATE_HEADER,
+    TAG_BYTES,
     Ack,
     Close,
     Credit,
@@ -89,6 +92,8 @@ _WIRE_REASONS: Final = 63
 _STATE_PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
 """Where the payload begins in a plaintext that holds one state and nothing else."""
 _STATE_LENGTH: Final = slice(_STATE_PAYLOAD_AT - 2, _STATE_PAYLOAD_AT)
+_STATE_OVERHEAD: Final = DATA_HEADER_BYTES + _STATE_PAYLOAD_AT + TAG_BYTES
+"""Bytes of a datagram with one state beside the payload."""
 _STATE_KIND_AND_LENGTH: Final = [PROLOGUE.size, _STATE_PAYLOAD_AT - 2, _STATE_PAYLOAD_AT - 1]
 _STATE_HEADS: Final = np.dtype(
     [
@@ -176,6 +181,11 @@ class Session:
         self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
         self._path = PathValidation()
         self._ledger = SentLedger(self._rtt)
+        self._rate = StateRate(
+            initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now
+        )
+        self._pacer = Pacer(self._rate.bytes_per_second, now=now)
+        self._paced_until: float | None = None  # when what waits because of the rate may go on
         self._reliable_out = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
         self._unordered_out = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
@@ -217,6 +227,7 @@ class Session:
         self._bytes_sent = 0
         self._bytes_received = 0
         self._address_changes = 0
+        self._paced = 0
 
     # -- the application's verbs --------------------------------------------------------------
 
@@ -351,6 +362,9 @@ class Session:
             reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
             congestion_window=self._ledger.window_bytes,
             signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
+            rate=self._rate.bytes_per_second,
+            loss=self._rate.loss,
+            paced=self._paced,
             drops=dict(self._drops),
         )
 
@@ -640,19 +654,30 @@ class Session:
         if largest >= self._sealer.next_sequence:
             raise ProtocolError("acknowledgement of a datagram that was never sent")
         self._sealer.phases.acknowledge(largest)
-        arrived, lost = self._ledger.acknowledge(largest, bits, now=now)
+        arrived, lost, late = self._ledger.acknowledge(largest, bits, now=now)
+        for run, absent in lost:
+            self._rate.lost(absent.bit_count(), run.sent_at)
+        for run, present in late:
+            self._rate.arrived_late(present.bit_count(), run.sent_at)
+            self._note_states(run, present)
         for run, present in arrived:
-            batch = run.carried.batch
-            if batch is not None:
-                self._latest_out.acknowledge_run(*batch, present)
-            for stream, number in run.carried.states:
-                self._latest_out.acknowledge(stream, number)
+            self._rate.arrived(present.bit_count(), run.sent_at)
+            self._note_states(run, present)
             for fragment in run.carried.fragments:
                 self._unordered_out.acknowledge(*fragment)
         self._resend(lost)
+        if self._rate.update(rtt=self._rtt.smoothed, now=now):
+            self._pacer.set_rate(self._rate.bytes_per_second)
         if arrived:
             self._probe_backoff = 0
             self._probe_from = now
+
+    def _note_states(self, run: SentRun, present: int) -> None:
+        batch = run.carried.batch
+        if batch is not None:
+            self._latest_out.acknowledge_run(*batch, present)
+        for stream, number in run.carried.states:
+            self._latest_out.acknowledge(stream, number)
 
     def _resend(self, lost: list[Fate]) -> None:
         for run, _ in lost:
@@ -711,6 +736,7 @@ class Session:
         return outbox
 
     def _send_frames(self, *, now: float, may_sign: bool) -> None:
+        self._paced_until = None
         may_send_reliable = self._may_send_reliable()
         pending = self._latest_out.pending if may_sign or self._verifier is None else {}
         if not (pending or may_send_reliable or self._ack_now or self._ping_wanted):
@@ -723,20 +749,35 @@ class Session:
             draft.add(_PING_FRAME)
             draft.is_pinging = True
         self._ping_wanted = False
+        allowance = self._pacer.allowance(now)
+        is_held_back = False
+        # Where states wait too, messages leave them half of the rate.
+        messages_to = allowance >> 1 if self._latest_out.pending else allowance
         while self._may_send_reliable(draft.size):
+            if draft.size >= messages_to and not self._probing:
+                is_held_back = True
+                break
             if not self._put_reliable(draft):
-                self._emit(draft, now=now, prologue=prologue)
+                size = self._emit(draft, now=now, prologue=prologue)
+                allowance -= size
+                messages_to -= size
                 draft = Draft()
         room = self._config.max_flight_datagrams - self._ledger.in_flight
         for state in list(pending.values()):
             if room <= 0:
                 break
+            if draft.size >= allowance:
+                is_held_back = True
+                break
             payload = state.payload
             if not isinstance(payload, bytes):
-                room -= self._emit_batch(state, room, now=now)
+                sent, size = self._emit_batch(state, payload, room, allowance, now=now)
+                room -= sent
+                allowance -= size
+                is_held_back = is_held_back or bool(state.left and room > 0)
                 continue
             if STATE_HEADER.size + len(payload) > draft.room - self._proof_room:
-                self._emit(draft, now=now, prologue=prologue)
+                allowance -= self._emit(draft, now=now, prologue=prologue)
                 draft = Draft()
                 room -= 1
             draft.add(STATE_HEADER.pack(STATE, state.stream, state.number, len(payload)))
@@ -745,6 +786,10 @@ class Session:
             self._latest_out.sent(state, 1)
         if draft.pieces:
             self._emit(draft, now=now, prologue=prologue)
+        if is_held_back:
+            self._paced += 1
+            self._rate.held_back()
+            self._paced_until = self._pacer.ready_at()
 
     def _put_reliable(self, draft: Draft) -> bool:
         """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
@@ -776,13 +821,26 @@ class Session:
             draft.fragments.append((fragment.number, fragment.offset, fragment.offset + len(fragment.chunk)))
             draft.add(encode_frame(fragment))
 
-    def _emit_batch(self, state: PendingState, room: int, *, now: float) -> int:
-        """Seal rows of a batch, each in a datagram; how many."""
-        sent = 0
+    def _emit_batch(
+        self, state: PendingState, payload: Matrix, room: int, allowance: int, *, now: float
+    ) -> tuple[int, int]:
+        """Seal rows of a batch, each in a datagram.
+
+        Args:
+            payload: that of ``state``.
+            room: how many datagrams may go.
+            allowance: bytes that may go; the last datagram may exceed it.
+
+        Returns:
+            How many went, and their bytes.
+        """
+        sent = size = 0
+        width = _STATE_OVERHEAD + payload.shape[1] + self._proof_room
         self._prepare_keys(now=now)
         prologue = self._stamps.prologue(now=now)
-        while state.left and sent < room:
-            first, rows = state.take_rows(min(room - sent, RUN_ROWS))
+        while state.left and sent < room and size < allowance:
+            paced = -((size - allowance) // width)
+            first, rows = state.take_rows(min(room - sent, paced, RUN_ROWS))
             count = len(rows)
             stream, number = state.stream + first, state.number
             carried = Carried(batch=(stream, number))
@@ -797,8 +855,9 @@ class Session:
                 reserved = self._sealer.reserve_batch(prologue, stream=stream, number=number, rows=rows)
                 self._await_proof(reserved, carried, self.address)
             sent += count
+            size += count * width
         self._latest_out.sent(state, sent)
-        return sent
+        return sent, size
 
     def _await_proof(self, reserved: Reserved, carried: Carried, address: Address) -> None:
         assert self._verifier is not None
@@ -812,6 +871,8 @@ class Session:
         self._last_sent = now
         self._datagrams_sent += count
         self._bytes_sent += len(transmit.payload)
+        self._pacer.spend(len(transmit.payload))
+        self._rate.sent(len(transmit.payload))
         if carried is not None:
             given_up = self._ledger.record(SentRun(sequence, now, transmit.segment, carried, count))
             if given_up:
@@ -848,7 +909,8 @@ class Session:
 
     def _emit(
         self, draft: Draft, *, now: float, prologue: bytes | None = None, address: Address | None = None
-    ) -> None:
+    ) -> int:
+        """Seal a datagram; its size."""
         self._prepare_keys(now=now)
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
         carried = draft.carried
@@ -857,11 +919,12 @@ class Session:
         if draft.states and self._verifier is not None:
             assert carried is not None
             self._await_proof(self._sealer.reserve(plaintext), carried, address or self.address)
-            return
+            return DATA_HEADER_BYTES + len(plaintext) + self._proof_room + TAG_BYTES
         sequence = self._sealer.next_sequence
         transmit = Transmit.of_one(self._sealer.seal(plaintext), address or self.address)
         self._outbox.append(transmit)
         self._record(transmit, sequence, carried, now=now)
+        return transmit.segment
 
     # -- timers -------------------------------------------------------------------------------
 
@@ -874,6 +937,8 @@ class Session:
         )
         if self._ack_at is not None:
             timer = min(timer, self._ack_at)
+        if self._paced_until is not None:
+            timer = min(timer, self._paced_until)
         probe = self._probe_at()
         return timer if probe is None else min(timer, probe)
 

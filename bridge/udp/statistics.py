@@ -73,6 +73,12 @@ class SessionStatistics:
     signatures_checked: int
     """Of ticks of the peer."""
     congestion_window: int
+    rate: float
+    """Bytes a second that it may send."""
+    loss: float | None
+    """Share of datagrams lost when the rate was last looked at; ``None`` before that."""
+    paced: int
+    """Flushes that left something waiting because of the rate."""
     drops: Mapping[DropReason, int]
 
 

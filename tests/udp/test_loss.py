@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ def ledger_with(count: int, *, at: float = 0.0) -> SentLedger:
 
 def test_what_is_named_arrived_and_is_forgotten() -> None:
     ledger = ledger_with(4)
-    arrived, lost = ledger.acknowledge(3, 0b101, now=0.01)
+    arrived, lost, _ = ledger.acknowledge(3, 0b101, now=0.01)
     assert [fate.run.carried.run for fate in arrived] == [(0, 10), (20, 30), (30, 40)]
     assert lost == []
     assert ledger.in_flight == 1
@@ -78,7 +79,7 @@ def test_a_collapsed_window_is_the_smallest() -> None:
 def test_an_old_acknowledgement_out_of_order_still_counts() -> None:
     ledger = ledger_with(3)
     ledger.acknowledge(2, 0, now=0.01)
-    arrived, _ = ledger.acknowledge(1, 1, now=0.01)
+    arrived, _, _ = ledger.acknowledge(1, 1, now=0.01)
     assert len(arrived) == 2
     assert ledger.in_flight == 0
 
@@ -113,3 +114,33 @@ def test_runs_are_accounted_for_as_their_datagrams_would_be_alone(
 
 def sequences_of(fates: list[Fate]) -> set[int]:
     return {run.first + n for run, bits in fates for n in range(run.count) if bits >> n & 1}
+
+
+def test_what_arrives_after_it_was_given_up_is_told_once_and_makes_the_ledger_wait_longer() -> None:
+    rtt = RttEstimator(0.1)
+    ledger = SentLedger(rtt)
+    rtt.sample(0.04)
+    for n in range(6):
+        ledger.record(SentRun(n, 100.0 + n / 1000, 100, Carried(states=((n, n),))))
+    (lost,) = ledger.acknowledge(5, 0b01111, now=100.05).lost
+    assert (lost.run.first, ledger.lost) == (0, 1)
+    (late,) = ledger.acknowledge(5, 0b11111, now=100.06).late
+    assert (late.run.first, late.bits) == (0, 1)
+    assert (ledger.lost, ledger.arrived) == (0, 6)
+    assert rtt.reorder_time() == pytest.approx(0.06)
+    assert ledger.acknowledge(5, 0b11111, now=100.07).late == []
+
+
+def test_only_so_many_runs_that_were_given_up_are_remembered() -> None:
+    ledger = SentLedger(RttEstimator(1.0))
+    for n in range(200):
+        ledger.record(SentRun(n, 100.0, 100, Carried()))
+    ledger.record(SentRun(200, 100.0, 100, Carried()))
+    assert len(ledger.acknowledge(200, 0, now=102.0).lost) == 198
+    assert len(ledger.acknowledge(200, (1 << 200) - 1, now=102.0).late) == 64
+
+
+def test_what_was_given_up_long_ago_is_not_looked_for_any_more() -> None:
+    ledger = ledger_with(REORDER_THRESHOLD + 1)
+    assert len(ledger.acknowledge(REORDER_THRESHOLD, 0b11, now=1.0).lost) == 1
+    assert ledger.acknowledge(REORDER_THRESHOLD, 0b111, now=10.0).late == []

@@ -22,7 +22,7 @@ from bridge.udp.transmit import Transmit
 from bridge.udp.workspace import Matrix
 from tests.support.datagrams import Host, Network, connected_pair, introduce, sorted_keys
 
-SIGNED = UdpConfig(signed=True, keep_evidence=True)
+SIGNED = UdpConfig(signed=True, keep_evidence=True, initial_rate=1e9)
 PAYLOAD_AT = 19
 
 

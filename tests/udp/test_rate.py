@@ -75,6 +75,15 @@ def test_what_was_sent_before_the_rate_changed_does_not_count() -> None:
     assert not controller.update(rtt=0.01, now=0.3)
 
 
+def test_what_arrived_after_all_was_not_lost() -> None:
+    controller = rate()
+    controller.lost(50, 0.05)
+    controller.arrived(50, 0.05)
+    controller.arrived_late(49, 0.05)
+    assert controller.update(rtt=0.01, now=0.1)
+    assert controller.loss == 0.01
+
+
 @given(st.lists(st.integers(0, 100), max_size=60))
 def test_it_never_leaves_its_bounds(losses: list[int]) -> None:
     controller = rate()

@@ -30,3 +30,15 @@ def test_before_any_sample_the_assumed_round_trip_counts() -> None:
     rtt = RttEstimator(0.1)
     assert rtt.reorder_time() == pytest.approx(0.1125)
     assert rtt.probe_timeout(ack_delay=0, minimum=0.02) == pytest.approx(0.3)
+
+
+def test_datagrams_that_come_after_they_were_given_up_make_it_wait_longer_for_a_while() -> None:
+    rtt = RttEstimator(0.1)
+    rtt.sample(0.04)
+    assert rtt.reorder_time() == pytest.approx(0.045)
+    rtt.arrived_late(0.1)
+    rtt.arrived_late(0.06)
+    assert rtt.reorder_time() == pytest.approx(0.1)
+    for _ in range(5000):
+        rtt.sample(0.04)
+    assert rtt.reorder_time() == pytest.approx(0.045)

@@ -43,6 +43,7 @@ from bridge.udp.workspace import Matrix
 from tests.support.datagrams import Host, Network, bare_sessions, connected_pair, single_datagrams
 
 HERE = ("192.0.2.1", 1000)
+FAST = UdpConfig(initial_rate=1e9)
 
 
 def exchange(source: Session, target: Session, *, now: float) -> list[bytes]:
@@ -176,7 +177,7 @@ def test_acknowledgements_wait_for_company_but_not_beyond_their_limit() -> None:
 
 
 def test_a_batch_larger_than_an_acknowledgement_names_is_acknowledged_on_the_way() -> None:
-    a, b = bare_sessions()
+    a, b = bare_sessions(config=FAST)
     numbers = [a.send_state(bytes(1000), stream=n) for n in range(600)]
     exchange(a, b, now=100.0)
     exchange(b, a, now=100.0)
@@ -356,7 +357,7 @@ def rows_of(count: int, size: int) -> Matrix:
 
 
 def test_a_batch_arrives_as_one_event_when_its_datagrams_come_together() -> None:
-    a, b = bare_sessions()
+    a, b = bare_sessions(config=FAST)
     rows = rows_of(40, MAX_STATE_BYTES)
     number = a.send_state(rows, stream=7)
     assert b.receive_run(*run_of(a, now=100.0), b.address, now=100.0) == []
@@ -665,3 +666,80 @@ def test_fragments_between_too_many_gaps_stay_unacknowledged(monkeypatch: pytest
     full = b.receive_datagram(forge(1, Message(0, 90, 30, b"x")), HERE, now=100.0)
     assert full is DropReason.REASSEMBLY_FULL
     assert b.receive_datagram(forge(1, Message(0, 90, 0, b"x")), HERE, now=100.0) is None
+
+
+def test_a_batch_beyond_the_burst_goes_out_in_time_by_itself() -> None:
+    network, a, b = connected_pair(config=UdpConfig(initial_rate=1e6))
+    network.log.clear()
+    begin = network.now
+    a.session("b").send_state(rows_of(100, 1000))
+    network.settle(a)
+    assert 16 <= len(network.log) <= 19
+    assert a.session("b").states_waiting == 100 - len(network.log)
+    network.run(until=lambda: len(b.of_type(StateReceived)) == 100)
+    assert 0.02 < network.now - begin < 0.12
+    assert a.session("b").statistics().paced >= 1
+
+
+def test_what_waits_for_the_rate_is_superseded_by_what_is_newer() -> None:
+    network, a, b = connected_pair(config=UdpConfig(initial_rate=64e3, max_rate=64e3))
+    for tick in range(200):
+        for stream in range(4):
+            a.session("b").send_state(bytes([tick]) * 1100, stream=stream)
+        network.run(seconds=0.005)
+    statistics = a.session("b").statistics()
+    assert statistics.states_superseded > 600
+    assert statistics.bytes_sent < 64e3 + 40_000
+    received = b.of_type(StateReceived)
+    assert {event.stream for event in received[-4:]} == {0, 1, 2, 3}
+    assert min(event.payload[0] for event in received[-4:]) > 180
+
+
+def test_messages_leave_half_of_the_rate_to_states() -> None:
+    network, a, b = connected_pair(config=UdpConfig(initial_rate=200e3, max_rate=200e3))
+    for _ in range(15):
+        a.session("b").send_unordered(bytes(60_000))
+    for tick in range(200):
+        a.session("b").send_state(bytes([tick]) * 1100)
+        network.run(seconds=0.01)
+    states = len(b.of_type(StateReceived))
+    messages = sum(len(event.payload) for event in b.of_type(MessageReceived))
+    assert states > 60
+    assert messages > 120_000
+
+
+def offer(network: Network, host: Host, peer: str, *, seconds: float, rate: float) -> tuple[float, float]:
+    """Offer states, bytes a second; ``(bytes a second sent, share lost)``."""
+    session = host.session(peer)
+    sent, lost = session.statistics().bytes_sent, host.conditioner.statistics().overflowed
+    log = len(network.log)
+    for _ in range(int(seconds / 0.01)):
+        session.send_state(rows_of(int(rate * 0.01 / 1150), 1100), stream=0)
+        network.run(seconds=0.01)
+    sent = session.statistics().bytes_sent - sent
+    lost = host.conditioner.statistics().overflowed - lost
+    datagrams = sum(source == host.address for source, _, _ in network.log[log:])
+    return sent / seconds, lost / datagrams
+
+
+def test_the_rate_comes_near_that_of_a_slow_link_and_recovers_when_the_link_does() -> None:
+    slow = NetworkConditions(delay=0.01, rate=400e3, queue=20_000)
+    network, a, _ = connected_pair(conditions=slow, config=UdpConfig(initial_rate=2.5e6, max_rate=4e6))
+    _, at_first = offer(network, a, "b", seconds=0.5, rate=2e6)
+    offer(network, a, "b", seconds=6, rate=2e6)
+    sent, lost = offer(network, a, "b", seconds=3, rate=2e6)
+    assert 320e3 < sent < 500e3
+    assert lost < 0.13 < at_first
+    a.conditioner.set_conditions(NetworkConditions(delay=0.01))
+    offer(network, a, "b", seconds=3, rate=2e6)
+    sent, lost = offer(network, a, "b", seconds=1, rate=2e6)
+    assert sent > 1.8e6
+    assert lost == 0
+
+
+def test_jitter_and_reordering_alone_do_not_lower_the_rate() -> None:
+    jittery = NetworkConditions(delay=0.02, jitter=0.02)
+    network, a, _ = connected_pair(conditions=jittery)
+    offer(network, a, "b", seconds=2, rate=1e6)
+    sent, _ = offer(network, a, "b", seconds=2, rate=1e6)
+    assert sent > 0.91e6
