@@ -84,6 +84,7 @@ def test_a_key_under_which_anything_holds_never_becomes_a_key(
 
 
 def test_the_signature_made_by_nobody_holds_for_a_reader_that_does_not_look() -> None:
+    """So the refusals above are needed: OpenSSL does not look at keys on Ed25519."""
     _, members, token = next(small_order_keys())
     covered, _, signature = token.rpartition(".")
     key = ed25519.Ed25519PublicKey.from_public_bytes(base64url_decode_untrusted(members["x"]))

@@ -295,12 +295,17 @@ def small_order_keys() -> Iterator[tuple[str, Header, str]]:
         name, members of the key, a token. R is the neutral point and s is zero, so what is checked comes down
         to h·A = 0: true for every message where A is neutral, for some where its order is 2, 4 or 8.
     """
-    prime = 2**255 - 19
+    primes = {"Ed25519": 2**255 - 19, "Ed448": 2**448 - 2**224 - 1}
     order_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-    signature = base64url_encode((1).to_bytes(32, "little") + bytes(32))
     covered = f"{base64url_encode(json_encode({'alg': 'EdDSA'}))}.{base64url_encode(PLAINTEXT)}"
-    for y in (1, 0, prime - 1, order_8, prime - order_8, prime, prime + 1):
-        for sign_bit in (0, 2**255):
-            x = base64url_encode((y + sign_bit).to_bytes(32, "little"))
-            name = f"Ed25519 y = {y:x}, {'negative' if sign_bit else 'positive'}"
-            yield name, {"kty": "OKP", "crv": "Ed25519", "x": x}, f"{covered}.{signature}"
+    for curve, prime in primes.items():
+        size = len(base64url_decode_untrusted(KEYS[curve].to_dict()["x"]))
+        signature = base64url_encode((1).to_bytes(size, "little") + bytes(size))
+        weak = [1, 0, prime - 1, prime, prime + 1]
+        if curve == "Ed25519":
+            weak += [order_8, prime - order_8]
+        for y in weak:
+            for sign_bit in (0, 2 ** (8 * size - 1)):
+                x = base64url_encode((y + sign_bit).to_bytes(size, "little"))
+                name = f"{curve} y = {y:x}, {'negative' if sign_bit else 'positive'}"
+                yield name, {"kty": "OKP", "crv": curve, "x": x}, f"{covered}.{signature}"
