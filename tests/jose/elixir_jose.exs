@@ -36,6 +36,13 @@ defmodule Answers do
   defp ask("from_pem", %{"pem" => pem}), do: %{key: map(JOSE.JWK.from_pem(pem))}
   defp ask("thumbprint", %{"key" => key}), do: %{thumbprint: JOSE.JWK.thumbprint(JOSE.JWK.from_map(key))}
 
+  defp ask("box_encrypt", %{"enc" => enc, "recipient" => recipient, "sender" => sender, "plaintext" => text}) do
+    header = %{"alg" => "ECDH-ES", "enc" => enc}
+    recipient = JOSE.JWK.from_map(recipient)
+    {_, box} = JOSE.JWK.box_encrypt(decode(text), header, recipient, JOSE.JWK.from_map(sender))
+    forms(box)
+  end
+
   defp ask("box_encrypt", %{"recipient" => recipient, "sender" => sender, "plaintext" => text}) do
     {_, box} = JOSE.JWK.box_encrypt(decode(text), JOSE.JWK.from_map(recipient), JOSE.JWK.from_map(sender))
     forms(box)

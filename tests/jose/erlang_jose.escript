@@ -41,6 +41,9 @@ do(<<"thumbprint">>, #{<<"key">> := Key}) ->
 do(<<"box_encrypt">>, #{<<"recipient">> := Recipient, <<"plaintext">> := Text} = Request) ->
     Public = jose_jwk:from_map(Recipient),
     {_, Box} = case Request of
+        #{<<"enc">> := Enc, <<"sender">> := Sender} ->
+            Header = #{<<"alg">> => <<"ECDH-ES">>, <<"enc">> => Enc},
+            jose_jwk:box_encrypt(decode(Text), Header, Public, jose_jwk:from_map(Sender));
         #{<<"sender">> := Sender} -> jose_jwk:box_encrypt(decode(Text), Public, jose_jwk:from_map(Sender));
         #{} -> {Sealed, _Ephemeral} = jose_jwk:box_encrypt(decode(Text), Public), Sealed
     end,

@@ -6,6 +6,8 @@ import pytest
 
 from bridge.errors import BoxError
 from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt, sign, token_flattened, verify
+from bridge.jose.box import parse_box_untrusted
+from bridge.jose.content import CONTENT_ENCRYPTIONS
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
 from tests.support.erlang_jose import OTHER_JOSES, OtherJose, Request, other_jose
 from tests.support.jose_attacks import box_attacks, token_attacks
@@ -54,6 +56,21 @@ def test_boxes_of_real_erlang_jose_open(peer: OtherJose) -> None:
             ]
     replies = peer.ask([request for *_, request in cases])
     for (recipient, plaintext, _), reply in zip(cases, replies, strict=True):
+        for form in _box_forms(reply):
+            assert box_decrypt(form, recipient) == plaintext
+
+
+def test_boxes_of_every_content_encryption_open(peer: OtherJose) -> None:
+    recipient, sender = Jwk.generate(), Jwk.generate()
+    cases = [(enc, plaintext) for enc in CONTENT_ENCRYPTIONS for plaintext in PLAINTEXTS]
+    replies = peer.ask(
+        [
+            {**_box_request("box_encrypt", plaintext, recipient, sender), "enc": enc}
+            for enc, plaintext in cases
+        ]
+    )
+    for (enc, plaintext), reply in zip(cases, replies, strict=True):
+        assert parse_box_untrusted(reply["box"]).encryption == enc
         for form in _box_forms(reply):
             assert box_decrypt(form, recipient) == plaintext
 
