@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, x448, x25519
 
@@ -60,7 +60,8 @@ def load_pem_untrusted(pem: bytes) -> PrivateKey | PublicKey:
                     return public
             case _:
                 raise KeyFormatError(f"PEM block {label.decode('ascii')!r} is no elliptic-curve key")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    # A seed of Ed25519 under the name of Ed448 is, to cryptography, an error of its own (found by fuzzing).
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         raise KeyFormatError("PEM block does not hold a usable key") from error
     raise KeyFormatError("PEM key is of a type that is not used here")
 

@@ -10,6 +10,7 @@ import path. A finding prints its input and ends with status 1.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import sys
@@ -219,6 +220,13 @@ def _mutate_segment(segment: str, source: random.Random) -> str:
     return base64url_encode(_mutate(raw, source))
 
 
+def _mutate_pem(text: str, source: random.Random) -> str:
+    """Change what stands between the lines of a PEM text."""
+    first, *body, last = text.strip().splitlines()
+    der = _mutate(base64.b64decode("".join(body)), source)
+    return "\n".join([first, base64.b64encode(der).decode(), last])
+
+
 def mutate_text(text: str, source: random.Random) -> str:
     """Change the text itself, its members, or a segment beneath its encoding."""
     kind = source.random()
@@ -229,6 +237,8 @@ def mutate_text(text: str, source: random.Random) -> str:
             name = source.choice(encoded)
             return _json({**members, name: _mutate_segment(members[name], source)})
         return _mutate_members(text, source)
+    if text.startswith("-----BEGIN") and kind < 0.7:
+        return _mutate_pem(text, source)
     segments = text.split(".")
     if len(segments) > 1 and kind < 0.7:
         index = source.randrange(len(segments))

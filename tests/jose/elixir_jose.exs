@@ -81,6 +81,20 @@ defmodule Answers do
     %{holds: holds, payload: encode(payload)}
   end
 
+  defp ask("seal_signed_box", %{"members" => members} = request) do
+    to = JOSE.JWK.from_map(request["recipient"])
+    from = JOSE.JWK.from_map(request["sender"])
+    fresh = JOSE.JWK.generate_key({:ec, "P-256"})
+    [rcp, snd, epk] = Enum.map([to, from, fresh], &JOSE.JWK.thumbprint/1)
+    inside = decode(snd) <> decode(rcp) <> decode(request["plaintext"])
+    header = %{"alg" => "ECDH-ES", "enc" => "A128GCM", "apu" => snd, "apv" => rcp}
+    {_, box} = JOSE.JWK.box_encrypt(inside, header, to, fresh)
+    {_, compact} = JOSE.JWE.compact(box)
+    own = %{"alg" => "ES256", "b64" => false, "crit" => ["b64"], "v" => 1, "snd" => snd, "rcp" => rcp, "epk" => epk}
+    {_, signed} = JOSE.JWS.sign(from, compact, Map.merge(members, own))
+    %{token: signed["protected"] <> "." <> compact <> "." <> signed["signature"]}
+  end
+
   defp forms(box), do: %{box: box, compact: elem(JOSE.JWE.compact(box), 1)}
   defp parameters("P-" <> _ = curve), do: {:ec, curve}
   defp parameters(curve), do: {:okp, String.to_atom(curve)}

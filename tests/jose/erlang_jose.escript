@@ -24,7 +24,7 @@ answer(#{<<"op">> := Op} = Request) ->
 try_to(Op, Request) ->
     try do(Op, Request)
     catch Class:Reason ->
-        #{error => iolist_to_binary(io_lib:format("~w:~0w", [Class, Reason]))}
+        #{error => iolist_to_binary(io_lib:format("~w:~w", [Class, Reason]))}
     end.
 
 do(<<"version">>, _) ->
@@ -64,7 +64,23 @@ do(<<"sign">>, #{<<"key">> := Key, <<"payload">> := Payload}) ->
     #{flattened => Flattened, compact => element(2, jose_jws:compact(Flattened))};
 do(<<"verify">>, #{<<"key">> := Key, <<"token">> := Token}) ->
     {Holds, Payload, _} = jose_jwk:verify(Token, jose_jwk:from_map(Key)),
-    #{holds => Holds, payload => encode(Payload)}.
+    #{holds => Holds, payload => encode(Payload)};
+%% docs/protocol.md section 4, by what jose has: `members` are those of the signed header that do not follow from keys.
+do(<<"seal_signed_box">>, #{<<"recipient">> := Recipient, <<"sender">> := Sender, <<"plaintext">> := Text,
+                            <<"members">> := Members}) ->
+    {To, From} = {jose_jwk:from_map(Recipient), jose_jwk:from_map(Sender)},
+    Fresh = jose_jwk:generate_key({ec, <<"P-256">>}),
+    {Rcp, Snd} = {jose_jwk:thumbprint(To), jose_jwk:thumbprint(From)},
+    Inside = <<(decode(Snd))/binary, (decode(Rcp))/binary, (decode(Text))/binary>>,
+    Header = #{<<"alg">> => <<"ECDH-ES">>, <<"enc">> => <<"A128GCM">>, <<"apu">> => Snd, <<"apv">> => Rcp},
+    {_, Box} = jose_jwk:box_encrypt(Inside, Header, To, Fresh),
+    {_, Compact} = jose_jwe:compact(Box),
+    {_, #{<<"protected">> := Protected, <<"signature">> := Signature}} =
+        jose_jws:sign(From, Compact, Members#{
+            <<"alg">> => <<"ES256">>, <<"b64">> => false, <<"crit">> => [<<"b64">>], <<"v">> => 1,
+            <<"snd">> => Snd, <<"rcp">> => Rcp, <<"epk">> => jose_jwk:thumbprint(Fresh)
+        }),
+    #{token => <<Protected/binary, $., Compact/binary, $., Signature/binary>>}.
 
 forms(Box) -> #{box => Box, compact => element(2, jose_jwe:compact(Box))}.
 

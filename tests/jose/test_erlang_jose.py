@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import BoxError
-from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt, sign, token_flattened, verify
+from bridge.jose import (
+    Jwk,
+    box_compact,
+    box_decrypt,
+    box_encrypt,
+    open_signed_box,
+    peek_claims_untrusted,
+    seal_signed_box,
+    sign,
+    token_flattened,
+    verify,
+)
 from bridge.jose.box import parse_box_untrusted
 from bridge.jose.content import CONTENT_ENCRYPTIONS
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
@@ -15,6 +26,7 @@ from tests.support.jose_keys import CURVES
 
 BOX_CURVES = ("P-256", "P-384", "P-521", "X25519", "X448")
 SIGNING_CURVES = ("P-256", "P-384", "P-521", "Ed25519", "Ed448")
+NOW_MS = 1_700_000_000_000
 PLAINTEXTS = (b"", b"x", bytes(range(256)) * 5)
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
@@ -128,6 +140,54 @@ def test_signatures_hold_both_ways(peer: OtherJose) -> None:
     for (_, payload, _), reply in zip(ours, replies, strict=True):
         assert reply["holds"]
         assert base64url_decode_untrusted(reply["payload"]) == payload
+
+
+def test_a_signed_box_is_a_signature_over_a_box_to_it_too(peer: OtherJose) -> None:
+    """Both ways: it checks and opens ours in parts, and seals by ``docs/protocol.md`` what opens here."""
+    sender, recipient = Jwk.generate(), Jwk.generate()
+    token = seal_signed_box(
+        b"state",
+        sender=sender,
+        recipient=recipient.public(),
+        session=bytes(range(16)),
+        sequence=2**64 - 1,
+        issued_at_ms=NOW_MS,
+        lifetime_ms=5000,
+        purpose="entity",
+        direction="n",
+        context="gun \u00e9",
+    )
+    protected, box, signature = token.split(".")[0], ".".join(token.split(".")[1:6]), token.split(".")[6]
+    members = {"seq": 2**64 - 1, "iat": NOW_MS, "ttl": 5000, "pur": "entity", "dir": "n", "ctx": "gun \u00e9"}
+    members["sid"] = base64url_encode(bytes(range(16)))
+    verifying = {"op": "verify", "key": sender.public().to_dict()}
+    detached = {"protected": protected, "signature": signature}
+    held, altered, opened, made = peer.ask(
+        [
+            # It wants the payload encoded in any case, and signs it as "b64" says.
+            {**verifying, "token": {**detached, "payload": base64url_encode(box.encode())}},
+            {**verifying, "token": {**detached, "payload": base64url_encode(box.encode() + b"A")}},
+            {"op": "box_decrypt", "recipient": recipient.to_dict(), "box": box},
+            {**_box_request("seal_signed_box", b"state", recipient, sender), "members": members},
+        ]
+    )
+    assert held["holds"] is True
+    assert altered["holds"] is False
+    identities = sender.thumbprint_bytes() + recipient.thumbprint_bytes()
+    assert base64url_decode_untrusted(opened["plaintext"]) == identities + b"state"
+    for one in (token, made["token"]):
+        opened_here = open_signed_box(
+            one,
+            recipient=recipient,
+            sender=sender.public(),
+            purpose="entity",
+            direction="n",
+            session=bytes(range(16)),
+            context="gun \u00e9",
+            now_ms=NOW_MS,
+        )
+        assert opened_here.payload == b"state"
+        assert opened_here.claims == peek_claims_untrusted(token)
 
 
 def test_keys_made_by_it_are_read_in_every_form(peer: OtherJose) -> None:

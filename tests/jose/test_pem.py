@@ -97,6 +97,19 @@ def test_a_key_on_a_curve_of_its_own_is_refused() -> None:
         Jwk.from_pem(_explicit(point, point))
 
 
+def test_a_raw_key_under_the_name_of_another_curve_is_refused() -> None:
+    """RFC 8410: the names differ in their last byte, 110 to 113; the sizes do too, or only the name."""
+    for curve in ("X25519", "X448", "Ed25519", "Ed448"):
+        for key in (Jwk.generate(curve), Jwk.generate(curve).public()):
+            label, body = ("PRIVATE KEY" if key.is_private else "PUBLIC KEY"), key.to_pem().split(b"\n")[1:-2]
+            der = base64.b64decode(b"".join(body))
+            at = der.index(b"\x06\x03\x2b\x65") + 4
+            for name in range(110, 114):
+                bent = der[:at] + bytes([name]) + der[at + 1 :]
+                with contextlib.suppress(KeyFormatError):
+                    assert Jwk.from_pem(_armoured(label, bent)).curve is not None
+
+
 def test_two_keys_in_one_text_are_refused() -> None:
     pem = _private(ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(KeyFormatError, match="2 keys"):
