@@ -14,7 +14,6 @@ import uvloop
 from benchmarks.udp.processes import peer_process
 from bridge.jose import Jwk
 from bridge.udp import (
-    MAX_STATE_BYTES,
     MessageReceived,
     Peer,
     SessionClosed,
@@ -27,6 +26,8 @@ from bridge.udp import (
 
 BATCH = 1024
 """States of one batch, each on a stream of its own and filling a datagram."""
+SIGNED_BATCH = 512
+"""In signed mode: a batch is signed before any of it is sent, time enough for its receiver to run dry."""
 _OUT = 512
 """Datagrams whose arrival may be unknown when the next batch is given: the sender is paced by arrival."""
 
@@ -86,7 +87,13 @@ def _receive(
 
 
 async def _send(
-    address: tuple[str, int], identity: Jwk, peer: Jwk, *, seconds: float, options: dict[str, Any]
+    address: tuple[str, int],
+    identity: Jwk,
+    peer: Jwk,
+    *,
+    seconds: float,
+    batch: int,
+    options: dict[str, Any],
 ) -> Rate:
     answers: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -94,17 +101,17 @@ async def _send(
         if isinstance(event, MessageReceived):
             answers.put_nowait(event.payload)
 
-    rows = np.random.default_rng(1).integers(0, 256, (BATCH, MAX_STATE_BYTES), dtype=np.uint8)
     async with UdpEngine(UdpConfig(**options), identity=identity, on_event=on_event) as engine:
         engine.add_peer(Peer(name="receiver", public_key=peer.public(), address=address))
         session = await engine.connect("receiver", timeout=10)
+        rows = np.random.default_rng(1).integers(0, 256, (batch, session.max_state_bytes), dtype=np.uint8)
         before = session.statistics().datagrams_sent
         given = 0
         begun = time.perf_counter()
         while time.perf_counter() - begun < seconds:
             session.send_state(rows)
             engine.flush()
-            given += BATCH
+            given += batch
             # An acknowledgement is no event, so there is nothing else to wait for.
             while session.states_waiting or session.states_unacknowledged > _OUT:  # noqa: ASYNC110
                 await asyncio.sleep(0)
@@ -115,12 +122,13 @@ async def _send(
         return Rate(delivered / elapsed, 1 - delivered / given)
 
 
-def measure_rate(seconds: float, **options: Any) -> Rate:
-    """States a second from engine to engine, each a full datagram.
+def measure_rate(seconds: float, *, batch: int = BATCH, **options: Any) -> Rate:
+    """States a second from engine to engine, each a full datagram; in signed mode with its proof.
 
     Args:
+        batch: states given at once.
         options: of both engines' configuration.
     """
     sender, receiver = Jwk.generate(), Jwk.generate()
     with peer_process(_receive, receiver.to_dict(), sender.public().to_dict(), options) as pipe:
-        return uvloop.run(_send(pipe.recv(), sender, receiver, seconds=seconds, options=options))
+        return uvloop.run(_send(pipe.recv(), sender, receiver, seconds=seconds, batch=batch, options=options))

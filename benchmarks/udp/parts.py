@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.udp.fanout import measure_fan_out
-from benchmarks.udp.fat import measure_rate
+from benchmarks.udp.fat import SIGNED_BATCH, measure_rate
 from benchmarks.udp.floors import (
     measure_cipher,
     measure_plain,
@@ -23,6 +23,7 @@ def rates(seconds: float) -> Round:
     """Datagrams a second, ours and all that they are compared with."""
     plain = measure_plain(seconds)
     sealed = measure_rate(seconds)
+    signed = measure_rate(seconds, batch=SIGNED_BATCH, signed=True)
     runs = measure_runs(seconds, sealed=False)
     bare = measure_runs(seconds, sealed=True)
     quic, quic_loss = measure_quic(seconds)
@@ -32,7 +33,10 @@ def rates(seconds: float) -> Round:
         "sealed_per_s": sealed.delivered_per_s,
         "sealed_x_plain": sealed.delivered_per_s / plain,
         "sealed_x_aioquic": sealed.delivered_per_s / quic,
+        "signed_x_sealed": signed.delivered_per_s / sealed.delivered_per_s,
         "loss": sealed.loss,
+        "signed_per_s": signed.delivered_per_s,
+        "signed_loss": signed.loss,
         "plain_per_s": plain,
         "aioquic_per_s": quic,
         "aioquic_loss": quic_loss,
