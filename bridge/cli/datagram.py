@@ -12,7 +12,10 @@ from bridge.cli.output import Json, emit
 from bridge.errors import DecodeError, SignatureError
 
 if TYPE_CHECKING:
-    from bridge.udp.evidence import Evidence, ProofFields
+    from collections.abc import Sequence
+
+    from bridge.udp.evidence import Evidence, HandleBinding, ProofFields
+    from bridge.udp.wire import State
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,23 +55,68 @@ def _told(evidence: Evidence, proof: ProofFields) -> dict[str, Any]:
         "sealed_at": _time(proof.sealed_at_ms),
         "tree_size": proof.size,
         "leaf": proof.leaf,
-        "states": _states(evidence.plaintext),
+        "states": [_state(state, evidence.bindings) for state in _states(evidence.plaintext)],
     }
 
 
-def _states(plaintext: bytes) -> list[dict[str, Any]]:
+def _states(plaintext: bytes) -> list[State]:
     """What the sender signed; a session would not have taken it if it were no frames."""
-    from bridge.jose.encoding import base64url_encode
     from bridge.udp.wire import PROLOGUE, State, parse_frames_untrusted
 
     try:
         frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
     except DecodeError as error:
         raise DecodeError(f"the signature holds, but what it covers is no datagram: {error}") from error
+    return [frame for frame in frames if isinstance(frame, State)]
+
+
+def _state(state: State, bindings: Sequence[HandleBinding]) -> dict[str, Any]:
+    from bridge.jose.encoding import base64url_encode
+
+    told: dict[str, Any] = {
+        "stream": state.stream,
+        "number": state.number,
+        "payload": base64url_encode(state.payload),
+    }
+    return {**told, "records": _records(state.payload, bindings)} if bindings else told
+
+
+def _records(payload: bytes, bindings: Sequence[HandleBinding]) -> list[dict[str, Any]]:
+    """What a state says of which entities, if the bindings are those whose digest the sender signed."""
+    from bridge.jose.encoding import base64url_encode
+    from bridge.replication.bindings import Bindings
+    from bridge.replication.records import decode_records_untrusted
+
+    try:
+        decoded = decode_records_untrusted(payload)
+    except DecodeError as error:
+        raise DecodeError(f"the file has bindings, but a state of other records: {error}") from error
+    if decoded.digests is None:
+        raise SignatureError("the file has bindings, but the sender signed no digest of any")
+    claimed = Bindings()
+    for one in bindings:
+        claimed.bind(one.handle, one.entity, one.epoch, one.session)
+    if not claimed.match(decoded.records, decoded.digests).all():
+        raise SignatureError("the bindings in the file are not those that the sender signed")
+    handles = decoded.records["handle"].ravel().tolist()
+    by_handle = {one.handle: one for one in bindings}
+    if not by_handle.keys() >= set(handles):
+        raise SignatureError("the file has bindings, but not of all handles in the datagram")
+    states = decoded.states()
     return [
-        {"stream": frame.stream, "number": frame.number, "payload": base64url_encode(frame.payload)}
-        for frame in frames
-        if isinstance(frame, State)
+        {
+            "entity": by_handle[handle].entity,
+            "epoch": by_handle[handle].epoch,
+            "session": base64url_encode(by_handle[handle].session),
+            "tick": tick,
+            "position": position,
+        }
+        for handle, tick, position in zip(
+            handles,
+            states.ticks.tolist(),
+            states.positions.tolist(),
+            strict=True,
+        )
     ]
 
 
@@ -91,8 +139,14 @@ def _text(result: dict[str, Any]) -> str:
         f"sealed at  {moment}, as the sender claims",
         f"tree       leaf {result['leaf']} of {result['tree_size']}",
     ]
-    lines += [
-        f"state      stream {state['stream']}, number {state['number']}: {state['payload'] or '(empty)'}"
-        for state in result["states"]
-    ]
+    for state in result["states"]:
+        of_which = f"state      stream {state['stream']}, number {state['number']}: "
+        if "records" not in state:
+            lines.append(of_which + (state["payload"] or "(empty)"))
+        for record in state.get("records", ()):
+            x, y, z = record["position"]
+            lines.append(
+                f"{of_which}{record['entity']} at epoch {record['epoch']} of session {record['session']}, "
+                f"tick {record['tick']}: {x:.3f} {y:.3f} {z:.3f} m"
+            )
     return "\n".join(lines)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from bridge.cli.app import build_app
 from bridge.errors import BridgeError, DecodeError, SignatureError
 from bridge.jose import Jwk
 from bridge.jose.encoding import base64url_encode
+from bridge.replication.bindings import Bindings
+from bridge.replication.records import Records, compact_records, encode_payloads
+from bridge.replication.world import States
 from bridge.udp import (
     Conditioner,
     MessageReceived,
@@ -24,7 +28,14 @@ from bridge.udp import (
     UdpEngine,
     UdpEvent,
 )
-from bridge.udp.evidence import Evidence, TickSigner, Unsigned, evidence_to_json
+from bridge.udp.evidence import (
+    Evidence,
+    HandleBinding,
+    TickSigner,
+    Unsigned,
+    evidence_to_json,
+    parse_evidence_untrusted,
+)
 from bridge.udp.wire import PROLOGUE, Ping, State, encode_frame
 
 ALICE = Jwk.generate()
@@ -131,6 +142,92 @@ def test_what_is_no_evidence_is_refused(files: Path) -> None:
 def test_signed_bytes_that_are_no_datagram_are_refused(files: Path) -> None:
     (files / "kept").write_bytes(evidence(PROLOGUE.pack(1, 2, 3) + b"\xff"))
     assert "is no datagram" in str(refusal(files))
+
+
+BINDINGS = (
+    HandleBinding(handle=3, entity="ship-1", epoch=(5 << 32) + 9, session=bytes(16)),
+    HandleBinding(handle=8, entity="ship-2", epoch=70_000, session=bytes(16)),
+)
+
+
+def states_at(*positions: tuple[float, float, float]) -> States:
+    count = len(positions)
+    return States(
+        ticks=np.full(count, 77, dtype=np.uint64),
+        positions=np.array(positions),
+        rotations=np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)),
+        velocities=np.zeros((count, 3)),
+        angular_velocities=np.zeros((count, 3)),
+        flags=np.zeros(count, dtype=np.uint8),
+    )
+
+
+def entity_states(*, with_digest: bool = True) -> bytes:
+    """A datagram with a record of each binding."""
+    states = states_at((1.0, 2.0, 3.0), (-4.5, 0.0, 0.25))
+    records = compact_records([3, 8], [one.epoch for one in BINDINGS], states)
+    agreed = Bindings()
+    for one in BINDINGS:
+        agreed.bind(one.handle, one.entity, one.epoch, one.session)
+    return datagram(records, agreed if with_digest else None)
+
+
+def datagram(records: Records, agreed: Bindings | None) -> bytes:
+    digests = None if agreed is None else agreed.digests(records[None])
+    payload = encode_payloads(records[None], tick=77, digests=digests)[0].tobytes()
+    return PROLOGUE.pack(1, 2, 3) + encode_frame(State(0, 1, payload))
+
+
+def keep(files: Path, plaintext: bytes, bindings: tuple[HandleBinding, ...]) -> None:
+    kept = parse_evidence_untrusted(evidence(plaintext))
+    (files / "kept").write_bytes(evidence_to_json(replace(kept, bindings=bindings)))
+
+
+def test_with_bindings_entities_and_full_epochs_are_told(files: Path) -> None:
+    keep(files, entity_states(), BINDINGS)
+    (state,) = json.loads(run(files, "--json"))["states"]
+    session = base64url_encode(bytes(16))
+    assert state["records"] == [
+        {
+            "entity": "ship-1",
+            "epoch": 21474836489,
+            "session": session,
+            "tick": 77,
+            "position": [1.0, 2.0, 3.0],
+        },
+        {"entity": "ship-2", "epoch": 70_000, "session": session, "tick": 77, "position": [-4.5, 0.0, 0.25]},
+    ]
+    assert run(files).splitlines()[-1] == (
+        f"state      stream 0, number 1: ship-2 at epoch 70000 of session {session}, "
+        "tick 77: -4.500 0.000 0.250 m"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"entity": "ship-3"}, {"epoch": 70_000 + (1 << 16)}, {"session": bytes(15) + b"1"}, {"handle": 9}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_bindings_that_the_sender_did_not_sign_are_refused(files: Path, changed: dict[str, Any]) -> None:
+    keep(files, entity_states(), (BINDINGS[0], replace(BINDINGS[1], **changed)))
+    assert "bindings in the file are not those" in str(refusal(files))
+
+
+def test_bindings_prove_nothing_where_the_sender_signed_no_digest(files: Path) -> None:
+    keep(files, entity_states(with_digest=False), BINDINGS)
+    assert "signed no digest" in str(refusal(files))
+
+
+def test_bindings_beside_other_states_are_refused(files: Path) -> None:
+    keep(files, PLAINTEXT, BINDINGS)
+    assert "a state of other records" in str(refusal(files))
+
+
+def test_a_handle_that_nobody_bound_is_refused(files: Path) -> None:
+    """The sender signed a digest in which this handle stands for nothing."""
+    records = compact_records([3], [0], states_at((0.0, 0.0, 0.0)))
+    keep(files, datagram(records, Bindings()), BINDINGS[1:])
+    assert "not of all handles" in str(refusal(files))
 
 
 async def test_what_a_real_engine_received_is_evidence_though_a_third_was_lost(files: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from bridge.udp.keys import Aead, SealingPhases, derive_session_keys
 from bridge.udp.sealing import Sealer
-from bridge.udp.wire import DATA, DATA_HEADER, NO_ECHO, PROLOGUE, State, parse_frames_untrusted
+from bridge.udp.wire import DATA, DATA_HEADER, NO_ECHO, PROLOGUE, PROOF, State, parse_frames_untrusted
 from bridge.udp.workspace import RUN_ROWS, Workspace
 
 ADDRESS = ("192.0.2.1", 1)
@@ -33,6 +33,44 @@ def test_a_batch_is_what_its_rows_sealed_one_by_one_would_be(count: int) -> None
         plaintext = opener.open(1 + n, datagram[DATA_HEADER.size :], header)
         assert plaintext.startswith(PROLOGUE_BYTES)
         assert parse_frames_untrusted(plaintext, PROLOGUE.size) == [State(300 + n, 9, rows[n].tobytes())]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2), (1, 1, 3)])
+def test_what_was_reserved_is_sealed_with_its_proofs_under_its_own_numbers_and_keys(
+    sizes: tuple[int, ...],
+) -> None:
+    sealer = make_sealer(every=1)
+    rows = np.arange(5 * 30, dtype=np.uint8).reshape(5, 30)
+    reserved = sealer.reserve_batch(PROLOGUE_BYTES, stream=300, number=9, rows=rows)
+    single = sealer.reserve(PROLOGUE_BYTES)
+    # What is sealed before the proofs are there, under other keys too, has later numbers.
+    sealer.phases.acknowledge(0)
+    sealer.phases.prepare(sealer.next_sequence, follow=0, now=0.0)
+    assert DATA_HEADER.unpack_from(sealer.seal(PROLOGUE_BYTES)) == (DATA | 1, 1, 6)
+    proofs = [np.full((count, 10 + n), PROOF, dtype=np.uint8) for n, count in enumerate(sizes)]
+    transmits = sealer.seal_reserved(reserved, proofs, ADDRESS)
+    assert [transmit.datagram_count for transmit in transmits] == list(sizes)
+    transmits += sealer.seal_reserved(single, [np.full((1, 7), PROOF, dtype=np.uint8)], ADDRESS)
+    opener = Aead(KEYS)
+    datagrams = [bytes(datagram) for transmit in transmits for datagram in transmit.datagrams()]
+    assert len(datagrams) == 6
+    for n, datagram in enumerate(datagrams):
+        header = datagram[: DATA_HEADER.size]
+        assert DATA_HEADER.unpack(header) == (DATA, 1, n)
+        plaintext = opener.open(n, datagram[DATA_HEADER.size :], header)
+        content = plaintext.rstrip(bytes([PROOF]))
+        if n < 5:
+            assert parse_frames_untrusted(content, PROLOGUE.size) == [State(300 + n, 9, rows[n].tobytes())]
+        else:
+            assert content == PROLOGUE_BYTES
+
+
+def test_one_row_is_reserved_as_the_datagram_it_is() -> None:
+    sealer = make_sealer()
+    rows = np.arange(30, dtype=np.uint8).reshape(1, 30)
+    plaintext = sealer.reserve_batch(PROLOGUE_BYTES, stream=300, number=9, rows=rows).plaintexts
+    assert isinstance(plaintext, bytes)
+    assert parse_frames_untrusted(plaintext, PROLOGUE.size) == [State(300, 9, rows.tobytes())]
 
 
 def test_sequences_go_on_over_single_datagrams_and_batches() -> None:

@@ -5,6 +5,7 @@ from bridge.udp.evidence.record import (
     MAX_EVIDENCE_BYTES,
     Evidence,
     EvidenceRun,
+    HandleBinding,
     evidence_to_json,
     parse_evidence_untrusted,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "MAX_EVIDENCE_BYTES",
     "Evidence",
     "EvidenceRun",
+    "HandleBinding",
     "ProofFields",
     "ProofVerifier",
     "TickSigner",

@@ -27,13 +27,34 @@ from bridge.udp.evidence.tree import Matrix
 from bridge.udp.evidence.verifier import verify_datagram
 from bridge.udp.wire import MAX_PLAINTEXT_BYTES, MAX_PROOF_BYTES
 
-MAX_EVIDENCE_BYTES: Final = 16 << 10
-"""Of a file: a datagram with its proof takes 2 KiB, the rest is room for a key's descriptions."""
+MAX_EVIDENCE_BYTES: Final = 256 << 10
+"""Of a file: a datagram with its proof takes 2 KiB, as many bindings as there may be 170."""
+MAX_BINDINGS: Final = 256
+"""More handles than a payload has room for."""
+MAX_NAME_BYTES: Final = 255
+"""Of an entity, and of a session of the sender's."""
 EVIDENCE_VERSION: Final = 1
 
 _MEMBERS: Final = frozenset({"evidence", "plaintext", "proof", "recipient", "sender", "sequence", "session"})
+_BINDING_MEMBERS: Final = frozenset({"entity", "epoch", "handle", "session"})
 _MAX_U16: Final = 0xFFFF
 _MAX_U64: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandleBinding:
+    """What a handle in a state stands for, as the sender told by ``bind`` (docs/protocol.md §7).
+
+    Attributes:
+        handle: 16 bits.
+        epoch: all 64 bits.
+        session: the sender's session with its homeserver, to which the entity was granted.
+    """
+
+    handle: int
+    entity: str
+    epoch: int
+    session: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +68,8 @@ class Evidence:
         sequence: of the datagram, 64 bits.
         plaintext: of the datagram, up to its PROOF frame.
         proof: that frame.
+        bindings: of the handles in it, where the receiver added them. They are not checked here: that takes
+            their digest, which is in the states.
     """
 
     sender: Jwk
@@ -55,6 +78,7 @@ class Evidence:
     sequence: int
     plaintext: bytes
     proof: bytes
+    bindings: tuple[HandleBinding, ...] = ()
 
     def check(self, sender: Jwk) -> ProofFields:
         """Check that ``sender`` signed this; which key is the sender's is for the caller to know.
@@ -131,6 +155,16 @@ def evidence_to_json(evidence: Evidence) -> bytes:
         "sequence": evidence.sequence,
         "session": base64url_encode(evidence.session_id),
     }
+    if evidence.bindings:
+        members["bindings"] = [
+            {
+                "entity": one.entity,
+                "epoch": one.epoch,
+                "handle": one.handle,
+                "session": base64url_encode(one.session),
+            }
+            for one in evidence.bindings
+        ]
     return json_encode(members)
 
 
@@ -144,7 +178,7 @@ def parse_evidence_untrusted(raw: bytes) -> Evidence:
         raise DecodeError(f"evidence longer than {MAX_EVIDENCE_BYTES} bytes")
     try:
         members = json_object_untrusted(raw)
-        if members.keys() != _MEMBERS:
+        if members.keys() - {"bindings"} != _MEMBERS:
             raise ValueError("it has exactly the members " + ", ".join(sorted(_MEMBERS)))
         if _number(members, "evidence", _MAX_U16) != EVIDENCE_VERSION:
             raise ValueError(f"it is not of version {EVIDENCE_VERSION}")
@@ -160,6 +194,7 @@ def parse_evidence_untrusted(raw: bytes) -> Evidence:
             sequence=_number(members, "sequence", _MAX_U64),
             plaintext=_bytes(members, "plaintext", 0, MAX_PLAINTEXT_BYTES),
             proof=_bytes(members, "proof", 1, MAX_PROOF_BYTES),
+            bindings=_bindings(members["bindings"]) if "bindings" in members else (),
         )
         parse_proof_untrusted(evidence.proof)
         if evidence_to_json(evidence) != raw:
@@ -167,6 +202,27 @@ def parse_evidence_untrusted(raw: bytes) -> Evidence:
     except (ValueError, KeyFormatError, DecodeError) as error:
         raise DecodeError(f"no evidence of a datagram: {error}") from error
     return evidence
+
+
+def _bindings(value: object) -> tuple[HandleBinding, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_BINDINGS:
+        raise ValueError(f"member 'bindings' is no list of 1 to {MAX_BINDINGS}")
+    bindings = []
+    for members in value:
+        if not isinstance(members, dict) or members.keys() != _BINDING_MEMBERS:
+            raise ValueError("a binding has exactly the members " + ", ".join(sorted(_BINDING_MEMBERS)))
+        entity = members["entity"]
+        if not isinstance(entity, str) or not 1 <= len(entity.encode()) <= MAX_NAME_BYTES:
+            raise ValueError(f"member 'entity' is no text of 1 to {MAX_NAME_BYTES} bytes")
+        bindings.append(
+            HandleBinding(
+                handle=_number(members, "handle", _MAX_U16),
+                entity=entity,
+                epoch=_number(members, "epoch", _MAX_U64),
+                session=_bytes(members, "session", 0, MAX_NAME_BYTES),
+            )
+        )
+    return tuple(bindings)
 
 
 def _bytes(members: Mapping[str, Any], name: str, least: int, most: int) -> bytes:

@@ -14,6 +14,7 @@ from bridge.jose.encoding import base64url_encode, json_encode
 from bridge.udp.evidence.record import (
     MAX_EVIDENCE_BYTES,
     Evidence,
+    HandleBinding,
     evidence_to_json,
     parse_evidence_untrusted,
 )
@@ -38,6 +39,7 @@ def evidence(plaintext: bytes = b"what was said", sequence: int = 7) -> Evidence
 
 
 GENUINE = evidence()
+BINDING = {"entity": "ship", "epoch": 1 << 40, "handle": 7, "session": base64url_encode(bytes(16))}
 
 
 @given(st.binary(max_size=800), st.integers(0, 2**64 - 1))
@@ -73,6 +75,29 @@ def test_the_key_comes_from_the_one_who_checks_never_from_the_file() -> None:
         GENUINE.check(other)
     with pytest.raises(SignatureError, match="does not hold"):
         replace(GENUINE, sender=other.public()).check(other)
+
+
+@given(
+    st.lists(
+        st.builds(
+            HandleBinding,
+            handle=st.integers(0, 2**16 - 1),
+            entity=st.text(st.characters(codec="utf-8"), min_size=1, max_size=60),
+            epoch=st.integers(0, 2**64 - 1),
+            session=st.binary(max_size=255),
+        ),
+        max_size=20,
+    )
+)
+def test_bindings_are_kept_beside_the_datagram(bindings: list[HandleBinding]) -> None:
+    kept = replace(GENUINE, bindings=tuple(bindings))
+    assert parse_evidence_untrusted(evidence_to_json(kept)) == kept
+
+
+def test_as_many_bindings_of_the_longest_names_as_there_may_be_fit_a_file() -> None:
+    binding = HandleBinding(handle=65535, entity="n" * 255, epoch=2**64 - 1, session=bytes(255))
+    kept = replace(GENUINE, bindings=(binding,) * 256)
+    assert parse_evidence_untrusted(evidence_to_json(kept)) == kept
 
 
 def test_a_private_key_never_gets_into_a_file() -> None:
@@ -113,6 +138,17 @@ def members(**changed: Any) -> bytes:
         members(proof=""),
         members(proof=base64url_encode(GENUINE.proof + b"\0")),
         members(more=1),
+        members(bindings=[]),
+        members(bindings={}),
+        members(bindings=[BINDING] * 257),
+        members(bindings=[{**BINDING, "more": 1}]),
+        members(bindings=["text"]),
+        members(bindings=[{**BINDING, "entity": ""}]),
+        members(bindings=[{**BINDING, "entity": "é" * 128}]),
+        members(bindings=[{**BINDING, "entity": 1}]),
+        members(bindings=[{**BINDING, "handle": 1 << 16}]),
+        members(bindings=[{**BINDING, "epoch": -1}]),
+        members(bindings=[{**BINDING, "session": "="}]),
         members(plaintext="A" * MAX_EVIDENCE_BYTES),
         members()[:-1] + b',"sequence":7}',
     ],
