@@ -102,7 +102,7 @@ class UdpConfig:
     """The longest an acknowledgement waits for company: half a tick at 20 Hz. At most 0.25."""
 
     acknowledge_every: int = 32
-    """Acknowledge at the latest after so many datagrams; far below the 256 that one ACK can name."""
+    """Acknowledge at the latest after so many datagrams; far below the 1024 that one ACK can name."""
 
     initial_rtt: float = 0.1
     """Round trip assumed before the first sample."""
@@ -170,8 +170,8 @@ class UdpConfig:
             raise ConfigurationError("handshake_lifetime must be at most 60 s, the limit of a signed box")
         if self.keepalive_interval * 2 > self.idle_timeout:
             raise ConfigurationError("idle_timeout must be at least twice keepalive_interval")
-        if self.acknowledge_every > 128:
-            raise ConfigurationError("acknowledge_every must be at most 128: an ACK names 256 datagrams")
+        if self.acknowledge_every > 512:
+            raise ConfigurationError("acknowledge_every must be at most 512: an ACK names 1024 datagrams")
         if not _SMALLEST_WINDOW_BYTES <= self.reliable_window_bytes < 1 << 31:
             raise ConfigurationError(f"reliable_window_bytes must be {_SMALLEST_WINDOW_BYTES} … 2^31-1")
         if self.max_flight_datagrams > MAX_TRACKED:

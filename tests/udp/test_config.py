@@ -16,7 +16,7 @@ from bridge.udp.config import UdpConfig
         {"handshake_lifetime": 60.1},
         {"idle_timeout": 3.9},
         {"max_ack_delay": 0.26},
-        {"acknowledge_every": 129},
+        {"acknowledge_every": 513},
         {"reliable_window_bytes": 131_079},
         {"reliable_window_bytes": 1 << 31},
         {"reliable_buffer_bytes": 131_079},
