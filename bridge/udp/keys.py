@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bridge.errors import BoxError
 from bridge.udp.wire import DATA
+from bridge.udp.workspace import row_bytes
 
 _SECRET_BYTES: Final = 32
 _KEY_BYTES: Final = 16
@@ -121,9 +122,9 @@ class Aead:
 
         Args:
             sequences: shape (n,), none of them ever used before.
-            plaintexts: n views.
-            headers: n views, the associated data.
-            sealed: n writable views, each 16 bytes longer than its plaintext.
+            plaintexts: at least n views.
+            headers: at least n, the associated data.
+            sealed: at least n writable views, each 16 bytes longer than its plaintext.
         """
         nonces = self._nonces(sequences)
         # A deque without room runs the loop in C and keeps nothing.
@@ -147,12 +148,11 @@ class Aead:
         except InvalidTag:
             raise BoxError("a datagram of a run is not authentic") from None
 
-    def _nonces(self, sequences: npt.NDArray[np.uint64]) -> Sequence[bytes]:
+    def _nonces(self, sequences: npt.NDArray[np.uint64]) -> list[bytes]:
         nonces = np.empty((len(sequences), _IV_BYTES), dtype=np.uint8)
         nonces[:, :4] = self._iv_head
         nonces[:, 4:] = (sequences ^ self._iv_tail).astype(">u8").view(np.uint8).reshape(-1, 8)
-        joined = nonces.tobytes()
-        return [joined[start : start + _IV_BYTES] for start in range(0, len(joined), _IV_BYTES)]
+        return row_bytes(nonces)
 
 
 class SealingPhases:

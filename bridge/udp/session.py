@@ -175,6 +175,7 @@ class Session:
             OpeningPhases(receiving),
             sealing=sealing,
             keep=lambda: _KEYS_KEPT * self._probe_timeout(),
+            workspace=shared,
         )
         self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
@@ -408,7 +409,7 @@ class Session:
             Why some were dropped.
         """
         count, size = datagrams.shape
-        opened = None if self.is_closed else self._opener.open_run(data, datagrams)
+        opened = None if self.is_closed else self._opener.open_run(datagrams)
         if opened is None:
             reasons = (
                 self.receive_datagram(data[start : start + size], address, now=now)

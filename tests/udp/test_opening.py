@@ -26,20 +26,19 @@ def sealed(count: int, *, skip: int = 0) -> list[bytes]:
     return [sealer.seal(PLAINTEXT + bytes([n % 256])) for n in range(count)]
 
 
-def as_run(datagrams: list[bytes]) -> tuple[memoryview, Matrix]:
-    joined = b"".join(datagrams)
-    return memoryview(joined), np.frombuffer(joined, dtype=np.uint8).reshape(len(datagrams), -1)
+def as_run(datagrams: list[bytes]) -> Matrix:
+    return np.frombuffer(b"".join(datagrams), dtype=np.uint8).reshape(len(datagrams), -1)
 
 
 def opener() -> Opener:
-    return Opener(OpeningPhases(KEYS), sealing=sealing_phases(), keep=lambda: 1.0)
+    return Opener(OpeningPhases(KEYS), sealing=sealing_phases(), keep=lambda: 1.0, workspace=Workspace())
 
 
 @given(st.sets(st.integers(0, 39), min_size=1))
 def test_a_run_opens_to_what_each_datagram_alone_does_and_marks_the_same(kept: set[int]) -> None:
     datagrams = [datagram for n, datagram in enumerate(sealed(40)) if n in kept]
     together, alone = opener(), opener()
-    run = together.open_run(*as_run(datagrams))
+    run = together.open_run(as_run(datagrams))
     assert run is not None
     together.mark_run(run.sequences)
     for datagram, sequence, plaintext in zip(datagrams, run.sequences.tolist(), run.plaintexts, strict=True):
@@ -51,26 +50,26 @@ def test_a_run_opens_to_what_each_datagram_alone_does_and_marks_the_same(kept: s
 def test_a_run_out_of_order_or_seen_before_is_left_to_be_looked_at_one_by_one() -> None:
     datagrams = sealed(10)
     receiving = opener()
-    assert receiving.open_run(*as_run(datagrams[::-1])) is None
-    assert receiving.open_run(*as_run([datagrams[0], datagrams[0], datagrams[2]])) is None
-    run = receiving.open_run(*as_run(datagrams))
+    assert receiving.open_run(as_run(datagrams[::-1])) is None
+    assert receiving.open_run(as_run([datagrams[0], datagrams[0], datagrams[2]])) is None
+    run = receiving.open_run(as_run(datagrams))
     assert run is not None
     receiving.mark_run(run.sequences)
-    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.open_run(as_run(datagrams)) is None
     assert receiving.open(datagrams[3], now=0.0) is DropReason.REPLAYED
 
 
 def test_a_run_wider_than_the_window_is_looked_at_one_by_one() -> None:
     first, *_ = sealed(1)
     last, *_ = sealed(1, skip=WINDOW)
-    assert opener().open_run(*as_run([first, last])) is None
+    assert opener().open_run(as_run([first, last])) is None
 
 
 def test_a_forged_datagram_marks_nothing() -> None:
     datagrams = sealed(5)
     datagrams[2] = datagrams[2][:-1] + bytes([datagrams[2][-1] ^ 1])
     receiving = opener()
-    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.open_run(as_run(datagrams)) is None
     assert receiving.replay.largest == -1
     assert receiving.open(datagrams[2], now=0.0) is DropReason.FORGED
 
@@ -82,9 +81,9 @@ def test_a_run_of_the_next_key_phase_opens_once_its_first_datagram_was_looked_at
     sealer.phases.prepare(1, follow=0, now=0.0)
     datagrams = [sealer.seal(PLAINTEXT) for _ in range(5)]
     receiving = opener()
-    assert receiving.open_run(*as_run(datagrams)) is None
+    assert receiving.open_run(as_run(datagrams)) is None
     assert receiving.open(datagrams[0], now=10.0) == (1, PLAINTEXT)
-    run = receiving.open_run(*as_run(datagrams[1:]))
+    run = receiving.open_run(as_run(datagrams[1:]))
     assert run is not None
     assert run.sequences.tolist() == [2, 3, 4, 5]
     assert receiving.open(old, now=10.9) == (0, PLAINTEXT)
