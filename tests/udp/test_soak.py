@@ -39,9 +39,9 @@ class Pair:
             self.hosts[0].endpoint.connect("b", now=self.network.now)
 
     def run(self, *, seconds: float) -> list[str]:
-        for _ in range(int(seconds * 60)):
-            self.tick(messages=1)
-        ends = self.network.now + 60
+        for n in range(int(seconds * 60)):
+            self.tick(messages=n % 2)
+        ends = self.network.now + 120
         talks = [talker.talk for talker in self.talkers]
         while self.network.now < ends and missing(talks):
             self.tick(messages=0)
