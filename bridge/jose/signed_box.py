@@ -221,6 +221,9 @@ def open_signed_box(
     _check_time(claims, now_ms)
     if parsed.box.sender.thumbprint() != parsed.ephemeral:
         raise BoxError("the box carries another ephemeral key than the signed one")
+    if parsed.ephemeral in (claims.sender, claims.recipient):
+        # What is sealed under a long-lived key can be opened for as long as that key lives.
+        raise BoxError("the ephemeral key of the box is a long-lived one")
     inside = open_parts(parsed.box, recipient)
     identities = sender.thumbprint_bytes() + recipient.thumbprint_bytes()
     if inside[: len(identities)] != identities:

@@ -382,6 +382,18 @@ def test_a_box_whose_ephemeral_key_was_exchanged_is_refused(decrypted: list[str]
     assert decrypted == []
 
 
+@pytest.mark.parametrize("long_lived", [ALICE, BOB])
+def test_a_box_under_a_long_lived_key_is_refused_though_its_sender_signed_it(
+    long_lived: Jwk, decrypted: list[str]
+) -> None:
+    inside = ALICE.thumbprint_bytes() + BOB.thumbprint_bytes() + b"state"
+    sealed = box.seal(inside, BOB, long_lived, apu=ALICE.thumbprint(), apv=BOB.thumbprint())
+    header = _members(_seal().split(".")[0]) | {"epk": long_lived.thumbprint()}
+    with pytest.raises(BoxError, match="long-lived"):
+        _open(_signed([_encoded(header), *box.box_compact(sealed).split(".")], ALICE))
+    assert decrypted == []
+
+
 def test_no_key_that_a_box_carries_ever_checks_its_signature(
     monkeypatch: pytest.MonkeyPatch, decrypted: list[str]
 ) -> None:
