@@ -11,12 +11,15 @@ import argparse
 import random
 import sys
 import time
+from itertools import groupby
 
 import numpy as np
 
 from bridge.errors import DecodeError, SignatureError
 from bridge.jose import Jwk
 from bridge.udp.bucket import TokenBucket
+from bridge.udp.config import UdpConfig
+from bridge.udp.events import StateReceived, StatesReceived
 from bridge.udp.evidence import (
     Evidence,
     ProofVerifier,
@@ -26,7 +29,10 @@ from bridge.udp.evidence import (
     parse_evidence_untrusted,
 )
 from bridge.udp.evidence.proof import encode_proof, parse_proof_untrusted
+from bridge.udp.keys import Aead, derive_session_keys
+from bridge.udp.wire import DATA, DATA_HEADER, MAX_PLAINTEXT_BYTES, PROLOGUE, State, encode_frame
 from tests.fuzz.fuzz_udp import mutate
+from tests.support.datagrams import bare_sessions
 
 SENDER = Jwk.generate()
 RECIPIENT = bytes(range(32))
@@ -77,6 +83,54 @@ def attack_verifier(
     return altered.tobytes()
 
 
+def attack_session(chance: random.Random) -> bytes:
+    """A peer of a signed session with some false datagrams: no state is believed that it did not sign."""
+    verifier = ProofVerifier(
+        sender=SENDER,
+        recipient=RECIPIENT,
+        session_id=SESSION,
+        checks=TokenBucket(rate=1e9, burst=1 << 30),
+    )
+    config = UdpConfig(keep_evidence=chance.random() < 0.5)
+    _, victim = bare_sessions(config=config, verifier=verifier)
+    seal = Aead(derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initiator).seal
+    count, size = chance.randrange(1, 24), chance.choice((0, 1, 40, 738))
+    payloads = [chance.randbytes(size) for _ in range(count)]
+    texts = [
+        PROLOGUE.pack(1, 0, 0) + encode_frame(State(row, 1, payload)) for row, payload in enumerate(payloads)
+    ]
+    matrix = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(count, -1)
+    parts = TickSigner(SENDER).sign(
+        [Unsigned(RECIPIENT, SESSION, 0, matrix)], sealed_at_ms=5, salts=chance.randbytes(16 * count)
+    )[0]
+    proofs = [row.tobytes() for part in parts for row in part]
+    sealed = []
+    for sequence, (text, proof) in enumerate(zip(texts, proofs, strict=True)):
+        plaintext = text + proof
+        if chance.random() < 0.1:
+            plaintext = mutate(plaintext, chance)[:MAX_PLAINTEXT_BYTES].ljust(PROLOGUE.size, b"\0")
+        header = DATA_HEADER.pack(DATA, 2, sequence)
+        sealed.append(header + seal(sequence, plaintext, header))
+    for segment, run in groupby(sealed, len):
+        datagrams = b"".join(run)
+        if chance.random() < 0.7:
+            rows = np.frombuffer(datagrams, dtype=np.uint8).reshape(-1, segment)
+            victim.receive_run(memoryview(datagrams), rows, victim.address, now=100.0)
+        else:
+            for start in range(0, len(datagrams), segment):
+                victim.receive_datagram(datagrams[start : start + segment], victim.address, now=100.0)
+    while (event := victim.next_event()) is not None:
+        if not isinstance(event, StateReceived | StatesReceived):
+            continue
+        for state in event.states():
+            if state.stream >= count or state.payload != payloads[state.stream] or state.number != 1:
+                raise AssertionError("a state that the peer did not sign is believed")
+            if config.keep_evidence:
+                assert state.evidence is not None
+                state.evidence.check(SENDER)
+    return b"".join(sealed)
+
+
 def main() -> int:
     """Run for a time; 1 if there was a finding."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -115,6 +169,7 @@ def main() -> int:
                 data = attack_parser(kept.proof, chance)
                 data = attack_file(evidence_to_json(kept), chance)
                 data = attack_verifier(ours, sequences, rows, chance)
+                data = attack_session(chance)
                 rounds += 1
     except Exception:
         print(f"finding in round {rounds}, seed {arguments.seed}: {data.hex()}", file=sys.stderr)  # noqa: T201

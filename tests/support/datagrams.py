@@ -14,6 +14,7 @@ from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.endpoint import Endpoint
 from bridge.udp.events import SessionEstablished, UdpEvent
+from bridge.udp.evidence import ProofVerifier
 from bridge.udp.keys import derive_session_keys
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
@@ -182,8 +183,10 @@ def connected_pair(
     return network, a, b
 
 
-def bare_sessions(*, config: UdpConfig | None = None, now: float = 100.0) -> tuple[Session, Session]:
-    """Two sessions with the same keys, without a handshake or an endpoint."""
+def bare_sessions(
+    *, config: UdpConfig | None = None, now: float = 100.0, verifier: ProofVerifier | None = None
+) -> tuple[Session, Session]:
+    """Two sessions with the same keys, without a handshake or an endpoint; signed with a verifier."""
     chosen = config or UdpConfig()
     keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32))
     sessions = [
@@ -199,6 +202,7 @@ def bare_sessions(*, config: UdpConfig | None = None, now: float = 100.0) -> tup
             address=address,
             random_bytes=Random(own).randbytes,
             now=now,
+            verifier=verifier,
         )
         for peer, sending, receiving, own, other, address in (
             ("b", keys.initiator, keys.responder, 1, 2, ("192.0.2.1", 1001)),
