@@ -58,10 +58,11 @@ class Bindings:
         """
         digests = np.empty((len(records), DIGEST_BYTES), dtype=np.uint8)
         for row, handles in enumerate(records["handle"]):
-            digests[row] = np.frombuffer(self._digest(handles), dtype=np.uint8)
+            digests[row] = np.frombuffer(self.digest(handles), dtype=np.uint8)
         return digests
 
-    def _digest(self, handles: npt.NDArray[np.uint16]) -> bytes:
+    def digest(self, handles: npt.NDArray[np.integer]) -> bytes:
+        """The digest of one payload that has these handles."""
         ascending = np.unique(handles).astype(np.intp)
         known = ascending[ascending < len(self._tokens)]
         unknown = bytes(DIGEST_BYTES * (len(ascending) - len(known)))

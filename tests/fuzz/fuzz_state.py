@@ -1,4 +1,4 @@
-"""Damaged state payloads: records, or ``DecodeError``; what decodes encodes to the same bytes.
+"""Damaged state payloads: records or snapshots, or ``DecodeError``; records encode to the same bytes again.
 
 Run as ``python tests/fuzz/fuzz_state.py --seconds 60 --seed 1``.
 """
@@ -17,21 +17,28 @@ import numpy as np
 
 from bridge.errors import DecodeError
 from bridge.replication import (
+    GROUP_SEATS,
+    SnapshotReceiver,
+    SnapshotSender,
     States,
+    View,
     compact_records,
     decode_payloads_untrusted,
     decode_records_untrusted,
     decode_state_untrusted,
+    empty_rows,
     encode_payloads,
     encode_state,
     full_records,
+    rows_of,
+    seen_states,
     state_hash,
 )
 
 
-def wild_states(source: random.Random, count: int) -> States:
+def wild_states(source: random.Random, count: int, scale: float | None = None) -> States:
     """Any states that a runaway simulation may have."""
-    scale = 10.0 ** source.randrange(-3, 300)
+    scale = 10.0 ** source.randrange(-3, 300) if scale is None else scale
     values = np.array([source.uniform(-scale, scale) for _ in range(13 * count)]).reshape(count, 13)
     if count and source.random() < 0.1:
         values[source.randrange(count), source.randrange(13)] = source.choice((np.nan, np.inf, -np.inf))
@@ -96,6 +103,41 @@ def check_batch(rows: list[bytes]) -> None:
         raise SystemExit(f"finding: together {malformed} malformed: {[row.hex() for row in cut]}")
 
 
+def snapshots(source: random.Random) -> tuple[bytes, list[bytes]]:
+    """A payload that tells everything, and what is told of later ticks to one who has it."""
+    sender, view = SnapshotSender(groups=2, rate=source.randrange(1, 256)), View()
+    count = source.randrange(1, 12)
+    seats = source.sample(range(2 * GROUP_SEATS), count)
+    tick = source.randrange(2**32)
+    whole: list[bytes] = []
+    for later in range(4):
+        rows = empty_rows(2 * GROUP_SEATS)
+        present = seats if later != 2 else seats[: count // 2]
+        scale = 10.0 ** source.randrange(-3, 7)
+        rows[present] = rows_of(np.arange(len(present)), tick, wild_states(source, len(present), scale))
+        sender.publish(tick + later, rows)
+        (outgoing,) = sender.payloads([view])
+        whole += [one.payload for one in outgoing]
+        if later == 0:
+            view.sent(0, 1, outgoing[0])
+            view.acknowledged(0, 1)
+    return whole[0], whole[1:]
+
+
+def check_snapshots(first: bytes, data: bytes) -> bool:
+    """Whether what was damaged is read by one who has the baseline."""
+    receiver = SnapshotReceiver(max_groups=8)
+    receiver.receive_untrusted(first)
+    try:
+        received = receiver.receive_untrusted(data)
+    except DecodeError:
+        return False
+    states = seen_states(received.rows, received.tick)
+    if not (np.isfinite(states.positions).all() and np.isfinite(states.rotations).all()):
+        raise SystemExit(f"finding: no numbers: {data.hex()} after {first.hex()}")
+    return True
+
+
 def check_state(data: bytes) -> None:
     """The last state of a release."""
     try:
@@ -116,6 +158,7 @@ def main() -> None:
     np.seterr(over="ignore", invalid="ignore")
     end = time.monotonic() + options.seconds
     tried = valid = 0
+    first, later = snapshots(source)
     while time.monotonic() < end:
         data = damage(source, payload(source))
         tried += 1
@@ -125,6 +168,11 @@ def main() -> None:
         one = encode_state(wild_states(source, 1)[0])
         check_state(damage(source, one))
         check_state(one[:12] + source.randbytes(32))
+        if source.random() < 0.05:
+            first, later = snapshots(source)
+        for _ in range(2):
+            tried += 1
+            valid += check_snapshots(first, damage(source, source.choice(later)))
     sys.stdout.write(f"{tried} payloads, {valid} of them valid, no finding\n")
 
 
