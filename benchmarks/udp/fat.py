@@ -28,7 +28,8 @@ BATCH = 1024
 """States of one batch, each on a stream of its own and filling a datagram."""
 SIGNED_BATCH = 512
 """In signed mode: a batch is signed before any of it is sent, time enough for its receiver to run dry."""
-_OUT = 512
+SIGNED_OUT = 1024
+OUT = 512
 """Datagrams whose arrival may be unknown when the next batch is given: the sender is paced by arrival."""
 
 
@@ -93,6 +94,7 @@ async def _send(
     *,
     seconds: float,
     batch: int,
+    out: int,
     options: dict[str, Any],
 ) -> Rate:
     answers: asyncio.Queue[bytes] = asyncio.Queue()
@@ -113,7 +115,7 @@ async def _send(
             engine.flush()
             given += batch
             # An acknowledgement is no event, so there is nothing else to wait for.
-            while session.states_waiting or session.states_unacknowledged > _OUT:  # noqa: ASYNC110
+            while session.states_waiting or session.states_unacknowledged > out:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         session.send_reliable(b"how many")
         delivered = int.from_bytes(await asyncio.wait_for(answers.get(), 10), "big")
@@ -122,13 +124,16 @@ async def _send(
         return Rate(delivered / elapsed, 1 - delivered / given)
 
 
-def measure_rate(seconds: float, *, batch: int = BATCH, **options: Any) -> Rate:
+def measure_rate(seconds: float, *, batch: int = BATCH, out: int = OUT, **options: Any) -> Rate:
     """States a second from engine to engine, each a full datagram; in signed mode with its proof.
 
     Args:
         batch: states given at once.
+        out: how many may be on their way when a batch is given.
         options: of both engines' configuration.
     """
     sender, receiver = Jwk.generate(), Jwk.generate()
     with peer_process(_receive, receiver.to_dict(), sender.public().to_dict(), options) as pipe:
-        return uvloop.run(_send(pipe.recv(), sender, receiver, seconds=seconds, batch=batch, options=options))
+        return uvloop.run(
+            _send(pipe.recv(), sender, receiver, seconds=seconds, batch=batch, out=out, options=options)
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.udp.fanout import measure_fan_out
-from benchmarks.udp.fat import SIGNED_BATCH, measure_rate
+from benchmarks.udp.fat import SIGNED_BATCH, SIGNED_OUT, measure_rate
 from benchmarks.udp.floors import (
     measure_cipher,
     measure_plain,
@@ -23,7 +23,7 @@ def rates(seconds: float) -> Round:
     """Datagrams a second, ours and all that they are compared with."""
     plain = measure_plain(seconds)
     sealed = measure_rate(seconds)
-    signed = measure_rate(seconds, batch=SIGNED_BATCH, signed=True)
+    signed = measure_rate(seconds, batch=SIGNED_BATCH, out=SIGNED_OUT, signed=True)
     runs = measure_runs(seconds, sealed=False)
     bare = measure_runs(seconds, sealed=True)
     quic, quic_loss = measure_quic(seconds)
