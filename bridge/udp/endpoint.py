@@ -348,7 +348,7 @@ class Endpoint:
             session = self._by_connection[repeated.parameters.connection_id]
             if is_proven or address == session.address:
                 # Only where the REPLY was read can its keys be known, so it goes to one address at a time.
-                session.address = address
+                session.move(address)
                 self._outbox.append(Transmit.of_one(repeated.reply, address))
                 return None
         if not is_proven and (repeated is not None or self._is_loaded(now=now)):

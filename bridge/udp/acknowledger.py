@@ -1,0 +1,97 @@
+"""When to tell the peer what came from it, and the frames that do: ACK, and the credit for messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.udp.config import UdpConfig
+from bridge.udp.reliable import ReliableReceiver
+from bridge.udp.replay import ReplayWindow
+from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver
+from bridge.udp.wire import Credit, MessageCredit, encode_ack, encode_frame
+
+ACK_AT_ONCE: Final = 512
+"""Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
+
+
+class Acknowledger:
+    """Acknowledgements of one session.
+
+    Attributes:
+        is_due: whether one is to go now.
+        due_at: when one is to go at the latest; ``None`` where nothing waits for it.
+        waiting: datagrams that came since the last.
+    """
+
+    __slots__ = (
+        "_config",
+        "_credit_granted",
+        "_messages_granted",
+        "_reliable",
+        "_replay",
+        "_unordered",
+        "due_at",
+        "is_due",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        config: UdpConfig,
+        *,
+        replay: ReplayWindow,
+        reliable: ReliableReceiver,
+        unordered: UnorderedReceiver,
+    ) -> None:
+        self._config = config
+        self._replay = replay
+        self._reliable = reliable
+        self._unordered = unordered
+        self._credit_granted = reliable.limit
+        self._messages_granted = MessageCredit(0, unordered.limit)
+        self.is_due = False
+        self.due_at: float | None = None
+        self.waiting = 0
+
+    def note(self, *, urgent: bool, now: float, count: int = 1) -> bool:
+        """So many datagrams came that want an answer; whether it cannot wait for the batch's end."""
+        self.waiting += count
+        if urgent or self.waiting >= self._config.acknowledge_every:
+            self.is_due = True
+        elif self.due_at is None:
+            self.due_at = now + self._config.max_ack_delay
+        return self.waiting >= ACK_AT_ONCE
+
+    def handle_timer(self, *, now: float) -> None:
+        """Let what has waited long enough go."""
+        if self.due_at is not None and now >= self.due_at:
+            self.is_due = True
+
+    def message_taken(self) -> bool:
+        """The application took a message; whether its credit is to be given back at once."""
+        low_water, limit = self._messages_granted
+        half = self._config.reliable_window_bytes // 2
+        if (
+            self._reliable.limit - self._credit_granted > half
+            or self._unordered.limit - limit > half
+            or self._unordered.low_water - low_water > MAX_AHEAD // 2
+        ):
+            self.is_due = True
+        return self.is_due
+
+    def frames(self) -> bytes:
+        """What there is to tell, which is then told; empty where nothing ever came."""
+        self.is_due = False
+        self.due_at = None
+        self.waiting = 0
+        self._credit_granted = self._reliable.limit
+        largest, bits = self._replay.acknowledgement()
+        if largest < 0:
+            return b""
+        frames = encode_ack(largest, bits) + encode_frame(
+            Credit(self._reliable.received, self._credit_granted)
+        )
+        if self._unordered.has_begun:
+            self._messages_granted = MessageCredit(self._unordered.low_water, self._unordered.limit)
+            frames += encode_frame(self._messages_granted)
+        return frames

@@ -1,0 +1,439 @@
+"""The sending half of a session: what goes into which datagram, when, and what becomes of it.
+
+Messages and states wait here until the congestion window, the rate and the datagrams in flight leave room;
+acknowledgements tell what arrived, and what was lost goes out again, or not, by its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from bridge.errors import ProtocolError
+from bridge.udp.acknowledger import Acknowledger
+from bridge.udp.config import UdpConfig
+from bridge.udp.draft import Draft
+from bridge.udp.evidence import ProofVerifier, Unsigned
+from bridge.udp.latest import LatestSender, PendingState
+from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
+from bridge.udp.peers import Address
+from bridge.udp.proving import Unproven
+from bridge.udp.rate import Pacer, StateRate
+from bridge.udp.reliable import ReliableSender
+from bridge.udp.rtt import RttEstimator
+from bridge.udp.sealing import Reserved, Sealer
+from bridge.udp.stamps import StampExchange
+from bridge.udp.transmit import Transmit
+from bridge.udp.unordered import UnorderedSender
+from bridge.udp.wire import (
+    DATA_HEADER_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_STATE_BYTES,
+    MESSAGE_HEADER_BYTES,
+    PROLOGUE,
+    RELIABLE_HEADER_BYTES,
+    STATE,
+    STATE_HEADER,
+    TAG_BYTES,
+    Ping,
+    Reliable,
+    encode_frame,
+)
+from bridge.udp.workspace import RUN_ROWS, Matrix
+
+_SMALLEST_CHUNK: Final = 64
+"""Bytes of room below which a reliable chunk goes into a datagram of its own."""
+_PROBE_DATAGRAMS: Final = 2
+_MAX_BACKOFF: Final = 6
+_COLLAPSE_BACKOFF: Final = 3
+_PING_FRAME: Final = encode_frame(Ping())
+_STATE_OVERHEAD: Final = DATA_HEADER_BYTES + PROLOGUE.size + STATE_HEADER.size + TAG_BYTES
+"""Bytes of a datagram with one state beside the payload."""
+
+
+class Outbound:
+    """Everything that leaves a session.
+
+    Attributes:
+        address: where datagrams go.
+        sealer: its keys and sequences.
+        ledger: what is in flight.
+        rate: how fast it may be.
+        reliable: the ordered stream.
+        unordered: messages without an order.
+        latest: states.
+        ping_wanted: whether the next datagram is to be answered.
+        paced_until: when what waits because of the rate may go on; ``None`` where nothing does.
+        paced: how often something waited.
+    """
+
+    __slots__ = (
+        "_acknowledger",
+        "_config",
+        "_follow",
+        "_outbox",
+        "_pacer",
+        "_prefers_unordered",
+        "_probe_backoff",
+        "_probe_from",
+        "_probing",
+        "_proof_room",
+        "_rtt",
+        "_session_id",
+        "_stamps",
+        "_unproven",
+        "_verifier",
+        "address",
+        "bytes_sent",
+        "datagrams_sent",
+        "last_sent",
+        "latest",
+        "ledger",
+        "paced",
+        "paced_until",
+        "ping_wanted",
+        "rate",
+        "reliable",
+        "sealer",
+        "unordered",
+    )
+
+    def __init__(
+        self,
+        config: UdpConfig,
+        *,
+        session_id: bytes,
+        sealer: Sealer,
+        stamps: StampExchange,
+        rtt: RttEstimator,
+        address: Address,
+        remote_window: int,
+        verifier: ProofVerifier | None,
+        acknowledger: Acknowledger,
+        follow: Callable[[], int],
+        now: float,
+    ) -> None:
+        """Begin with nothing to send.
+
+        Args:
+            remote_window: bytes of messages of either kind that the peer takes before it grants more.
+            verifier: of the peer's proofs, in a signed session: the keys of both sides.
+            acknowledger: what rides along with everything that goes.
+            follow: the key phase in which the peer seals.
+        """
+        self._config = config
+        self._session_id = session_id
+        self.sealer = sealer
+        self._stamps = stamps
+        self._rtt = rtt
+        self.address = address
+        self._verifier = verifier
+        self._acknowledger = acknowledger
+        self._follow = follow
+        self.ledger = SentLedger(rtt)
+        self.rate = StateRate(
+            initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now
+        )
+        self._pacer = Pacer(self.rate.bytes_per_second, now=now)
+        self.reliable = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
+        self.unordered = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
+        # Trees may be as deep as they get: how deep, nobody knows before all of a tick is there.
+        self._proof_room = 0 if verifier is None else MAX_PROOF_BYTES
+        self.latest = LatestSender(
+            max_streams=config.max_state_streams, max_state_bytes=MAX_STATE_BYTES - self._proof_room
+        )
+        self._outbox: list[Transmit] = []
+        self._unproven: list[Unproven] = []
+        self._prefers_unordered = False  # whose turn it is, where both kinds of messages wait
+        self.ping_wanted = False
+        self._probe_from = now
+        self._probe_backoff = 0
+        self._probing = False
+        self.paced_until: float | None = None
+        self.paced = 0
+        self.last_sent = now
+        self.datagrams_sent = 0
+        self.bytes_sent = 0
+
+    def drain(self) -> list[Transmit]:
+        """What was sealed since the last call."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def take_unproven(self) -> list[Unproven]:
+        """Datagrams of :meth:`datagrams_to_send` to be signed and given to :meth:`seal_proven`, in order."""
+        unproven, self._unproven = self._unproven, []
+        return unproven
+
+    def seal_proven(self, unproven: Unproven, proofs: list[Matrix], *, now: float) -> list[Transmit]:
+        """Seal datagrams with their proofs.
+
+        Args:
+            proofs: PROOF frames for the next m datagrams, shape (m, size); m together give all.
+        """
+        transmits = self.sealer.seal_reserved(unproven.reserved, proofs, unproven.address)
+        carried, sequence = unproven.carried, unproven.reserved.first
+        for transmit in transmits:
+            self._record(transmit, sequence, carried, now=now)
+            sequence += transmit.datagram_count
+            if carried.batch is not None:
+                stream, number = carried.batch
+                carried = Carried(batch=(stream + transmit.datagram_count, number))
+        return transmits
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the present key may not seal what waits."""
+        room = self.sealer.phases.room(self.sealer.next_sequence, self._config.max_datagrams_per_key)
+        return room <= self.latest.waiting
+
+    def send_frames(self, *, now: float, may_sign: bool) -> None:
+        """Seal what is due and may go.
+
+        Args:
+            may_sign: whether states of a signed session may go; else they stay.
+        """
+        self.paced_until = None
+        may_send_reliable = self._may_send_reliable()
+        pending = self.latest.pending if may_sign or self._verifier is None else {}
+        if not (pending or may_send_reliable or self._acknowledger.is_due or self.ping_wanted):
+            return
+        draft = Draft()
+        prologue = self._stamps.prologue(now=now)
+        if self._acknowledger.is_due or self._acknowledger.waiting:
+            draft.add(self._acknowledger.frames())
+        if self.ping_wanted and not may_send_reliable:
+            draft.add(_PING_FRAME)
+            draft.is_pinging = True
+        self.ping_wanted = False
+        allowance = self._pacer.allowance(now)
+        is_held_back = False
+        # Where states wait too, messages leave them half of the rate.
+        messages_to = allowance >> 1 if self.latest.pending else allowance
+        while self._may_send_reliable(draft.size):
+            if draft.size >= messages_to and not self._probing:
+                is_held_back = True
+                break
+            if not self._put_reliable(draft):
+                size = self._emit(draft, now=now, prologue=prologue)
+                allowance -= size
+                messages_to -= size
+                draft = Draft()
+        room = self._config.max_flight_datagrams - self.ledger.in_flight
+        for state in list(pending.values()):
+            if room <= 0:
+                break
+            if draft.size >= allowance:
+                is_held_back = True
+                break
+            payload = state.payload
+            if not isinstance(payload, bytes):
+                sent, size = self._emit_batch(state, payload, room, allowance, now=now)
+                room -= sent
+                allowance -= size
+                is_held_back = is_held_back or bool(state.left and room > 0)
+                continue
+            if STATE_HEADER.size + len(payload) > draft.room - self._proof_room:
+                allowance -= self._emit(draft, now=now, prologue=prologue)
+                draft = Draft()
+                room -= 1
+            draft.add(STATE_HEADER.pack(STATE, state.stream, state.number, len(payload)))
+            draft.add(payload)
+            draft.states.append((state.stream, state.number))
+            self.latest.sent(state, 1)
+        if draft.pieces:
+            self._emit(draft, now=now, prologue=prologue)
+        if is_held_back:
+            self.paced += 1
+            self.rate.held_back()
+            self.paced_until = self._pacer.ready_at()
+
+    def _put_reliable(self, draft: Draft) -> bool:
+        """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
+        before = draft.size
+        for unordered in (self._prefers_unordered, not self._prefers_unordered):
+            if unordered:
+                self._put_unordered(draft)
+            else:
+                self._put_ordered(draft)
+        self._prefers_unordered = not self._prefers_unordered
+        if draft.size == before:
+            return False
+        self._probing = False
+        return True
+
+    def _put_ordered(self, draft: Draft) -> None:
+        room = draft.room - RELIABLE_HEADER_BYTES
+        taken = self.reliable.take(room) if draft.run is None and room >= _SMALLEST_CHUNK else None
+        if taken is not None:
+            offset, chunk = taken
+            draft.run = (offset, offset + len(chunk))
+            draft.add(encode_frame(Reliable(offset, chunk)))
+
+    def _put_unordered(self, draft: Draft) -> None:
+        while (room := draft.room - MESSAGE_HEADER_BYTES) >= _SMALLEST_CHUNK:
+            fragment = self.unordered.take(room)
+            if fragment is None:
+                return
+            draft.fragments.append((fragment.number, fragment.offset, fragment.offset + len(fragment.chunk)))
+            draft.add(encode_frame(fragment))
+
+    def _emit_batch(
+        self, state: PendingState, payload: Matrix, room: int, allowance: int, *, now: float
+    ) -> tuple[int, int]:
+        """Seal rows of a batch, each in a datagram.
+
+        Args:
+            payload: that of ``state``.
+            room: how many datagrams may go.
+            allowance: bytes that may go; the last datagram may exceed it.
+
+        Returns:
+            How many went, and their bytes.
+        """
+        sent = size = 0
+        width = _STATE_OVERHEAD + payload.shape[1] + self._proof_room
+        self._prepare_keys(now=now)
+        prologue = self._stamps.prologue(now=now)
+        while state.left and sent < room and size < allowance:
+            paced = -((size - allowance) // width)
+            first, rows = state.take_rows(min(room - sent, paced, RUN_ROWS))
+            count = len(rows)
+            stream, number = state.stream + first, state.number
+            carried = Carried(batch=(stream, number))
+            if self._verifier is None:
+                sequence = self.sealer.next_sequence
+                transmit = self.sealer.seal_batch(
+                    prologue, stream=stream, number=number, rows=rows, address=self.address
+                )
+                self._outbox.append(transmit)
+                self._record(transmit, sequence, carried, now=now)
+            else:
+                reserved = self.sealer.reserve_batch(prologue, stream=stream, number=number, rows=rows)
+                self._await_proof(reserved, carried, self.address)
+            sent += count
+            size += count * width
+        self.latest.sent(state, sent)
+        return sent, size
+
+    def _await_proof(self, reserved: Reserved, carried: Carried, address: Address) -> None:
+        assert self._verifier is not None
+        recipient = self._verifier.sender.thumbprint_bytes()
+        unsigned = Unsigned(recipient, self._session_id, reserved.first, reserved.plaintexts)
+        self._unproven.append(Unproven(unsigned, reserved, carried, address))
+
+    def _record(self, transmit: Transmit, sequence: int, carried: Carried | None, *, now: float) -> None:
+        """Note what was sealed; what carries nothing that anybody asks about is not tracked."""
+        count = transmit.datagram_count
+        self.last_sent = now
+        self.datagrams_sent += count
+        self.bytes_sent += len(transmit.payload)
+        self._pacer.spend(len(transmit.payload))
+        self.rate.sent(len(transmit.payload))
+        if carried is not None:
+            given_up = self.ledger.record(SentRun(sequence, now, transmit.segment, carried, count))
+            if given_up:
+                self._resend(given_up)
+
+    def _prepare_keys(self, *, now: float) -> None:
+        self.sealer.phases.prepare(self.sealer.next_sequence, follow=self._follow(), now=now)
+
+    def _may_send_reliable(self, unsealed: int = 0) -> bool:
+        return (self.reliable.has_pending or self.unordered.has_pending) and (
+            self._probing or self.ledger.reliable_bytes + unsealed < self.ledger.window_bytes
+        )
+
+    def emit_frame(self, frame: bytes, *, now: float, address: Address | None = None) -> None:
+        """Seal a datagram of one frame at once, past everything that waits."""
+        draft = Draft()
+        draft.add(frame)
+        self._emit(draft, now=now, address=address)
+
+    def _emit(
+        self, draft: Draft, *, now: float, prologue: bytes | None = None, address: Address | None = None
+    ) -> int:
+        """Seal a datagram; its size."""
+        self._prepare_keys(now=now)
+        plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
+        carried = draft.carried
+        if carried is not None and (carried.is_reliable or draft.is_pinging):
+            self._probe_from = now
+        if draft.states and self._verifier is not None:
+            assert carried is not None
+            self._await_proof(self.sealer.reserve(plaintext), carried, address or self.address)
+            return DATA_HEADER_BYTES + len(plaintext) + self._proof_room + TAG_BYTES
+        sequence = self.sealer.next_sequence
+        transmit = Transmit.of_one(self.sealer.seal(plaintext), address or self.address)
+        self._outbox.append(transmit)
+        self._record(transmit, sequence, carried, now=now)
+        return transmit.segment
+
+    def on_ack(self, largest: int, bits: int, *, now: float) -> None:
+        """Apply an ACK frame.
+
+        Raises:
+            ProtocolError: it names what was never sent.
+        """
+        if largest >= self.sealer.next_sequence:
+            raise ProtocolError("acknowledgement of a datagram that was never sent")
+        self.sealer.phases.acknowledge(largest)
+        arrived, lost, late = self.ledger.acknowledge(largest, bits, now=now)
+        for run, absent in lost:
+            self.rate.lost(absent.bit_count(), run.sent_at)
+        for run, present in late:
+            self.rate.arrived_late(present.bit_count(), run.sent_at)
+            self._note_states(run, present)
+        for run, present in arrived:
+            self.rate.arrived(present.bit_count(), run.sent_at)
+            self._note_states(run, present)
+            for fragment in run.carried.fragments:
+                self.unordered.acknowledge(*fragment)
+        self._resend(lost)
+        if self.rate.update(rtt=self._rtt.smoothed, now=now):
+            self._pacer.set_rate(self.rate.bytes_per_second)
+        if arrived:
+            self._probe_backoff = 0
+            self._probe_from = now
+
+    def _note_states(self, run: SentRun, present: int) -> None:
+        batch = run.carried.batch
+        if batch is not None:
+            self.latest.acknowledge_run(*batch, present)
+        for stream, number in run.carried.states:
+            self.latest.acknowledge(stream, number)
+
+    def _resend(self, lost: list[Fate]) -> None:
+        for run, _ in lost:
+            if run.carried.run is not None:
+                self.reliable.lose(*run.carried.run)
+            for fragment in run.carried.fragments:
+                self.unordered.lose(*fragment)
+
+    def probe_at(self, *, is_confirmed: bool) -> float | None:
+        """When the peer is to be asked again; ``None`` where nothing waits for it."""
+        waits = (
+            self.reliable.in_flight
+            or self.reliable.is_blocked
+            or self.unordered.in_flight
+            or self.unordered.is_blocked
+            or self.latest.waiting
+        )
+        if is_confirmed and not waits:
+            return None
+        return self._probe_from + self.probe_timeout() * (1 << self._probe_backoff)
+
+    def probe_timeout(self) -> float:
+        """Seconds after which silence is worth asking about."""
+        return self._rtt.probe_timeout(
+            ack_delay=self._config.max_ack_delay, minimum=self._config.min_probe_timeout
+        )
+
+    def probe(self, *, now: float) -> None:
+        """The probe timer fired: send the oldest messages in flight again, or ask for an acknowledgement."""
+        self._probe_backoff = min(self._probe_backoff + 1, _MAX_BACKOFF)
+        self._probe_from = now
+        if self._probe_backoff >= _COLLAPSE_BACKOFF:
+            self.ledger.collapse_window()
+        self._resend(self.ledger.give_up_oldest(_PROBE_DATAGRAMS))
+        self._probing = self.reliable.has_pending or self.unordered.has_pending
+        self.ping_wanted = not self._probing

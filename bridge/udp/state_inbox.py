@@ -1,0 +1,221 @@
+"""States from the peer: proven where the session is signed, newer than all before, kept until taken."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bridge.errors import LimitExceededError
+from bridge.udp.events import StateReceived, StatesReceived
+from bridge.udp.evidence import Evidence, EvidenceRun, ProofVerifier
+from bridge.udp.evidence.proof import are_proofs
+from bridge.udp.latest import LatestReceiver
+from bridge.udp.stamps import echo_age, oldest_echo_age
+from bridge.udp.statistics import DropReason
+from bridge.udp.wire import PROLOGUE, STATE, STATE_HEADER, Frame, Proof, State
+from bridge.udp.workspace import Matrix
+
+_PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
+"""Where the payload begins in a plaintext that holds one state and nothing else."""
+_LENGTH: Final = slice(_PAYLOAD_AT - 2, _PAYLOAD_AT)
+_KIND_AND_LENGTH: Final = [PROLOGUE.size, _PAYLOAD_AT - 2, _PAYLOAD_AT - 1]
+_HEADS: Final = np.dtype(
+    [
+        ("stamp", ">u4"),
+        ("echo", ">u4"),
+        ("hold", ">u2"),
+        ("kind", "u1"),
+        ("stream", ">u2"),
+        ("number", ">u4"),
+        ("length", ">u2"),
+    ]
+)
+"""The bytes before that payload."""
+
+
+class StateInbox:
+    """States of one session, as events in the order they came."""
+
+    __slots__ = (
+        "_drops",
+        "_keep_evidence",
+        "_kept",
+        "_latest",
+        "_maximum",
+        "_peer",
+        "_session_id",
+        "_states",
+        "_verifier",
+    )
+
+    def __init__(
+        self,
+        *,
+        peer: str,
+        session_id: bytes,
+        max_streams: int,
+        maximum: int,
+        verifier: ProofVerifier | None,
+        keep_evidence: bool,
+        drops: Counter[DropReason],
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            maximum: states that wait for the application; then the oldest are dropped.
+            verifier: of the peer's proofs, in a signed session.
+            keep_evidence: whether events of a signed session carry what proves them.
+            drops: counts what goes no further.
+        """
+        self._peer = peer
+        self._session_id = session_id
+        self._verifier = verifier
+        self._keep_evidence = keep_evidence
+        self._maximum = maximum
+        self._drops = drops
+        self._latest = LatestReceiver(max_streams=max_streams)
+        self._states: deque[StateReceived | StatesReceived] = deque()
+        self._kept = 0
+
+    def state_end(self, plaintexts: Matrix) -> int | None:
+        """Where the one state of every datagram ends that holds nothing else, but for a proof behind it."""
+        end = width = plaintexts.shape[1]
+        if width < _PAYLOAD_AT:
+            return None
+        if self._verifier is not None:
+            end = _PAYLOAD_AT + int.from_bytes(plaintexts[0, _LENGTH].tobytes(), "big")
+            if not are_proofs(plaintexts[:, end:]):
+                return None
+        length = end - _PAYLOAD_AT
+        expected = (STATE, length >> 8, length & 0xFF)
+        return end if (plaintexts[:, _KIND_AND_LENGTH] == expected).all() else None
+
+    def accept_run(
+        self, sequences: npt.NDArray[np.uint64], plaintexts: Matrix, end: int, *, now: float
+    ) -> None:
+        """Take the states of a run.
+
+        Args:
+            end: from :meth:`state_end`.
+        """
+        count = len(plaintexts)
+        if self._verifier is not None:
+            proven = self._verifier.verify(sequences, plaintexts, end, now=now)
+            if not proven.all():
+                count = int(proven.sum())
+                self._drops[DropReason.UNPROVEN] += len(proven) - count
+                if not count:
+                    return
+                sequences, plaintexts = sequences[proven], plaintexts[proven]
+        heads = np.ascontiguousarray(plaintexts[:, :_PAYLOAD_AT]).view(_HEADS).ravel()
+        streams = heads["stream"].astype(np.intp)
+        numbers = heads["number"].astype(np.int64)
+        try:
+            newer = self._latest.accept_run(streams, numbers)
+        except LimitExceededError:
+            self._drops[DropReason.STATE_STREAMS] += count
+            return
+        payloads = plaintexts[:, _PAYLOAD_AT:end]
+        evidence = self._evidence(sequences, plaintexts, end)
+        if not newer.all():
+            self._drops[DropReason.STALE_STATE] += count - int(newer.sum())
+            if not newer.any():
+                return
+            streams, numbers, payloads = streams[newer], numbers[newer], payloads[newer]
+            evidence = None if evidence is None else evidence.only(newer)
+        self._keep(
+            StatesReceived(
+                peer=self._peer,
+                streams=streams,
+                numbers=numbers,
+                payloads=payloads,
+                received_at=now,
+                echo_age=oldest_echo_age(heads["echo"], now=now),
+                evidence=evidence,
+            ),
+            len(streams),
+        )
+
+    def _evidence(
+        self, sequences: npt.NDArray[np.uint64], plaintexts: Matrix, proof_at: int
+    ) -> EvidenceRun | None:
+        if self._verifier is None or not self._keep_evidence:
+            return None
+        return EvidenceRun(
+            sender=self._verifier.sender,
+            recipient=self._verifier.recipient,
+            session_id=self._session_id,
+            sequences=sequences,
+            plaintexts=plaintexts,
+            proof_at=proof_at,
+        )
+
+    def prove(
+        self, sequence: int, plaintext: bytes, last: Frame, *, now: float
+    ) -> tuple[bool, Evidence | None]:
+        """Whether the states of a datagram may be believed, and what shows it to others.
+
+        Args:
+            last: the datagram's last frame.
+        """
+        if self._verifier is None:
+            return True, None
+        if isinstance(last, Proof):
+            sequences = np.array([sequence], dtype=np.uint64)
+            row = np.frombuffer(plaintext, dtype=np.uint8).reshape(1, -1)
+            proof_at = len(plaintext) - len(last.body) - 1
+            if self._verifier.verify(sequences, row, proof_at, now=now)[0]:
+                kept = self._evidence(sequences, row, proof_at)
+                return True, None if kept is None else kept[0]
+        self._drops[DropReason.UNPROVEN] += 1
+        return False, None
+
+    def accept(self, state: State, echo: int, evidence: Evidence | None, *, now: float) -> None:
+        """Take one state.
+
+        Args:
+            echo: the time stamp of ours that its datagram gave back.
+            evidence: from :meth:`prove`.
+        """
+        stream, number, payload = state
+        try:
+            if not self._latest.accept(stream, number):
+                self._drops[DropReason.STALE_STATE] += 1
+                return
+        except LimitExceededError:
+            self._drops[DropReason.STATE_STREAMS] += 1
+            return
+        self._keep(
+            StateReceived(
+                peer=self._peer,
+                stream=stream,
+                number=number,
+                payload=payload,
+                received_at=now,
+                echo_age=echo_age(echo, now=now),
+                evidence=evidence,
+            ),
+            1,
+        )
+
+    def _keep(self, event: StateReceived | StatesReceived, count: int) -> None:
+        self._states.append(event)
+        self._kept += count
+        while self._kept > self._maximum and len(self._states) > 1:
+            self._drops[DropReason.STATE_OVERFLOW] += self._forget(self._states.popleft())
+
+    def _forget(self, event: StateReceived | StatesReceived) -> int:
+        count = len(event) if isinstance(event, StatesReceived) else 1
+        self._kept -= count
+        return count
+
+    def pop(self) -> StateReceived | StatesReceived | None:
+        """The oldest event, or ``None``."""
+        if not self._states:
+            return None
+        event = self._states.popleft()
+        self._forget(event)
+        return event
