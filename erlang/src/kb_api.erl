@@ -5,9 +5,11 @@
 -export([version/0, supports/1, health/1]).
 -export([subscribe/2, acknowledge/3, unsubscribe/2]).
 -export([open_session/3, close_session/3, create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
+-export([enter/3, leave/3, request/3, answer/3, withdraw/3]).
+-export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([entity/2, server/2, servers/1]).
 
--define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox]).
+-define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
 
@@ -86,6 +88,36 @@ pull(Store, Request, Op) -> ask(Store, pull, Request, Op).
 
 -spec release(term(), term(), term()) -> kb_call:answer().
 release(Store, Request, Op) -> ask(Store, release, Request, Op).
+
+-spec enter(term(), term(), term()) -> kb_call:answer().
+enter(Store, Request, Op) -> ask(Store, enter, Request, Op).
+
+-spec leave(term(), term(), term()) -> kb_call:answer().
+leave(Store, Request, Op) -> ask(Store, leave, Request, Op).
+
+-spec request(term(), term(), term()) -> kb_call:answer().
+request(Store, Request, Op) -> ask_now(Store, request, Request, Op).
+
+-spec answer(term(), term(), term()) -> kb_call:answer().
+answer(Store, Request, Op) -> ask_now(Store, answer, Request, Op).
+
+-spec withdraw(term(), term(), term()) -> kb_call:answer().
+withdraw(Store, Request, Op) -> ask(Store, withdraw, Request, Op).
+
+-spec set_rule(term(), term(), term()) -> kb_call:answer().
+set_rule(Store, Request, Op) -> ask(Store, set_rule, Request, Op).
+
+-spec set_master(term(), term(), term()) -> kb_call:answer().
+set_master(Store, Request, Op) -> ask(Store, set_master, Request, Op).
+
+-spec set_default_owner(term(), term(), term()) -> kb_call:answer().
+set_default_owner(Store, Request, Op) -> ask(Store, set_default_owner, Request, Op).
+
+-spec transfer(term(), term(), term()) -> kb_call:answer().
+transfer(Store, Request, Op) -> ask(Store, transfer, Request, Op).
+
+-spec revoke(term(), term(), term()) -> kb_call:answer().
+revoke(Store, Request, Op) -> ask(Store, revoke, Request, Op).
 
 %% The signature is checked here, since a transaction may not call crypto; that the signer is still the
 %% holder is checked in the transaction.
@@ -166,6 +198,13 @@ session_key(Store, Session, Favor) ->
 
 ask(Store, Function, Request, Op) ->
     decide(Store, Function, kb_validate:request(Function, Request), Op).
+
+%% What expires does so by the time at which requests arrive: a transaction has none.
+ask_now(Store, Function, Request, Op) ->
+    case kb_validate:request(Function, Request) of
+        {ok, Valid} -> decide(Store, Function, {ok, Valid#{at => erlang:system_time(millisecond)}}, Op);
+        Refused -> kb_call:first_refusal({Refused})
+    end.
 
 decide(Store, Function, Request, Op) ->
     case {Request, kb_validate:operation_id(Op)} of

@@ -77,7 +77,7 @@ found(Watch) ->
      || Pattern <- kb_watch:queries(Watch),
         {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
         {Path, Props} <- maps:to_list(Nodes),
-        not (lists:prefix([bridge, clients], Path) orelse lists:prefix([bridge, held], Path))].
+        not lists:any(fun(Private) -> lists:prefix([bridge, Private], Path) end, [clients, held, owned])].
 
 -spec acknowledge(reference(), pos_integer(), pid()) -> ok.
 acknowledge(Ref, Sequence, Pid) ->
@@ -102,7 +102,8 @@ project(_Table, Path, Old, New) ->
     ?MODULE:changed(Path, Old, New).
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
-changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= client_counts; Private =:= held ->
+changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= client_counts; Private =:= held;
+                                       Private =:= owned ->
     %% Of interest to nobody, and a client's record changes with every transaction and has up to 256 results.
     ok;
 changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)

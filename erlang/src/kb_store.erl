@@ -239,7 +239,7 @@ remember(Identity) ->
 procedure() ->
     case persistent_term:get({?MODULE, procedure}, undefined) of
         undefined ->
-            Digest = crypto:hash(sha256, [kb_tx:module_info(md5), kb_authority:module_info(md5)]),
+            Digest = crypto:hash(sha256, [Module:module_info(md5) || Module <- [kb_tx | kb_authority:modules()]]),
             <<Number:64, _/binary>> = Digest,
             Name = iolist_to_binary(io_lib:format("1-~16.16.0b", [Number])),
             Path = [bridge, procedures, Name],

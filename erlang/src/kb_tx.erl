@@ -143,7 +143,8 @@ execute({authority, Function, Request}) ->
         {ok, Value, Changes} ->
             lists:foreach(fun change/1, Changes),
             {ok, Value};
-        {error, _} = Refusal ->
+        {error, {Reason, _}} = Refusal ->
+            lists:foreach(fun change/1, kb_authority:refused(Function, Reason, fun read/1)),
             Refusal
     end;
 execute({operations, Instructions}) ->

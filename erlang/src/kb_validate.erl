@@ -9,6 +9,7 @@
 -define(MAX_DATA_BYTES, 1048576).
 -define(MAX_BOX_BYTES, 16384).
 -define(MAX_KEY_BYTES, 2048).
+-define(MAX_TTL_MS, 3600000).
 -define(U64, 16#FFFFFFFFFFFFFFFF).
 -define(PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
 
@@ -141,7 +142,18 @@ members(give) -> [{entity, name}, {session, id}, {epoch, epoch}, {owner, name}];
 members(push) -> [{to, name}, {box, box} | members(give)];
 members(pull) -> members(give);
 members(claim) -> [{entity, name}, {session, id}, {owner, name}, {box, box}];
-members(release) -> [{entity, name}, {session, id}, {epoch, epoch}].
+members(release) -> [{entity, name}, {session, id}, {epoch, epoch}];
+members(enter) -> [{player, name}, {session, id}];
+members(leave) -> [{player, name}, {session, id}, {bucket, bucket}];
+members(request) ->
+    [{entity, name}, {player, name}, {session, id}, {owner, name}, {epoch, epoch}, {authority, boolean}, {ttl, ttl}];
+members(answer) -> [{entity, name}, {player, name}, {by, party}, {grant, boolean}];
+members(withdraw) -> [{entity, name}, {player, name}];
+members(set_rule) -> [{entity, name}, {by, party}, {rule, rule}];
+members(set_master) -> [{entity, name}, {by, party}, {master, name}];
+members(set_default_owner) -> [{entity, name}, {by, party}, {default_owner, name_or_none}];
+members(transfer) -> [{entity, name}, {by, party}, {to, name}];
+members(revoke) -> [{entity, name}, {by, party}].
 
 has(Member, Kind, Request) ->
     case Request of
@@ -156,6 +168,11 @@ is(key, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_KEY_BYTES;
 is(box, Value) -> is_binary(Value);
 is(epoch, Value) -> is_integer(Value) andalso Value >= 0 andalso Value =< ?U64;
 is(rule, Value) -> lists:member(Value, [allow, deny, ask]);
+is(boolean, Value) -> is_boolean(Value);
+is(party, Value) -> Value =:= operator orelse name(Value);
+is(name_or_none, Value) -> Value =:= undefined orelse name(Value);
+is(ttl, Value) -> is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_TTL_MS;
+is(bucket, Value) -> is_integer(Value) andalso Value >= 0 andalso Value < kb_authority_tree:buckets();
 is(address, {Host, Port}) -> name(Host) andalso is_integer(Port) andalso Port > 0 andalso Port < 65536;
 is(address, _) -> false.
 

@@ -1,0 +1,91 @@
+%% What the decisions on authority share: where records lie (docs/protocol.md §2), epochs, steps and refusals.
+-module(kb_authority_tree).
+
+-export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, owned_path/3,
+         inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
+-export([bump/1, next_epoch/1, step/1, step_or_none/1, refuse/2, not_holder/1, no_session/0, conflict/2]).
+
+-export_type([path/0, change/0, decision/0, read/0, lister/0]).
+
+-define(MAX_COUNTER, 16#FFFFFFFFFFFF).
+-define(BUCKETS, 64).
+
+-type path() :: [atom() | binary()].
+-type change() :: {put, path(), map()} | {delete, path()}.
+-type decision() :: {ok, map(), [change()]} | {error, {atom(), map()}}.
+-type read() :: fun((path()) -> map() | undefined).
+-type lister() :: fun((path()) -> [map()]).
+
+-spec entity_path(binary()) -> path().
+entity_path(Entity) -> [bridge, entities, Entity].
+
+-spec server_path(binary()) -> path().
+server_path(Server) -> [bridge, servers, Server].
+
+-spec session_path(binary()) -> path().
+session_path(Session) -> [bridge, sessions, Session].
+
+-spec player_path(binary()) -> path().
+player_path(Player) -> [bridge, players, Player].
+
+-spec held_path(binary(), binary()) -> path().
+held_path(Session, Entity) -> [bridge, held, Session, Entity].
+
+%% What a player owns lies in buckets, so that a transaction never has to list more than one of them at a time.
+-spec owned_path(binary(), binary()) -> path().
+owned_path(Player, Entity) -> owned_path(Player, erlang:phash2(Entity, ?BUCKETS), Entity).
+
+-spec owned_path(binary(), non_neg_integer(), binary() | none) -> path().
+owned_path(Player, Bucket, none) -> [bridge, owned, Player, integer_to_binary(Bucket)];
+owned_path(Player, Bucket, Entity) -> [bridge, owned, Player, integer_to_binary(Bucket), Entity].
+
+-spec buckets() -> pos_integer().
+buckets() -> ?BUCKETS.
+
+-spec inbox_path(binary(), binary()) -> path().
+inbox_path(Session, Entity) -> [bridge, inbox, Session, Entity].
+
+%% Beside the grants and recalls, whose place in the inbox is emptied when the entity is released.
+-spec ask_inbox_path(binary(), binary(), binary()) -> path().
+ask_inbox_path(Session, Entity, Asker) -> [bridge, inbox, Session, asks, Entity, Asker].
+
+-spec asks_path(binary()) -> path().
+asks_path(Master) -> [bridge, asks, Master].
+
+-spec bump(map()) -> map().
+bump(#{version := Version} = Record) -> Record#{version => Version + 1}.
+
+-spec next_epoch(read()) -> {pos_integer(), change()}.
+next_epoch(Read) ->
+    #{incarnation := Incarnation, counter := Counter} = Grants = Read([bridge, grants]),
+    Next = case Counter of
+               ?MAX_COUNTER -> Grants#{incarnation => Incarnation + 1, counter => 0};
+               _ -> Grants#{counter => Counter + 1}
+           end,
+    #{incarnation := High, counter := Low} = Next,
+    {(High bsl 48) bor Low, {put, [bridge, grants], Next}}.
+
+%% Of what a request causes; nothing where the request has none.
+-spec step(map()) -> map().
+step(#{trace := Trace, hop := Hop}) -> #{trace => Trace, hop => Hop + 1};
+step(_) -> #{}.
+
+%% Of a message, which always has one.
+-spec step_or_none(map()) -> map().
+step_or_none(Request) -> maps:merge(#{trace => <<0:128>>, hop => 0}, step(Request)).
+
+-spec refuse(atom(), binary()) -> {error, {atom(), map()}}.
+refuse(Reason, Message) -> {error, {Reason, #{message => Message}}}.
+
+-spec no_session() -> {error, {no_session, map()}}.
+no_session() -> {error, {no_session, #{message => <<"this session is not open: open one first">>}}}.
+
+-spec not_holder(map()) -> {error, {not_holder, map()}}.
+not_holder(#{epoch := Epoch}) ->
+    {error, {not_holder, #{epoch => Epoch, message => <<"this session does not hold the entity at that epoch">>}}}.
+
+-spec conflict(binary() | undefined, map()) -> {error, {conflict, map()}}.
+conflict(undefined, Record) -> conflict(<<>>, Record);
+conflict(Winner, #{epoch := Epoch, owner := Owner}) ->
+    {error, {conflict, #{winner => Winner, owner => Owner, epoch => Epoch,
+                         message => <<"another one took the entity first">>}}}.

@@ -1,0 +1,58 @@
+%% Whose release is due before a new holder may act. A pull from a holder that itself still waits keeps that wait
+%% inside the new one: should the middle session end, the older holder's release is due to the newest.
+-module(kb_authority_waiting).
+
+-export([behind/2, without/2, recalls/3, recall/6]).
+
+-type due() :: map() | undefined.
+
+%% What is due to a session that takes the entity from its holder.
+-spec behind(binary(), map()) -> due().
+behind(Session, Record) -> cut(Session, awaiting(Record)).
+
+awaiting(#{session := undefined, awaiting := Due}) -> Due;
+awaiting(#{session := Session, server := Server, epoch := Epoch, awaiting := undefined}) ->
+    #{session => Session, server => Server, epoch => Epoch};
+awaiting(#{session := Session, server := Server, epoch := Epoch, awaiting := Due}) ->
+    #{session => Session, server => Server, epoch => Epoch, awaiting => Due}.
+
+%% Who pulls has passed on what it had, and so had received what was due to it: the chain ends there. Without
+%% this it would grow with every pull of an entity that moves by pulls alone.
+cut(_Session, undefined) -> undefined;
+cut(Session, #{session := Session}) -> undefined;
+cut(Session, #{awaiting := Older} = Due) ->
+    case cut(Session, Older) of
+        undefined -> maps:remove(awaiting, Due);
+        Left -> Due#{awaiting => Left}
+    end;
+cut(_Session, Due) -> Due.
+
+%% The chain of releases due, without those of an ended session.
+-spec without(binary(), due()) -> due().
+without(_Session, undefined) -> undefined;
+without(Session, #{session := Session} = Due) -> without(Session, maps:get(awaiting, Due, undefined));
+without(Session, #{awaiting := Older} = Due) ->
+    case without(Session, Older) of
+        undefined -> maps:remove(awaiting, Due);
+        Left -> Due#{awaiting => Left}
+    end;
+without(_Session, Due) -> Due.
+
+-spec recalls(map(), map(), kb_authority_tree:read()) -> [kb_authority_tree:change()].
+recalls(#{awaiting := #{session := Due, epoch := Epoch}, entity := Entity} = Record, Step, Read) ->
+    [recall(Due, Entity, Epoch, Record, Step, Read)];
+recalls(_Record, _Step, _Read) ->
+    [].
+
+%% A recall takes the place of a grant in the inbox; one that the holder may not have read goes along.
+-spec recall(binary(), binary(), non_neg_integer(), map(), map(), kb_authority_tree:read()) ->
+          kb_authority_tree:change().
+recall(Holder, Entity, Epoch, #{epoch := Granted, server := To, session := Session, owner := Owner}, Step, Read) ->
+    Path = kb_authority_tree:inbox_path(Holder, Entity),
+    Recall = maps:merge(#{type => recall, entity => Entity, epoch => Epoch, granted => Granted, to => To,
+                          session => Session, owner => Owner}, Step),
+    case Read(Path) of
+        #{type := grant, epoch := Epoch} = Grant -> {put, Path, Recall#{unread => Grant}};
+        #{type := recall, epoch := Epoch, unread := Grant} -> {put, Path, Recall#{unread => Grant}};
+        _ -> {put, Path, Recall#{unread => undefined}}
+    end.
