@@ -1,65 +1,16 @@
-"""Authority requests to the homeserver: each is one transaction there (R0-25).
-
-Every answer is that of a committed write with an operation id, so a request whose answer was lost is
-repeated through another member and applied once.
-"""
+"""Authority requests of a simulation server's session: what it holds, and passes on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step
-from bridge.errors import AuthorityError, ConfigurationError, KhepriError
+from bridge.authority.refusals import UnknownServerError
+from bridge.authority.requests import Requests, name_bytes, step_members
+from bridge.errors import ConfigurationError
 from bridge.etf import Atom
-from bridge.khepri import Khepri, NodeNotFoundError, UnknownKhepriError
-
-_PATIENCE: Final = 60.0
-"""seconds to repeat a request under its operation id: a server that has stopped acting for an entity must
-learn what became of it, and a cluster without a majority needs its time"""
-MAX_NAME_BYTES: Final = 255
-"""bytes in the name of a server, an entity or a player: a name is a component of a path"""
-
-
-class ConflictError(AuthorityError):
-    """Another server won the same entity in the same moment; ``winner`` names it."""
-
-    @property
-    def winner(self) -> str:
-        """The server that won."""
-        winner = self.props.get("winner", b"")
-        return winner.decode() if isinstance(winner, bytes) else str(winner)
-
-
-class NotHolderError(AuthorityError):
-    """The session does not hold the entity at that epoch; what it does with it no longer counts."""
-
-
-class DeniedError(AuthorityError):
-    """The rule of the entity does not allow it."""
-
-
-class UnknownEntityError(AuthorityError):
-    """The homeserver knows no such entity."""
-
-
-class UnknownServerError(AuthorityError):
-    """The homeserver knows no such server, or that server is away."""
-
-
-class EntityExistsError(AuthorityError):
-    """An entity of this name exists already."""
-
-
-_BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
-    "conflict": ConflictError,
-    "not_holder": NotHolderError,
-    "denied": DeniedError,
-    "no_entity": UnknownEntityError,
-    "no_server": UnknownServerError,
-    "no_session": NotHolderError,
-    "entity_exists": EntityExistsError,
-}
+from bridge.khepri import Khepri
 
 
 class Homeserver:
@@ -73,7 +24,7 @@ class Homeserver:
     def __init__(self, store: Khepri, session: bytes) -> None:
         if len(session) != 16:
             raise ConfigurationError(f"a session id has 16 bytes, not {len(session)}")
-        self._store = store
+        self._requests = Requests(store)
         self.session = session
 
     async def open_session(
@@ -86,7 +37,7 @@ class Homeserver:
         """
         value = await self._ask(
             "open_session",
-            server=_name(server),
+            server=name_bytes(server),
             key=key,
             thumbprint=thumbprint.encode(),
             address=(address[0].encode(), address[1]),
@@ -101,16 +52,16 @@ class Homeserver:
         """Make an entity that this session holds; the spawner is usually owner and master (R0-8)."""
         return await self._change(
             "create_entity",
-            entity=_name(entity),
-            owner=_name(owner),
-            master=_name(master),
+            entity=name_bytes(entity),
+            owner=name_bytes(owner),
+            master=name_bytes(master),
             rule=Atom(rule.value),
         )
 
     async def give(self, *, entity: str, epoch: int, owner: str, step: Step) -> EntityRecord:
         """Change the owner; this server keeps simulating."""
         return await self._change(
-            "give", entity=_name(entity), epoch=epoch, owner=_name(owner), **_step(step)
+            "give", entity=name_bytes(entity), epoch=epoch, owner=name_bytes(owner), **step_members(step)
         )
 
     async def push(
@@ -119,12 +70,12 @@ class Homeserver:
         """Give owner and authority to another server, with this one's release sealed for it."""
         return await self._change(
             "push",
-            entity=_name(entity),
+            entity=name_bytes(entity),
             epoch=epoch,
-            owner=_name(owner),
-            to=_name(to),
+            owner=name_bytes(owner),
+            to=name_bytes(to),
             box=box.encode(),
-            **_step(step),
+            **step_members(step),
         )
 
     async def pull(self, *, entity: str, epoch: int, owner: str, step: Step) -> EntityRecord:
@@ -138,59 +89,33 @@ class Homeserver:
             DeniedError: the rule does not allow it.
         """
         return await self._change(
-            "pull", entity=_name(entity), epoch=epoch, owner=_name(owner), **_step(step)
+            "pull", entity=name_bytes(entity), epoch=epoch, owner=name_bytes(owner), **step_members(step)
         )
 
     async def claim(self, *, entity: str, owner: str, box: str, step: Step) -> EntityRecord:
         """Take an entity whose holder handed this server its release directly (R0-33)."""
         return await self._change(
-            "claim", entity=_name(entity), owner=_name(owner), box=box.encode(), **_step(step)
+            "claim",
+            entity=name_bytes(entity),
+            owner=name_bytes(owner),
+            box=box.encode(),
+            **step_members(step),
         )
 
     async def release(self, *, entity: str, epoch: int) -> EntityRecord:
         """Give the entity up; it is dormant until somebody pulls it."""
-        return await self._change("release", entity=_name(entity), epoch=epoch)
+        return await self._change("release", entity=name_bytes(entity), epoch=epoch)
 
     async def entity(self, entity: str) -> EntityRecord:
         """The record as the connected member has it: good to show, never to act on."""
-        return EntityRecord.from_term(await self._look_up("entities", entity, UnknownEntityError))
+        return await self._requests.entity(entity)
 
     async def server(self, server: str) -> ServerRecord:
         """Key and address of a server (R0-15, R0-16)."""
-        return ServerRecord.from_term(await self._look_up("servers", server, UnknownServerError))
-
-    async def _look_up(self, kind: str, name: str, missing: type[AuthorityError]) -> Any:
-        try:
-            return await self._store.get([Atom("bridge"), Atom(kind), _name(name)])
-        except NodeNotFoundError as error:
-            raise missing(f"{kind}: none is called {name}", reason=error.reason, props=error.props) from error
+        return ServerRecord.from_term(await self._requests.look_up("servers", server, UnknownServerError))
 
     async def _change(self, function: str, **request: Any) -> EntityRecord:
-        return EntityRecord.from_term(await self._ask(function, **request))
+        return await self._requests.change(function, session=self.session, **request)
 
     async def _ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
-        term = {Atom("session"): self.session} | {Atom(name): value for name, value in request.items()}
-        try:
-            value: Mapping[Any, Any] = await self._store.request(function, term, timeout=_PATIENCE)
-        except KhepriError as error:
-            raise _authority_error(error) from error
-        return value
-
-
-def _authority_error(error: KhepriError) -> Exception:
-    if not isinstance(error, UnknownKhepriError):
-        return error
-    return _BY_REASON.get(str(error.reason), AuthorityError)(
-        str(error), reason=error.reason, props=error.props
-    )
-
-
-def _name(name: str) -> bytes:
-    encoded = name.encode()
-    if not 1 <= len(encoded) <= MAX_NAME_BYTES:
-        raise ConfigurationError(f"a name has 1 to {MAX_NAME_BYTES} bytes: {name!r:.80}")
-    return encoded
-
-
-def _step(step: Step) -> dict[str, Any]:
-    return {"trace": step.trace, "hop": step.hop}
+        return await self._requests.ask(function, session=self.session, **request)

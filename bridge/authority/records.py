@@ -33,6 +33,7 @@ class EntityRecord:
     """Who owns, who masters and who simulates one entity (R0-9).
 
     Attributes:
+        default_owner: to whom ownership falls; ``None``: to the master.
         session: 16 bytes, the session that holds authority; ``None`` while the entity is dormant.
         server: its server.
         epoch: 64 bits, rises with every grant; 0 before the first.
@@ -50,6 +51,7 @@ class EntityRecord:
     awaiting: Awaiting | None
     home: str
     version: int
+    default_owner: str | None = None
 
     @classmethod
     def from_term(cls, term: Any) -> EntityRecord:
@@ -71,6 +73,7 @@ class EntityRecord:
             awaiting=None if awaiting is None else _awaiting(awaiting),
             home=fields.text("home"),
             version=fields.number("version"),
+            default_owner=fields.optional_text("default_owner"),
         )
 
 
@@ -181,7 +184,68 @@ class Recall:
     unread: Grant | None = None
 
 
-InboxMessage = Grant | Recall
+class Outcome(StrEnum):
+    """What became of a request for an entity."""
+
+    GRANTED = "granted"
+    """the player has it"""
+    PENDING = "pending"
+    """the master was asked"""
+    REFUSED = "refused"
+    """the master said no"""
+    CONFLICT = "conflict"
+    """another player was granted it; the record says who"""
+    DENIED = "denied"
+    """the rule became ``deny``"""
+    EXPIRED = "expired"
+    """the master did not answer in time"""
+    MASTER_AWAY = "master_away"
+    """the master left, or a new one is not here"""
+    GONE = "gone"
+    """who had asked is not at that session any more"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A player asks this master for an entity under the rule ``ask`` (R0-8).
+
+    Attributes:
+        player: who asks.
+        server: where the player is.
+        owner: who owns the entity now.
+        authority: whether the player's server is to simulate it as well.
+        expires_ms: when the ask ends by itself, Unix time in milliseconds.
+        step: of this message; its trace is that of the request.
+    """
+
+    entity: str
+    player: str
+    server: str
+    owner: str
+    master: str
+    authority: bool
+    expires_ms: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskEnded:
+    """What became of an ask of a player of this session.
+
+    Attributes:
+        record: the entity as the answer left it; a grant of authority is acted on as that of a pull.
+        asked: trace of the request.
+    """
+
+    entity: str
+    player: str
+    outcome: Outcome
+    record: EntityRecord
+    asked: bytes
+    step: Step
+
+
+InboxMessage = Grant | Recall | Ask | AskEnded
 
 
 def inbox_message(term: Any) -> InboxMessage:
@@ -205,8 +269,41 @@ def inbox_message(term: Any) -> InboxMessage:
                 step=Step.from_term(term),
                 unread=None if unread is None else _grant(unread),
             )
+        case "ask":
+            return Ask(
+                entity=fields.text("entity"),
+                player=fields.text("player"),
+                server=fields.text("server"),
+                owner=fields.text("owner"),
+                master=fields.text("master"),
+                authority=fields.flag("authority"),
+                expires_ms=fields.number("expires"),
+                step=Step.from_term(term),
+            )
+        case "outcome":
+            return AskEnded(
+                entity=fields.text("entity"),
+                player=fields.text("player"),
+                outcome=outcome_of(term),
+                record=EntityRecord.from_term(fields.member("record")),
+                asked=fields.binary("asked"),
+                step=Step.from_term(term),
+            )
         case other:
             raise DecodeError(f"no inbox message: type {other!r:.50}")
+
+
+def outcome_of(term: Any) -> Outcome:
+    """Decode ``outcome`` of an answer or an inbox message.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    value = str(_Fields(term).member("outcome"))
+    try:
+        return Outcome(value)
+    except ValueError:
+        raise DecodeError(f"no outcome of a request: {value!r:.50}") from None
 
 
 def _grant(term: Any) -> Grant:
@@ -259,6 +356,12 @@ class _Fields:
         value = self.member(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise DecodeError(f"{name} is no number: {value!r:.100}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.member(name)
+        if not isinstance(value, bool):
+            raise DecodeError(f"{name} is no boolean: {value!r:.100}")
         return value
 
     def rule(self, name: str) -> Rule:

@@ -11,7 +11,6 @@
 -type decision() :: kb_authority_tree:decision().
 
 %% All that runs inside the store with this module: what they are together names the stored procedure.
--spec modules() -> [module()].
 modules() ->
     [kb_authority, kb_authority_ask, kb_authority_index, kb_authority_owner, kb_authority_player, kb_authority_roles,
      kb_authority_session, kb_authority_transfer, kb_authority_tree, kb_authority_waiting].

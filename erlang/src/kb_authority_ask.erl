@@ -8,7 +8,7 @@
 -export([on_entity/4, denied/2, moved/3, told_anew/3, master_away/2]).
 
 -import(kb_authority_tree, [entity_path/1, session_path/1, asks_path/1, ask_inbox_path/3, bump/1, step_or_none/1,
-                            refuse/2, conflict/2]).
+                            refuse/2, refuse/3, conflict/2]).
 
 -define(MAX_ASKS, 64).
 -define(MAX_ASKS_OF_ONE, 8).
@@ -43,7 +43,7 @@ on_entity(withdraw, #{player := Player}, #{entity := Entity, master := Master} =
     end.
 
 permitted(deny, _Request, #{rule := Rule}, _Read) ->
-    {error, {denied, #{rule => Rule, message => <<"the rule of the entity does not allow it">>}}};
+    refuse(denied, #{rule => Rule}, <<"the rule of the entity does not allow it">>);
 permitted(allow, Request, #{master := Master} = Record, Read) ->
     #{pending := Pending} = Asks = asks(Master, Read),
     Ask = maps:with([player, session, authority], Request),
@@ -56,10 +56,10 @@ permitted(ask, #{at := At, ttl := Ttl} = Request, #{entity := Entity, master := 
     {Mine, Others} = lists:partition(fun(Ask) -> is_of(Entity, Player, Ask) end, Pending),
     case {kb_authority_player:session(Master, Read), Mine} of
         {undefined, _} ->
-            {error, {master_away, #{master => Master, message => <<"the master is not here to be asked">>}}};
+            refuse(master_away, #{master => Master}, <<"the master is not here to be asked">>);
         {_, [#{session := Session, expires := Expires}]} ->
-            {error, {pending, #{master => Master, expires => Expires,
-                                message => <<"this was asked already: wait for the answer, or withdraw it">>}}};
+            refuse(pending, #{master => Master, expires => Expires},
+                   <<"this was asked already: wait for the answer, or withdraw it">>);
         {MasterSession, _} ->
             OfPlayer = [Ask || #{player := Asker} = Ask <- Others, Asker =:= Player],
             case length(Others) >= ?MAX_ASKS orelse length(OfPlayer) >= ?MAX_ASKS_OF_ONE of
@@ -187,10 +187,10 @@ stored(#{master := Master} = Asks, _Read) ->
 left(Pending, #{pending := Pending}, _Read) -> [];
 left(Left, Asks, Read) -> stored(Asks#{pending => Left}, Read).
 
-told(#{entity := Entity, player := Player, told := Session} = Ask, #{owner := Owner, master := Master, epoch := Epoch}) ->
+told(#{entity := Entity, player := Player, told := Session} = Ask, #{owner := Owner, master := Master}) ->
     {put, ask_inbox_path(Session, Entity, Player),
      (maps:with([entity, player, server, authority, expires, trace, hop], Ask))
-     #{type => ask, owner => Owner, master => Master, epoch => Epoch}}.
+     #{type => ask, owner => Owner, master => Master}}.
 
 %% No longer a question to the master.
 struck(#{entity := Entity, player := Player, told := Session}) ->

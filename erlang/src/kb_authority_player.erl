@@ -3,7 +3,7 @@
 
 -export([enter/2, leave/3, session/2]).
 
--import(kb_authority_tree, [entity_path/1, session_path/1, player_path/1, owned_path/3, bump/1]).
+-import(kb_authority_tree, [entity_path/1, session_path/1, player_path/1, owned_path/3, bump/1, refuse/3]).
 
 -define(MAX_PASSED, 256).
 
@@ -24,7 +24,7 @@ leave(#{player := Player, session := Session, bucket := Bucket}, Read, List) ->
     case session(Player, Read) of
         Other when Other =/= undefined, Other =/= Session ->
             #{server := Server} = Read(session_path(Other)),
-            {error, {not_here, #{server => Server, message => <<"the player is at another server">>}}};
+            refuse(not_here, #{server => Server}, <<"the player is at another server">>);
         _ ->
             {Passed, Next} = passed(Player, Bucket, ?MAX_PASSED, Read, List),
             Gone = [{delete, player_path(Player)} || Read(player_path(Player)) =/= undefined]

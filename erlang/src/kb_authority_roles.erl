@@ -9,7 +9,7 @@
 -type role() :: owner | master | operator.
 
 %% What is asked for in a player's name. Requests of a session are checked against the holder instead.
--spec table() -> [{atom(), [role()]}].
+-spec table() -> [{set_rule | set_master | set_default_owner | answer | transfer | revoke, [role(), ...]}, ...].
 table() ->
     [{set_rule, [master, operator]},
      {set_master, [master, operator]},

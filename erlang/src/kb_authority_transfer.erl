@@ -5,7 +5,7 @@
 -export([create/2, on_entity/4, take/5, permission/2]).
 
 -import(kb_authority_tree, [entity_path/1, server_path/1, session_path/1, inbox_path/2, bump/1, next_epoch/1, step/1,
-                            refuse/2, no_session/0, not_holder/1, conflict/2]).
+                            refuse/2, refuse/3, no_session/0, not_holder/1, conflict/2]).
 
 %% The spawner is usually owner and master (R0-8); without a default owner of its own the master is it.
 -spec create(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
@@ -41,9 +41,9 @@ on_entity(pull, Request, Record, Read) ->
                     {Pulled, Changes} = take(Asker, {Session, Server}, Record, step(Request), Read),
                     {ok, Pulled, Changes};
                 deny ->
-                    {error, {denied, #{rule => Rule, message => <<"the rule of the entity does not allow it">>}}};
+                    refuse(denied, #{rule => Rule}, <<"the rule of the entity does not allow it">>);
                 ask ->
-                    {error, {denied, #{rule => Rule, message => <<"the master has to be asked: request it">>}}}
+                    refuse(denied, #{rule => Rule}, <<"the master has to be asked: request it">>)
             end
     end;
 on_entity(claim, Request, Record, Read) ->

@@ -3,9 +3,9 @@
 
 -export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, owned_path/3,
          inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
--export([bump/1, next_epoch/1, step/1, step_or_none/1, refuse/2, not_holder/1, no_session/0, conflict/2]).
+-export([bump/1, next_epoch/1, step/1, step_or_none/1, refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
 
--export_type([path/0, change/0, decision/0, read/0, lister/0]).
+-export_type([path/0, change/0, decision/0, refusal/0, read/0, lister/0]).
 
 -define(MAX_COUNTER, 16#FFFFFFFFFFFF).
 -define(BUCKETS, 64).
@@ -13,6 +13,7 @@
 -type path() :: [atom() | binary()].
 -type change() :: {put, path(), map()} | {delete, path()}.
 -type decision() :: {ok, map(), [change()]} | {error, {atom(), map()}}.
+-type refusal() :: {error, {atom(), #{message := _, _ => _}}}.
 -type read() :: fun((path()) -> map() | undefined).
 -type lister() :: fun((path()) -> [map()]).
 
@@ -39,7 +40,7 @@ owned_path(Player, Entity) -> owned_path(Player, erlang:phash2(Entity, ?BUCKETS)
 owned_path(Player, Bucket, none) -> [bridge, owned, Player, integer_to_binary(Bucket)];
 owned_path(Player, Bucket, Entity) -> [bridge, owned, Player, integer_to_binary(Bucket), Entity].
 
--spec buckets() -> pos_integer().
+-spec buckets() -> ?BUCKETS.
 buckets() -> ?BUCKETS.
 
 -spec inbox_path(binary(), binary()) -> path().
@@ -52,7 +53,7 @@ ask_inbox_path(Session, Entity, Asker) -> [bridge, inbox, Session, asks, Entity,
 -spec asks_path(binary()) -> path().
 asks_path(Master) -> [bridge, asks, Master].
 
--spec bump(map()) -> map().
+-spec bump(#{version := number(), _ => _}) -> #{version := number(), _ => _}.
 bump(#{version := Version} = Record) -> Record#{version => Version + 1}.
 
 -spec next_epoch(read()) -> {pos_integer(), change()}.
@@ -71,21 +72,23 @@ step(#{trace := Trace, hop := Hop}) -> #{trace => Trace, hop => Hop + 1};
 step(_) -> #{}.
 
 %% Of a message, which always has one.
--spec step_or_none(map()) -> map().
+-spec step_or_none(map()) -> #{trace := _, hop := number()}.
 step_or_none(Request) -> maps:merge(#{trace => <<0:128>>, hop => 0}, step(Request)).
 
--spec refuse(atom(), binary()) -> {error, {atom(), map()}}.
-refuse(Reason, Message) -> {error, {Reason, #{message => Message}}}.
+-spec refuse(atom(), binary()) -> refusal().
+refuse(Reason, Message) -> refuse(Reason, #{}, Message).
 
--spec no_session() -> {error, {no_session, map()}}.
-no_session() -> {error, {no_session, #{message => <<"this session is not open: open one first">>}}}.
+%% With what the caller may want to know.
+-spec refuse(atom(), map(), binary()) -> refusal().
+refuse(Reason, Props, Message) -> {error, {Reason, Props#{message => Message}}}.
 
--spec not_holder(map()) -> {error, {not_holder, map()}}.
-not_holder(#{epoch := Epoch}) ->
-    {error, {not_holder, #{epoch => Epoch, message => <<"this session does not hold the entity at that epoch">>}}}.
+-spec no_session() -> refusal().
+no_session() -> refuse(no_session, <<"this session is not open: open one first">>).
 
--spec conflict(binary() | undefined, map()) -> {error, {conflict, map()}}.
+-spec not_holder(map()) -> refusal().
+not_holder(#{epoch := Epoch}) -> refuse(not_holder, #{epoch => Epoch}, <<"this session does not hold the entity at that epoch">>).
+
+-spec conflict(binary() | undefined, map()) -> refusal().
 conflict(undefined, Record) -> conflict(<<>>, Record);
 conflict(Winner, #{epoch := Epoch, owner := Owner}) ->
-    {error, {conflict, #{winner => Winner, owner => Owner, epoch => Epoch,
-                         message => <<"another one took the entity first">>}}}.
+    refuse(conflict, #{winner => Winner, owner => Owner, epoch => Epoch}, <<"another one took the entity first">>).

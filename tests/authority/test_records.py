@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.authority import Awaiting, EntityRecord, Grant, Recall, Rule, ServerRecord, Step, inbox_message
+from bridge.authority import (
+    Ask,
+    AskEnded,
+    Awaiting,
+    EntityRecord,
+    Grant,
+    Outcome,
+    Recall,
+    Rule,
+    ServerRecord,
+    Step,
+    inbox_message,
+)
+from bridge.authority.records import outcome_of
 from bridge.errors import DecodeError
 from bridge.etf import Atom
 from tests.support.terms import terms
@@ -42,11 +55,24 @@ RECALL = {
     **term(entity=b"ball", epoch=7, granted=8, to=b"sim2", owner=b"P", trace=TRACE, hop=1, unread=UNDEFINED),
 }
 
+ASK = {
+    Atom("type"): Atom("ask"),
+    **term(entity=b"gun", player=b"P", server=b"sim2", owner=b"O", master=b"M", authority=True),
+    **term(expires=1_800_000_000_000, trace=TRACE, hop=1),
+}
+ENDED = {
+    Atom("type"): Atom("outcome"),
+    **term(entity=b"ball", player=b"P", outcome=Atom("conflict"), record=ENTITY, asked=TRACE),
+    **term(trace=TRACE, hop=3),
+}
+
 DECODERS: list[tuple[Callable[[Any], object], dict[Atom, Any]]] = [
     (EntityRecord.from_term, ENTITY),
     (ServerRecord.from_term, SERVER),
     (inbox_message, GRANT),
     (inbox_message, RECALL),
+    (inbox_message, ASK),
+    (inbox_message, ENDED),
     (Step.from_term, term(trace=TRACE, hop=1)),
 ]
 
@@ -95,6 +121,49 @@ def test_a_recall_keeps_the_grant_that_it_replaced() -> None:
     kept = inbox_message(RECALL | term(unread=GRANT))
     assert isinstance(kept, Recall)
     assert kept.unread == inbox_message(GRANT)
+
+
+def test_an_ask_says_who_asks_for_what() -> None:
+    assert inbox_message(ASK) == Ask(
+        entity="gun",
+        player="P",
+        server="sim2",
+        owner="O",
+        master="M",
+        authority=True,
+        expires_ms=1_800_000_000_000,
+        step=Step(trace=TRACE, hop=1),
+    )
+
+
+def test_the_end_of_an_ask_says_what_became_of_it() -> None:
+    assert inbox_message(ENDED) == AskEnded(
+        entity="ball",
+        player="P",
+        outcome=Outcome.CONFLICT,
+        record=EntityRecord.from_term(ENTITY),
+        asked=TRACE,
+        step=Step(trace=TRACE, hop=3),
+    )
+
+
+@pytest.mark.parametrize("bad", [Atom("whim"), b"granted", 7])
+def test_an_outcome_is_one_of_those_there_are(bad: object) -> None:
+    assert outcome_of(term(outcome=Atom("granted"))) is Outcome.GRANTED
+    with pytest.raises(DecodeError, match="no outcome"):
+        outcome_of(term(outcome=bad))
+
+
+@pytest.mark.parametrize("bad", [Atom("yes"), 1, b"true"])
+def test_a_flag_is_true_or_false(bad: object) -> None:
+    with pytest.raises(DecodeError, match="authority is no boolean"):
+        inbox_message(ASK | term(authority=bad))
+
+
+def test_ownership_falls_to_the_master_where_nobody_is_named() -> None:
+    """R0-7."""
+    assert EntityRecord.from_term(ENTITY | term(default_owner=UNDEFINED)).default_owner is None
+    assert EntityRecord.from_term(ENTITY | term(default_owner=b"Player3")).default_owner == "Player3"
 
 
 def test_the_step_of_a_message_that_another_one_causes_is_one_hop_further() -> None:

@@ -1,0 +1,128 @@
+"""What the homeserver refuses, one class for each reason of ``docs/protocol.md`` §7.
+
+::
+
+    AuthorityError
+    ├── ConflictError         another one took it in the same moment; ``winner`` says who
+    ├── DeniedError           the rule of the entity does not allow it
+    ├── NotOwnerError         only its owner or its master may
+    ├── NotMasterError        only its master may
+    ├── NotHolderError        the session does not hold it (any more)
+    ├── PendingError          the master was asked already, and has not answered
+    ├── MasterAwayError       the master is not here to be asked
+    ├── TooManyAsksError      the master has too many questions open
+    ├── NoAskError            nothing to answer or to withdraw (any more)
+    ├── AlreadyOwnerError     the player has what was requested
+    ├── NotHereError          the player is not at this session
+    ├── EntityExistsError     an entity of this name exists already
+    ├── UnknownEntityError    none is called so
+    └── UnknownServerError    none is called so, or it is away
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bridge.errors import AuthorityError, KhepriError
+from bridge.khepri import UnknownKhepriError
+
+
+class ConflictError(AuthorityError):
+    """Another server or player won the same entity in the same moment; ``winner`` names it."""
+
+    @property
+    def winner(self) -> str:
+        """Who won: a server where authority was asked for, a player where ownership was."""
+        return self._text("winner")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the entity as the winner has it."""
+        epoch = self.props.get("epoch", 0)
+        return epoch if isinstance(epoch, int) else 0
+
+    def _text(self, name: str) -> str:
+        value = self.props.get(name, b"")
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+class DeniedError(AuthorityError):
+    """The rule of the entity does not allow it; under ``ask`` it can be requested of the master."""
+
+
+class NotOwnerError(AuthorityError):
+    """Only the owner or the master of the entity may do this."""
+
+
+class NotMasterError(AuthorityError):
+    """Only the master of the entity may do this."""
+
+
+class NotHolderError(AuthorityError):
+    """The session does not hold the entity at that epoch; what it does with it no longer counts."""
+
+
+class PendingError(AuthorityError):
+    """The player has asked for this entity already, and the master has not answered."""
+
+
+class MasterAwayError(AuthorityError):
+    """The master is at no server, so nobody could answer."""
+
+
+class TooManyAsksError(AuthorityError):
+    """The master has as many questions open as there may be, of everybody or of this player."""
+
+
+class NoAskError(AuthorityError):
+    """The player has not asked for this entity, or the ask has ended or expired."""
+
+
+class AlreadyOwnerError(AuthorityError):
+    """The player has what was requested."""
+
+
+class NotHereError(AuthorityError):
+    """The player is not at this session: at another server, or at none."""
+
+
+class UnknownEntityError(AuthorityError):
+    """The homeserver knows no such entity."""
+
+
+class UnknownServerError(AuthorityError):
+    """The homeserver knows no such server, or that server is away."""
+
+
+class EntityExistsError(AuthorityError):
+    """An entity of this name exists already."""
+
+
+_BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
+    "conflict": ConflictError,
+    "denied": DeniedError,
+    "not_owner": NotOwnerError,
+    "not_master": NotMasterError,
+    "not_holder": NotHolderError,
+    "no_session": NotHolderError,
+    "pending": PendingError,
+    "master_away": MasterAwayError,
+    "too_many_asks": TooManyAsksError,
+    "no_ask": NoAskError,
+    "already_owner": AlreadyOwnerError,
+    "no_player": NotHereError,
+    "not_here": NotHereError,
+    "no_entity": UnknownEntityError,
+    "no_server": UnknownServerError,
+    "entity_exists": EntityExistsError,
+}
+
+
+def authority_error(error: KhepriError) -> KhepriError | AuthorityError:
+    """The refusal of an authority request; an error of the store itself stays what it is."""
+    if not isinstance(error, UnknownKhepriError):
+        return error
+    return _BY_REASON.get(str(error.reason), AuthorityError)(
+        str(error), reason=error.reason, props=error.props
+    )

@@ -1,0 +1,87 @@
+"""How authority requests are sent: each is one transaction at the homeserver (R0-25).
+
+Every answer is that of a committed write with an operation id, so a request whose answer was lost is
+repeated through another member and applied once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bridge.authority.records import EntityRecord, Step
+from bridge.authority.refusals import UnknownEntityError, authority_error
+from bridge.errors import AuthorityError, ConfigurationError, KhepriError
+from bridge.etf import Atom
+from bridge.khepri import Khepri, NodeNotFoundError
+
+_PATIENCE: Final = 60.0
+"""seconds to repeat a request under its operation id: a server that has stopped acting for an entity must
+learn what became of it, and a cluster without a majority needs its time"""
+MAX_NAME_BYTES: Final = 255
+"""bytes in the name of a server, an entity or a player: a name is a component of a path"""
+
+
+class Requests:
+    """Requests of ``docs/protocol.md`` §7 through one client of the instance's store."""
+
+    def __init__(self, store: Khepri) -> None:
+        self._store = store
+
+    async def ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
+        """The value that the homeserver answers.
+
+        Raises:
+            AuthorityError: refused; of the class of its reason.
+            KhepriError: the store refused.
+            OutcomeUnknownError: no answer in a minute.
+        """
+        term = {Atom(name): value for name, value in request.items()}
+        try:
+            value: Mapping[Any, Any] = await self._store.request(function, term, timeout=_PATIENCE)
+        except KhepriError as error:
+            raise authority_error(error) from error
+        return value
+
+    async def change(self, function: str, **request: Any) -> EntityRecord:
+        """The same, of a request that is answered by the entity's record."""
+        return EntityRecord.from_term(await self.ask(function, **request))
+
+    async def entity(self, entity: str) -> EntityRecord:
+        """The record as the connected member has it: good to show, never to act on."""
+        return EntityRecord.from_term(await self.look_up("entities", entity, UnknownEntityError))
+
+    async def look_up(self, kind: str, name: str, missing: type[AuthorityError]) -> Any:
+        """A record of ``/:bridge/:kind`` by name, of the connected member."""
+        try:
+            return await self._store.get([Atom("bridge"), Atom(kind), name_bytes(name)])
+        except NodeNotFoundError as error:
+            raise missing(f"{kind}: none is called {name}", reason=error.reason, props=error.props) from error
+
+    async def refusals(self) -> dict[str, dict[str, int]]:
+        """How often each request was refused for want of a right, by request and reason (R0-6)."""
+        try:
+            counts = await self._store.get([Atom("bridge"), Atom("refusals")])
+        except NodeNotFoundError:
+            return {}
+        return {
+            str(function): {str(reason): count for reason, count in reasons.items()}
+            for function, reasons in counts.items()
+        }
+
+
+def name_bytes(name: str) -> bytes:
+    """A name as the homeserver takes it.
+
+    Raises:
+        ConfigurationError: empty, or beyond 255 bytes of UTF-8.
+    """
+    encoded = name.encode()
+    if not 1 <= len(encoded) <= MAX_NAME_BYTES:
+        raise ConfigurationError(f"a name has 1 to {MAX_NAME_BYTES} bytes: {name!r:.80}")
+    return encoded
+
+
+def step_members(step: Step | None) -> dict[str, Any]:
+    """``trace`` and ``hop`` of a request; none where it is no part of a traced transfer."""
+    return {} if step is None else {"trace": step.trace, "hop": step.hop}

@@ -1,0 +1,84 @@
+"""Reasons of the homeserver as classes of errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bridge.authority import (
+    AlreadyOwnerError,
+    ConflictError,
+    DeniedError,
+    EntityExistsError,
+    MasterAwayError,
+    NoAskError,
+    NotHereError,
+    NotHolderError,
+    NotMasterError,
+    NotOwnerError,
+    PendingError,
+    TooManyAsksError,
+    UnknownEntityError,
+    UnknownServerError,
+    refusals,
+)
+from bridge.authority.refusals import authority_error
+from bridge.errors import AuthorityError
+from bridge.etf import Atom
+from bridge.khepri import InvalidRequestError, UnknownKhepriError
+
+
+def refused(reason: str, **props: Any) -> Exception:
+    return authority_error(UnknownKhepriError(reason, reason=Atom(reason), props=props))
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("conflict", ConflictError),
+        ("denied", DeniedError),
+        ("not_owner", NotOwnerError),
+        ("not_master", NotMasterError),
+        ("not_holder", NotHolderError),
+        ("no_session", NotHolderError),
+        ("pending", PendingError),
+        ("master_away", MasterAwayError),
+        ("too_many_asks", TooManyAsksError),
+        ("no_ask", NoAskError),
+        ("already_owner", AlreadyOwnerError),
+        ("no_player", NotHereError),
+        ("not_here", NotHereError),
+        ("no_entity", UnknownEntityError),
+        ("no_server", UnknownServerError),
+        ("entity_exists", EntityExistsError),
+        ("bad_release", AuthorityError),
+    ],
+)
+def test_each_reason_has_its_class_and_is_kept(reason: str, error: type[AuthorityError]) -> None:
+    found = refused(reason)
+    assert type(found) is error
+    assert found.reason == Atom(reason)
+
+
+def test_a_conflict_names_the_winner_and_the_epoch() -> None:
+    conflict = refused("conflict", winner="Grün".encode(), epoch=7)
+    assert isinstance(conflict, ConflictError)
+    assert (conflict.winner, conflict.epoch) == ("Grün", 7)
+
+
+def test_a_conflict_that_says_nothing_still_reads() -> None:
+    conflict = refused("conflict", winner=b"\xff", epoch=Atom("undefined"))
+    assert isinstance(conflict, ConflictError)
+    assert (conflict.winner, conflict.epoch) == ("\ufffd", 0)
+
+
+def test_what_the_store_refuses_stays_what_it_is() -> None:
+    error = InvalidRequestError("no", reason=Atom("invalid_request"), props={})
+    assert authority_error(error) is error
+
+
+def test_the_classes_drawn_are_the_classes_there_are() -> None:
+    assert refusals.__doc__ is not None
+    for name in ("ConflictError", "DeniedError", "NotOwnerError", "NoAskError", "UnknownServerError"):
+        assert f"── {name} " in refusals.__doc__
