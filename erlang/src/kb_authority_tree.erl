@@ -85,7 +85,7 @@ refuse(Reason, Props, Message) -> {error, {Reason, Props#{message => Message}}}.
 -spec no_session() -> refusal().
 no_session() -> refuse(no_session, <<"this session is not open: open one first">>).
 
--spec not_holder(map()) -> refusal().
+-spec not_holder(#{epoch := _, _ => _}) -> refusal().
 not_holder(#{epoch := Epoch}) -> refuse(not_holder, #{epoch => Epoch}, <<"this session does not hold the entity at that epoch">>).
 
 -spec conflict(binary() | undefined, map()) -> refusal().

@@ -27,6 +27,7 @@ from bridge.authority import (
     NotOwnerError,
     Outcome,
     Ownership,
+    Party,
     PendingError,
     Recall,
     Requested,
@@ -352,13 +353,14 @@ async def test_every_role_may_do_what_the_table_says(
     if role == "master":
         await place.players.enter(place.master, place.b.session)
     record = await place.spawn(Rule(rule or "ask"), owner=owner)
-    by = {
+    by_role: dict[str, Party] = {
         "anyone": place.guest,
         "owner": owner,
         "master": place.master,
         "holder session": place.a.name,
         "operator": OPERATOR,
-    }[role]
+    }
+    by = by_role[role]
     player = by if isinstance(by, str) else ""
     server = place.a if role == "holder session" else place.b
     if role == "holder session":

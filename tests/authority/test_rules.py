@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -313,9 +313,8 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
 
 def test_whatever_players_ask_for_the_records_are_what_the_rules_allow(stage: Stage) -> None:
     """R0-6, R0-7, R0-8, R0-26."""
-    made: Callable[[], RuleBasedStateMachine] = machine(stage)
     run_state_machine_as_test(
-        made,
+        machine(stage),
         settings=settings(
             max_examples=25,
             stateful_step_count=40,
