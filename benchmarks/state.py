@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
 import constriction  # type: ignore[import-untyped]  # it has no stubs
@@ -294,6 +297,7 @@ def main() -> None:
     }
     fields["headers"] = round(payload * 8 / CUBES - sum(fields.values()), 3)
     result: dict[str, Any] = {
+        "benchmark": "state",
         "kbit_s": round((payload + overhead * run.payloads / run.ticks) * a_second, 1),
         "kbit_s_payload": round(payload * a_second, 1),
         "kbit_s_raw": RAW_BITS * CUBES * TICK_RATE / 1_000,
@@ -318,6 +322,9 @@ def main() -> None:
         },
         **layout_rates(options.rounds),
         "fan_out_1000_peers_ms": round(fan_out_ms(options.rounds), 2),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("constriction", "numpy", "zstandard")},
+        "processors": os.cpu_count(),
     }
     print(json.dumps(result))
 

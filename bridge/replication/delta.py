@@ -146,8 +146,8 @@ def encode_sections(
     changed = told.sum(axis=1)
     writer.put(every, changed, _COUNT_BITS)
     orders = {name: _orders(*said.fields[name], count) for name in _ORDERED}
-    for name in _ORDERED:
-        _put_vectors(writer, every, orders[name], np.zeros_like(orders[name]))
+    all_orders = np.concatenate([orders[name] for name in _ORDERED], axis=1).reshape(-1)
+    writer.put_golomb(np.repeat(every, 3 * len(_ORDERED)), all_orders, np.zeros_like(all_orders))
     gaps = _gaps(said.owner, said.seat)
     gap_orders = best_orders(gaps, said.owner, count)
     writer.put(every, gap_orders, _ORDER_BITS)
@@ -190,10 +190,11 @@ def decode_sections_untrusted(
     changed = reader.get(every, _COUNT_BITS)
     if int(changed.max(initial=0)) > GROUP_SEATS:
         raise DecodeError("a section tells more seats than a group has")
-    plain = np.zeros((count, 3), dtype=np.int64)
-    orders = {name: _get_vectors(reader, every, plain) for name in _ORDERED}
-    if max(int(some.max(initial=0)) for some in orders.values()) > MAX_ORDER:
+    sections = np.repeat(every, 3 * len(_ORDERED))
+    all_orders = reader.get_golomb(sections, np.zeros_like(sections)).reshape(count, -1, 3)
+    if int(all_orders.max(initial=0)) > MAX_ORDER:
         raise DecodeError(f"a section has a code of an order above {MAX_ORDER}")
+    orders = {name: all_orders[:, index] for index, name in enumerate(_ORDERED)}
     told = _get_seats(reader, changed, reader.get(every, _ORDER_BITS))
     owner, seat = np.nonzero(told)
     before = base[owner, seat].astype(np.int64)

@@ -30,7 +30,6 @@ from bridge.authority import (
 from bridge.errors import DecodeError, InvalidStateError
 from bridge.jose import Jwk, open_signed_box, seal_signed_box
 from bridge.replication import (
-    MAX_PAYLOAD_BYTES,
     Bindings,
     EntityFlag,
     Payloads,
@@ -57,6 +56,14 @@ MAX_WAITING: Final = 1_024
 
 class Link(Protocol):
     """A datagram session with one server."""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether states are signed, so that their payloads carry a digest of the bindings, both ways."""
+
+    @property
+    def max_state_bytes(self) -> int:
+        """Room of a state's payload."""
 
     def send_state(self, payload: Payloads, stream: int = 0) -> object:
         """Send the newest state of each stream ``stream + i``, row i; unsent older ones are dropped."""
@@ -88,8 +95,6 @@ class _Peer:
     thumbprint: str
     session: bytes | None
     link: Link | None = None
-    signed: bool = False
-    room: int = MAX_PAYLOAD_BYTES
     waiting: deque[bytes] = field(default_factory=deque)
     """messages for the next session; every one of them is safe to repeat"""
     sent: set[bytes] = field(default_factory=set)
@@ -146,19 +151,12 @@ class DataPlane:
             return
         self._peers[server] = _Peer(server, key, thumbprint, session)
 
-    def link_up(
-        self, server: str, link: Link, *, signed: bool = False, room: int = MAX_PAYLOAD_BYTES
-    ) -> None:
-        """A datagram session stands; the peer has no handle of this side yet.
-
-        Args:
-            signed: its states are signed, so their payloads carry a digest of the bindings, both ways.
-            room: bytes of a state's payload.
-        """
+    def link_up(self, server: str, link: Link) -> None:
+        """A datagram session stands; the peer has no handle of this side yet."""
         peer = self._peer(server)
-        peer.link, peer.signed, peer.room = link, signed, room
+        peer.link = link
         self._receiving.add_sender(
-            server, thumbprint=peer.thumbprint, session=peer.session or b"", signed=signed
+            server, thumbprint=peer.thumbprint, session=peer.session or b"", signed=link.is_signed
         )
         for sealing in self._sealing():
             self._bind(peer, sealing)
@@ -341,7 +339,8 @@ class DataPlane:
         links: dict[tuple[bool, int], list[Link]] = {}
         for peer in self._peers.values():
             if peer.link is not None:
-                links.setdefault((peer.signed, peer.room), []).append(peer.link)
+                key = (peer.link.is_signed, peer.link.max_state_bytes)
+                links.setdefault(key, []).append(peer.link)
         if not links:
             return
         batches = list(self._records(sealings))

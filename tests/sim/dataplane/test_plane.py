@@ -34,6 +34,8 @@ class Wire:
     reliable: list[bytes] = field(default_factory=list)
     states: dict[int, bytes] = field(default_factory=dict)
     echo_age: float | None = 0.0
+    is_signed: bool = False
+    max_state_bytes: int = 1_152
 
     def send_state(self, payload: Payloads, stream: int = 0) -> None:
         for row, one in enumerate(payload):
@@ -369,8 +371,8 @@ def test_a_signed_session_has_a_digest_of_the_bindings_in_each_payload() -> None
     a, b = Server("a"), Server("b")
     for one, other in ((a, b), (b, a)):
         one.plane.add_peer(server=other.name, key=other.key.public(), session=other.session)
-        one.wire = Wire(one.name, other)
-        one.plane.link_up(other.name, one.wire, signed=True, room=700)
+        one.wire = Wire(one.name, other, is_signed=True, max_state_bytes=700)
+        one.plane.link_up(other.name, one.wire)
     for number in range(20):
         b.plane.raise_fence(f"e{number}", number + 1, "a", now_ns=0)
         a.plane.hold(f"e{number}", number + 1, number % 8, now_ns=0)
