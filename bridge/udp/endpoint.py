@@ -587,7 +587,10 @@ class Endpoint:
                     self._remove(session)
                     continue
                 if session.is_signed:
-                    unproven += [(session, waiting) for waiting in session.take_unproven()]
+                    waiting = session.take_unproven()
+                    if waiting:
+                        unproven += [(session, one) for one in waiting]
+                        continue  # what they cost is known when they are sealed
                     if session.states_waiting and not may_sign:
                         self._held[session] = None
                 self._arm(session)
@@ -608,6 +611,7 @@ class Endpoint:
         transmits: list[Transmit] = []
         for (session, waiting), frames in zip(unproven, proofs, strict=True):
             transmits += session.seal_proven(waiting, frames, now=now)
+            self._arm(session)
         return transmits
 
     def _arm(self, session: Session) -> None:

@@ -179,6 +179,9 @@ class Outbound:
             if carried.batch is not None:
                 stream, number = carried.batch
                 carried = Carried(batch=(stream + transmit.datagram_count, number))
+        if self.paced_until is not None:
+            # Told before these datagrams had their sizes.
+            self.paced_until = self._pacer.ready_at()
         return transmits
 
     @property
