@@ -121,8 +121,11 @@ async def test_an_answer_that_is_too_large_ends_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_whoever_is_cancelled_while_it_starts_leaves_nothing(tmp_path: Path, again: bool) -> None:
-    temporary = set(Path(tempfile.gettempdir()).glob("khepri-embedded-*"))
+async def test_whoever_is_cancelled_while_it_starts_leaves_nothing(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    tmp_path, temporary = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
     async def start() -> None:
         async with embedded_store(EmbeddedConfig(directory=tmp_path)):
@@ -138,7 +141,7 @@ async def test_whoever_is_cancelled_while_it_starts_leaves_nothing(tmp_path: Pat
     await asyncio.wait([starting])
     assert starting.cancelled()
     assert _children(tmp_path) == []
-    assert set(Path(tempfile.gettempdir()).glob("khepri-embedded-*")) <= temporary
+    assert list(temporary.iterdir()) == []
 
 
 async def test_a_machine_whose_program_ended_before_it_was_up_stops(tmp_path: Path) -> None:

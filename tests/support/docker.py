@@ -29,8 +29,8 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 REQUEST_SECONDS: Final = 300
 """how long the daemon may stay silent: a step of a build prints nothing while it compiles"""
-_OTHERS_SECONDS: Final = 120.0
-"""how long the session that started the daemon waits for others that use it"""
+_OTHERS_SECONDS: Final = 900.0
+"""how long the session that started the daemon waits for others that use it, each with all of its tests"""
 _LABEL: Final = "khepri-bridge.inputs"
 
 
@@ -187,7 +187,13 @@ def broker_image(docker_client: Any, request: pytest.FixtureRequest) -> str:
 
 
 def built_image(client: Any, name: str) -> str:
-    """Tag of an image of ``IMAGES``, built when its inputs changed."""
+    """Tag of an image of ``IMAGES``, built when its inputs changed, and by one session where several need it."""
+    with (Path(tempfile.gettempdir()) / f"khepri-bridge-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _built_image(client, name)
+
+
+def _built_image(client: Any, name: str) -> str:
     image = IMAGES[name]
     errors = importlib.import_module("docker.errors")
     tag = f"khepri-bridge-{name}:test"
