@@ -187,7 +187,7 @@ def broker_image(docker_client: Any, request: pytest.FixtureRequest) -> str:
 
 
 def built_image(client: Any, name: str) -> str:
-    """Tag of an image of ``IMAGES``, built when its inputs changed, and by one session where several need it."""
+    """Tag of an image of ``IMAGES``, built when its inputs changed; of several sessions, by the first."""
     with (Path(tempfile.gettempdir()) / f"khepri-bridge-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _built_image(client, name)
