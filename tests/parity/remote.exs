@@ -6,7 +6,8 @@ defmodule Parity.Remote do
   `{:procedure, arity}` instead of their code.
   """
 
-  @timeout 20_000
+  # `khepri:info/1` prints every node of the tree by a message of its own.
+  @timeout 60_000
 
   @doc "The member that is called, and its store."
   def connect(member, store) do
