@@ -43,6 +43,8 @@ MAX_PARTS: Final = 16
 """of a section that does not fit a payload"""
 MIN_ROOM_BYTES: Final = 576
 """A sixteenth of a group always fits: its seats take at most 62 bytes each."""
+_PARTIAL_KEPT: Final = 8
+"""ticks of which a receiver has some parts of a group and not all"""
 _SENT_KEPT: Final = 256
 """payloads of a stream whose acknowledgement is awaited"""
 
@@ -50,6 +52,10 @@ _HEADER: Final = struct.Struct(">BBBBI")
 """version, kind, ticks a second, sections, tick"""
 _SECTION: Final = struct.Struct(">HBBH")
 """group, age of the baseline in ticks (0: none), part · parts - 1 (4 bits each), length"""
+
+
+_Key = tuple[int, int | None]
+"""a group, and the tick of the baseline it is told from"""
 
 
 class _Section(NamedTuple):
@@ -104,16 +110,20 @@ class View:
             waiting.popleft()
 
     def _acknowledge(self, told: Told) -> None:
-        parts = self._parts.setdefault((told.group, told.tick), set())
-        parts.add(told.part)
-        if len(parts) < told.parts:
-            return
+        if told.parts > 1:
+            parts = self._parts.setdefault((told.group, told.tick), set())
+            parts.add(told.part)
+            if len(parts) < told.parts:
+                while len(self._parts) > _PARTIAL_KEPT * MAX_BASELINE_AGE:
+                    del self._parts[next(iter(self._parts))]
+                return
         have = self._have.get(told.group)
         if have is None or (told.tick - have) & 0xFFFFFFFF < 1 << 31:
             self._have[told.group] = told.tick
-        for group, tick in [key for key in self._parts if key[0] == told.group]:
-            if (told.tick - tick) & 0xFFFFFFFF < 1 << 31:
-                del self._parts[group, tick]
+        if self._parts:
+            for group, tick in [key for key in self._parts if key[0] == told.group]:
+                if (told.tick - tick) & 0xFFFFFFFF < 1 << 31:
+                    del self._parts[group, tick]
 
     def forget(self, groups: Iterable[int]) -> None:
         """The peer says that it lacks a baseline of these groups: tell them whole."""
@@ -153,7 +163,7 @@ class SnapshotSender:
         self._tick = 0
         self._newest = empty_rows(groups * GROUP_SEATS).reshape(groups, GROUP_SEATS, COLUMNS)
         self._changed_at = np.zeros(groups, dtype=np.int64)
-        self._sections: dict[tuple[int, int | None], list[_Section]] = {}
+        self._sections: dict[_Key, list[_Section]] = {}
         self.bits = FieldBits(0, 0, 0, 0, 0, 0, 0)
         """bits of section bodies made so far, by field"""
 
@@ -179,16 +189,15 @@ class SnapshotSender:
             For each view its payloads, in the order of streams. Each decodes alone.
         """
         wanted = list(range(self._groups) if groups is None else groups)
-        keys = [
-            [
-                (group, base)
-                for group in wanted
-                if not self._is_settled(group, base := self._usable(view, group))
-            ]
-            for view in views
-        ]
-        self._make({key for some in keys for key in some} - self._sections.keys())
-        return [self._pack(some) for some in keys]
+        lacks = [self._lacks(view, wanted) for view in views]
+        self._make({key for keys in set(lacks) for key in keys} - self._sections.keys())
+        # Peers that lack the same have the same payloads.
+        packed = {keys: self._pack(keys) for keys in set(lacks)}
+        return [packed[keys] for keys in lacks]
+
+    def _lacks(self, view: View, groups: Iterable[int]) -> tuple[_Key, ...]:
+        based = [(group, self._usable(view, group)) for group in groups]
+        return tuple(key for key in based if not self._is_settled(*key))
 
     def _usable(self, view: View, group: int) -> int | None:
         baseline = view.baseline(group)
@@ -201,7 +210,7 @@ class SnapshotSender:
         since = (self._tick - int(self._changed_at[group])) & 0xFFFFFFFF
         return (self._tick - baseline) & 0xFFFFFFFF <= min(since, MAX_BASELINE_AGE // 2)
 
-    def _make(self, keys: set[tuple[int, int | None]]) -> None:
+    def _make(self, keys: set[_Key]) -> None:
         if not keys:
             return
         order = sorted(keys, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
@@ -228,7 +237,7 @@ class SnapshotSender:
 
     def _section(
         self,
-        key: tuple[int, int | None],
+        key: _Key,
         now: Rows,
         mask: Seats,
         body: bytes,
@@ -240,7 +249,7 @@ class SnapshotSender:
         taken = now[mask & (now[:, FLAGS] != NOBODY)]
         return _Section(header + body, part, parts, handles_of(taken)[0])
 
-    def _pack(self, keys: Iterable[tuple[int, int | None]]) -> list[Outgoing]:
+    def _pack(self, keys: Iterable[_Key]) -> list[Outgoing]:
         outgoing: list[Outgoing] = []
         sections: list[_Section] = []
         told: list[Told] = []
@@ -297,14 +306,14 @@ class _Group:
 
 
 class SnapshotReceiver:
-    """Reads payloads of one sender. Memory: some dozen snapshots of each group, bounded by ``max_groups``.
+    """Reads payloads of one sender, and keeps what it may differ from: at most half a MiB of each group.
 
     Args:
         max_groups: groups of the sender that are read.
         bindings: of the sender's handles where sessions are signed.
     """
 
-    def __init__(self, *, max_groups: int = 256, bindings: Bindings | None = None) -> None:
+    def __init__(self, *, max_groups: int = 64, bindings: Bindings | None = None) -> None:
         self._max_groups = max_groups
         self._bindings = bindings
         self._groups: dict[int, _Group] = {}
@@ -380,6 +389,8 @@ class SnapshotReceiver:
             whole, heard = group.partial.setdefault(tick, (rows.copy(), set()))
             whole[told] = rows[told]
             heard.add(parts >> 4)
+            while len(group.partial) > _PARTIAL_KEPT:
+                del group.partial[next(iter(group.partial))]
             if len(heard) <= parts & 15:
                 # Of seats told by another part, this one knows nothing.
                 rows = np.where(told[:, None], rows, group.shown)
@@ -402,7 +413,5 @@ class SnapshotReceiver:
         for kept in (group.whole, group.partial):
             for other in [t for t in kept if oldest < (tick - t) & 0xFFFFFFFF < 1 << 31]:
                 del kept[other]
-        while len(group.whole) > 2 * MAX_BASELINE_AGE:
+        while len(group.whole) > MAX_BASELINE_AGE + 1:
             del group.whole[next(iter(group.whole))]
-        while len(group.partial) > 2 * MAX_BASELINE_AGE:
-            del group.partial[next(iter(group.partial))]

@@ -246,6 +246,19 @@ def test_a_view_and_a_receiver_stay_small() -> None:
     assert len(sending._snapshots) == MAX_BASELINE_AGE + 1
 
 
+def test_a_sender_of_any_ticks_and_parts_does_not_make_a_receiver_grow() -> None:
+    player, source = Player(), np.random.default_rng(1)
+    scene = Scene(120)
+    for number in range(300):
+        sending = sender(room=MIN_ROOM_BYTES)
+        sending.publish(int(source.integers(0, 2**32)), scene.step(120 if number % 2 else 5))
+        for one in sending.payloads([View()])[0][: 2 if number % 2 else 20]:
+            player.receiver.receive_untrusted(one.payload)
+    for group in player.receiver._groups.values():
+        assert len(group.whole) <= MAX_BASELINE_AGE + 1
+        assert len(group.partial) <= 8
+
+
 def test_in_signed_sessions_a_payload_of_other_bindings_is_refused() -> None:
     ours, theirs = Bindings(), Bindings()
     for handle in range(200):
