@@ -164,14 +164,23 @@ class StateInbox:
         if self._verifier is None:
             return True, None
         if isinstance(last, Proof):
-            sequences = np.array([sequence], dtype=np.uint64)
-            row = np.frombuffer(plaintext, dtype=np.uint8).reshape(1, -1)
             proof_at = len(plaintext) - len(last.body) - 1
-            if self._verifier.verify(sequences, row, proof_at, now=now)[0]:
-                kept = self._evidence(sequences, row, proof_at)
-                return True, None if kept is None else kept[0]
+            if self._verifier.verify_one(sequence, plaintext, proof_at, now=now):
+                return True, self._evidence_of(sequence, plaintext, proof_at)
         self._drops[DropReason.UNPROVEN] += 1
         return False, None
+
+    def _evidence_of(self, sequence: int, plaintext: bytes, proof_at: int) -> Evidence | None:
+        if self._verifier is None or not self._keep_evidence:
+            return None
+        return Evidence(
+            sender=self._verifier.sender,
+            recipient=self._verifier.recipient,
+            session_id=self._session_id,
+            sequence=sequence,
+            plaintext=plaintext[:proof_at],
+            proof=plaintext[proof_at:],
+        )
 
     def accept(self, state: State, echo: int, evidence: Evidence | None, *, now: float) -> None:
         """Take one state.

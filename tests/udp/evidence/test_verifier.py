@@ -114,9 +114,20 @@ def test_every_bit_of_a_datagram_and_its_proof_matters(count: int, before: int) 
             altered = bytearray(genuine)
             altered[position] ^= 1 << bit
             row = np.frombuffer(bytes(altered), dtype=np.uint8).reshape(1, -1)
+            assert not ours.verify_one(int(part.sequences[0]), bytes(altered), WIDTH, now=0.0)
             assert not ours.verify(part.sequences[:1], row, WIDTH, now=0.0).any()
             with pytest.raises(SignatureError):
                 check(int(part.sequences[0]), bytes(altered))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(0, 40))
+def test_one_by_one_they_are_proven_with_one_check_too(count: int, before: int) -> None:
+    ours = verifier()
+    for sequence, row in flat(tick(count, before=before)):
+        assert ours.verify_one(sequence, row, WIDTH, now=0.0)
+        assert not ours.verify_one(sequence + 1, row, WIDTH, now=0.0)
+    assert ours.signatures_checked == 1
 
 
 @settings(deadline=None)
