@@ -255,7 +255,7 @@ async def test_what_a_real_engine_received_is_evidence_though_a_third_was_lost(f
         session.send_reliable(b"that was all")
         await asyncio.wait_for(done.wait(), 20)
     assert 25 < len(received) < 59
-    for state in received:
+    for state in received[::12]:
         assert state.evidence is not None
         (files / "kept").write_bytes(evidence_to_json(state.evidence))
         told = json.loads(run(files, "--json", "--recipient", BOB.thumbprint()))

@@ -90,7 +90,7 @@ def files(count: int) -> tuple[Jwk, Jwk, dict[int, tuple[bytes, bytes]]]:
     return a.key, b.key, kept
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 300))
 def test_what_the_engine_keeps_is_evidence_by_the_document_alone(count: int) -> None:
     sender, recipient, kept = files(count)

@@ -15,7 +15,7 @@ SENDER = Jwk.generate()
 PEERS = [Jwk.generate().thumbprint_bytes() for _ in range(3)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 300), st.integers(0, 50))), max_size=8),
     st.randoms(use_true_random=False),

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.udp.evidence.tree import (
@@ -43,6 +43,7 @@ def rfc_path(index: int, leaves: list[bytes]) -> bytes:
     return rfc_path(index - split, leaves[split:]) + rfc_root(leaves[:split])
 
 
+@settings(max_examples=40, deadline=None)
 @given(SIZES)
 def test_roots_and_paths_are_those_of_rfc_9162(size: int) -> None:
     leaves = some_leaves(size)

@@ -76,7 +76,7 @@ def check(sequence: int, row: bytes, **changed: bytes | Jwk) -> None:
     verify_datagram(sequence=sequence, plaintext=row[:WIDTH], proof=row[WIDTH:], **named)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 1100), st.integers(0, 40), st.integers(0, 40))
 def test_what_was_signed_is_proven_with_one_check_for_each_tree(count: int, before: int, after: int) -> None:
     ours = verifier()
@@ -85,7 +85,7 @@ def test_what_was_signed_is_proven_with_one_check_for_each_tree(count: int, befo
     assert ours.signatures_checked == (1 if before + count <= 1024 else 2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 200), st.integers(0, 40), st.randoms(use_true_random=False))
 def test_any_of_them_in_any_order_are_proven_whatever_was_lost(
     count: int, before: int, chance: random.Random
@@ -104,7 +104,7 @@ def test_any_of_them_in_any_order_are_proven_whatever_was_lost(
     assert ours.signatures_checked <= 1
 
 
-@pytest.mark.parametrize(("count", "before"), [(1, 0), (2, 0), (1, 1), (5, 3), (3, 20)])
+@pytest.mark.parametrize(("count", "before"), [(1, 0), (1, 1), (5, 3)])
 def test_every_bit_of_a_datagram_and_its_proof_matters(count: int, before: int) -> None:
     part = tick(count, before=before)[0]
     genuine = part.rows[0].tobytes()
@@ -120,7 +120,7 @@ def test_every_bit_of_a_datagram_and_its_proof_matters(count: int, before: int) 
                 check(int(part.sequences[0]), bytes(altered))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 200), st.integers(0, 40))
 def test_one_by_one_they_are_proven_with_one_check_too(count: int, before: int) -> None:
     ours = verifier()
