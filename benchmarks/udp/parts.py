@@ -68,6 +68,7 @@ def fan_out(ticks: int) -> Round:
     return {
         "fanout_ms": result.tick_ms,
         "fanout_p99_ms": result.tick_p99_ms,
+        "fanout_cpu_ms": result.tick_cpu_ms,
         "fanout_gather_ms": result.gather_ms,
         "fanout_answers_ms": result.answers_ms,
         "fanout_loss": result.loss,

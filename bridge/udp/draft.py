@@ -41,6 +41,6 @@ class Draft:
     @property
     def carried(self) -> Carried | None:
         """What is to be remembered of it; ``None`` where it will not be acknowledged."""
-        if self.run is None and not (self.fragments or self.states or self.is_pinging):
-            return None
+        if self.run is None and not self.fragments:
+            return Carried(None, tuple(self.states)) if self.states or self.is_pinging else None
         return Carried(self.run, tuple(self.states), None, tuple(self.fragments))

@@ -596,7 +596,12 @@ class Endpoint:
                 self._arm(session)
         if unproven:
             outbox += self._seal_proven(unproven, now=now)
-        self._sent += sum([transmit.datagram_count for transmit in outbox])
+        self._sent += sum(
+            [
+                1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
+                for transmit in outbox
+            ]
+        )
         return outbox
 
     def _seal_proven(self, unproven: list[tuple[Session, Unproven]], *, now: float) -> list[Transmit]:
@@ -628,11 +633,11 @@ class Endpoint:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` for never."""
         while self._timers and self._armed.get(self._timers[0][2]) != self._timers[0][0]:
             heapq.heappop(self._timers)
-        earliest = min(self._other_timers(), default=None)
-        if self._timers:
-            first = self._timers[0][0]
-            return first if earliest is None else min(first, earliest)
-        return earliest
+        first = self._timers[0][0] if self._timers else None
+        if not (self._held or self._initiators or self._responders):
+            return first
+        earliest = min(self._other_timers())
+        return earliest if first is None else min(first, earliest)
 
     def _other_timers(self) -> Iterator[float]:
         if self._held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +44,7 @@ class SessionEstablished:
     session: Session
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StateReceived:
+class StateReceived(NamedTuple):
     """A state newer than all before on its stream.
 
     Attributes:

@@ -57,8 +57,10 @@ class StampExchange:
         """The first 10 bytes of a plaintext sealed now."""
         held = NO_ECHO
         if self._peer_stamp:
-            held = min(int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US, NO_ECHO)
-        return PROLOGUE.pack(stamp_of(now), self._peer_stamp, held)
+            held = int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US
+            if held > NO_ECHO:
+                held = NO_ECHO
+        return PROLOGUE.pack(int(now * 1e6) & _MASK or 1, self._peer_stamp, held)
 
     def receive(self, stamp: int, echo: int, hold: int, *, now: float) -> None:
         """Take the prologue of the newest datagram so far; one sample for each stamp that is echoed."""

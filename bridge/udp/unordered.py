@@ -236,6 +236,11 @@ class UnorderedReceiver:
         """Bytes of memory that messages take, parts still missing included: never above the window."""
         return self._seen_bytes - self._taken_bytes
 
+    @property
+    def has_message(self) -> bool:
+        """Whether :meth:`next_message` would give one."""
+        return bool(self._ready)
+
     def can_accept(self, fragment: Message) -> bool:
         """Whether :meth:`insert` has room among the runs between gaps."""
         if self._gaps < MAX_GAPS or fragment.offset == 0:

@@ -209,6 +209,9 @@ class PathResponse(NamedTuple):
 
 
 Datagram = Init | Reply | Retry | Data
+_new: Final = tuple.__new__
+"""What the constructor of a named tuple comes down to, without the cost of calling it."""
+
 Frame = (
     Ack
     | Credit
@@ -340,13 +343,18 @@ def encode_ack(largest: int, bits: int) -> bytes:
     return _ACK.pack(ACK, largest, length) + bits.to_bytes(length, "big")
 
 
+def encode_credit(received: int, limit: int) -> bytes:
+    """A CREDIT frame."""
+    return _CREDIT.pack(CREDIT, received, limit)
+
+
 def encode_frame(frame: Frame) -> bytes:
     """Bytes of a frame. Sizes are the caller's to keep."""
     match frame:
         case Ack(largest, bits):
             return encode_ack(largest, bits)
         case Credit(received, limit):
-            return _CREDIT.pack(CREDIT, received, limit)
+            return encode_credit(received, limit)
         case State(stream, number, payload):
             return STATE_HEADER.pack(STATE, stream, number, len(payload)) + payload
         case Reliable(offset, chunk):
@@ -386,7 +394,7 @@ def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
             if kind == STATE:
                 _, stream, number, length = STATE_HEADER.unpack_from(plaintext, position)
                 position += STATE_HEADER.size + length
-                frames.append(State(stream, number, plaintext[position - length : position]))
+                frames.append(_new(State, (stream, number, plaintext[position - length : position])))
             elif kind == ACK:
                 _, largest, length = _ACK.unpack_from(plaintext, position)
                 position += _ACK.size + length
@@ -402,7 +410,7 @@ def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
                 position += _CREDIT.size
                 if not received <= limit <= MAX_STREAM_OFFSET:
                     raise DecodeError("credit below what was received, or out of bounds")
-                frames.append(Credit(received, limit))
+                frames.append(_new(Credit, (received, limit)))
             elif kind == PING:
                 position += 1
                 frames.append(Ping())
@@ -446,7 +454,7 @@ def _ack_untrusted(largest: int, bitfield: bytes) -> Ack:
     bits = int.from_bytes(bitfield, "big")
     if bits.bit_length() > largest:
         raise DecodeError("acknowledgement of datagrams before the first")
-    return Ack(largest, bits)
+    return _new(Ack, (largest, bits))
 
 
 def _message_untrusted(number: int, total: int, offset: int, chunk: bytes) -> Message:
