@@ -8,7 +8,7 @@ from bridge.udp.config import UdpConfig
 from bridge.udp.reliable import ReliableReceiver
 from bridge.udp.replay import ReplayWindow
 from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver
-from bridge.udp.wire import Credit, MessageCredit, encode_ack, encode_frame
+from bridge.udp.wire import MessageCredit, encode_ack, encode_credit, encode_frame
 
 ACK_AT_ONCE: Final = 512
 """Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
@@ -88,9 +88,7 @@ class Acknowledger:
         largest, bits = self._replay.acknowledgement()
         if largest < 0:
             return b""
-        frames = encode_ack(largest, bits) + encode_frame(
-            Credit(self._reliable.received, self._credit_granted)
-        )
+        frames = encode_ack(largest, bits) + encode_credit(self._reliable.received, self._credit_granted)
         if self._unordered.has_begun:
             self._messages_granted = MessageCredit(self._unordered.low_water, self._unordered.limit)
             frames += encode_frame(self._messages_granted)

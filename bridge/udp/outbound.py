@@ -174,11 +174,12 @@ class Outbound:
         transmits = self.sealer.seal_reserved(unproven.reserved, proofs, unproven.address)
         carried, sequence = unproven.carried, unproven.reserved.first
         for transmit in transmits:
-            self._record(transmit, sequence, carried, now=now)
-            sequence += transmit.datagram_count
+            count = transmit.datagram_count
+            self._record(sequence, count, transmit.segment, carried, now=now)
+            sequence += count
             if carried.batch is not None:
                 stream, number = carried.batch
-                carried = Carried(batch=(stream + transmit.datagram_count, number))
+                carried = Carried(batch=(stream + count, number))
         if self.paced_until is not None:
             # Told before these datagrams had their sizes.
             self.paced_until = self._pacer.ready_at()
@@ -213,7 +214,7 @@ class Outbound:
         is_held_back = False
         # Where states wait too, messages leave them half of the rate.
         messages_to = allowance >> 1 if self.latest.pending else allowance
-        while self._may_send_reliable(draft.size):
+        while may_send_reliable and self._may_send_reliable(draft.size):
             if draft.size >= messages_to and not self._probing:
                 is_held_back = True
                 break
@@ -310,7 +311,7 @@ class Outbound:
                     prologue, stream=stream, number=number, rows=rows, address=self.address
                 )
                 self._outbox.append(transmit)
-                self._record(transmit, sequence, carried, now=now)
+                self._record(sequence, count, transmit.segment, carried, now=now)
             else:
                 reserved = self.sealer.reserve_batch(prologue, stream=stream, number=number, rows=rows)
                 self._await_proof(reserved, carried, self.address)
@@ -325,16 +326,16 @@ class Outbound:
         unsigned = Unsigned(recipient, self._session_id, reserved.first, reserved.plaintexts)
         self._unproven.append(Unproven(unsigned, reserved, carried, address))
 
-    def _record(self, transmit: Transmit, sequence: int, carried: Carried | None, *, now: float) -> None:
-        """Note what was sealed; what carries nothing that anybody asks about is not tracked."""
-        count = transmit.datagram_count
+    def _record(self, sequence: int, count: int, size: int, carried: Carried | None, *, now: float) -> None:
+        """Note datagrams of one size that were sealed; those that nobody asks about are not tracked."""
+        total = count * size
         self.last_sent = now
         self.datagrams_sent += count
-        self.bytes_sent += len(transmit.payload)
-        self._pacer.spend(len(transmit.payload))
-        self.rate.sent(len(transmit.payload))
+        self.bytes_sent += total
+        self._pacer.spend(total)
+        self.rate.sent(total)
         if carried is not None:
-            given_up = self.ledger.record(SentRun(sequence, now, transmit.segment, carried, count))
+            given_up = self.ledger.record(SentRun(sequence, now, size, carried, count))
             if given_up:
                 self._resend(given_up)
 
@@ -342,8 +343,11 @@ class Outbound:
         self.sealer.phases.prepare(self.sealer.next_sequence, follow=self._follow(), now=now)
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
-        return (self.reliable.has_pending or self.unordered.has_pending) and (
-            self._probing or self.ledger.reliable_bytes + unsealed < self.ledger.window_bytes
+        # Most datagrams go while no message waits: that is asked first.
+        return (
+            bool(self.reliable.buffered or self.unordered.buffered)
+            and (self.reliable.has_pending or self.unordered.has_pending)
+            and (self._probing or self.ledger.reliable_bytes + unsealed < self.ledger.window_bytes)
         )
 
     def emit_frame(self, frame: bytes, *, now: float, address: Address | None = None) -> None:
@@ -366,10 +370,11 @@ class Outbound:
             self._await_proof(self.sealer.reserve(plaintext), carried, address or self.address)
             return DATA_HEADER_BYTES + len(plaintext) + self._proof_room + TAG_BYTES
         sequence = self.sealer.next_sequence
-        transmit = Transmit.of_one(self.sealer.seal(plaintext), address or self.address)
-        self._outbox.append(transmit)
-        self._record(transmit, sequence, carried, now=now)
-        return transmit.segment
+        datagram = self.sealer.seal(plaintext)
+        size = len(datagram)
+        self._outbox.append(Transmit(datagram, size, address or self.address))
+        self._record(sequence, 1, size, carried, now=now)
+        return size
 
     def on_ack(self, largest: int, bits: int, *, now: float) -> None:
         """Apply an ACK frame.
@@ -415,11 +420,13 @@ class Outbound:
     def probe_at(self, *, is_confirmed: bool) -> float | None:
         """When the peer is to be asked again; ``None`` where nothing waits for it."""
         waits = (
-            self.reliable.in_flight
-            or self.reliable.is_blocked
+            self.latest.waiting
+            or self.reliable.in_flight
             or self.unordered.in_flight
-            or self.unordered.is_blocked
-            or self.latest.waiting
+            or (
+                (self.reliable.buffered or self.unordered.buffered)
+                and (self.reliable.is_blocked or self.unordered.is_blocked)
+            )
         )
         if is_confirmed and not waits:
             return None

@@ -66,6 +66,7 @@ _KEYS_KEPT: Final = 3
 """Probe timeouts for which the peer's keys of the phase before are kept (RFC 9001, section 6.5)."""
 _CLOSE_COPIES: Final = 3
 _WIRE_REASONS: Final = 63
+_RELIABLE_KINDS: Final = frozenset((Reliable, Message))
 
 
 def _ignore(_session: Session) -> None:
@@ -403,9 +404,10 @@ class Session:
     ) -> DropReason | None:
         try:
             frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
-            if not all(map(self._has_room_for, frames)):
-                # Not marked, hence never acknowledged: the peer sends these bytes again.
-                return self._drop(DropReason.REASSEMBLY_FULL)
+            for frame in frames:
+                if type(frame) in _RELIABLE_KINDS and not self._has_room_for(frame):
+                    # Not marked, hence never acknowledged: the peer sends these bytes again.
+                    return self._drop(DropReason.REASSEMBLY_FULL)
             self._accept(sequence, size, plaintext, frames, address, now=now)
         except (DecodeError, ProtocolError) as error:
             self.close(CloseReason.PROTOCOL_ERROR, str(error))
@@ -437,19 +439,23 @@ class Session:
         if self._verifier is not None and any(type(frame) is State for frame in frames):
             is_proven, evidence = self._inbox.prove(sequence, plaintext, frames[-1], now=now)
         for frame in frames:
-            # Outside the match: nearly every frame on the data path is a state, and class patterns cost more.
+            # Outside the match: what most datagrams hold; class patterns cost more.
             if type(frame) is State:
                 eliciting = True
                 if is_proven:
                     self._inbox.accept(frame, echo, evidence, now=now)
-                continue
-            eliciting = eliciting or isinstance(frame, ELICITING)
-            urgent = (
-                urgent
-                or isinstance(frame, Ping)
-                or (isinstance(frame, Reliable | Message) and sequence != newest + 1)
-            )
-            self._on_frame(frame, address, now=now)
+            elif type(frame) is Ack:
+                self._out.on_ack(frame.largest, frame.bits, now=now)
+            elif type(frame) is Credit:
+                self._out.reliable.update(frame.received, frame.limit)
+            else:
+                eliciting = eliciting or isinstance(frame, ELICITING)
+                urgent = (
+                    urgent
+                    or isinstance(frame, Ping)
+                    or (type(frame) in _RELIABLE_KINDS and sequence != newest + 1)
+                )
+                self._on_frame(frame, address, now=now)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
 
@@ -461,12 +467,8 @@ class Session:
 
     def _on_frame(self, frame: Frame, address: Address, *, now: float) -> None:
         match frame:
-            case Ack(largest, bits):
-                self._out.on_ack(largest, bits, now=now)
             case Reliable(offset, chunk):
                 self._reliable_in.insert(offset, chunk)
-            case Credit(received, limit):
-                self._out.reliable.update(received, limit)
             case Message():
                 self._unordered_in.insert(frame)
             case MessageCredit(low_water, limit):
@@ -481,7 +483,7 @@ class Session:
                 if self._path.respond(address, token):
                     self.move(address)
                     self._address_changes += 1
-            case Ping() | State() | Proof():
+            case Ping() | Proof() | State() | Ack() | Credit():
                 pass
             case _:
                 assert_never(frame)
@@ -527,16 +529,17 @@ class Session:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` once closed."""
         if self.is_closed:
             return None
-        timer = min(
-            self._last_received + self._config.idle_timeout,
+        # Comparisons, for this is asked after every datagram.
+        timer = self._last_received + self._config.idle_timeout
+        for when in (
             self._out.last_sent + self._config.keepalive_interval,
-        )
-        if self._acknowledger.due_at is not None:
-            timer = min(timer, self._acknowledger.due_at)
-        if self._out.paced_until is not None:
-            timer = min(timer, self._out.paced_until)
-        probe = self._out.probe_at(is_confirmed=self.is_confirmed)
-        return timer if probe is None else min(timer, probe)
+            self._acknowledger.due_at,
+            self._out.paced_until,
+            self._out.probe_at(is_confirmed=self.is_confirmed),
+        ):
+            if when is not None and when < timer:
+                timer = when
+        return timer
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due at ``now``; early calls are harmless."""
@@ -583,11 +586,12 @@ class Session:
 
         Taking a message gives its bytes back to the peer as credit.
         """
-        self._takes_unordered = not self._takes_unordered
-        for unordered in (self._takes_unordered, not self._takes_unordered):
-            message = self._next_unordered() if unordered else self._next_ordered()
-            if message is not None:
-                return message
+        if self._reliable_in.buffered or self._unordered_in.has_message:
+            self._takes_unordered = not self._takes_unordered
+            for unordered in (self._takes_unordered, not self._takes_unordered):
+                message = self._next_unordered() if unordered else self._next_ordered()
+                if message is not None:
+                    return message
         event = self._inbox.pop()
         if event is not None:
             return event
