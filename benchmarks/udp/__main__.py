@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.udp.parts import Round, fan_out, memory, rates, round_trips
+from benchmarks.udp.parts import Round, entities, fan_out, memory, rates, round_trips
 from benchmarks.udp.processes import in_fresh_process, note
 
 
@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-trips", type=int, default=3000, help="in each round")
     parser.add_argument("--ticks", type=int, default=60, help="of fan-out in each round")
-    parser.add_argument("--only", choices=["rates", "rtt", "fanout", "memory"], action="append")
+    parser.add_argument("--only", choices=["rates", "entities", "rtt", "fanout", "memory"], action="append")
     parser.add_argument("--json", action="store_true", help="JSON is what is printed in any case")
     arguments = parser.parse_args()
     parts: dict[str, tuple[Callable[..., Round], Any]] = {
         "rates": (rates, arguments.seconds),
+        "entities": (entities, arguments.seconds),
         "rtt": (round_trips, arguments.round_trips),
         "fanout": (fan_out, arguments.ticks),
         "memory": (memory, 500),

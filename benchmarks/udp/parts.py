@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from benchmarks.udp.entities import measure_entities
 from benchmarks.udp.fanout import measure_fan_out
 from benchmarks.udp.fat import SIGNED_BATCH, SIGNED_OUT, measure_rate
 from benchmarks.udp.floors import (
@@ -47,6 +48,17 @@ def rates(seconds: float) -> Round:
         "aead_open_us": opened,
         "limit_per_s": 1e6 / max(seal, opened),
         "limit_x_plain": 1e6 / max(seal, opened) / plain,
+    }
+
+
+def entities(seconds: float) -> Round:
+    """Entities a second from world to world."""
+    compact = measure_entities(seconds, full=False)
+    full = measure_entities(seconds, full=True)
+    return {
+        "entities_per_s": compact.per_s,
+        "entities_full_per_s": full.per_s,
+        "entities_loss": max(compact.loss, full.loss),
     }
 
 
