@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
         trace: 16 bytes, the transfer.
         hop: messages before it on its path.
         kind: ``push``, ``pull``, ``claim``, ``answer``, ``grant``, ``recall``, ``released``, ``accepted``,
-            ``offer`` or ``state``.
+            ``offer``, ``state``, ``request``, ``ask``, ``decision`` or ``outcome``.
         sender: a server, or ``home``.
         receiver: a server, or ``home``.
         at_ns: when it was received, monotonic.
@@ -43,11 +43,14 @@ CASES: Final = {
     "push": (("push", "answer", "grant", "accepted"), 2),
     "pull": (("pull", "answer", "recall", "released"), 3),
     "switch": (("offer", "claim", "answer", "state"), 3),
+    "ask": (("request", "answer", "ask", "decision", "answer", "outcome", "recall", "released"), 5),
 }
 """the formula: the messages of each case, and how many lie on the critical path (R0-29, R0-33)"""
 
-_ACTING: Final = {"push": "grant", "pull": "released", "switch": "answer"}
+_ACTING: Final = {"push": "grant", "pull": "released", "switch": "answer", "ask": "released"}
 """the message after which the new holder acts"""
+_BEGIN: Final = {"push": "push", "pull": "pull", "offer": "switch", "request": "ask"}
+"""the case by the message that begins it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Transfer:
     """One transfer as it crossed.
 
     Attributes:
-        case: ``push``, ``pull`` or ``switch``; ``other`` where its first message is none of theirs.
+        case: ``push``, ``pull``, ``switch`` or ``ask``; ``other`` where its first message is none of theirs.
         messages: in the order received, repeats of one and the same message once.
     """
 
@@ -86,8 +89,8 @@ def transfers(messages: Iterable[Message]) -> list[Transfer]:
     for trace, unique in by_trace.items():
         ordered = tuple(sorted(unique.values(), key=lambda message: (message.hop, message.at_ns)))
         kinds = {message.kind for message in ordered}
-        case = next((name for name in ("push", "pull", "offer") if name in kinds), "other")
-        grouped.append(Transfer(trace, "switch" if case == "offer" else case, ordered))
+        case = next((case for kind, case in _BEGIN.items() if kind in kinds), "other")
+        grouped.append(Transfer(trace, case, ordered))
     return sorted(grouped, key=lambda transfer: min(message.at_ns for message in transfer.messages))
 
 

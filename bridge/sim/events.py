@@ -30,6 +30,15 @@ class PeerSessionChanged(msgspec.Struct, frozen=True, kw_only=True, tag="peer"):
     reason: str
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
+    """A player asks a master at this server for an entity; ``expires_ms`` (Unix) ends it."""
+
+    entity: str
+    player: str
+    master: str
+    expires_ms: int
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     """Something that nobody waits for went wrong; ``fatal``: the server cannot go on."""
 
@@ -37,4 +46,4 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     fatal: bool
 
 
-ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Problem
+ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Asked | Problem

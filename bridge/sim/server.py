@@ -16,6 +16,7 @@ from typing import Final, Self
 from bridge.authority import (
     EntityRecord,
     Homeserver,
+    Ownership,
     ServerRecord,
     decode_message_untrusted,
     inbox_message,
@@ -116,6 +117,7 @@ class SimulationServer:
         self.transfers = Transfers(
             config=config,
             home=self._home,
+            players=Ownership(self._store),
             plane=self._plane,
             bodies=self._bodies,
             on_event=self._on_event,
@@ -174,7 +176,7 @@ class SimulationServer:
             self.transfers.learn_server(ServerRecord.from_term(data))
         elif path[1] == _ENTITIES:
             self.transfers.learn_entity(EntityRecord.from_term(data))
-        elif len(path) == 4:
+        elif len(path) in (4, 6):
             self._spawn(self.transfers.read_inbox(inbox_message(data)))
 
     async def _simulate(self) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from bridge.authority import Message, Rule
 from bridge.errors import BridgeError, DecodeError, InvalidStateError
 from bridge.sim.config import SimulationConfig
-from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import Asked, AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -106,7 +106,17 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
     malformed: int
 
 
-Line = Started | Done | Failed | Reported | AuthorityGained | StateAccepted | PeerSessionChanged | Problem
+Line = (
+    Started
+    | Done
+    | Failed
+    | Reported
+    | AuthorityGained
+    | StateAccepted
+    | PeerSessionChanged
+    | Asked
+    | Problem
+)
 
 # msgspec lets the errors of text that is no UTF-8 and of deep nesting through as they are.
 _REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

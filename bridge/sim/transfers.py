@@ -19,6 +19,9 @@ import numpy.typing as npt
 from bridge.authority import (
     HOME,
     Accepted,
+    Answered,
+    Ask,
+    AskEnded,
     Bind,
     ConflictError,
     EntityExistsError,
@@ -29,7 +32,10 @@ from bridge.authority import (
     InboxMessage,
     Message,
     NotHolderError,
+    NotOwnerError,
     Offer,
+    Outcome,
+    Ownership,
     PeerMessage,
     Phase,
     Recall,
@@ -40,8 +46,10 @@ from bridge.authority import (
     encode_message,
 )
 from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
+from bridge.etf import Atom
 from bridge.khepri import UnknownOutcomeError
 from bridge.replication import WorldState, decode_state_untrusted
+from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
@@ -60,6 +68,7 @@ class Transfers:
     Args:
         config: name, capacity and lingering of the server.
         home: requests of its session.
+        players: requests in the names of its players.
         plane: seals, opens and sends.
         bodies: the simulation that moves what is held.
         on_event: is told of authority gained; must not block.
@@ -67,6 +76,7 @@ class Transfers:
 
     Attributes:
         messages: every control message that crossed, for traces.
+        refused_changes: changes of players who do not own what they would change (R0-6).
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class Transfers:
         *,
         config: SimulationConfig,
         home: Homeserver,
+        players: Ownership,
         plane: DataPlaneClient,
         bodies: Bodies,
         on_event: Callable[[ServerEvent], None],
@@ -82,7 +93,16 @@ class Transfers:
         self.config = config
         self.session = home.session
         self.messages: list[Message] = []
+        self.refused_changes = 0
         self._home = home
+        self._players = players
+        self._asks = Asks(
+            name=config.name,
+            session=home.session,
+            players=players,
+            record=self.messages.append,
+            on_event=on_event,
+        )
         self._plane = plane
         self._bodies = bodies
         self._on_event = on_event
@@ -91,6 +111,7 @@ class Transfers:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._slots: dict[str, int] = {}
         self._recalls: dict[str, Recall] = {}
+        self._grants: dict[str, AskEnded] = {}
         self._released: dict[str, int] = {}
         self._answered: dict[str, int] = {}
         self._offers: dict[str, tuple[str, Step]] = {}
@@ -99,6 +120,7 @@ class Transfers:
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._servers: dict[str, ServerRecord] = {}
         self._entities: dict[str, EntityRecord] = {}
+        self._owners: dict[str, tuple[int, str]] = {}
 
     async def spawn(
         self, entity: str, *, owner: str, position: npt.ArrayLike, rule: Rule = Rule.ALLOW
@@ -133,7 +155,9 @@ class Transfers:
         """Pass the entity to another player of this server: the owner changes, the authority stays."""
         async with self._locks[entity]:
             holding = self._held(entity)
-            return await self._home.give(entity=entity, epoch=holding, owner=owner, step=self._first_step())
+            record = await self._home.give(entity=entity, epoch=holding, owner=owner, step=self._first_step())
+            self._note_owner(record)
+            return record
 
     async def push(self, entity: str, *, owner: str, to: str) -> EntityRecord:
         """Pass owner and authority to another server (Case 2, push).
@@ -183,15 +207,89 @@ class Transfers:
             record = await self._home.pull(entity=entity, epoch=known.epoch, owner=owner, step=step)
             self._crossed(step, "pull", self.config.name, HOME)
             self._crossed(step.next(), "answer", HOME, self.config.name)
-            gained = self._gaining(entity, record.epoch)
             await self._granted(record)
-        try:
-            async with asyncio.timeout(_TAKE_SECONDS):
-                await gained
-        except TimeoutError:
-            self._gained.pop((entity, record.epoch), None)
-            raise InvalidStateError(f"{entity}: the release of its former holder has not come") from None
+        await self._until_acting(record)
         return record
+
+    async def request(
+        self, entity: str, *, player: str, authority: bool = True, seconds: float = 30.0
+    ) -> EntityRecord:
+        """Ask for an entity in the name of a player who is here; its rule decides (R0-8).
+
+        Under ``ask`` this takes one round trip to its master. Returns once the player owns it and, with
+        authority, this server acts for it.
+
+        Args:
+            entity: name.
+            player: has entered here.
+            authority: whether this server is to simulate it; else only the owner changes.
+            seconds: how long the master may take.
+
+        Raises:
+            ConflictError: another one was faster, or was preferred by the master.
+            DeniedError: the rule forbids it, or its master refused or did not answer.
+            AuthorityError: refused for another reason (``Ownership.request``).
+            InvalidStateError: as from ``pull``.
+        """
+        async with self._locks[entity]:
+            if authority:
+                self._must_follow(entity)
+            known = self._entities.get(entity) or await self._home.entity(entity)
+            step = self._first_step()
+            waiting = self._asks.expect(step)
+            try:
+                asked = await self._players.request(
+                    known,
+                    player=player,
+                    session=self.session,
+                    authority=authority,
+                    seconds=seconds,
+                    step=step,
+                )
+            except BaseException:
+                self._asks.forget(step)
+                raise
+            self._crossed(step, "request" if asked.pending else "pull", self.config.name, HOME)
+            self._crossed(step.next(), "answer", HOME, self.config.name)
+            record = asked.record
+            if not asked.pending:
+                self._asks.forget(step)
+                if authority:
+                    await self._granted(record)
+        if asked.pending:
+            try:
+                record = await self._asks.outcome(waiting, entity, player, seconds)
+            finally:
+                self._asks.forget(step)
+        if authority:
+            await self._until_acting(record)
+        return record
+
+    async def answer(self, entity: str, *, player: str, by: str, grant: bool) -> Answered:
+        """A master's answer to what ``player`` asked; for masters without a handler, told by ``Asked``.
+
+        Raises:
+            NotMasterError: ``by`` is not the master.
+            NoAskError: nothing is asked (any more).
+        """
+        return await self._asks.answer(entity, player=player, by=by, grant=grant)
+
+    async def enter(self, player: str, on_ask: AskHandler | None = None) -> None:
+        """The player is at this server from now on.
+
+        Args:
+            player: name.
+            on_ask: decides what others ask of the player as a master; without one, events tell (``Asked``).
+        """
+        await self._asks.enter(player, on_ask)
+
+    async def leave(self, player: str) -> list[str]:
+        """The player leaves; what they own passes to its masters (R0-8).
+
+        Returns:
+            The entities passed on.
+        """
+        return await self._asks.leave(player)
 
     async def offer(self, entity: str, *, owner: str, to: str) -> None:
         """Hand the release directly to another server, which claims the entity (switching, R0-33)."""
@@ -205,13 +303,35 @@ class Transfers:
                 to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
             )
 
-    def place(self, entity: str, position: npt.ArrayLike, velocity: npt.ArrayLike = (0.0, 0.0, 0.0)) -> None:
+    def place(
+        self,
+        entity: str,
+        position: npt.ArrayLike,
+        velocity: npt.ArrayLike = (0.0, 0.0, 0.0),
+        *,
+        by: str | None = None,
+    ) -> None:
         """Put a held entity somewhere, with a velocity.
+
+        Args:
+            entity: name.
+            position: metres.
+            velocity: metres a second.
+            by: the player who wants it so, who must be its owner; ``None``: the simulation itself.
 
         Raises:
             InvalidStateError: it is not held here.
+            NotOwnerError: ``by`` is not the owner; counted (R0-6).
         """
         self._held(entity)
+        _, owner = self._owners.get(entity, (0, ""))
+        if by is not None and by != owner:
+            self.refused_changes += 1
+            raise NotOwnerError(
+                f"{entity} is not {by}'s but {owner}'s",
+                reason=Atom("not_owner"),
+                props={"owner": owner.encode()},
+            )
         self._bodies.place(self._slot(entity), position, velocity)
 
     def follow(self, entity: str) -> None:
@@ -237,6 +357,7 @@ class Transfers:
 
     def learn_entity(self, record: EntityRecord) -> None:
         """Hear from the feed who holds an entity; what is older than known changes nothing."""
+        self._note_owner(record)
         known = self._entities.get(record.entity)
         if known is not None and record.version <= known.version:
             return
@@ -267,13 +388,32 @@ class Transfers:
         )
 
     async def read_inbox(self, message: InboxMessage) -> None:
-        """Obey the homeserver: a grant, or a recall."""
+        """Obey the homeserver: a grant, a recall, a question to a master here, or the end of an own one."""
+        if isinstance(message, Ask):
+            await self._asks.take_ask(message)
+            return
         async with self._locks[message.entity]:
             match message:
                 case Grant():
                     await self._take_grant(message)
                 case Recall():
                     await self._obey(message)
+                case AskEnded():
+                    await self._end_ask(message)
+
+    async def _end_ask(self, ended: AskEnded) -> None:
+        record, holding = ended.record, self._holdings[ended.entity]
+        granted = ended.outcome is Outcome.GRANTED and record.session == self.session
+        # As with grants, old news may come again.
+        if granted and record.epoch > holding.epoch:
+            if holding.phase in (Phase.HOLDING, Phase.AWAITING):
+                # It was recalled before it was granted again, and the recall has not been read yet.
+                self._grants[ended.entity] = ended
+                return
+            if holding.phase is Phase.RELEASING:
+                self._holdings.follow(ended.entity, holding.epoch)
+            await self._granted(record)
+        self._asks.end(ended)
 
     async def _take_grant(self, grant: Grant) -> None:
         if grant.epoch <= self._holdings[grant.entity].epoch:
@@ -312,6 +452,9 @@ class Transfers:
             recall.taker,
             Released(trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box),
         )
+        later = self._grants.pop(recall.entity, None)
+        if later is not None:
+            await self._end_ask(later)
 
     async def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
         """Serve a message of another server, received at ``at_ns``."""
@@ -395,6 +538,7 @@ class Transfers:
             self.learn_server(await self._home.server(server))
 
     async def _granted(self, record: EntityRecord) -> EntityRecord:
+        self._note_owner(record)
         # What this session itself released and nobody got is no other's to give.
         if record.awaiting is None or record.awaiting.session == self.session:
             # A dormant entity goes on from the newest state that this server knows of it.
@@ -472,10 +616,21 @@ class Transfers:
                 f"{entity} is held or changing hands at {self.config.name} ({phase.name.lower()})"
             )
 
-    def _gaining(self, entity: str, epoch: int) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gained[entity, epoch] = future
-        return future
+    async def _until_acting(self, record: EntityRecord) -> None:
+        """Wait for the release that a grant waits for, where it does."""
+        holding = self._holdings[record.entity]
+        if (holding.phase, holding.epoch) != (Phase.AWAITING, record.epoch):
+            return
+        gained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gained[record.entity, record.epoch] = gained
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                await gained
+        except TimeoutError:
+            self._gained.pop((record.entity, record.epoch), None)
+            raise InvalidStateError(
+                f"{record.entity}: the release of its former holder has not come"
+            ) from None
 
     def _slot(self, entity: str) -> int:
         slot = self._slots.setdefault(entity, len(self._slots))
@@ -484,6 +639,11 @@ class Transfers:
                 f"more than {self.config.capacity} entities: raise the capacity of {self.config.name}"
             )
         return slot
+
+    def _note_owner(self, record: EntityRecord) -> None:
+        version, _ = self._owners.get(record.entity, (0, ""))
+        if record.version > version:
+            self._owners[record.entity] = (record.version, record.owner)
 
     def _raise_fence(self, record: EntityRecord) -> None:
         self._plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))

@@ -1,4 +1,4 @@
-from bridge.authority.trace import Message, messages_per_transfer, transfers
+from bridge.authority.trace import CASES, Message, messages_per_transfer, transfers
 
 
 def message(trace: int, hop: int, kind: str, sender: str, receiver: str, at: int = 0) -> Message:
@@ -25,6 +25,25 @@ SWITCH = [
     message(3, 2, "answer", "home", "b"),
     message(3, 3, "state", "b", "a"),
 ]
+
+ASK = [
+    message(4, 0, "request", "a", "home"),
+    message(4, 1, "answer", "home", "a"),
+    message(4, 1, "ask", "home", "m"),
+    message(4, 2, "decision", "m", "home"),
+    message(4, 3, "answer", "home", "m"),
+    message(4, 3, "outcome", "home", "a"),
+    message(4, 3, "recall", "home", "b"),
+    message(4, 4, "released", "b", "a"),
+]
+
+
+def test_asking_is_eight_messages_with_five_on_the_critical_path() -> None:
+    """R0-8: a pull, and one round trip to the master."""
+    (transfer,) = transfers(ASK)
+    kinds, path = CASES["ask"]
+    assert (transfer.case, transfer.critical_path) == ("ask", path)
+    assert sorted(m.kind for m in transfer.messages) == sorted(kinds)
 
 
 def test_a_push_is_four_messages_with_two_on_the_critical_path() -> None:

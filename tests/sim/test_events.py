@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import Asked, AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
 
 EVENTS: list[tuple[ServerEvent, bytes]] = [
     (
@@ -15,6 +15,10 @@ EVENTS: list[tuple[ServerEvent, bytes]] = [
     (
         PeerSessionChanged(server="sim2", up=False, reason="idle"),
         b'{"type":"peer","server":"sim2","up":false,"reason":"idle"}',
+    ),
+    (
+        Asked(entity="gun", player="P", master="M", expires_ms=7),
+        b'{"type":"asked","entity":"gun","player":"P","master":"M","expires_ms":7}',
     ),
     (Problem(text="no", fatal=True), b'{"type":"problem","text":"no","fatal":true}'),
 ]
