@@ -145,8 +145,10 @@ def _text(result: dict[str, Any]) -> str:
             lines.append(of_which + (state["payload"] or "(empty)"))
         for record in state.get("records", ()):
             x, y, z = record["position"]
+            # A name that somebody else chose must not write lines of its own.
+            name = record["entity"] if record["entity"].isprintable() else ascii(record["entity"])
             lines.append(
-                f"{of_which}{record['entity']} at epoch {record['epoch']} of session {record['session']}, "
+                f"{of_which}{name} at epoch {record['epoch']} of session {record['session']}, "
                 f"tick {record['tick']}: {x:.3f} {y:.3f} {z:.3f} m"
             )
     return "\n".join(lines)

@@ -162,12 +162,12 @@ def states_at(*positions: tuple[float, float, float]) -> States:
     )
 
 
-def entity_states(*, with_digest: bool = True) -> bytes:
+def entity_states(*, with_digest: bool = True, bindings: tuple[HandleBinding, ...] = BINDINGS) -> bytes:
     """A datagram with a record of each binding."""
     states = states_at((1.0, 2.0, 3.0), (-4.5, 0.0, 0.25))
-    records = compact_records([3, 8], [one.epoch for one in BINDINGS], states)
+    records = compact_records([3, 8], [one.epoch for one in bindings], states)
     agreed = Bindings()
-    for one in BINDINGS:
+    for one in bindings:
         agreed.bind(one.handle, one.entity, one.epoch, one.session)
     return datagram(records, agreed if with_digest else None)
 
@@ -201,6 +201,14 @@ def test_with_bindings_entities_and_full_epochs_are_told(files: Path) -> None:
         f"state      stream 0, number 1: ship-2 at epoch 70000 of session {session}, "
         "tick 77: -4.500 0.000 0.250 m"
     )
+
+
+def test_a_name_with_line_breaks_writes_no_lines_of_its_own(files: Path) -> None:
+    bindings = (BINDINGS[0], replace(BINDINGS[1], entity="ship\nsender     somebody else"))
+    keep(files, entity_states(bindings=bindings), bindings)
+    lines = run(files).splitlines()
+    assert [line for line in lines if line.startswith("sender ")] == [f"sender     {ALICE.thumbprint()}"]
+    assert r"'ship\nsender     somebody else' at epoch" in lines[-1]
 
 
 @pytest.mark.parametrize(
