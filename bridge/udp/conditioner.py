@@ -40,17 +40,20 @@ class ConditionerStatistics:
 class _Path:
     """The way to one destination: its own chance, its own bursts, its own queue."""
 
-    __slots__ = ("conditions", "is_cut", "is_losing", "queued", "queued_at", "random")
+    __slots__ = ("_luck", "conditions", "is_cut", "is_losing", "queued", "queued_at", "random")
 
-    def __init__(self, conditions: NetworkConditions, random: Random) -> None:
-        self.random = random
+    def __init__(self, conditions: NetworkConditions, seed: str) -> None:
+        # Nothing secret: a reproducible network. Loss has a source of its own, drawn from for every datagram,
+        # so that what else happens to datagrams does not change which are lost.
+        self.random = Random(seed)  # noqa: S311
+        self._luck = Random(f"{seed} loss")  # noqa: S311
         self.queued = self.queued_at = 0.0
         self.is_cut = False
         self.set_conditions(conditions)
 
     def set_conditions(self, conditions: NetworkConditions) -> None:
         self.conditions = conditions
-        self.is_losing = self.random.random() < conditions.loss
+        self.is_losing = self._luck.random() < conditions.loss
 
     def loses(self) -> bool:
         """The fate of the next datagram: Gilbert's model, moved by one datagram."""
@@ -61,9 +64,9 @@ class _Path:
         # Left to itself a datagram is lost in runs of 1 / (1 - loss), which is the same model.
         leaving = 1 / conditions.burst if conditions.burst is not None else 1 - conditions.loss
         if lost:
-            self.is_losing = self.random.random() >= leaving
+            self.is_losing = self._luck.random() >= leaving
         else:
-            self.is_losing = self.random.random() < leaving * conditions.loss / (1 - conditions.loss)
+            self.is_losing = self._luck.random() < leaving * conditions.loss / (1 - conditions.loss)
         return lost
 
     def departure(self, size: int, now: float) -> float | None:
@@ -115,6 +118,8 @@ class Conditioner:
         self._sent += 1
         path = self._path(address)
         conditions, chance = path.conditions, path.random.random
+        # Bursts go on below a cut and a full queue: else one would begin where it was when the cut ends.
+        is_lost = path.loses()
         if self._is_cut or path.is_cut or _is_within(conditions, now - self._began):
             self._cut += 1
             return
@@ -122,7 +127,7 @@ class Conditioner:
         if departed is None:
             self._overflowed += 1
             return
-        if path.loses():
+        if is_lost:
             self._lost += 1
             return
         kept = bytes(datagram)
@@ -191,8 +196,7 @@ class Conditioner:
                 del self._paths[next(iter(self._paths))]
             # Not by the address: ports are the kernel's choice, and the same run must have the same luck.
             seed = f"{self._seed} {self._paths_made} {self._source}"
-            random = Random(seed)  # noqa: S311 - a reproducible network, nothing secret
-            path = self._paths[address] = _Path(self._conditions, random)
+            path = self._paths[address] = _Path(self._conditions, seed)
             self._paths_made += 1
         return path
 

@@ -229,6 +229,15 @@ def test_a_path_can_be_cut_and_mended_by_call() -> None:
     assert conditioner.statistics().cut == 4
 
 
+@pytest.mark.parametrize("more", ["partition=500ms+500ms", "jitter=10ms,reorder=10%", "duplicate=10%"])
+def test_what_else_happens_does_not_change_which_datagrams_are_lost(more: str) -> None:
+    """Bursts go on below a partition: the first datagrams after it do not meet the one it began in."""
+    alone = {n for _, n in run("loss=20%,burst=20,seed=1", count=2000)}
+    both = {n for _, n in run(f"loss=20%,burst=20,{more},seed=1", count=2000)}
+    cut = set(range(500, 1000)) if "partition" in more else set()
+    assert both == alone - cut
+
+
 def test_conditions_can_be_changed_for_one_destination_or_for_all() -> None:
     conditioner = Conditioner(NetworkConditions())
     conditioner.set_conditions(NetworkConditions(delay=1), address=THERE)
