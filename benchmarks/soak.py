@@ -53,7 +53,7 @@ class Progress:
             self._console.print(line, soft_wrap=True)
 
 
-def outcome(verdict: Verdict, soak: Soak) -> dict[str, Any]:
+def outcome(verdict: Verdict, soak: Soak, commit: str) -> dict[str, Any]:
     """What is printed and kept."""
     return {
         "soak": "udp",
@@ -69,7 +69,7 @@ def outcome(verdict: Verdict, soak: Soak) -> dict[str, Any]:
         ],
         "versions": {
             "khepri-bridge": version("khepri-bridge"),
-            "commit": _commit(),
+            "commit": commit,
             "python": platform.python_version(),
             "cryptography": version("cryptography"),
             "uvloop": version("uvloop"),
@@ -131,7 +131,8 @@ def main() -> None:
         warm_up=round(min(60.0, seconds / 4), 1),
         growth_kib=arguments.growth_kib,
     )
-    result = outcome(run_soak(soak, Progress()), soak)
+    commit = _commit()
+    result = outcome(run_soak(soak, Progress()), soak, commit)
     if arguments.keep:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
