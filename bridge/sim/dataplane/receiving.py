@@ -210,9 +210,12 @@ class Receiving:
             for handle in np.unique(handles[codes == _EARLY]).tolist():
                 entity, epoch = sender.bound[handle]
                 self._early[entity] = (sender.server, epoch)
-        accepted = np.flatnonzero(codes == _ACCEPTED)
-        if len(accepted):
-            ticks = np.repeat(part.ticks, part.records.shape[1])
+        accepted = codes == _ACCEPTED
+        ticks = np.repeat(part.ticks, part.records.shape[1])
+        # Nearly always all of them, and a copy of each column saved.
+        if accepted.all():
+            self._take(sender, records, handles, ticks, now_ns)
+        elif accepted.any():
             self._take(sender, records[accepted], handles[accepted], ticks[accepted], now_ns)
 
     def _take(
@@ -229,21 +232,26 @@ class Receiving:
                 sender.acceptance[handle] = self._accept(sender.server, *sender.bound[handle], now_ns)
             rows = sender.acceptance[handles]
         self._last_ns[rows] = now_ns
-        followed = np.flatnonzero(self._slot[rows] != _NONE)
-        if not len(followed):
+        followed = self._slot[rows] != _NONE
+        if not followed.all():
+            records, ticks, rows = records[followed], ticks[followed], rows[followed]
+        if not len(rows):
             return
-        states, rows = states_of(records[followed], ticks[followed]), rows[followed]
+        states = states_of(records, ticks)
         # Two streams may bring the same entity, in either order; ticks wrap at 32 bits.
         before = self._tick[rows]
         newer = (before == _NONE) | (((states.ticks - before.astype(np.uint64)) & _TICKS) < _HALF)
-        order = np.flatnonzero(newer)
+        if not newer.all():
+            states, rows = states.select(newer), rows[newer]
+        if not len(rows):
+            return
         # Of an entity that comes more than once the newest must be written last.
-        ahead = (states.ticks[order] - states.ticks[0] + _HALF) & _TICKS
+        ahead = (states.ticks - states.ticks[0] + _HALF) & _TICKS
         if (ahead[1:] < ahead[:-1]).any():
-            order = order[np.argsort(ahead, kind="stable")]
-        rows = rows[order]
-        self._tick[rows] = states.ticks[order]
-        self._world.store(self._slot[rows].astype(np.intp), states.select(order))
+            order = np.argsort(ahead, kind="stable")
+            states, rows = states.select(order), rows[order]
+        self._tick[rows] = states.ticks
+        self._world.store(self._slot[rows].astype(np.intp), states)
 
     def _accept(self, server: str, entity: str, epoch: int, now_ns: int) -> int:
         row = self._rows.get((entity, epoch))
