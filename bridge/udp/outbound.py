@@ -202,6 +202,13 @@ class Outbound:
         pending = self.latest.pending if may_sign or self._verifier is None else {}
         if not (pending or may_send_reliable or self._acknowledger.is_due or self.ping_wanted):
             return
+        if (
+            len(pending) == 1
+            and not (may_send_reliable or self._acknowledger.waiting or self._acknowledger.is_due)
+            and not self.ping_wanted
+            and self._send_alone(*pending.values(), now=now)
+        ):
+            return
         draft = Draft()
         prologue = self._stamps.prologue(now=now)
         if self._acknowledger.is_due or self._acknowledger.waiting:
@@ -251,6 +258,30 @@ class Outbound:
             self.paced += 1
             self.rate.held_back()
             self.paced_until = self._pacer.ready_at()
+
+    def _send_alone(self, state: PendingState, *, now: float) -> bool:
+        """Send a state in a datagram with nothing else, if it may go; whether it did.
+
+        What a server sends to each of a thousand peers, without the draft that other datagrams need.
+        """
+        payload = state.payload
+        if (
+            self._verifier is not None
+            or not isinstance(payload, bytes)
+            or self.ledger.in_flight >= self._config.max_flight_datagrams
+            or not self._pacer.allowance(now)
+        ):
+            return False
+        self._prepare_keys(now=now)
+        stream, number = state.stream, state.number
+        header = STATE_HEADER.pack(STATE, stream, number, len(payload))
+        sequence = self.sealer.next_sequence
+        datagram = self.sealer.seal(b"".join((self._stamps.prologue(now=now), header, payload)))
+        size = len(datagram)
+        self._outbox.append(Transmit(datagram, size, self.address))
+        self.latest.sent(state, 1)
+        self._record(sequence, 1, size, Carried(None, ((stream, number),)), now=now)
+        return True
 
     def _put_reliable(self, draft: Draft) -> bool:
         """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
