@@ -247,6 +247,16 @@ class Endpoint:
         for session in list(self._established.values()):
             session.close(CloseReason.SHUTDOWN)
 
+    def disown(self) -> None:
+        """Let all sessions go without a word, in a child of the process that they belong to."""
+        self._is_closed = True
+        for session in {*self._by_connection.values(), *self._established.values()}:
+            session.disown()
+        self._initiators.clear()
+        self._responders.clear()
+        self._dirty.clear()
+        self._outbox.clear()
+
     def statistics(self) -> EndpointStatistics:
         """Counters so far."""
         return EndpointStatistics(

@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -44,6 +45,18 @@ _RECEIVE_CALLS: Final = 64
 _EVENTS_PER_TURN: Final = 4096
 
 _logger = logging.getLogger("bridge.udp")
+
+
+_engines: Final = weakref.WeakSet["UdpEngine"]()
+
+
+def _disown_all() -> None:
+    for engine in list(_engines):
+        engine._disown()
+
+
+# A child that went on would seal other plaintexts under the sequences its parent also uses.
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def _unix_ms() -> int:
@@ -89,6 +102,7 @@ class UdpEngine:
         self._socket: UdpSocket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+        _engines.add(self)
         self._now = 0.0
         self._flush_scheduled = False
         self._is_writing = False
@@ -255,12 +269,20 @@ class UdpEngine:
 
     # -- the loop's callbacks -----------------------------------------------------------------
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
+
+    def _disown(self) -> None:
+        self._endpoint.disown()
+
     def _open_socket(self) -> UdpSocket:
         if self._socket is None or self._is_closed:
             raise InvalidStateError("the engine is not open")
         return self._socket
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
+        self._check_process()
         if self._loop is None or self._is_closed:
             raise InvalidStateError("the engine is not open: use 'async with'")
         return self._loop
@@ -308,9 +330,7 @@ class UdpEngine:
         self._dispatch(limit=_EVENTS_PER_TURN)
 
     def _transmit(self, *, until: float | None = None) -> None:
-        if os.getpid() != self._pid:
-            # A child would seal other plaintexts under the sequences its parent also uses.
-            raise InvalidStateError("an engine does not survive a fork: make a new one in the child")
+        self._check_process()
         now = time.monotonic()
         transmits = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:

@@ -171,6 +171,7 @@ class Session:
         self._close_frame: Close | None = None
         self.is_closed = False
         """Nothing more is accepted; a last CLOSE may still have to be sent."""
+        self._is_disowned = False
 
         self._last_received = now
         self._takes_unordered = False
@@ -326,7 +327,21 @@ class Session:
             drops=dict(self._drops),
         )
 
+    def disown(self) -> None:
+        """End the session without a word, in a child of the process that it belongs to.
+
+        The parent goes on sealing with the same keys, and two plaintexts under one sequence give both away.
+        """
+        self.is_closed = self._is_disowned = True
+        self._close_frame = None
+        self._outbox.clear()
+
     def _check_open(self) -> None:
+        if self._is_disowned:
+            raise InvalidStateError(
+                f"the session with {self.peer} belongs to the parent of this process: "
+                "make an engine of its own after a fork"
+            )
         if self.is_closed:
             raise InvalidStateError(f"the session with {self.peer} is closed")
 

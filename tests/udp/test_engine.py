@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -408,6 +409,47 @@ async def test_an_engine_refuses_to_seal_in_a_forked_child(monkeypatch: pytest.M
             patch.setattr("os.getpid", lambda: -1)
             with pytest.raises(InvalidStateError):
                 a.flush()
+
+
+async def test_in_a_forked_child_sessions_are_dead_and_say_why_and_those_of_the_parent_live_on() -> None:
+    recorder = Recorder()
+    async with two_engines(on_b=recorder) as (a, _):
+        session = await a.connect("b", timeout=20)
+        session.send_state(b"waits to be sealed")
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            told = [_refusal(call) for call in _calls(a, session)]
+            os.write(writing, "\n".join(told).encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as pipe:
+            told = pipe.read().splitlines()
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(told) == 6
+        assert all("fork" in line for line in told)
+        for number in range(20):
+            session.send_reliable(bytes([number]))
+        await recorder.until(lambda events: len(messages(events)) == 20)
+
+
+def _calls(engine: UdpEngine, session: Session) -> list[Callable[[], object]]:
+    return [
+        lambda: session.send_state(b"x"),
+        lambda: session.send_reliable(b"x"),
+        lambda: session.send_unordered(b"x"),
+        engine.flush,
+        engine.close,
+        lambda: engine.start_connect("b"),
+    ]
+
+
+def _refusal(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except InvalidStateError as error:
+        return str(error)
+    return "nothing"
 
 
 async def test_a_key_of_another_curve_is_no_identity() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bridge.udp.handshake import (
     HandshakeTimes,
     Initiator,
     Responder,
+    _Handshake,
     sender_untrusted,
 )
 from bridge.udp.peers import Peer
@@ -217,12 +219,93 @@ def test_a_finished_handshake_takes_no_further_step(finish: str) -> None:
             step()
 
 
-def test_the_state_table_is_the_documented_one() -> None:
+def documented_transitions() -> list[tuple[str, str]]:
     section = PROTOCOL.read_text().split("### Handshake states", 1)[1].split("###", 1)[0]
+    return re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", section, re.MULTILINE)
+
+
+def test_the_state_table_is_the_documented_one() -> None:
     documented: dict[str, Any] = {state.name: set() for state in HandshakeState}
-    for source, target in re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", section, re.MULTILINE):
+    for source, target in documented_transitions():
         documented[source].add(target)
     assert documented == {state.name: {target.name for target in targets} for state, targets in _NEXT.items()}
+
+
+def started() -> _Handshake:
+    _, high, _ = sorted_keys()
+    peer = Peer(name="b", public_key=high.public(), address=("192.0.2.2", 2))
+    return _Handshake(peer=peer, session_id=bytes(16), parameters=Parameters(1, 1), deadline=1.0)
+
+
+def answered() -> tuple[Initiator, Responder]:
+    first = initiator()
+    second = responder(init_of(first))
+    first.receive_reply(reply_of(second), now_ms=EPOCH_MS)
+    return first, second
+
+
+def confirmed(handshake: _Handshake) -> _Handshake:
+    handshake.confirm()
+    return handshake
+
+
+def failed(handshake: _Handshake) -> _Handshake:
+    handshake.fail()
+    return handshake
+
+
+def in_state(state: HandshakeState) -> list[_Handshake]:
+    """Handshakes of both roles that have come to a state by what happens to them."""
+    match state:
+        case HandshakeState.START:
+            return [started()]
+        case HandshakeState.INIT_SENT:
+            return [initiator()]
+        case HandshakeState.REPLY_SENT:
+            return [answered()[1]]
+        case HandshakeState.REPLY_RECEIVED:
+            return [answered()[0]]
+        case HandshakeState.CONFIRMED:
+            return [confirmed(handshake) for handshake in answered()]
+        case HandshakeState.FAILED:
+            return [failed(handshake) for handshake in (*answered(), initiator(), started())]
+
+
+def steps_of(handshake: _Handshake) -> dict[HandshakeState, Callable[[], object]]:
+    """What can happen to a handshake, by the state it would lead to."""
+    steps: dict[HandshakeState, Callable[[], object]] = {
+        HandshakeState.CONFIRMED: handshake.confirm,
+        HandshakeState.FAILED: handshake.fail,
+    }
+    if isinstance(handshake, Initiator):
+        reply = reply_of(responder(handshake._box))
+        steps[HandshakeState.REPLY_RECEIVED] = lambda: handshake.receive_reply(reply, now_ms=EPOCH_MS)
+    return steps
+
+
+def test_every_documented_transition_happens_and_every_other_is_refused() -> None:
+    documented = {
+        (HandshakeState[source], HandshakeState[target]) for source, target in documented_transitions()
+    }
+    # Those from START, that a role makes of itself by sealing its box.
+    driven = {(HandshakeState.START, handshake.state) for handshake in (initiator(), answered()[1])}
+    for state in HandshakeState:
+        for variant in range(len(in_state(state))):
+            for target in HandshakeState:
+                handshake = in_state(state)[variant]
+                assert handshake.state is state
+                step = steps_of(handshake).get(target)
+                if step is None:
+                    continue
+                if (state, target) in documented:
+                    step()
+                    assert handshake.state is target
+                    driven.add((state, target))
+                else:
+                    with pytest.raises(InvalidStateError):
+                        step()
+                    assert handshake.state is state
+    assert driven == documented
 
 
 def test_the_named_sender_is_read_from_the_header_alone() -> None:
