@@ -159,8 +159,8 @@ class SimulationServer:
                         ready.set()
                     case Updated(path=path, data=data):
                         self._learn(path, data)
-                    case Deleted():
-                        pass
+                    case Deleted(path=path):
+                        self._forget(path)
 
     def _learn(self, path: NativePath, data: object) -> None:
         if len(path) < 3 or data is None:
@@ -170,6 +170,10 @@ class SimulationServer:
         except DecodeError as error:
             # A record of another version of the homeserver: the rest of the feed still counts.
             self._on_event(Problem(text=f"{path_text(path)}: {error}", fatal=False))
+
+    def _forget(self, path: NativePath) -> None:
+        if len(path) == 3 and path[1] == _SERVERS and isinstance(path[2], bytes):
+            self.transfers.forget_server(path[2].decode(errors="replace"))
 
     def _learn_record(self, path: NativePath, data: object) -> None:
         if path[1] == _SERVERS:

@@ -53,7 +53,7 @@ from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
-from bridge.sim.dataplane.messages import AddPeer, Follow, Hold, RaiseFence, SendMessage
+from bridge.sim.dataplane.messages import AddPeer, Follow, Hold, RaiseFence, RemovePeer, SendMessage
 from bridge.sim.events import AuthorityGained, ServerEvent
 
 _TAKE_SECONDS: Final = 10.0
@@ -386,6 +386,11 @@ class Transfers:
                 port=record.port,
             )
         )
+
+    def forget_server(self, server: str) -> None:
+        """Hear from the feed that the homeserver knows a server no more."""
+        if self._servers.pop(server, None) is not None:
+            self._plane.tell(RemovePeer(server=server))
 
     async def read_inbox(self, message: InboxMessage) -> None:
         """Obey the homeserver: a grant, a recall, a question to a master here, or the end of an own one."""

@@ -334,7 +334,6 @@ class Session:
         """
         self.is_closed = self._is_disowned = True
         self._close_frame = None
-        self._outbox.clear()
 
     def _check_open(self) -> None:
         if self._is_disowned:

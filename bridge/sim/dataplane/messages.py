@@ -42,6 +42,12 @@ class AddPeer(msgspec.Struct, frozen=True, kw_only=True, tag="add_peer"):
     port: int
 
 
+class RemovePeer(msgspec.Struct, frozen=True, kw_only=True, tag="remove_peer"):
+    """A server that the homeserver knows no more: its key counts for nothing from now on."""
+
+    server: str
+
+
 class RaiseFence(msgspec.Struct, frozen=True, kw_only=True, tag="fence"):
     """The homeserver's word on who holds an entity; ``server`` is empty while it is dormant."""
 
@@ -106,7 +112,17 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
 
 
 Command = (
-    Start | AddPeer | RaiseFence | Hold | Follow | Stop | OpenRelease | SendMessage | MakeReport | Shutdown
+    Start
+    | AddPeer
+    | RemovePeer
+    | RaiseFence
+    | Hold
+    | Follow
+    | Stop
+    | OpenRelease
+    | SendMessage
+    | MakeReport
+    | Shutdown
 )
 
 

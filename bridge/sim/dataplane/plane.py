@@ -151,6 +151,11 @@ class DataPlane:
             return
         self._peers[server] = _Peer(server, key, thumbprint, session)
 
+    def remove_peer(self, server: str) -> None:
+        """Know a server no more: what its key signs or sealed counts for nothing."""
+        if self._peers.pop(server, None) is not None:
+            self._receiving.forget_handles(server)
+
     def link_up(self, server: str, link: Link) -> None:
         """A datagram session stands; the peer has no handle of this side yet."""
         peer = self._peer(server)

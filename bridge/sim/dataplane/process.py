@@ -41,6 +41,7 @@ from bridge.sim.dataplane.messages import (
     RaiseFence,
     Ready,
     Refused,
+    RemovePeer,
     Report,
     Sealed,
     SendMessage,
@@ -88,6 +89,7 @@ class DataPlaneProcess:
             conditioner=_conditioner(start),
         )
         self._plane = DataPlane(server=start.server, session=start.session, key=key, world=world, emit=send)
+        self._known: set[str] = set()
         self._sessions_open: set[str] = set()
         self._connecting: dict[str, asyncio.Task[None]] = {}
 
@@ -118,6 +120,8 @@ class DataPlaneProcess:
         match command:
             case AddPeer():
                 self._add_peer(command)
+            case RemovePeer(server=server):
+                self._remove_peer(server)
             case RaiseFence(entity=entity, epoch=epoch, server=server):
                 self._plane.raise_fence(entity, epoch, server, now_ns=now_ns)
             case Hold(entity=entity, epoch=epoch, slot=slot):
@@ -155,11 +159,20 @@ class DataPlaneProcess:
         if key.thumbprint() != command.thumbprint:
             # The homeserver's record contradicts itself; no key but the named one is ever used (R0-20).
             return
+        self._known.add(command.server)
         self._plane.add_peer(server=command.server, key=key, session=command.session)
         self._engine.add_peer(Peer(name=command.server, public_key=key, address=(command.host, command.port)))
         # Both sides learn of each other from the feed; one of them begins, so that handshakes do not cross.
         if self._key.thumbprint() < command.thumbprint and command.session is not None:
             self._connect(command.server)
+
+    def _remove_peer(self, server: str) -> None:
+        self._known.discard(server)
+        connecting = self._connecting.pop(server, None)
+        if connecting is not None:
+            connecting.cancel()
+        self._engine.remove_peer(server)
+        self._plane.remove_peer(server)
 
     def _connect(self, server: str) -> None:
         running = self._connecting.get(server)
@@ -175,6 +188,12 @@ class DataPlaneProcess:
 
     def _on_event(self, event: UdpEvent) -> None:
         now_ns = time.monotonic_ns()
+        if event.peer not in self._known:
+            # Its session ends; what had come by then counts no more.
+            if isinstance(event, SessionClosed):
+                self._sessions_open.discard(event.peer)
+                self._send(PeerDown(server=event.peer, reason=event.reason.name.lower()))
+            return
         match event:
             case StateReceived(peer=peer, payload=payload, echo_age=echo_age):
                 row = np.frombuffer(payload, dtype=np.uint8)[None, :]

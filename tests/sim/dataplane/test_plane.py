@@ -386,3 +386,15 @@ def test_a_signed_session_has_a_digest_of_the_bindings_in_each_payload() -> None
     a.plane.tick(now_ns=2 * MS)
     a.wire.deliver(2 * MS)
     assert b.plane.verdicts == {"accepted": 22, "unknown": 18}
+
+
+def test_a_server_known_no_more_is_no_giver_and_no_taker(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    a.plane.hold("ball", 1, 3, now_ns=MS)
+    box = a.stop("ball", "b", now=2)
+    b.plane.remove_peer("a")
+    b.plane.remove_peer("a")
+    with pytest.raises(InvalidStateError):
+        b.open(box, "a")
+    with pytest.raises(InvalidStateError):
+        b.plane.send_message("a", b"x")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bridge.homeserver.local import LocalCluster
-from bridge.sim.dataplane.messages import PeerUp
+from bridge.jose import Jwk
+from bridge.sim.dataplane.messages import PeerDown, PeerUp, RemovePeer
 from tests.support.cluster import fresh
 from tests.support.data_plane import running
 from tests.support.simulation import children, simulation
@@ -120,3 +121,39 @@ async def test_ctrl_c_of_the_terminal_is_left_to_the_control_plane() -> None:
         (pid,) = children() - before
         os.kill(pid, signal.SIGINT)
         assert (await plane.client.report()).malformed == 0
+
+
+async def test_a_key_that_the_homeserver_has_no_more_ends_its_session_on_both_sides_at_once() -> None:
+    """docs/protocol.md §5, "Revoked and rotated keys"."""
+    async with running("sim1") as one, running("sim2") as two:
+        one.know(two)
+        two.know(one)
+        await one.told(PeerUp)
+        await two.told(PeerUp)
+        one.client.tell(RemovePeer(server="sim2"))
+        assert (await one.told(PeerDown)).reason == "peer_removed"
+        assert (await two.told(PeerDown)).reason == "peer_removed"
+
+
+async def test_another_key_for_a_server_ends_the_session_of_the_old_one_at_once() -> None:
+    async with running("sim1") as one, running("sim2") as two:
+        one.know(two)
+        two.know(one)
+        await one.told(PeerUp)
+        await two.told(PeerUp)
+        key = Jwk.generate("P-256").public()
+        one.know(two, key=key.to_json().encode(), thumbprint=key.thumbprint())
+        assert (await one.told(PeerDown)).reason == "peer_removed"
+        assert (await two.told(PeerDown)).reason == "peer_removed"
+
+
+async def test_a_server_that_was_removed_is_met_again_once_the_homeserver_knows_it_again() -> None:
+    async with running("sim1") as one, running("sim2") as two:
+        one.know(two)
+        two.know(one)
+        await two.told(PeerUp)
+        one.client.tell(RemovePeer(server="sim2"))
+        await two.told(PeerDown)
+        one.events.clear()
+        one.know(two)
+        await one.told(PeerUp)
