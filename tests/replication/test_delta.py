@@ -143,3 +143,11 @@ def test_a_change_of_who_was_not_there_is_refused() -> None:
     body = encode_sections(moved, still, (moved != still).any(axis=2), ages=np.array([1]), rate=60)[0]
     with pytest.raises(DecodeError, match="does not have"):
         decode(body, empty_rows(GROUP_SEATS)[None, :], np.array([1]))
+
+
+def test_unknown_flags_are_refused() -> None:
+    still, flagged = a_world(1), a_world(1)
+    flagged[0, 0, FLAGS] = 8
+    body = encode_sections(flagged, still, (flagged != still).any(axis=2), ages=np.array([1]), rate=60)[0]
+    with pytest.raises(DecodeError, match="unknown flags"):
+        decode(body, still, np.array([1]))

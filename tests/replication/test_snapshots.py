@@ -15,6 +15,7 @@ from bridge.replication.snapshots import (
     Outgoing,
     SnapshotReceiver,
     SnapshotSender,
+    Told,
     View,
 )
 from bridge.replication.world import EntityFlag, States
@@ -249,7 +250,7 @@ def test_a_view_and_a_receiver_stay_small() -> None:
 def test_a_sender_of_any_ticks_and_parts_does_not_make_a_receiver_grow() -> None:
     player, source = Player(), np.random.default_rng(1)
     scene = Scene(120)
-    for number in range(300):
+    for number in range(150):
         sending = sender(room=MIN_ROOM_BYTES)
         sending.publish(int(source.integers(0, 2**32)), scene.step(120 if number % 2 else 5))
         for one in sending.payloads([View()])[0][: 2 if number % 2 else 20]:
@@ -257,6 +258,26 @@ def test_a_sender_of_any_ticks_and_parts_does_not_make_a_receiver_grow() -> None
     for group in player.receiver._groups.values():
         assert len(group.whole) <= MAX_BASELINE_AGE + 1
         assert len(group.partial) <= 8
+
+
+def test_snapshots_that_come_in_falling_order_do_not_pile_up() -> None:
+    receiver, rows = SnapshotReceiver(), Scene(5).step(2)
+    for tick in range(100, 0, -1):
+        sending = sender()
+        sending.publish(tick, rows)
+        receiver.receive_untrusted(sending.payloads([View()])[0][0].payload)
+    assert len(receiver._groups[0].whole) == MAX_BASELINE_AGE + 1
+
+
+def test_a_peer_that_always_misses_one_part_does_not_make_its_view_grow() -> None:
+    view = View()
+    for tick in range(1_000):
+        view.sent(0, tick, Outgoing(b"", (Told(group=0, tick=tick, part=0, parts=2),)))
+        assert view.streams() == [0]
+        view.acknowledged(0, tick)
+        assert view.streams() == []
+    assert view.baseline(0) is None
+    assert len(view._parts) <= 8 * MAX_BASELINE_AGE
 
 
 def test_in_signed_sessions_a_payload_of_other_bindings_is_refused() -> None:
