@@ -7,8 +7,10 @@ import signal
 
 import pytest
 
+from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
-from bridge.sim.events import AuthorityGained, Problem
+from bridge.node import HiddenNode
+from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem
 from tests.support.cluster import fresh
 from tests.support.simulation import children, simulation
 
@@ -53,3 +55,18 @@ async def test_a_grant_told_again_after_a_members_death_is_ignored(own_cluster: 
         await a.acts("ball", back.epoch)
         await b.sees("ball", back.epoch, a)
         assert [problem for one in (a, b) for problem in one.problems()] == []
+
+
+async def test_a_server_that_the_operator_takes_out_of_the_tree_loses_its_sessions_at_once(
+    cluster: LocalCluster, node: HiddenNode
+) -> None:
+    """docs/protocol.md §5, "Revoked and rotated keys": told by the feed, not by a time-out."""
+    async with simulation(cluster, fresh("sim")) as a, simulation(cluster, fresh("sim")) as revoked:
+        await a.meets(revoked)
+        await revoked.meets(a)
+        path = [Atom("bridge"), Atom("servers"), revoked.name.encode()]
+        member = cluster.members[0]
+        answer = await node.call(member, "khepri", "delete", [Atom(cluster.store), path], timeout=20)
+        assert answer == Atom("ok")
+        await a.told(PeerSessionChanged, server=revoked.name, up=False, reason="peer_removed")
+        await revoked.told(PeerSessionChanged, server=a.name, up=False, reason="peer_removed")
