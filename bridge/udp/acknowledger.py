@@ -12,6 +12,8 @@ from bridge.udp.wire import MessageCredit, encode_ack, encode_credit, encode_fra
 
 ACK_AT_ONCE: Final = 512
 """Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""
+SOONEST: Final = 0.001
+"""Seconds that what is acknowledged has waited at least when an ACK rides along with other frames."""
 
 
 class Acknowledger:
@@ -29,6 +31,7 @@ class Acknowledger:
         "_messages_granted",
         "_reliable",
         "_replay",
+        "_spare",
         "_unordered",
         "due_at",
         "is_due",
@@ -49,6 +52,8 @@ class Acknowledger:
         self._unordered = unordered
         self._credit_granted = reliable.limit
         self._messages_granted = MessageCredit(0, unordered.limit)
+        # Seconds before it is due from which on it rides along.
+        self._spare = max(0.0, config.max_ack_delay - SOONEST)
         self.is_due = False
         self.due_at: float | None = None
         self.waiting = 0
@@ -61,6 +66,15 @@ class Acknowledger:
         elif self.due_at is None:
             self.due_at = now + self._config.max_ack_delay
         return self.waiting >= ACK_AT_ONCE
+
+    def rides(self, *, now: float) -> bool:
+        """Whether to go along with what is sent now anyway.
+
+        Where datagrams go back and forth within a millisecond, most of them need not carry it.
+        """
+        if self.is_due:
+            return True
+        return self.due_at is not None and now >= self.due_at - self._spare
 
     def handle_timer(self, *, now: float) -> None:
         """Let what has waited long enough go."""

@@ -202,16 +202,16 @@ class Outbound:
         pending = self.latest.pending if may_sign or self._verifier is None else {}
         if not (pending or may_send_reliable or self._acknowledger.is_due or self.ping_wanted):
             return
+        acknowledges = self._acknowledger.rides(now=now)
         if (
             len(pending) == 1
-            and not (may_send_reliable or self._acknowledger.waiting or self._acknowledger.is_due)
-            and not self.ping_wanted
+            and not (may_send_reliable or acknowledges or self.ping_wanted)
             and self._send_alone(*pending.values(), now=now)
         ):
             return
         draft = Draft()
         prologue = self._stamps.prologue(now=now)
-        if self._acknowledger.is_due or self._acknowledger.waiting:
+        if acknowledges:
             draft.add(self._acknowledger.frames())
         if self.ping_wanted and not may_send_reliable:
             draft.add(_PING_FRAME)
