@@ -43,6 +43,7 @@ from bridge.udp.transmit import Transmit
 _RECEIVE_CALLS: Final = 64
 """System calls per turn of the loop: a flood must not starve timers and other tasks."""
 _EVENTS_PER_TURN: Final = 4096
+_DATA: Final = frozenset((StateReceived, StatesReceived, MessageReceived))
 
 _logger = logging.getLogger("bridge.udp")
 
@@ -105,6 +106,7 @@ class UdpEngine:
         _engines.add(self)
         self._now = 0.0
         self._flush_scheduled = False
+        self._has_pending = False
         self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -301,6 +303,8 @@ class UdpEngine:
     def _on_writable(self) -> None:
         self._open_socket().flush()
         self._watch_writability()
+        if not self._is_writing:
+            self._pump()
 
     def _on_timer(self) -> None:
         self._timer = self._timer_at = None
@@ -308,6 +312,7 @@ class UdpEngine:
         self._pump()
 
     def _schedule_flush(self) -> None:
+        self._has_pending = True
         if self._flush_scheduled or self._loop is None or self._is_closed:
             return
         self._flush_scheduled = True
@@ -315,8 +320,13 @@ class UdpEngine:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if not self._is_closed:
+        if self._is_closed:
+            return
+        if self._has_pending:
             self._pump()
+        else:
+            # All was sent meanwhile, by the application or with an answer.
+            self._dispatch(limit=_EVENTS_PER_TURN)
 
     def flush(self) -> None:
         """Send now what would otherwise go at the end of this turn of the loop."""
@@ -331,6 +341,10 @@ class UdpEngine:
 
     def _transmit(self, *, until: float | None = None) -> None:
         self._check_process()
+        if self._is_writing and until is None:
+            # The kernel is full: what waits in sessions is superseded there, and not sent when it is stale.
+            return
+        self._has_pending = False
         now = time.monotonic()
         transmits = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:
@@ -342,8 +356,10 @@ class UdpEngine:
                 for datagram, address in self._conditioner.pop_due(now=now if until is None else until)
             ]
         if transmits:
-            self._open_socket().send(transmits)
-            self._watch_writability()
+            udp = self._open_socket()
+            udp.send(transmits)
+            if udp.has_backlog:
+                self._watch_writability()
 
     def _watch_writability(self) -> None:
         udp, loop = self._open_socket(), self._running_loop()
@@ -374,7 +390,8 @@ class UdpEngine:
             if event is None:
                 return
             taken += 1
-            self._settle(event)
+            if type(event) not in _DATA:
+                self._settle(event)
             if self._on_event is not None:
                 self._call(self._on_event, event)
             elif isinstance(event, SessionEstablished | PeerUnreachable):

@@ -47,6 +47,18 @@ def test_company_or_urgency_ends_the_wait_and_a_long_batch_is_told_of_on_the_way
     assert acknowledger.note(urgent=False, now=5.0, count=ACK_AT_ONCE)
 
 
+def test_an_acknowledgement_rides_along_once_it_waited_a_millisecond_or_is_due() -> None:
+    acknowledger = Receiving().acknowledger
+    rides = [acknowledger.rides(now=5.0)]
+    acknowledger.note(urgent=False, now=5.0)
+    rides += [acknowledger.rides(now=now) for now in (5.0, 5.0009, 5.0011, 5.02)]
+    acknowledger.frames()
+    rides.append(acknowledger.rides(now=6.0))
+    acknowledger.note(urgent=True, now=6.0)
+    rides.append(acknowledger.rides(now=6.0))
+    assert rides == [False, False, False, True, True, False, True]
+
+
 def test_an_acknowledgement_names_what_came_and_the_credit_for_more() -> None:
     receiving = Receiving()
     for sequence in (0, 1, 3):

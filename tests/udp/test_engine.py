@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -346,6 +348,37 @@ async def test_an_engine_that_is_not_open_refuses() -> None:
         _ = engine.local_address
     with pytest.raises(InvalidStateError):
         engine.start_connect("b")
+
+
+async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_the_newest_goes() -> None:
+    recorder = Recorder()
+    async with two_engines(config=UdpConfig(offload=False), on_b=recorder) as (a, _):
+        session = await a.connect("b", timeout=20)
+        udp = a._open_socket()
+        genuine, is_full = udp._socket, True
+
+        class Full:
+            def sendto(self, *args: Any) -> int:
+                if is_full:
+                    raise BlockingIOError(errno.EAGAIN, "full")
+                return genuine.sendto(*args)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(genuine, name)
+
+        udp._socket = Full()  # type: ignore[assignment]  # a stand-in for the kernel
+        for n in range(5):
+            session.send_state(bytes([n]))
+            a.flush()
+        assert session.statistics().states_superseded == 3
+        is_full = False
+        await recorder.until(lambda events: any(isinstance(event, StateReceived) for event in events))
+        await recorder.until(
+            lambda events: (
+                [event.payload for event in events if isinstance(event, StateReceived)]
+                == [bytes([0]), bytes([4])]
+            )
+        )
 
 
 async def test_a_raising_callback_is_reported_and_the_engine_goes_on() -> None:
