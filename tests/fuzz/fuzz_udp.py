@@ -13,10 +13,11 @@ import random
 import sys
 import time
 
-from bridge.errors import DecodeError
+from bridge.errors import DecodeError, InvalidStateError, LimitExceededError
 from bridge.udp.config import UdpConfig
 from bridge.udp.keys import Aead, derive_session_keys
 from bridge.udp.wire import (
+    COOKIE_BYTES,
     DATA,
     DATA_HEADER,
     MAX_DATAGRAM_BYTES,
@@ -26,12 +27,17 @@ from bridge.udp.wire import (
     Close,
     Credit,
     Frame,
+    Message,
+    MessageCredit,
     PathChallenge,
     PathResponse,
     Ping,
+    Proof,
     Reliable,
     State,
     encode_frame,
+    encode_init,
+    encode_retry,
     parse_datagram_untrusted,
     parse_frames_untrusted,
 )
@@ -62,9 +68,9 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 def random_frame(chance: random.Random) -> Frame:
     """A frame that is well formed and means anything."""
     number = chance.choice((0, 1, chance.randrange(1000), chance.randrange(1 << 62)))
-    match chance.randrange(8):
+    match chance.randrange(12):
         case 0:
-            return Ack(number, chance.getrandbits(256))
+            return Ack(number, chance.getrandbits(chance.choice((4, 256, 1024))))
         case 1:
             return Credit(number, number + chance.randrange(1 << 20))
         case 2:
@@ -79,6 +85,15 @@ def random_frame(chance: random.Random) -> Frame:
             return PathChallenge(chance.randbytes(8))
         case 6:
             return PathResponse(chance.randbytes(8))
+        case 7:
+            return Proof(chance.randbytes(92) + bytes((depth := chance.randrange(11),)) + bytes(32 * depth))
+        case 8:
+            return MessageCredit(chance.randrange(3), number)
+        case 9 | 10:
+            chunk = chance.randbytes(chance.randrange(1, 200))
+            offset = chance.choice((0, chance.randrange(5000)))
+            total = offset + len(chunk) + chance.choice((0, 200, chance.randrange(50_000)))
+            return Message(chance.choice((0, 1, chance.randrange(1500))), total, offset, chunk)
         case _:
             return Ping()
 
@@ -89,6 +104,13 @@ def attack_endpoint(network: Network, host: Host, chance: random.Random) -> byte
     datagram = mutate(genuine, chance) if chance.random() < 0.9 else chance.randbytes(chance.randrange(1300))
     if chance.random() < 0.3:
         datagram = datagram[:MAX_DATAGRAM_BYTES].ljust(MAX_DATAGRAM_BYTES, b"\0")
+    if chance.random() < 0.1:
+        datagram = chance.choice(
+            (
+                encode_retry(chance.randbytes(40), chance.randbytes(COOKIE_BYTES)),
+                encode_init(genuine[5:600], chance.choice((b"", chance.randbytes(COOKIE_BYTES)))),
+            )
+        )
     network.inject(datagram, chance.choice((HOSTILE, host.address)), host)
     return datagram
 
@@ -97,21 +119,30 @@ def attack_session(chance: random.Random) -> None:
     """A peer that holds the keys and keeps no promise; memory stays bounded."""
     config = UdpConfig(max_pending_states=50)
     _, victim = bare_sessions(config=config)
-    keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32))
-    seal = Aead(keys.initiator).seal
+    keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initiator
+    phase = 0
     now = 100.0
     for sequence in range(chance.randrange(1, 60)):
         frames = b"".join(encode_frame(random_frame(chance)) for _ in range(chance.randrange(1, 4)))
         if chance.random() < 0.3:
             frames = mutate(frames, chance)
-        header = DATA_HEADER.pack(DATA, 2, sequence)
+        if chance.random() < 0.1:
+            # Whenever it likes, and sooner than it may.
+            keys, phase = keys.next_phase(), phase + 1
+        for stream in range(chance.randrange(3)):
+            with contextlib.suppress(InvalidStateError, LimitExceededError):
+                victim.send_state(bytes(stream), stream)
+                victim.send_unordered(bytes(chance.randrange(3000)))
+                victim.send_reliable(bytes(chance.randrange(3000)))
+        header = DATA_HEADER.pack(DATA | phase & 1, 2, sequence)
         prologue = PROLOGUE.pack(chance.getrandbits(32), chance.getrandbits(32), chance.getrandbits(16))
-        sealed = header + seal(sequence, prologue + frames[:MAX_FRAMES_BYTES], header)
+        sealed = header + Aead(keys).seal(sequence, prologue + frames[:MAX_FRAMES_BYTES], header)
         victim.receive_datagram(sealed, chance.choice((HOSTILE, victim.address)), now=now)
         for datagram, _ in single_datagrams(victim.datagrams_to_send(now=now)):
             if len(datagram) > MAX_DATAGRAM_BYTES:
                 raise AssertionError("a datagram above its limit")
-        if victim.statistics().reassembly_bytes > config.reliable_window_bytes:
+        # A window for each kind of messages.
+        if victim.statistics().reassembly_bytes > 2 * config.reliable_window_bytes:
             raise AssertionError("reassembly above its window")
         if chance.random() < 0.5:
             while victim.next_event() is not None:
