@@ -19,14 +19,15 @@ modules() ->
 decide(Function, Request, Read, List) ->
     case do(Function, Request, Read, List) of
         {ok, Value, Changes} ->
-            {ok, maps:merge(Value, kb_authority_tree:step(Request)), Changes ++ kb_authority_index:changes(Changes, Read)};
+            {ok, maps:merge(Value, kb_authority_tree:step(Request)),
+             Changes ++ kb_authority_index:changes(Function, Changes, Read)};
         Refusal -> Refusal
     end.
 
 do(open_session, Request, Read, List) -> kb_authority_session:open(Request, Read, List);
 do(close_session, Request, Read, List) -> kb_authority_session:close(Request, Read, List);
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
-do(leave, Request, Read, List) -> kb_authority_player:leave(Request, Read, List);
+do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);
 do(create_entity, Request, Read, _List) -> kb_authority_transfer:create(Request, Read);
 do(Function, #{entity := Entity} = Request, Read, _List) ->
     case Read(kb_authority_tree:entity_path(Entity)) of

@@ -1,9 +1,9 @@
 %% Players: at which server's session each one is, and what becomes of theirs when they leave (R0-8).
 -module(kb_authority_player).
 
--export([enter/2, leave/3, session/2]).
+-export([enter/2, leave/2, session/2]).
 
--import(kb_authority_tree, [entity_path/1, session_path/1, player_path/1, owned_path/3, bump/1, refuse/3]).
+-import(kb_authority_tree, [entity_path/1, session_path/1, player_path/1, bump/1, refuse/3]).
 
 -define(MAX_PASSED, 256).
 
@@ -19,34 +19,34 @@ enter(#{player := Player, session := Session}, Read) ->
 
 %% All that the player owned when they left, in as many transactions as it takes: one looks at a few buckets, and
 %% changes a bounded number of entities. `next' is where to go on, which anybody may, from any of them again.
--spec leave(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
-leave(#{player := Player, session := Session, bucket := Bucket}, Read, List) ->
+-spec leave(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
+leave(#{player := Player, session := Session, bucket := Bucket}, Read) ->
     case session(Player, Read) of
         Other when Other =/= undefined, Other =/= Session ->
             #{server := Server} = Read(session_path(Other)),
             refuse(not_here, #{server => Server}, <<"the player is at another server">>);
         _ ->
-            {Passed, Next} = passed(Player, Bucket, ?MAX_PASSED, Read, List),
+            {Passed, Next} = passed(Player, Bucket, ?MAX_PASSED, Read),
             Gone = [{delete, player_path(Player)} || Read(player_path(Player)) =/= undefined]
                 ++ kb_authority_ask:master_away(Player, Read),
             {ok, #{player => Player, passed => [Entity || {put, _, #{entity := Entity}} <- Passed], next => Next},
              Gone ++ Passed}
     end.
 
-passed(Player, Bucket, Left, Read, List) ->
+passed(Player, Bucket, Left, Read) ->
     case {Bucket < kb_authority_tree:buckets(), Left > 0} of
         {false, _} -> {[], undefined};
         {true, false} -> {[], Bucket};
         {true, true} ->
             Passing = [{put, entity_path(Entity), bump(Record#{owner => Heir})}
-                       || #{entity := Entity} <- List(owned_path(Player, Bucket, none)),
+                       || Entity <- kb_authority_index:owned(Player, Bucket, Read),
                           Record <- [Read(entity_path(Entity))],
                           Heir <- [kb_authority_owner:heir(Player, Record)],
                           Heir =/= Player],
             case length(Passing) of
                 Count when Count > Left -> {lists:sublist(Passing, Left), Bucket};
                 Count ->
-                    {More, Next} = passed(Player, Bucket + 1, Left - Count, Read, List),
+                    {More, Next} = passed(Player, Bucket + 1, Left - Count, Read),
                     {Passing ++ More, Next}
             end
     end.

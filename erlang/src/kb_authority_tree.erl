@@ -1,7 +1,7 @@
 %% What the decisions on authority share: where records lie (docs/protocol.md §2), epochs, steps and refusals.
 -module(kb_authority_tree).
 
--export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, owned_path/3,
+-export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, bucket/1,
          inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
 -export([bump/1, next_epoch/1, step/1, step_or_none/1, refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
 
@@ -32,13 +32,12 @@ player_path(Player) -> [bridge, players, Player].
 -spec held_path(binary(), binary()) -> path().
 held_path(Session, Entity) -> [bridge, held, Session, Entity].
 
-%% What a player owns lies in buckets, so that a transaction never has to list more than one of them at a time.
--spec owned_path(binary(), binary()) -> path().
-owned_path(Player, Entity) -> owned_path(Player, erlang:phash2(Entity, ?BUCKETS), Entity).
+%% What a player owns lies in buckets, so that a transaction never has to look at all of it.
+-spec owned_path(binary(), non_neg_integer()) -> path().
+owned_path(Player, Bucket) -> [bridge, owned, Player, integer_to_binary(Bucket)].
 
--spec owned_path(binary(), non_neg_integer(), binary() | none) -> path().
-owned_path(Player, Bucket, none) -> [bridge, owned, Player, integer_to_binary(Bucket)];
-owned_path(Player, Bucket, Entity) -> [bridge, owned, Player, integer_to_binary(Bucket), Entity].
+-spec bucket(binary()) -> non_neg_integer().
+bucket(Entity) -> erlang:phash2(Entity, ?BUCKETS).
 
 -spec buckets() -> ?BUCKETS.
 buckets() -> ?BUCKETS.

@@ -328,7 +328,8 @@ seen_in(Tree) ->
 indexed(Tree) ->
     Entities = [{Name, Record} || {[bridge, entities, Name], Record} <- maps:to_list(Tree)],
     [{owned, lists:sort([{Owner, Name} || {Name, #{owner := Owner}} <- Entities]),
-                 lists:sort([{Owner, Name} || [bridge, owned, Owner, _, Name] <- maps:keys(Tree)])},
+                 lists:sort([{Owner, Name} || {[bridge, owned, Owner, _], #{entities := Owned}} <- maps:to_list(Tree),
+                                 Name <- maps:keys(Owned)])},
      {held, lists:sort([{Session, Name} || {Name, Record} <- Entities,
                                                 Session <- kb_authority_index:sessions(Record)]),
                  lists:sort([{Session, Name} || [bridge, held, Session, Name] <- maps:keys(Tree)])}].
