@@ -4,7 +4,8 @@
 -export([all/0, init_per_suite/1, end_per_suite/1]).
 -export([poison_is_refused_and_the_store_lives_and_starts_again/1, an_operation_id_is_applied_once/1,
          the_feed_takes_up_where_it_stopped/1, authority_moves_by_push_and_pull/1,
-         a_claim_needs_the_holders_release_and_takes_it_once/1,
+         a_claim_needs_the_holders_release_and_takes_it_once/1, a_master_is_asked_and_answers_once/1,
+         requests_of_players_are_checked_before_the_log/1,
          a_subscriber_is_told_of_history_that_is_gone/1, clients_are_bounded/1]).
 
 -define(STORE, homeserver).
@@ -13,7 +14,8 @@
 all() ->
     [poison_is_refused_and_the_store_lives_and_starts_again, an_operation_id_is_applied_once,
      the_feed_takes_up_where_it_stopped, authority_moves_by_push_and_pull,
-     a_claim_needs_the_holders_release_and_takes_it_once,
+     a_claim_needs_the_holders_release_and_takes_it_once, a_master_is_asked_and_answers_once,
+     requests_of_players_are_checked_before_the_log,
      a_subscriber_is_told_of_history_that_is_gone, clients_are_bounded].
 
 init_per_suite(Config) ->
@@ -105,6 +107,52 @@ the_feed_takes_up_where_it_stopped(_) ->
 changes(_, 0) -> [];
 changes(Ref, Count) ->
     receive {kb_feed, Ref, Batch} -> Batch ++ changes(Ref, Count - length(Batch)) after 5000 -> error(no_change) end.
+
+a_master_is_asked_and_answers_once(_) ->
+    #{session := Session} = Server = server(<<"R">>),
+    {ok, _} = kb_api:open_session(?STORE, Server, op(300)),
+    {ok, #{epoch := Epoch}} = kb_api:create_entity(?STORE, #{entity => <<"r">>, owner => <<"ann">>, master => <<"ann">>,
+                                                             rule => ask, session => Session}, op(301)),
+    {ok, _} = kb_api:enter(?STORE, #{player => <<"bob">>, session => Session}, op(302)),
+    Request = #{entity => <<"r">>, player => <<"bob">>, session => Session, owner => <<"ann">>, epoch => Epoch,
+                authority => false, ttl => 60000},
+    {error, {master_away, _}} = kb_api:request(?STORE, Request, op(303)),
+    {ok, _} = kb_api:enter(?STORE, #{player => <<"ann">>, session => Session}, op(304)),
+    {ok, #{outcome := pending}} = kb_api:request(?STORE, Request, op(305)),
+    {ok, #{data := #{type := ask}}} = kb_khepri:get(?STORE, [bridge, inbox, Session, asks, <<"r">>, <<"bob">>], #{}),
+    Answer = #{entity => <<"r">>, player => <<"bob">>, grant => true},
+    {error, {not_master, #{master := <<"ann">>}}} = kb_api:answer(?STORE, Answer#{by => <<"bob">>}, op(306)),
+    {ok, #{outcome := granted, owner := <<"bob">>, session := Session, epoch := Epoch}} = Granted =
+        kb_api:answer(?STORE, Answer#{by => <<"ann">>}, op(307)),
+    %% Repeated because its answer was lost, it is the same answer; sent anew, there is nothing to answer.
+    ?assertEqual(Granted, kb_api:answer(?STORE, Answer#{by => <<"ann">>}, op(307))),
+    {error, {no_ask, _}} = kb_api:answer(?STORE, Answer#{by => <<"ann">>}, op(308)),
+    {ok, #{passed := [<<"r">>], next := undefined}} =
+        kb_api:leave(?STORE, #{player => <<"bob">>, session => Session, bucket => 0}, op(309)),
+    {ok, #{owner := <<"ann">>}} = kb_api:entity(?STORE, <<"r">>),
+    {error, {node_not_found, _}} = kb_khepri:get(?STORE, [bridge, asks, <<"ann">>], #{}),
+    {ok, #{data := #{answer := #{not_master := 1}}}} = kb_khepri:get(?STORE, [bridge, refusals], #{}),
+    {ok, _} = kb_api:close_session(?STORE, #{session => Session}, op(310)).
+
+requests_of_players_are_checked_before_the_log(_) ->
+    _ = rand:seed(exsss, {3, 1, 4}),
+    Members = #{entity => <<"e">>, player => <<"p">>, session => <<0:128>>, owner => <<"o">>, epoch => 1,
+                authority => true, ttl => 1000, by => operator, grant => true, rule => ask, master => <<"m">>,
+                default_owner => undefined, to => <<"q">>, bucket => 0},
+    Functions = [{enter, [player, session]}, {leave, [player, session, bucket]},
+                 {request, [entity, player, session, owner, epoch, authority, ttl]}, {answer, [entity, player, by, grant]},
+                 {withdraw, [entity, player]}, {set_rule, [entity, by, rule]}, {set_master, [entity, by, master]},
+                 {set_default_owner, [entity, by, default_owner]}, {transfer, [entity, by, to]}, {revoke, [entity, by]}],
+    [begin
+         ?assertMatch({error, {invalid_request, #{member := Member}}},
+                      kb_api:Function(?STORE, maps:remove(Member, Members), op(400))),
+         [?assertMatch({error, {invalid_request, #{member := Member}}},
+                       kb_api:Function(?STORE, Members#{Member => Bad}, op(400)))
+          || Bad <- [[], {a}, -1, 1 bsl 64, <<>>, <<0:2048>>, 1.5, perhaps]],
+         _ = kb_api:Function(?STORE, kb_random_terms:any(), kb_random_terms:any())
+     end || {Function, Wanted} <- Functions, Member <- Wanted],
+    {ok, true} = kb_api:supports(rules),
+    ?assertMatch({ok, _}, kb_khepri:fence(?STORE, ?WAIT)).
 
 a_subscriber_is_told_of_history_that_is_gone(_) ->
     {ok, _} = kb_khepri:put(?STORE, <<"/:gap/a">>, 0, ?WAIT),
