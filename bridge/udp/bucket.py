@@ -61,6 +61,9 @@ class HostBuckets:
             host: numeric IPv4 or IPv6 address.
         """
         address = ipaddress.ip_address(host)
+        if isinstance(address, ipaddress.IPv6Address):
+            # A socket for both families shows IPv4 hosts so, all with one prefix.
+            address = address.ipv4_mapped or address
         key = int(address) >> _PREFIX_BITS if address.version == 6 else -int(address) - 1
         bucket = self._buckets.pop(key, None)
         if bucket is None:

@@ -40,6 +40,13 @@ def test_ipv6_hosts_share_the_bucket_of_their_prefix_and_none_with_ipv4() -> Non
     assert buckets.take("::1", 0.0)
 
 
+def test_ipv4_hosts_that_a_socket_for_both_families_shows_are_told_apart() -> None:
+    buckets = HostBuckets(rate=1, burst=1)
+    assert buckets.take("::ffff:192.0.2.1", 0.0)
+    assert buckets.take("::ffff:192.0.2.2", 0.0)
+    assert not buckets.take("192.0.2.1", 0.0)
+
+
 def test_hosts_are_forgotten_when_there_are_too_many_those_unused_for_longest_first() -> None:
     buckets = HostBuckets(rate=0.001, burst=1)
     assert buckets.take("192.0.2.1", 0.0)

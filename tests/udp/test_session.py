@@ -510,6 +510,23 @@ def test_no_datagram_is_lost_over_many_changes_of_keys(every: int) -> None:
     assert abs(a.session("b").statistics().rekeys - b.session("a").statistics().rekeys) <= 1
 
 
+def test_keys_change_in_signed_sessions_too() -> None:
+    """Their datagrams have sequences of one phase and may be sealed when the next has begun."""
+    config = UdpConfig(rekey_after_datagrams=5, signed=True, initial_rate=1e9)
+    network, a, b = connected_pair(config=config, conditions=NetworkConditions(delay=0.01, jitter=0.005))
+    for tick in range(60):
+        for host, peer in ((a, "b"), (b, "a")):
+            host.session(peer).send_state(rows_of(7, 300), stream=7 * tick)
+            host.session(peer).send_reliable(tick.to_bytes(4, "big"))
+        network.run(seconds=0.01)
+    network.run(seconds=0.2)
+    for host, other in ((a, b), (b, a)):
+        statistics = host.session(other.name).statistics()
+        assert statistics.rekeys >= 5
+        assert statistics.drops == {}
+        assert statistics.datagrams_received == other.session(host.name).statistics().datagrams_sent
+
+
 def test_keys_change_with_time_even_where_little_is_sent() -> None:
     network, a, b = connected_pair(config=UdpConfig(rekey_after=60.0))
     network.run(seconds=605)
