@@ -26,9 +26,10 @@ from bridge.errors import (
     SignatureError,
 )
 from bridge.jose import Jwk, peek_claims_untrusted
-from bridge.udp.bucket import HostBuckets, TokenBucket
+from bridge.udp.admission import Admission
+from bridge.udp.bucket import TokenBucket
 from bridge.udp.config import UdpConfig
-from bridge.udp.cookie import SECRET_BYTES, CookieJar
+from bridge.udp.cookie import SECRET_BYTES
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
 from bridge.udp.evidence import ProofVerifier, TickSigner
 from bridge.udp.evidence.tree import MAX_LEAVES, SALT_BYTES
@@ -60,16 +61,7 @@ from bridge.udp.wire import (
 )
 from bridge.udp.workspace import RUN_ROWS, Workspace
 
-_MAX_REMEMBERED: Final = 16_384
-"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
-_CLOCK_SKEW_MS: Final = 30_000
-_LOAD: Final = 0.5
-"""Share of a limit on handshakes beyond which strangers have to come again with a cookie."""
-_HOST_SHARE: Final = 8
-"""Hosts that it takes to use up the handshakes meant for those with a cookie."""
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
-
-
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
 _FEW: Final = 4
 """Datagrams that are cheaper one by one than as a run."""
@@ -122,14 +114,7 @@ class Endpoint:
         self._on_heard = on_heard
         self._wait = wait
         self._peers = PeerTable(maximum=config.max_peers)
-        # Buckets of their own: whoever floods INITs starves neither the handshakes we began nor those with
-        # a cookie, and who has a cookie only the share of its own host.
-        rate, burst = config.handshakes_per_second, config.handshake_burst
-        self._init_checks = TokenBucket(rate=rate, burst=burst)
-        self._cookie_checks = TokenBucket(rate=rate, burst=burst)
-        self._host_checks = HostBuckets(rate=rate / _HOST_SHARE, burst=max(1, burst // _HOST_SHARE))
-        self._reply_checks = TokenBucket(rate=rate, burst=burst)
-        self._cookies = CookieJar(random_bytes(SECRET_BYTES), lifetime=config.cookie_lifetime)
+        self._admission = Admission(config, cookie_secret=random_bytes(SECRET_BYTES))
 
         self._by_connection: dict[int, Session] = {}
         self._established: dict[str, Session] = {}
@@ -141,9 +126,6 @@ class Endpoint:
             bytes, Responder
         ] = {}  # by the INIT's box, so that a repetition costs no check
         self._wanted: set[str] = set()  # to be initiated should the peer's own handshake come to nothing
-        self._remembered: dict[
-            tuple[str, bytes, int], int
-        ] = {}  # replay key -> Unix ms after which it is too old
         self._newest_init: dict[str, int] = {}
 
         self._workspace = Workspace()
@@ -162,8 +144,6 @@ class Endpoint:
         self._drops: Counter[DropReason] = Counter()
         self._received = 0
         self._sent = 0
-        self._checked = 0
-        self._retries = 0
 
     # -- the application's verbs --------------------------------------------------------------
 
@@ -263,8 +243,8 @@ class Endpoint:
             peers=len(self._peers),
             sessions=len(self._established),
             handshakes_pending=self._pending,
-            handshakes_checked=self._checked,
-            retries=self._retries,
+            handshakes_checked=self._admission.checked,
+            retries=self._admission.retries,
             signatures_made=self._signer.signatures_made,
             datagrams_received=self._received,
             datagrams_sent=self._sent,
@@ -351,8 +331,8 @@ class Endpoint:
 
     def _on_init(self, init: Init, address: Address, *, now: float) -> DropReason | None:
         box, cookie = init
-        seconds = self._unix_ms() // 1000
-        is_proven = bool(cookie) and self._cookies.accepts(cookie, box, address, unix_seconds=seconds)
+        unix_ms = self._unix_ms()
+        is_proven = self._admission.is_proven(cookie, box, address, unix_ms=unix_ms)
         repeated = self._responders.get(box)
         if repeated is not None:
             session = self._by_connection[repeated.parameters.connection_id]
@@ -361,10 +341,10 @@ class Endpoint:
                 session.move(address)
                 self._outbox.append(Transmit.of_one(repeated.reply, address))
                 return None
-        if not is_proven and (repeated is not None or self._is_loaded(now=now)):
-            retry = encode_retry(box, self._cookies.bake(box, address, unix_seconds=seconds))
+        pending = self._pending
+        if not is_proven and (repeated is not None or self._admission.is_loaded(pending=pending, now=now)):
+            retry = encode_retry(box, self._admission.bake(box, address, unix_ms=unix_ms))
             self._outbox.append(Transmit.of_one(retry, address))
-            self._retries += 1
             return None
         try:
             peer = self._peers.by_thumbprint(sender_untrusted(box))
@@ -373,8 +353,7 @@ class Endpoint:
             claims = peek_claims_untrusted(box.decode("ascii", "replace"))
         except _REFUSED:
             return DropReason.BAD_BOX
-        replay_key = (claims.sender, claims.session, claims.sequence)
-        if replay_key in self._remembered:
+        if self._admission.is_replayed(claims):
             return DropReason.REPLAYED
         if claims.issued_at_ms <= self._newest_init.get(peer.name, -1):
             return DropReason.STALE_HANDSHAKE
@@ -383,7 +362,13 @@ class Endpoint:
             and self._identity.thumbprint_bytes() < peer.public_key.thumbprint_bytes()
         ):
             return DropReason.YIELDED
-        if not self._may_check(peer.name, address if is_proven else None, now=now):
+        if not self._admission.may_check(
+            proven=address if is_proven else None,
+            pending=pending,
+            pending_of_peer=sum(other.peer.name == peer.name for other in self._responders.values()),
+            unix_ms=unix_ms,
+            now=now,
+        ):
             return DropReason.HANDSHAKE_RATE
         try:
             responder = Responder(
@@ -396,7 +381,7 @@ class Endpoint:
             )
         except _REFUSED:
             return DropReason.BAD_BOX
-        self._remembered[replay_key] = claims.issued_at_ms + claims.lifetime_ms + _CLOCK_SKEW_MS
+        self._admission.remember(claims)
         self._responders[box] = responder
         self._begin_session(responder, responder.agreement, address, now=now)
         self._outbox.append(Transmit.of_one(responder.reply, address))
@@ -414,9 +399,8 @@ class Endpoint:
             return DropReason.UNKNOWN_CONNECTION
         if initiator.state is not HandshakeState.INIT_SENT:
             return DropReason.REPLAYED
-        if not self._reply_checks.take(now):
+        if not self._admission.may_check_reply(now=now):
             return DropReason.HANDSHAKE_RATE
-        self._checked += 1
         try:
             agreement = initiator.receive_reply(reply, now_ms=self._unix_ms())
         except _REFUSED:
@@ -429,32 +413,6 @@ class Endpoint:
     @property
     def _pending(self) -> int:
         return len(self._responders) + len(self._initiators)
-
-    def _is_loaded(self, *, now: float) -> bool:
-        return (
-            self._pending > _LOAD * self._config.max_pending_handshakes
-            or self._init_checks.level(now) < _LOAD
-        )
-
-    def _may_check(self, name: str, proven: Address | None, *, now: float) -> bool:
-        if self._pending >= self._config.max_pending_handshakes:
-            return False
-        waiting = sum(responder.peer.name == name for responder in self._responders.values())
-        if waiting >= self._config.max_pending_per_peer:
-            return False
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            now_ms = self._unix_ms()
-            self._remembered = {key: until for key, until in self._remembered.items() if until >= now_ms}
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                return False
-        if proven is None:
-            has_token = self._init_checks.take(now)
-        else:
-            has_token = self._host_checks.take(proven[0], now) and self._cookie_checks.take(now)
-        if not has_token:
-            return False
-        self._checked += 1
-        return True
 
     def _parameters(self) -> Parameters:
         while True:

@@ -555,7 +555,7 @@ def test_a_flood_of_inits_does_not_starve_the_handshakes_this_side_began() -> No
 
 
 def test_remembered_replay_keys_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.udp.endpoint._MAX_REMEMBERED", 2)
+    monkeypatch.setattr("bridge.udp.admission._MAX_REMEMBERED", 2)
     network, a, b = make_pair()
     for number in range(3):
         session = number.to_bytes(16, "big")
