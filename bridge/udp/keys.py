@@ -13,6 +13,7 @@ import hmac
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -85,6 +86,24 @@ def _expand(secret: bytes, label: bytes, length: int) -> bytes:
     return hmac.digest(secret, _LABEL + label + b"\x01", "sha256")[:length]
 
 
+def seal_by_copy(
+    cipher: AESGCM, nonce: bytes, plaintext: memoryview, header: memoryview, sealed: memoryview
+) -> None:
+    """``AESGCM.encrypt_into`` for a cryptography older than 47, as Debian 13 has it."""
+    sealed[:] = cipher.encrypt(nonce, plaintext, header)
+
+
+def open_by_copy(
+    cipher: AESGCM, nonce: bytes, sealed: memoryview, header: memoryview, plaintext: memoryview
+) -> None:
+    """``AESGCM.decrypt_into`` likewise."""
+    plaintext[:] = cipher.decrypt(nonce, sealed, header)
+
+
+_SEAL_INTO: Final = getattr(AESGCM, "encrypt_into", seal_by_copy)
+_OPEN_INTO: Final = getattr(AESGCM, "decrypt_into", open_by_copy)
+
+
 class Aead:
     """Seals or opens the datagrams of one direction."""
 
@@ -128,7 +147,7 @@ class Aead:
         """
         nonces = self._nonces(sequences)
         # A deque without room runs the loop in C and keeps nothing.
-        deque(map(self._cipher.encrypt_into, nonces, plaintexts, headers, sealed), maxlen=0)
+        deque(map(_SEAL_INTO, repeat(self._cipher), nonces, plaintexts, headers, sealed), maxlen=0)
 
     def open_run(
         self,
@@ -144,7 +163,7 @@ class Aead:
         """
         nonces = self._nonces(sequences)
         try:
-            deque(map(self._cipher.decrypt_into, nonces, sealed, headers, plaintexts), maxlen=0)
+            deque(map(_OPEN_INTO, repeat(self._cipher), nonces, sealed, headers, plaintexts), maxlen=0)
         except InvalidTag:
             raise BoxError("a datagram of a run is not authentic") from None
 

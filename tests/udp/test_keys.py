@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
@@ -15,6 +16,8 @@ from bridge.udp.keys import (
     OpeningPhases,
     SealingPhases,
     derive_session_keys,
+    open_by_copy,
+    seal_by_copy,
     transcript_hash,
 )
 from bridge.udp.wire import DATA, DATA_HEADER
@@ -243,3 +246,30 @@ def test_the_room_in_a_phase_is_counted_from_its_first_datagram() -> None:
     a.seal()
     assert a.sealing.phase == 1
     assert a.sealing.room(a.next_sequence, 10) == 9
+
+
+@pytest.mark.parametrize("sealing", ["library", "copy"])
+@pytest.mark.parametrize("opening", ["library", "copy"])
+def test_a_run_is_the_same_with_and_without_a_library_that_seals_into_given_memory(
+    monkeypatch: pytest.MonkeyPatch, sealing: str, opening: str
+) -> None:
+    """Debian 13's cryptography is older than 47."""
+    keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initiator
+    aead = Aead(keys)
+    sequences = np.arange(5, 8, dtype=np.uint64)
+    plaintexts = [memoryview(bytes([n]) * 40) for n in range(3)]
+    headers = [memoryview(bytes([n]) * 13) for n in range(3)]
+    sealed = [memoryview(bytearray(56)) for _ in range(3)]
+    opened = [memoryview(bytearray(40)) for _ in range(3)]
+    with monkeypatch.context() as patched:
+        if sealing == "copy":
+            patched.setattr("bridge.udp.keys._SEAL_INTO", seal_by_copy)
+        if opening == "copy":
+            patched.setattr("bridge.udp.keys._OPEN_INTO", open_by_copy)
+        aead.seal_run(sequences, plaintexts, headers, sealed)
+        aead.open_run(sequences, sealed, headers, opened)
+        sealed[1][0] ^= 1
+        with pytest.raises(BoxError):
+            aead.open_run(sequences, sealed, headers, opened)
+    assert [bytes(one) for one in opened] == [bytes(one) for one in plaintexts]
+    assert bytes(sealed[2]) == aead.seal(7, bytes(plaintexts[2]), bytes(headers[2]))
