@@ -23,6 +23,7 @@ FAMILIES: Final = (
     "bridge.cli.machine",
     "bridge.cli.store",
     "bridge.cli.watch",
+    "bridge.cli.entity",
     "bridge.cli.transfer",
     "bridge.cli.box",
     "bridge.cli.play",
