@@ -268,8 +268,8 @@ def test_a_run_is_the_same_with_and_without_a_library_that_seals_into_given_memo
             patched.setattr("bridge.udp.keys._OPEN_INTO", open_by_copy)
         aead.seal_run(sequences, plaintexts, headers, sealed)
         aead.open_run(sequences, sealed, headers, opened)
+        assert [bytes(one) for one in opened] == [bytes(one) for one in plaintexts]
         sealed[1][0] ^= 1
         with pytest.raises(BoxError):
             aead.open_run(sequences, sealed, headers, opened)
-    assert [bytes(one) for one in opened] == [bytes(one) for one in plaintexts]
     assert bytes(sealed[2]) == aead.seal(7, bytes(plaintexts[2]), bytes(headers[2]))
