@@ -64,6 +64,7 @@ def outcome(verdict: Verdict, soak: Soak, commit: str) -> dict[str, Any]:
         "signed": soak.signed,
         "warm_up_s": soak.warm_up,
         "growth_bound_kib": soak.growth_kib,
+        "silence_bound_s": soak.longest_silence,
         "sides": [
             _side(report, memory) for report, memory in zip(verdict.reports, verdict.memories, strict=True)
         ],

@@ -55,6 +55,7 @@ class Soak:
         warm_up: seconds after which memory must not grow any more.
         growth_kib: by which the largest resident set may pass the largest one of the warm-up.
         signed: whether states are proven to third parties.
+        silence: seconds that a stream may show nothing, beside those of the longest partition.
     """
 
     seconds: float
@@ -62,6 +63,12 @@ class Soak:
     warm_up: float
     growth_kib: int
     signed: bool = False
+    silence: float = 5.0
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds after which every stream must have shown something again."""
+        return self.silence + max((partition.length for partition in self.network.partition), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +155,11 @@ def run_soak(
         f"{name}: memory grew by {memory.growth} KiB after the first {soak.warm_up:.0f} s"
         for name, memory in zip("ab", memories, strict=True)
         if memory.growth > soak.growth_kib
+    ]
+    violations += [
+        f"{name}: a stream showed nothing for {report.talk.longest_silence:.1f} s"
+        for name, report in zip("ab", reports, strict=True)
+        if report.talk.longest_silence > soak.longest_silence
     ]
     return Verdict(seconds=seconds, reports=reports, memories=memories, violations=violations)
 

@@ -54,7 +54,7 @@ def test_nothing_is_missing_disordered_or_stale_after_bursts_of_loss_jitter_and_
     assert pair.run(seconds=14) == []
     for talker in pair.talkers:
         assert talker.talk.sessions == 1
-        assert talker.talk.longest_silence > 5
+        assert 5 < talker.talk.longest_silence < 8
         assert talker.talk.overtaken > 0
 
 
