@@ -157,8 +157,10 @@ class LatestSender:
     def sent(self, state: PendingState, count: int) -> None:
         """``count`` of a pending state's rows were sealed; a state without more is forgotten."""
         self.waiting -= count
-        if isinstance(state.payload, bytes) or state.left == 0:
-            del self.pending[state.stream]
+        del self.pending[state.stream]
+        if not isinstance(state.payload, bytes) and state.left:
+            # To the end: a batch that the rate never lets out whole would else always go before the rest.
+            self.pending[state.stream] = state
 
     def acknowledge(self, stream: int, number: int) -> None:
         """The datagram with this state arrived."""

@@ -45,6 +45,9 @@ _SMALLEST_CHUNK: Final = 64
 """Bytes of room below which a reliable chunk goes into a datagram of its own."""
 _PROBE_DATAGRAMS: Final = 2
 _MAX_BACKOFF: Final = 6
+_MAX_PROBE_SECONDS: Final = 0.5
+"""Between two probes, where the round trip is shorter. With all in flight that may be, nothing else goes: the
+first probe to arrive ends an outage, so that backing off for seconds would make it last for seconds more."""
 _COLLAPSE_BACKOFF: Final = 3
 _PING_FRAME: Final = encode_frame(Ping())
 _STATE_OVERHEAD: Final = DATA_HEADER_BYTES + PROLOGUE.size + STATE_HEADER.size + TAG_BYTES
@@ -363,9 +366,11 @@ class Outbound:
         self.last_sent = now
         self.datagrams_sent += count
         self.bytes_sent += total
-        self._pacer.spend(total)
-        self.rate.sent(total)
         if carried is not None:
+            # Acknowledgements do not ask the rate, so they do not spend it either: to a peer that sends more
+            # than this side may, they alone are more, and nothing would be left for states, for ever.
+            self._pacer.spend(total)
+            self.rate.sent(total)
             given_up = self.ledger.record(SentRun(sequence, now, size, carried, count))
             if given_up:
                 self._resend(given_up)
@@ -461,7 +466,9 @@ class Outbound:
         )
         if is_confirmed and not waits:
             return None
-        return self._probe_from + self.probe_timeout() * (1 << self._probe_backoff)
+        timeout = self.probe_timeout()
+        longest = max(timeout, _MAX_PROBE_SECONDS)
+        return self._probe_from + min(timeout * (1 << self._probe_backoff), longest)
 
     def probe_timeout(self) -> float:
         """Seconds after which silence is worth asking about."""

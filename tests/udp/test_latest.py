@@ -88,6 +88,21 @@ def test_of_a_batch_the_rows_that_arrived_are_acknowledged(bits: int) -> None:
     ]
 
 
+def test_a_batch_of_which_a_part_was_sent_lets_the_others_go_first() -> None:
+    sender = LatestSender(max_streams=64)
+    served = []
+    for _ in range(4):
+        # More than goes comes anew each time.
+        sender.put(0, np.zeros((8, 4), np.uint8))
+        sender.put(20, b"alone")
+        sender.put(30, np.zeros((8, 4), np.uint8))
+        first = next(iter(sender.pending.values()))
+        count = 1 if isinstance(first.payload, bytes) else len(first.take_rows(2)[1])
+        sender.sent(first, count)
+        served.append(first.stream)
+    assert served == [0, 20, 30, 0]
+
+
 def test_acknowledgements_out_of_order_leave_the_newest() -> None:
     sender = LatestSender(max_streams=1)
     sender.acknowledge(0, 5)

@@ -13,6 +13,7 @@ from bridge.udp.rtt import RttEstimator
 from bridge.udp.sealing import Sealer
 from bridge.udp.stamps import StampExchange
 from bridge.udp.unordered import UnorderedReceiver
+from bridge.udp.wire import encode_ack
 from bridge.udp.workspace import Workspace
 
 NOW = 100.0
@@ -106,3 +107,24 @@ def test_a_key_that_may_not_seal_what_waits_is_exhausted() -> None:
     out.latest.put(0, b"x")
     out.latest.put(1, b"x")
     assert out.is_exhausted
+
+
+def test_probes_never_lie_far_apart_so_that_an_outage_ends_when_the_path_is_back() -> None:
+    out = outbound()
+    due = NOW
+    for _ in range(20):
+        due, last = out.probe_at(is_confirmed=False) or 0.0, due
+        assert 0 < due - last <= 0.5
+        out.probe(now=due)
+
+
+def test_acknowledgements_leave_states_their_rate() -> None:
+    out = outbound(UdpConfig(initial_rate=64e3, max_rate=64e3))
+    answer = encode_ack(1 << 20, (1 << 1024) - 1)
+    for tick in range(600):
+        # 100 kB/s of answers to a peer that sends more than this side may.
+        for _ in range(10):
+            out.emit_frame(answer, now=NOW + tick / 60)
+        out.latest.put(0, b"state")
+        sent(out, now=NOW + tick / 60)
+        assert not out.latest.waiting
