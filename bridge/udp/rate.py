@@ -8,6 +8,7 @@ which paths between servers seldom have.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from bridge.udp.wire import MAX_DATAGRAM_BYTES
@@ -15,7 +16,9 @@ from bridge.udp.wire import MAX_DATAGRAM_BYTES
 MIN_INTERVAL: Final = 0.01
 """Seconds between two changes of the rate, where two round trips are shorter."""
 MIN_SAMPLE: Final = 20
-"""Datagrams of which the fate is known before a share of loss means anything."""
+"""Datagrams of which the fate is known before a share of loss means anything,"""
+LARGE_SAMPLE: Final = 200
+"""and with which a share that may be chance is taken for chance."""
 LOW_LOSS: Final = 0.02
 HIGH_LOSS: Final = 0.10
 _GROWTH: Final = 1.08
@@ -97,9 +100,15 @@ class StateRate:
         # Two round trips: in the first, nothing is known; and loss is known later than arrival.
         if known < MIN_SAMPLE or elapsed < max(2 * rtt, MIN_INTERVAL):
             return False
-        self.loss = self._lost / known
+        share = self._lost / known
+        is_high = self._lost - HIGH_LOSS * known > 2 * math.sqrt(HIGH_LOSS * (1 - HIGH_LOSS) * known)
+        if share > HIGH_LOSS and not is_high and known < LARGE_SAMPLE:
+            # Of 20 datagrams three are often lost where one of twenty is: a rate that fell at each such
+            # chance, and grows by little, would sink on a path with a steady loss that has room for more.
+            return False
+        self.loss = share
         rate = self.bytes_per_second
-        if self.loss > HIGH_LOSS:
+        if is_high:
             # From what was sent, not from what might have been: else a rate far above what the application
             # sends takes many intervals to come down to where it makes a difference.
             rate = min(rate, self._sent_bytes / elapsed) * (1 - self.loss / 2)

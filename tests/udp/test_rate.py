@@ -28,7 +28,7 @@ def interval(
 
 
 @pytest.mark.parametrize(
-    ("lost", "factor"), [(0, 2.0), (2, 2.0), (3, 1.0), (10, 1.0), (11, 0.945), (50, 0.75), (100, 0.5)]
+    ("lost", "factor"), [(0, 2.0), (2, 2.0), (3, 1.0), (10, 1.0), (17, 0.915), (50, 0.75), (100, 0.5)]
 )
 def test_the_first_interval_doubles_holds_or_yields_by_its_loss(lost: int, factor: float) -> None:
     controller = rate()
@@ -67,6 +67,22 @@ def test_too_few_datagrams_or_too_short_a_time_say_nothing() -> None:
     assert controller.update(rtt=0.01, now=10.0)
 
 
+def test_a_high_loss_that_may_be_chance_is_looked_at_again_with_more_datagrams() -> None:
+    controller = rate()
+    controller.sent(1_000_000)
+    for lost, arrived, is_decided in ((3, 17, False), (3, 57, True)):
+        controller.lost(lost, 0.0)
+        controller.arrived(arrived, 0.0)
+        assert controller.update(rtt=0.01, now=1.0) is is_decided
+    assert controller.bytes_per_second == 1_000_000
+    controller.lost(25, 1.0)
+    controller.arrived(155, 1.0)
+    assert not controller.update(rtt=0.01, now=2.0)
+    controller.arrived(20, 1.0)
+    assert controller.update(rtt=0.01, now=2.0)
+    assert controller.bytes_per_second == 1_000_000
+
+
 def test_what_was_sent_before_the_rate_changed_does_not_count() -> None:
     controller = rate()
     interval(controller, lost=0, now=0.1)
@@ -88,7 +104,7 @@ def test_what_arrived_after_all_was_not_lost() -> None:
 def test_it_never_leaves_its_bounds(losses: list[int]) -> None:
     controller = rate()
     for n, lost in enumerate(losses):
-        interval(controller, lost=lost, now=0.1 * (n + 1))
+        interval(controller, lost=3 * lost, of=300, now=0.1 * (n + 1))
         assert FLOOR <= controller.bytes_per_second <= CEILING
 
 
