@@ -24,12 +24,12 @@ from bridge.udp import (
     UdpEvent,
 )
 
-BATCH = 1024
+BATCH = 216
 """States of one batch, each on a stream of its own and filling a datagram."""
 SIGNED_BATCH = 512
 """In signed mode: a batch is signed before any of it is sent, time enough for its receiver to run dry."""
 SIGNED_OUT = 1024
-OUT = 512
+OUT = 1728
 """Datagrams whose arrival may be unknown when the next batch is given: the sender is paced by arrival."""
 
 _WARM_UP = 0.3

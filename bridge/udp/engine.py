@@ -41,7 +41,9 @@ from bridge.udp.statistics import EndpointStatistics
 from bridge.udp.transmit import Transmit
 
 _RECEIVE_CALLS: Final = 64
-"""System calls per turn of the loop: a flood must not starve timers and other tasks."""
+"""System calls per turn of the loop: a flood must not starve timers and other tasks,"""
+_RECEIVE_BYTES: Final = 1 << 19
+"""nor bytes, half a millisecond of a fat link: acknowledgements go at the end of the turn."""
 _EVENTS_PER_TURN: Final = 4096
 _DATA: Final = frozenset((StateReceived, StatesReceived, MessageReceived))
 
@@ -291,7 +293,7 @@ class UdpEngine:
 
     def _on_readable(self) -> None:
         self._now = time.monotonic()
-        self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS)
+        self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS, max_bytes=_RECEIVE_BYTES)
         self._pump()
 
     def _receive(self, data: memoryview, segment: int, address: Address) -> None:

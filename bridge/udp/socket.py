@@ -17,6 +17,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -131,8 +132,14 @@ class UdpSocket:
 
     # -- receiving ----------------------------------------------------------------------------
 
-    def receive(self, deliver: Callable[[memoryview, int, Address], None], *, max_calls: int) -> bool:
-        """Read until the socket is empty, at most ``max_calls`` times.
+    def receive(
+        self,
+        deliver: Callable[[memoryview, int, Address], None],
+        *,
+        max_calls: int,
+        max_bytes: int = sys.maxsize,
+    ) -> bool:
+        """Read until the socket is empty, at most ``max_calls`` times, or until ``max_bytes`` came.
 
         Reads that follow each other from one source are joined as long as their datagrams have one size.
 
@@ -148,7 +155,7 @@ class UdpSocket:
         begin = end = segment = 0
         run_source: tuple[Any, ...] = ()
         may_wait = True
-        calls = 0
+        calls = total = 0
         for _ in range(max_calls):
             if end > _LAST_READ_AT:
                 deliver(view[begin:end], segment, (run_source[0], run_source[1]))
@@ -166,6 +173,7 @@ class UdpSocket:
                 self.counters.receive_errors += 1
                 continue
             calls += 1
+            total += size
             if not size:
                 deliver(view[end:end], 1, (source[0], source[1]))
                 continue
@@ -176,10 +184,12 @@ class UdpSocket:
                 and (merged == segment or size == merged < segment)
             ):
                 end += size
-                continue
-            if run_source:
-                deliver(view[begin:end], segment, (run_source[0], run_source[1]))
-            begin, end, segment, run_source = end, end + size, merged, source
+            else:
+                if run_source:
+                    deliver(view[begin:end], segment, (run_source[0], run_source[1]))
+                begin, end, segment, run_source = end, end + size, merged, source
+            if total >= max_bytes:
+                break
         if run_source:
             deliver(view[begin:end], segment, (run_source[0], run_source[1]))
         self.counters.system_calls_received += calls

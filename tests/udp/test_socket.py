@@ -204,6 +204,20 @@ def test_receive_says_whether_more_may_wait(opened: Open) -> None:
     assert runs == [b"xx", b"x"]
 
 
+def test_receive_stops_once_enough_bytes_came(opened: Open) -> None:
+    sender, receiver = opened(offload=False), opened(offload=False)
+    sender.send(singles([b"12345678"] * 3, receiver.local_address))
+    select.select([receiver.fileno()], [], [], 10)
+    sizes: list[int] = []
+
+    def deliver(view: memoryview, _segment: int, _address: Address) -> None:
+        sizes.append(len(view))
+
+    assert receiver.receive(deliver, max_calls=100, max_bytes=9)
+    assert not receiver.receive(deliver, max_calls=100, max_bytes=9)
+    assert sizes == [16, 8]
+
+
 class Scripted:
     """A socket whose calls fail as told, and work otherwise."""
 
