@@ -201,16 +201,16 @@ class Outbound:
             may_sign: whether states of a signed session may go; else they stay.
         """
         self.paced_until = None
+        acknowledges = self._acknowledger.rides(now=now)
+        if (
+            len(self.latest.pending) == 1
+            and not (acknowledges or self.reliable.buffered or self.unordered.buffered or self.ping_wanted)
+            and self._send_alone(*self.latest.pending.values(), now=now)
+        ):
+            return
         may_send_reliable = self._may_send_reliable()
         pending = self.latest.pending if may_sign or self._verifier is None else {}
         if not (pending or may_send_reliable or self._acknowledger.is_due or self.ping_wanted):
-            return
-        acknowledges = self._acknowledger.rides(now=now)
-        if (
-            len(pending) == 1
-            and not (may_send_reliable or acknowledges or self.ping_wanted)
-            and self._send_alone(*pending.values(), now=now)
-        ):
             return
         draft = Draft()
         prologue = self._stamps.prologue(now=now)

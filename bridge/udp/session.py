@@ -543,16 +543,17 @@ class Session:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` once closed."""
         if self.is_closed:
             return None
-        # Comparisons, for this is asked after every datagram.
-        timer = self._last_received + self._config.idle_timeout
-        for when in (
-            self._out.last_sent + self._config.keepalive_interval,
-            self._acknowledger.due_at,
-            self._out.paced_until,
-            self._out.probe_at(is_confirmed=self.is_confirmed),
-        ):
-            if when is not None and when < timer:
-                timer = when
+        # Comparisons one by one, for this is asked after every datagram.
+        config, out = self._config, self._out
+        timer = self._last_received + config.idle_timeout
+        if (when := out.last_sent + config.keepalive_interval) < timer:
+            timer = when
+        if (due := self._acknowledger.due_at) is not None and due < timer:
+            timer = due
+        if (due := out.paced_until) is not None and due < timer:
+            timer = due
+        if (due := out.probe_at(is_confirmed=self.is_confirmed)) is not None and due < timer:
+            timer = due
         return timer
 
     def handle_timer(self, *, now: float) -> None:
