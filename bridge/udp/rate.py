@@ -39,9 +39,10 @@ class StateRate:
         "_ceiling",
         "_changed_at",
         "_floor",
-        "_is_starting",
         "_lost",
         "_sent_bytes",
+        "_threshold",
+        "_usual",
         "_was_limit",
         "bytes_per_second",
         "loss",
@@ -54,7 +55,8 @@ class StateRate:
         """Share of datagrams lost in the last interval; ``None`` before the first."""
         self._floor = floor
         self._ceiling = ceiling
-        self._is_starting = True
+        self._threshold = math.inf  # below it the rate doubles
+        self._usual = 0.0  # bytes a second that were sent when not much was lost, halved when much was
         self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -108,15 +110,20 @@ class StateRate:
             return False
         self.loss = share
         rate = self.bytes_per_second
+        sent = self._sent_bytes / elapsed
         if is_high:
+            # An outage looks as the worst congestion once it is over, and little is sent while it lasts: so
+            # it halves what is doubled up to, and only the next loss in a row halves it again.
+            self._threshold = self._usual = min(rate, max(sent, self._usual)) / 2
             # From what was sent, not from what might have been: else a rate far above what the application
             # sends takes many intervals to come down to where it makes a difference.
-            rate = min(rate, self._sent_bytes / elapsed) * (1 - self.loss / 2)
-            self._is_starting = False
-        elif self.loss > LOW_LOSS:
-            self._is_starting = False
-        elif self._was_limit:
-            rate *= _START_GROWTH if self._is_starting else _GROWTH
+            rate = min(rate, sent) * (1 - share / 2)
+        else:
+            self._usual = sent
+            if share > LOW_LOSS:
+                self._threshold = min(self._threshold, rate)
+            elif self._was_limit:
+                rate = max(rate * _GROWTH, min(rate * _START_GROWTH, self._threshold))
         self.bytes_per_second = min(max(rate, self._floor), self._ceiling)
         self._begin(now)
         return True

@@ -51,6 +51,28 @@ def test_a_rate_that_was_not_the_limit_does_not_grow() -> None:
     assert controller.bytes_per_second == 1_000_000
 
 
+def test_after_an_outage_it_doubles_up_to_half_of_what_was_sent_before() -> None:
+    controller = rate()
+    interval(controller, lost=0, now=0.1)
+    interval(controller, lost=100, sent=10_000, now=1.1)
+    rates = []
+    for n in range(12):
+        interval(controller, lost=0, now=1.2 + 0.1 * n)
+        rates.append(controller.bytes_per_second)
+    assert rates[0] == 100_000
+    assert rates[3] == pytest.approx(500_000)
+    assert rates[4] == pytest.approx(540_000)
+
+
+def test_heavy_loss_again_and_again_halves_what_it_doubles_up_to() -> None:
+    controller = rate()
+    for n in range(4):
+        interval(controller, lost=60, now=0.1 * (n + 1))
+    before = controller.bytes_per_second
+    interval(controller, lost=0, now=0.5)
+    assert controller.bytes_per_second < 1.3 * before
+
+
 def test_it_yields_from_what_was_sent() -> None:
     controller = rate(initial=CEILING)
     interval(controller, lost=20, sent=50_000)
