@@ -65,10 +65,13 @@ def entities(seconds: float) -> Round:
 def round_trips(count: int) -> Round:
     """Round trips, sealed and plain."""
     plain = statistics.quantiles(measure_plain_round_trips(count, size=SIZE), n=100)
-    sealed = statistics.quantiles(measure_round_trips(count), n=100)
+    sealed = statistics.quantiles(measure_round_trips(count, busy_poll=True), n=100)
+    woken = statistics.quantiles(measure_round_trips(count, busy_poll=False), n=100)
     return {
         "rtt_p50_us": sealed[49],
         "rtt_p99_us": sealed[98],
+        "rtt_woken_p50_us": woken[49],
+        "rtt_woken_p99_us": woken[98],
         "plain_rtt_p50_us": plain[49],
         "plain_rtt_p99_us": plain[98],
     }

@@ -17,7 +17,7 @@ from bridge.udp import Peer, SessionClosed, StateReceived, UdpConfig, UdpEngine,
 SIZE = 128
 
 
-def _echo(pipe: Connection, key: dict[str, Any], peer_key: dict[str, Any]) -> None:
+def _echo(pipe: Connection, key: dict[str, Any], peer_key: dict[str, Any], busy_poll: bool) -> None:
     async def main() -> None:
         closed = asyncio.Event()
 
@@ -30,7 +30,8 @@ def _echo(pipe: Connection, key: dict[str, Any], peer_key: dict[str, Any]) -> No
             elif isinstance(event, SessionClosed):
                 closed.set()
 
-        engine = UdpEngine(UdpConfig(), identity=Jwk.from_dict(key), on_event=on_event)
+        config = UdpConfig(busy_poll=busy_poll)
+        engine = UdpEngine(config, identity=Jwk.from_dict(key), on_event=on_event)
         async with engine:
             engine.add_peer(Peer(name="caller", public_key=Jwk.from_dict(peer_key), address=("127.0.0.1", 9)))
             pipe.send(engine.local_address)
@@ -39,7 +40,9 @@ def _echo(pipe: Connection, key: dict[str, Any], peer_key: dict[str, Any]) -> No
     uvloop.run(main())
 
 
-async def _call(address: tuple[str, int], identity: Jwk, peer: Jwk, count: int) -> list[float]:
+async def _call(
+    address: tuple[str, int], identity: Jwk, peer: Jwk, count: int, *, busy_poll: bool
+) -> list[float]:
     answer: asyncio.Future[float] | None = None
 
     def on_event(event: UdpEvent) -> None:
@@ -49,7 +52,8 @@ async def _call(address: tuple[str, int], identity: Jwk, peer: Jwk, count: int) 
     payload = os.urandom(SIZE)
     loop = asyncio.get_running_loop()
     times = []
-    async with UdpEngine(UdpConfig(), identity=identity, on_event=on_event) as engine:
+    config = UdpConfig(busy_poll=busy_poll)
+    async with UdpEngine(config, identity=identity, on_event=on_event) as engine:
         engine.add_peer(Peer(name="echo", public_key=peer.public(), address=address))
         session = await engine.connect("echo", timeout=10)
         for _ in range(count):
@@ -61,8 +65,12 @@ async def _call(address: tuple[str, int], identity: Jwk, peer: Jwk, count: int) 
     return times
 
 
-def measure_round_trips(count: int) -> list[float]:
-    """Microseconds from ``send_state`` to the echo's event."""
+def measure_round_trips(count: int, *, busy_poll: bool) -> list[float]:
+    """Microseconds from ``send_state`` to the echo's event.
+
+    Args:
+        busy_poll: of both engines, each of which has a process and a core of its own here.
+    """
     caller, echo = Jwk.generate(), Jwk.generate()
-    with peer_process(_echo, echo.to_dict(), caller.public().to_dict()) as pipe:
-        return uvloop.run(_call(pipe.recv(), caller, echo, count))
+    with peer_process(_echo, echo.to_dict(), caller.public().to_dict(), busy_poll) as pipe:
+        return uvloop.run(_call(pipe.recv(), caller, echo, count, busy_poll=busy_poll))

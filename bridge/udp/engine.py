@@ -123,7 +123,10 @@ class UdpEngine:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._socket = UdpSocket(self._config)
-        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        if self._config.busy_poll:
+            self._loop.call_soon(self._poll)
+        else:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
         self._pump()
         return self
 
@@ -291,10 +294,24 @@ class UdpEngine:
             raise InvalidStateError("the engine is not open: use 'async with'")
         return self._loop
 
+    def _poll(self) -> None:
+        """Look at the socket without being told that there is something, again on every turn of the loop."""
+        if self._is_closed:
+            return
+        self._running_loop().call_soon(self._poll)
+        counters = self._open_socket().counters
+        before = counters.system_calls_received
+        self._read()
+        if counters.system_calls_received != before:
+            self._pump()
+
     def _on_readable(self) -> None:
+        self._read()
+        self._pump()
+
+    def _read(self) -> None:
         self._now = time.monotonic()
         self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS, max_bytes=_RECEIVE_BYTES)
-        self._pump()
 
     def _receive(self, data: memoryview, segment: int, address: Address) -> None:
         if segment >= len(data):

@@ -97,6 +97,19 @@ async def test_states_and_messages_cross_real_sockets(host: str, offload: bool) 
             assert a.uses_offload == b.uses_offload == (False, False)
 
 
+async def test_an_engine_may_poll_its_socket_instead_of_sleeping() -> None:
+    recorder = Recorder()
+    async with two_engines(config=UdpConfig(busy_poll=True), on_b=recorder) as (a, b):
+        session = await a.connect("b", timeout=20)
+        for n in range(20):
+            session.send_reliable(bytes([n]) * 5000)
+        await recorder.until(lambda events: len(messages(events)) == 20)
+        b.close()
+        async with asyncio.timeout(20):
+            while a.sessions():
+                await asyncio.sleep(0)
+
+
 async def test_both_may_connect_at_once_and_get_the_same_session() -> None:
     async with two_engines() as (a, b):
         first, second = await asyncio.gather(a.connect("b", timeout=20), b.connect("a", timeout=20))
