@@ -23,6 +23,7 @@ from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.engine import UdpEngine
 from bridge.udp.events import (
+    CloseReason,
     EndpointEvent,
     MessageReceived,
     PeerUnreachable,
@@ -224,6 +225,49 @@ async def test_many_sessions_are_read_at_once_each_by_its_own_reader() -> None:
             server.close()
             await accepting
         assert received == {f"c{n}": [b"%d of %d" % (m, n) for m in range(20)] for n in range(3)}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_peer_that_died_without_a_word_costs_the_others_nothing_and_is_given_up(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [Jwk.generate() for _ in range(3)]
+    config = UdpConfig(host=host, idle_timeout=0.4, keepalive_interval=0.1)
+    recorder = Recorder()
+    async with (
+        UdpEngine(config, identity=keys[0]) as server,
+        UdpEngine(config, identity=keys[1], on_event=recorder) as living,
+        UdpEngine(config, identity=keys[2]) as dying,
+    ):
+        for name, key, engine in (("living", keys[1], living), ("dying", keys[2], dying)):
+            server.add_peer(Peer(name=name, public_key=key.public(), address=engine.local_address))
+            engine.add_peer(Peer(name="server", public_key=keys[0].public(), address=server.local_address))
+        alive = await server.connect("living", timeout=20)
+        dead = await server.connect("dying", timeout=20)
+        reading = asyncio.create_task(read(dead))
+        # As a killed process leaves it: the port closed, nothing said. Its port answers by ICMP from now on.
+        monkeypatch.setattr(dying._endpoint, "close", lambda: None)
+        dying.close()
+        number = -1
+        async with asyncio.timeout(20):
+            while not reading.done():
+                number += 1
+                alive.send_state(number.to_bytes(4, "big"))
+                if not dead.is_closed:
+                    dead.send_state(bytes(1000))
+                await asyncio.sleep(0.01)
+            (closed,) = await reading
+            assert isinstance(closed, SessionClosed)
+            assert closed.reason is CloseReason.IDLE
+            await recorder.until(
+                lambda events: any(
+                    isinstance(event, StateReceived) and event.payload == number.to_bytes(4, "big")
+                    for event in events
+                )
+            )
+        assert server.sessions() == [alive]
+        assert server.socket_counters.send_errors == 0
+        assert alive.statistics().datagrams_lost == 0
 
 
 async def test_a_reader_that_stops_holds_back_the_sender_of_messages_by_credit() -> None:
