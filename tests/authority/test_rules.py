@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from bridge.authority import OPERATOR, Answered, EntityRecord, Ownership, Party, Requested, Rule
 from bridge.errors import AuthorityError
+from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from tests.support.authority import STEP, Server
@@ -31,6 +32,8 @@ pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 PLAYERS = st.integers(0, 3)
 THINGS = st.integers(0, 1)
 SESSIONS = st.integers(0, 1)
+MOSTLY = st.integers(0, 3).map(bool)
+RULES = st.sampled_from([Rule.ASK, Rule.ASK, Rule.ALLOW, Rule.DENY])
 PARTIES = st.one_of(st.none(), PLAYERS)
 
 
@@ -64,7 +67,7 @@ class Stage:
             return str(error.reason)
         match answer:
             case Requested(pending=pending):
-                return "pending" if pending else "granted"
+                return "asked" if pending else "granted"
             case Answered(outcome=outcome):
                 return outcome.value
             case _:
@@ -105,7 +108,7 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
     """The state machine over one stage; each run has players and things of its own."""
 
     class Rules(RuleBasedStateMachine):
-        @initialize(first=st.sampled_from(Rule), second=st.sampled_from(Rule), master=PLAYERS)
+        @initialize(first=RULES, second=RULES, master=PLAYERS)
         def begin(self, first: Rule, second: Rule, master: int) -> None:
             self.model = Model()
             self.players = [fresh("player") for _ in range(4)]
@@ -158,7 +161,7 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
             player=PLAYERS,
             thing=THINGS,
             at=SESSIONS,
-            there=st.booleans(),
+            there=MOSTLY,
             stale=st.integers(0, 7),
             authority=st.booleans(),
         )
@@ -177,8 +180,13 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
             assert told == self.expected(player, thing, at, stale=stale == 0, authority=authority)
             if told == "granted":
                 self.model.win(thing, player, at, authority=authority)
-            elif told == "pending" and self.model.asks.get((thing, player), (None,))[0] != at:
+            elif told == "asked":
                 self.model.asks[thing, player] = (at, authority)
+
+        @rule(thing=THINGS, authority=st.booleans())
+        def everybody_requests(self, thing: int, *, authority: bool) -> None:
+            for player, at in sorted(self.model.places.items()):
+                self.request(player, thing, at, there=True, stale=1, authority=authority)
 
         def expected(self, player: int, thing: int, at: int, *, stale: bool, authority: bool) -> str:
             it = self.model.things[thing]
@@ -192,10 +200,12 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
                 return "granted"
             if it.rule is Rule.DENY:
                 return "denied"
-            return "pending" if it.master in self.model.places else "master_away"
+            if it.master not in self.model.places:
+                return "master_away"
+            return "pending" if self.model.asks.get((thing, player), (None,))[0] == at else "asked"
 
         @precondition(lambda self: self.model.asks)
-        @rule(choice=st.integers(0, 7), by=PARTIES, rightful=st.booleans(), grant=st.booleans())
+        @rule(choice=st.integers(0, 7), by=PARTIES, rightful=MOSTLY, grant=MOSTLY)
         def answer(self, choice: int, by: int | None, *, rightful: bool, grant: bool) -> None:
             thing, player = sorted(self.model.asks)[choice % len(self.model.asks)]
             master = self.model.things[thing].master
@@ -228,7 +238,7 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
             assert told == ("ok" if right else "not_owner" if owner else "not_master")
             return right
 
-        @rule(thing=THINGS, by=PARTIES, law=st.sampled_from(Rule))
+        @rule(thing=THINGS, by=PARTIES, law=RULES)
         def set_rule(self, thing: int, by: int | None, law: Rule) -> None:
             told = stage.run(stage.clients[1].set_rule(self.names[thing], law, by=self.party(by)))
             if self.may(told, thing, by, owner=False):
@@ -307,6 +317,20 @@ def machine(stage: Stage) -> type[RuleBasedStateMachine]:
                 assert record.server == (None if it.holder is None else stage.servers[it.holder].name)
                 default = None if it.default_owner is None else self.players[it.default_owner]
                 assert record.default_owner == default
+            assert self.open_asks() == {
+                (self.players[self.model.things[thing].master], self.names[thing], self.players[player])
+                for thing, player in self.model.asks
+            }
+
+        def open_asks(self) -> set[tuple[str, str, str]]:
+            """By master, entity and player."""
+            found = stage.runner.run(stage.servers[0].store.get_many("/:bridge/:asks/*"))
+            return {
+                (asks[Atom("master")].decode(), ask[Atom("entity")].decode(), ask[Atom("player")].decode())
+                for asks in found.values()
+                if asks[Atom("master")].decode() in self.players
+                for ask in asks[Atom("pending")]
+            }
 
     return Rules
 
@@ -316,8 +340,8 @@ def test_whatever_players_ask_for_the_records_are_what_the_rules_allow(stage: St
     run_state_machine_as_test(
         machine(stage),
         settings=settings(
-            max_examples=25,
-            stateful_step_count=40,
+            max_examples=30,
+            stateful_step_count=60,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
