@@ -43,6 +43,7 @@ def main() -> None:
         "fanout": (fan_out, arguments.ticks),
         "memory": (memory, 500),
     }
+    load_before = round(os.getloadavg()[0], 1)
     values: defaultdict[str, list[float]] = defaultdict(list)
     for n in range(arguments.rounds):
         for name in arguments.only or parts:
@@ -56,6 +57,7 @@ def main() -> None:
                 "python": platform.python_version(),
                 "system": platform.platform(),
                 "processors": os.cpu_count(),
+                "load_before": load_before,
                 "rounds": arguments.rounds,
                 "datagram_bytes": 1200,
                 **{key: float(f"{statistics.median(column):.4g}") for key, column in values.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import socket
 import ssl
 import tempfile
 import time
@@ -83,12 +84,21 @@ class _Counter(QuicConnectionProtocol):
             self.transmit()
 
 
+def _enlarge_buffers(transport: asyncio.BaseTransport | None) -> None:
+    """As much room in the kernel as our own sockets have."""
+    assert transport is not None
+    udp = transport.get_extra_info("socket")
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+
+
 def _receive(pipe: Connection) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             configuration = _configuration(is_client=False)
             configuration.load_cert_chain(*_write_certificate(Path(directory)))
             server: Any = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=_Counter)
+            _enlarge_buffers(server._transport)
             pipe.send(server._transport.get_extra_info("sockname"))
             while not pipe.poll():  # noqa: ASYNC110  # a pipe is no event of the loop
                 await asyncio.sleep(0.2)
@@ -101,6 +111,7 @@ async def _send(address: tuple[str, int], seconds: float) -> tuple[float, float]
     payload = os.urandom(MAX_STATE_BYTES)
     async with connect(*address, configuration=_configuration(is_client=True)) as client:
         quic = client._quic
+        _enlarge_buffers(client._transport)
         sent = 0
         begun = time.perf_counter()
         while time.perf_counter() - begun < seconds:
