@@ -176,6 +176,9 @@ def simulate(
     key_file: Annotated[
         Path | None, typer.Option(help="Private key; made where there is none.", show_default=False)
     ] = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Sign the state sent, so that it can be shown to others.")
+    ] = False,
     linger_ms: Linger = 0,
     network: Network = None,
     commands: Annotated[
@@ -198,6 +201,7 @@ def simulate(
             linger_ms=linger_ms,
             network=_conditions(network),
             key_file=key_file,
+            signed=signed,
         )
     else:
         if not member:
@@ -214,6 +218,7 @@ def simulate(
             port=port,
             key_file=None if key_file is None else str(key_file),
             network=_conditions(network),
+            signed=signed,
             linger_ms=linger_ms,
         )
     asyncio_run(serve(config, commands=commands))

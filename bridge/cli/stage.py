@@ -50,6 +50,7 @@ def local_simulation(
     linger_ms: int,
     network: NetworkConditions | None,
     key_file: Path | None,
+    signed: bool = False,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
 
@@ -71,6 +72,7 @@ def local_simulation(
         port=port,
         key_file=str(key_file or keys / f"{server}.pem"),
         network=network,
+        signed=signed,
         linger_ms=linger_ms,
     )
 

@@ -42,6 +42,9 @@ class SimulationConfig:
     order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
     network: NetworkConditions | None = None
     """a bad network that what the data plane sends goes through; the other side's has its own"""
+    signed: bool = False
+    """sign the state of each tick, so that others can be shown what this server said (``khepri-bridge box
+    verify-datagram``); signed both ways when either side wants it. A datagram then holds a third less"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 

@@ -99,6 +99,7 @@ class SimulationServer:
                 capacity=config.capacity,
                 rate_hz=config.rate_hz,
                 key_file=config.key_file,
+                signed=config.signed,
                 network="" if config.network is None else str(config.network),
             )
         )

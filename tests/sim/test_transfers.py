@@ -188,6 +188,26 @@ async def test_state_moves_unchanged_and_late_records_are_refused(trio: Trio, ba
     assert all(report.malformed == 0 for report in reports)
 
 
+async def test_servers_that_sign_what_they_say_pass_entities_as_others_do(
+    cluster: LocalCluster, ball: str
+) -> None:
+    """B-2: each datagram is from the server that the homeserver knows, and can be shown to be."""
+    async with (
+        simulation(cluster, fresh("sim"), signed=True) as a,
+        simulation(cluster, fresh("sim")) as b,
+    ):
+        await a.meets(b)
+        await b.meets(a)
+        first = await spawned(a, ball)
+        await b.sees(ball, first, a)
+        second = (await a.server.transfers.push(ball, owner="Player2", to=b.name)).epoch
+        await b.acts(ball, second)
+        await a.sees(ball, second, b)
+        reports = [await one.server.report() for one in (a, b)]
+        assert all(report.malformed == 0 for report in reports)
+        assert all("unbound" not in report.verdicts for report in reports)
+
+
 async def test_what_another_server_holds_is_seen_where_it_is(trio: Trio, ball: str) -> None:
     """R0-34: its state arrives, and follows the ball to its next holder."""
     a, b, c = trio

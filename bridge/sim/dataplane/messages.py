@@ -27,6 +27,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     capacity: int
     rate_hz: float
     key_file: str | None = None
+    signed: bool = False
     network: str = ""
     """text of ``NetworkConditions`` that what it sends goes through; empty: straight to the kernel"""
 
@@ -160,6 +161,8 @@ class PeerUp(msgspec.Struct, frozen=True, kw_only=True, tag="peer_up"):
     """A session with the server stands."""
 
     server: str
+    signed: bool = False
+    """whether the states of both sides are signed"""
 
 
 class PeerDown(msgspec.Struct, frozen=True, kw_only=True, tag="peer_down"):

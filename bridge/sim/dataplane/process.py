@@ -83,7 +83,12 @@ class DataPlaneProcess:
         self._key = key
         self._send = send
         self._engine = UdpEngine(
-            UdpConfig(host=start.host, port=start.port, keepalive_interval=_KEEPALIVE_SECONDS),
+            UdpConfig(
+                host=start.host,
+                port=start.port,
+                keepalive_interval=_KEEPALIVE_SECONDS,
+                signed=start.signed,
+            ),
             identity=key,
             on_event=self._on_event,
             conditioner=_conditioner(start),
@@ -205,7 +210,7 @@ class DataPlaneProcess:
             case SessionEstablished(peer=peer, session=session):
                 self._sessions_open.add(peer)
                 self._plane.link_up(peer, session)
-                self._send(PeerUp(server=peer))
+                self._send(PeerUp(server=peer, signed=session.is_signed))
             case SessionClosed(peer=peer, reason=reason, undelivered=undelivered):
                 self._sessions_open.discard(peer)
                 self._plane.link_down(peer, undelivered)

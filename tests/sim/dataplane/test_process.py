@@ -135,6 +135,16 @@ async def test_a_key_that_the_homeserver_has_no_more_ends_its_session_on_both_si
         assert (await two.told(PeerDown)).reason == "peer_removed"
 
 
+@pytest.mark.parametrize("signed", [(True, False), (False, True), (False, False)])
+async def test_sessions_are_signed_when_either_side_wants_it(signed: tuple[bool, bool]) -> None:
+    """B-2."""
+    async with running("sim1", signed=signed[0]) as one, running("sim2", signed=signed[1]) as two:
+        one.know(two)
+        two.know(one)
+        assert (await one.told(PeerUp)).signed == any(signed)
+        assert (await two.told(PeerUp)).signed == any(signed)
+
+
 async def test_another_key_for_a_server_ends_the_session_of_the_old_one_at_once() -> None:
     async with running("sim1") as one, running("sim2") as two:
         one.know(two)
