@@ -159,6 +159,14 @@ class Endpoint:
         if old is not None and old.thumbprint != peer.thumbprint:
             self._forget_peer(peer.name)
 
+    def peer(self, name: str) -> Peer:
+        """The peer of that name.
+
+        Raises:
+            ConfigurationError: it was not added.
+        """
+        return self._peers.by_name(name)
+
     def remove_peer(self, name: str) -> None:
         """Forget a peer and end what runs with it; unknown names are fine."""
         if self._peers.remove(name) is not None:

@@ -19,7 +19,13 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Self, assert_never
 
-from bridge.errors import ClosedError, ConnectionLostError, DeadlineError, InvalidStateError
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    DeadlineError,
+    InvalidStateError,
+)
 from bridge.jose import Jwk
 from bridge.udp.conditioner import Conditioner
 from bridge.udp.config import UdpConfig
@@ -45,6 +51,10 @@ _RECEIVE_CALLS: Final = 64
 _RECEIVE_BYTES: Final = 1 << 19
 """nor bytes, half a millisecond of a fat link: acknowledgements go at the end of the turn."""
 _EVENTS_PER_TURN: Final = 4096
+_UNREACHABLE: Final = (
+    "no handshake with peer {} was completed: it does not run at the address given here, "
+    "has not added this engine with its public key, has another key than the one given here, or was removed"
+)
 _DATA: Final = frozenset((StateReceived, StatesReceived, MessageReceived))
 
 _logger = logging.getLogger("bridge.udp")
@@ -121,8 +131,10 @@ class UdpEngine:
     # -- life ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            raise InvalidStateError("an engine is entered once: make a new one")
         self._socket = UdpSocket(self._config)
+        self._loop = asyncio.get_running_loop()
         if self._config.busy_poll:
             self._loop.call_soon(self._poll)
         else:
@@ -208,8 +220,8 @@ class UdpEngine:
             timeout: seconds; the handshake itself goes on until ``handshake_timeout``.
 
         Raises:
-            ConfigurationError: no such peer.
-            ConnectionLostError: the peer did not answer within ``handshake_timeout``.
+            ConfigurationError: no such peer, or one with an address of the other version of IP.
+            ConnectionLostError: no handshake within ``handshake_timeout``, or the peer was removed.
             DeadlineError: ``timeout`` passed.
             ClosedError: the engine was closed meanwhile.
         """
@@ -217,6 +229,12 @@ class UdpEngine:
         if session is not None:
             return session
         waiter: asyncio.Future[Session] = self._running_loop().create_future()
+        peer_host, own_host = self._endpoint.peer(name).address[0], self.local_address[0]
+        if (":" in peer_host) != (":" in own_host):
+            raise ConfigurationError(
+                f"peer {name} is at {peer_host} and this engine at {own_host}: "
+                "an engine speaks one version of IP, make another for the other"
+            )
         self._endpoint.connect(name, now=time.monotonic())
         waiters = self._waiters.setdefault(name, [])
         waiters.append(waiter)
@@ -436,9 +454,12 @@ class UdpEngine:
                         waiter.set_result(session)
             case PeerUnreachable(peer=peer):
                 _logger.info("peer %s is unreachable", peer)
+                if self._endpoint.is_connecting(peer):
+                    # Of an attempt before: the peer was removed and added again, or had another key.
+                    return
                 for waiter in self._waiters.pop(peer, []):
                     if not waiter.done():
-                        waiter.set_exception(ConnectionLostError(f"peer {peer} did not answer"))
+                        waiter.set_exception(ConnectionLostError(_UNREACHABLE.format(peer)))
             case SessionClosed(peer=peer, reason=reason, by_peer=by_peer):
                 _logger.info(
                     "session with %s closed: %s%s", peer, reason.name, " by the peer" if by_peer else ""

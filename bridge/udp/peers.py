@@ -9,7 +9,7 @@ from bridge.errors import ConfigurationError
 from bridge.jose import Jwk
 
 Address = tuple[str, int]
-"""Numeric host (``fe80::1%eth0`` where a scope is needed) and port."""
+"""Numeric IPv4 or IPv6 address and port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class Peer:
         address: where to begin; a session follows its peer when it moves.
 
     Raises:
-        ConfigurationError: an address that is not numeric, or a key that is not on P-256.
+        ConfigurationError: an address that is not numeric, or a key that is private or not on P-256.
     """
 
     name: str
@@ -32,12 +32,21 @@ class Peer:
     def __post_init__(self) -> None:
         if self.public_key.curve != "P-256":
             raise ConfigurationError(f"the key of peer {self.name} is not on P-256")
-        host, port = self.address
+        if self.public_key.is_private:
+            raise ConfigurationError(f"the key of peer {self.name} is private: give its public() alone")
+        try:
+            host, port = self.address
+        except ValueError as error:
+            raise ConfigurationError(
+                f"the address of peer {self.name} is not a pair such as ('192.0.2.1', 7000): {self.address!r}"
+            ) from error
         try:
             # A name here would make the kernel's caller wait for a resolver in the middle of a tick.
             ipaddress.ip_address(host)
         except ValueError as error:
-            raise ConfigurationError(f"the address of peer {self.name} is not numeric: {host!r}") from error
+            raise ConfigurationError(
+                f"the address of peer {self.name} is not numeric: {host!r}; resolve names before"
+            ) from error
         if not 0 < port <= 0xFFFF:
             raise ConfigurationError(f"the port of peer {self.name} is not 1 … 65535: {port}")
 

@@ -69,6 +69,24 @@ _WIRE_REASONS: Final = 63
 _RELIABLE_KINDS: Final = frozenset((Reliable, Message))
 
 
+def _check_batch(payload: object) -> None:
+    if not isinstance(payload, np.ndarray):
+        raise ConfigurationError(
+            f"a state is bytes, or an array of bytes (uint8) for many, not {type(payload).__name__}"
+        )
+    if payload.ndim != 2 or payload.dtype != np.uint8:
+        raise ConfigurationError(
+            "a batch of states is an array of bytes (uint8), one row for each stream, "
+            f"not {payload.dtype} of shape {payload.shape}"
+        )
+
+
+def _check_message(message: object) -> None:
+    # Found when it is sealed, it would stop the sending to all peers.
+    if not isinstance(message, bytes):
+        raise ConfigurationError(f"a message is bytes, not {type(message).__name__}")
+
+
 def _ignore(_session: Session) -> None:
     return None
 
@@ -168,6 +186,7 @@ class Session:
             now=now,
         )
         self._closed_event: SessionClosed | None = None
+        self._why_closed = ""
         self._close_frame: Close | None = None
         self.is_closed = False
         """Nothing more is accepted; a last CLOSE may still have to be sent."""
@@ -178,6 +197,10 @@ class Session:
         self._datagrams_received = 0
         self._bytes_received = 0
         self._address_changes = 0
+
+    def __repr__(self) -> str:
+        host, port = self.address
+        return f"<Session with {self.peer} at {host} port {port}, {'closed' if self.is_closed else 'open'}>"
 
     # -- the application's verbs --------------------------------------------------------------
 
@@ -217,16 +240,13 @@ class Session:
             A number, rising with each call, 32 bits, wrapping; see :meth:`acknowledged_state`.
 
         Raises:
-            ConfigurationError: an array that is not of that shape and type.
+            ConfigurationError: neither bytes nor an array of that shape and type.
             InvalidStateError: the session is closed.
             LimitExceededError: payload too long, or a stream out of bounds.
         """
         self._check_open()
-        if not isinstance(payload, bytes) and (payload.ndim != 2 or payload.dtype != np.uint8):
-            raise ConfigurationError(
-                f"a batch of states is an array of bytes (uint8), one row for each stream, "
-                f"not {payload.dtype} of shape {payload.shape}"
-            )
+        if not isinstance(payload, bytes):
+            _check_batch(payload)
         number = self._out.latest.put(stream, payload)
         self._on_pending(self)
         return number
@@ -252,10 +272,12 @@ class Session:
             message: at most 64 KiB.
 
         Raises:
+            ConfigurationError: not bytes.
             InvalidStateError: the session is closed.
             LimitExceededError: too long, or the buffer is full because the peer does not acknowledge.
         """
         self._check_open()
+        _check_message(message)
         self._out.reliable.write(message)
         self._on_pending(self)
 
@@ -266,10 +288,12 @@ class Session:
             message: at most 64 KiB.
 
         Raises:
+            ConfigurationError: not bytes.
             InvalidStateError: the session is closed.
             LimitExceededError: too long, or the buffer is full because the peer does not acknowledge.
         """
         self._check_open()
+        _check_message(message)
         self._out.unordered.write(message)
         self._on_pending(self)
 
@@ -342,7 +366,7 @@ class Session:
                 "make an engine of its own after a fork"
             )
         if self.is_closed:
-            raise InvalidStateError(f"the session with {self.peer} is closed")
+            raise InvalidStateError(f"the session with {self.peer} is closed{self._why_closed}")
 
     # -- datagrams in -------------------------------------------------------------------------
 
@@ -643,6 +667,7 @@ class Session:
         if self.is_closed:
             return
         self.is_closed = True
+        self._why_closed = f": {reason.name}{' by the peer' if by_peer else ''}"
         self._closed_event = SessionClosed(
             peer=self.peer,
             reason=reason,

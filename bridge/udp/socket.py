@@ -79,7 +79,9 @@ class UdpSocket:
         try:
             version = ipaddress.ip_address(config.host).version
         except ValueError as error:
-            raise ConfigurationError(f"host is not a numeric address: {config.host!r}") from error
+            raise ConfigurationError(
+                f"host is not a numeric address such as 127.0.0.1 or ::1: {config.host!r}"
+            ) from error
         self._socket = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)

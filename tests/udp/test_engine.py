@@ -399,6 +399,35 @@ async def test_connecting_to_an_unknown_peer_is_refused() -> None:
             await a.connect("nobody", timeout=1)
 
 
+async def test_connecting_to_a_peer_with_the_other_version_of_ip_is_refused() -> None:
+    low, high, _ = sorted_keys()
+    async with UdpEngine(UdpConfig(), identity=low) as engine:
+        engine.add_peer(Peer(name="b", public_key=high.public(), address=("::1", 7000)))
+        with pytest.raises(ConfigurationError, match="one version of IP"):
+            await engine.connect("b", timeout=20)
+
+
+async def test_a_peer_removed_and_added_again_is_connected_to_at_once() -> None:
+    low, high, _ = sorted_keys()
+    async with two_engines() as (a, b):
+        b.remove_peer("a")
+        with pytest.raises(DeadlineError):
+            await a.connect("b", timeout=0.01)
+        b.add_peer(Peer(name="a", public_key=low.public(), address=a.local_address))
+        a.remove_peer("b")
+        a.add_peer(Peer(name="b", public_key=high.public(), address=b.local_address))
+        assert (await a.connect("b", timeout=20)).peer == "b"
+
+
+async def test_an_engine_is_entered_once() -> None:
+    engine = UdpEngine(UdpConfig(), identity=sorted_keys()[0])
+    async with engine:
+        pass
+    with pytest.raises(InvalidStateError, match="once"):
+        async with engine:
+            pass
+
+
 async def test_an_engine_that_is_not_open_refuses() -> None:
     engine = UdpEngine(UdpConfig(), identity=sorted_keys()[0])
     with pytest.raises(InvalidStateError):

@@ -18,7 +18,7 @@ def test_an_address_that_is_not_numeric_or_has_no_port_is_refused(address: Addre
         Peer(name="b", public_key=sorted_keys()[0].public(), address=address)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 def test_numeric_addresses_of_both_families_are_taken(host: str) -> None:
     assert Peer(name="b", public_key=sorted_keys()[0].public(), address=(host, 1)).address == (host, 1)
 
@@ -26,6 +26,16 @@ def test_numeric_addresses_of_both_families_are_taken(host: str) -> None:
 def test_a_key_on_another_curve_is_refused() -> None:
     with pytest.raises(ConfigurationError):
         Peer(name="b", public_key=Jwk.generate("Ed25519").public(), address=("192.0.2.1", 1))
+
+
+def test_a_private_key_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="private"):
+        Peer(name="b", public_key=sorted_keys()[0], address=("192.0.2.1", 1))
+
+
+def test_an_address_that_is_no_pair_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not a pair"):
+        Peer(name="b", public_key=sorted_keys()[0].public(), address="192.0.2.1:7000")  # type: ignore[arg-type]
 
 
 def test_a_peer_is_found_by_name_and_thumbprint_until_removed() -> None:

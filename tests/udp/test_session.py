@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,6 +268,27 @@ def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
     assert isinstance(closed, SessionClosed)
     assert closed.detail == "é" * (MAX_CLOSE_TEXT_BYTES // 2)
     assert a.get_timer() is None
+
+
+def test_what_is_not_bytes_is_refused_when_it_is_given_and_not_when_it_is_sealed() -> None:
+    a, b = bare_sessions()
+    calls: list[Any] = [a.send_state, a.send_reliable, a.send_unordered]
+    for call in calls:
+        for wrong in ("text", [b"x"], None, 7):
+            with pytest.raises(ConfigurationError, match=r"bytes.*not (str|list|NoneType|int)"):
+                call(wrong)
+    a.send_unordered(b"fine")
+    exchange(a, b, now=100.0)
+    assert drain(b) == [MessageReceived(peer="a", payload=b"fine", ordered=False)]
+
+
+def test_a_session_says_with_whom_it_is_and_why_it_ended() -> None:
+    a, _ = bare_sessions()
+    assert repr(a).endswith("open>")
+    a.close(CloseReason.SHUTDOWN)
+    assert repr(a).endswith("closed>")
+    with pytest.raises(InvalidStateError, match="SHUTDOWN"):
+        a.send_state(b"x")
 
 
 def test_a_key_seals_no_more_than_its_limit() -> None:
