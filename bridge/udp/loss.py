@@ -135,7 +135,12 @@ class SentLedger:
         Returns:
             What is given up as lost to make room.
         """
-        self._runs[run.first] = run
+        runs = self._runs
+        is_late = bool(runs) and next(reversed(runs)) > run.first
+        runs[run.first] = run
+        if is_late:
+            # States that waited for their signature have lower sequences than what was sealed meanwhile.
+            self._runs = dict(sorted(runs.items()))
         self.in_flight += run.count
         if run.carried.is_reliable:
             self.reliable_bytes += run.size

@@ -144,3 +144,13 @@ def test_what_was_given_up_long_ago_is_not_looked_for_any_more() -> None:
     ledger = ledger_with(REORDER_THRESHOLD + 1)
     assert len(ledger.acknowledge(REORDER_THRESHOLD, 0b11, now=1.0).lost) == 1
     assert ledger.acknowledge(REORDER_THRESHOLD, 0b111, now=10.0).late == []
+
+
+def test_what_is_recorded_late_is_accounted_for_by_its_sequence() -> None:
+    """States of a signed session are sealed after what was sealed while they waited for their signature."""
+    ledger = SentLedger(RttEstimator(0.1))
+    ledger.record(SentRun(5, 0.0, 100, Carried((0, 10))))
+    ledger.record(SentRun(0, 0.0, 100, Carried(batch=(0, 0)), 5))
+    arrived = ledger.acknowledge(4, 0b1111, now=0.01).arrived
+    assert [(fate.run.first, fate.bits) for fate in arrived] == [(0, 0b11111)]
+    assert ledger.in_flight == 1
