@@ -561,6 +561,7 @@ class Endpoint:
                 outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
                 if session.is_closed:
                     self._remove(session)
+                    self._initiate_wanted(session.peer, now=now)
                     continue
                 if session.is_signed:
                     waiting = session.take_unproven()
@@ -651,10 +652,13 @@ class Endpoint:
                 self._remove(session)
             else:
                 self._fail(handshake)
-            name = handshake.peer.name
-            if isinstance(handshake, Responder) and name in self._wanted:
-                self._wanted.discard(name)
-                self.connect(name, now=now)
+            self._initiate_wanted(handshake.peer.name, now=now)
+
+    def _initiate_wanted(self, name: str, *, now: float) -> None:
+        """A handshake of the peer came to nothing: go on with our own, should it have waited for that one."""
+        if name in self._wanted and not self._is_closed:
+            self._wanted.discard(name)
+            self.connect(name, now=now)
 
     def next_event(self) -> UdpEvent | None:
         """The next event, or ``None``. Messages stay with their session, unpaid, until asked for here."""

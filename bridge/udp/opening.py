@@ -13,9 +13,11 @@ from bridge.udp.keys import OpeningPhases, SealingPhases
 from bridge.udp.replay import WINDOW, ReplayWindow
 from bridge.udp.statistics import DropReason
 from bridge.udp.wire import DATA_HEADER, DATA_HEADER_BYTES
-from bridge.udp.workspace import Matrix, Workspace
+from bridge.udp.workspace import RUN_ROWS, Matrix, Workspace
 
 _SEQUENCE: Final = slice(5, DATA_HEADER_BYTES)
+_FEW: Final = RUN_ROWS // 4
+"""Datagrams below which a run is given memory of its own size."""
 
 
 class OpenedRun(NamedTuple):
@@ -105,7 +107,9 @@ class Opener:
             self.phases.aead.open_run(sequences, buffers.sealed_views, buffers.header_views, owned.views)
         except BoxError:
             return None
-        return OpenedRun(sequences, owned.matrix[:count])
+        plaintexts = owned.matrix[:count]
+        # What waits for the application is bounded in states: a few must not hold the memory of many.
+        return OpenedRun(sequences, plaintexts.copy() if count < _FEW else plaintexts)
 
     def mark_run(self, sequences: npt.NDArray[np.uint64]) -> None:
         """Mark what :meth:`open_run` gave."""

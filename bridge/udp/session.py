@@ -31,7 +31,7 @@ from bridge.udp.evidence import Evidence, ProofVerifier
 from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
 from bridge.udp.opening import OpenedRun, Opener
 from bridge.udp.outbound import Outbound
-from bridge.udp.path import PathValidation
+from bridge.udp.path import CHALLENGE_DATAGRAM_BYTES, PathValidation
 from bridge.udp.peers import Address
 from bridge.udp.proving import Unproven
 from bridge.udp.reliable import ReliableReceiver
@@ -440,6 +440,8 @@ class Session:
     def _take(
         self, sequence: int, size: int, plaintext: bytes, address: Address, *, now: float
     ) -> DropReason | None:
+        if self.is_closed:  # by a datagram before it in the same run
+            return self._drop(DropReason.CLOSED)
         try:
             frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
             for frame in frames:
@@ -470,8 +472,13 @@ class Session:
         if sequence > newest:
             self._stamps.receive(stamp, echo, hold, now=now)
             if address != self.address:
-                self._challenge(address, size=size, now=now)
+                is_asked = any(type(frame) is PathChallenge for frame in frames)
+                spare = size - CHALLENGE_DATAGRAM_BYTES if is_asked else size
+                self._challenge(address, size=spare, now=now)
         eliciting = urgent = False
+        # Of these the last counts: a datagram has room for a hundred, each work for far more than its bytes.
+        ack: Ack | None = None
+        challenge: PathChallenge | None = None
         evidence: Evidence | None = None
         is_proven = True
         if self._verifier is not None and any(type(frame) is State for frame in frames):
@@ -483,7 +490,7 @@ class Session:
                 if is_proven:
                     self._inbox.accept(frame, echo, evidence, now=now)
             elif type(frame) is Ack:
-                self._out.on_ack(frame.largest, frame.bits, now=now)
+                ack = frame
             elif type(frame) is Credit:
                 self._out.reliable.update(frame.received, frame.limit)
             else:
@@ -493,7 +500,13 @@ class Session:
                     or isinstance(frame, Ping)
                     or (type(frame) in _RELIABLE_KINDS and sequence != newest + 1)
                 )
-                self._on_frame(frame, address, now=now)
+                if type(frame) is PathChallenge:
+                    challenge = frame
+                self._on_frame(frame, address)
+        if ack is not None:
+            self._out.on_ack(ack.largest, ack.bits, now=now)
+        if challenge is not None:
+            self._out.emit_frame(encode_frame(PathResponse(challenge.token)), now=now, address=address)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
 
@@ -503,7 +516,7 @@ class Session:
             self._path.challenge(address, token, now=now)
             self._out.emit_frame(encode_frame(PathChallenge(token)), now=now, address=address)
 
-    def _on_frame(self, frame: Frame, address: Address, *, now: float) -> None:
+    def _on_frame(self, frame: Frame, address: Address) -> None:
         match frame:
             case Reliable(offset, chunk):
                 self._reliable_in.insert(offset, chunk)
@@ -515,13 +528,11 @@ class Session:
                 is_known = code < _WIRE_REASONS and code in _REASONS
                 reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
                 self._finish(reason, by_peer=True, detail=text)
-            case PathChallenge(token):
-                self._out.emit_frame(encode_frame(PathResponse(token)), now=now, address=address)
             case PathResponse(token):
                 if self._path.respond(address, token):
                     self.move(address)
                     self._address_changes += 1
-            case Ping() | Proof() | State() | Ack() | Credit():
+            case Ping() | PathChallenge() | Proof() | State() | Ack() | Credit():
                 pass
             case _:
                 assert_never(frame)

@@ -274,6 +274,7 @@ class UdpSocket:
         """Send several datagrams; returns the part of them that the kernel has no room for."""
         view, (_, segment, address) = memoryview(run.payload), run
         start = 0
+        refused_at: int | None = None
         whole = segment * _segments_in_call(segment) if self.sends_segments else segment
         while start < len(view):
             part = view[start : start + whole]
@@ -288,8 +289,7 @@ class UdpSocket:
                     if error.errno in _BLOCKED:
                         return Transmit(view[start:], segment, address)
                     if error.errno in _NO_OFFLOAD:
-                        self._refusals += 1
-                        self.sends_segments = self._refusals < _MAX_REFUSALS
+                        refused_at = self.counters.system_calls_sent
                         whole = segment
                         continue
                     self.counters.send_errors += -(-len(part) // segment)
@@ -297,6 +297,11 @@ class UdpSocket:
                     self._refusals = 0
                     self.counters.system_calls_sent += 1
             start += whole
+        if refused_at is not None and self.counters.system_calls_sent > refused_at:
+            # Where single datagrams are refused as well it is the destination, which a stranger may have
+            # made up: port 0, or a link-local address.
+            self._refusals += 1
+            self.sends_segments = self._refusals < _MAX_REFUSALS
         return None
 
     @staticmethod

@@ -23,6 +23,7 @@ from bridge.udp.peers import Peer
 from bridge.udp.statistics import DropReason
 from bridge.udp.wire import (
     COOKIE_BYTES,
+    DATA,
     INIT,
     MAX_DATAGRAM_BYTES,
     REPLY,
@@ -515,6 +516,21 @@ def test_a_side_that_has_answered_waits_for_that_handshake_and_then_begins_its_o
     assert not [
         datagram for source, _, datagram in network.log if source == b.address and datagram[0] == INIT
     ]
+    network.run(until=lambda: bool(b.of_type(PeerUnreachable)))
+    assert [datagram for source, _, datagram in network.log if source == b.address and datagram[0] == INIT]
+
+
+def test_a_side_that_has_answered_begins_its_own_also_when_the_first_word_is_the_last() -> None:
+    network, a, b = make_pair()
+    network.drop = lambda datagram, _source, _target: datagram[0] == DATA
+    a.endpoint.connect("b", now=network.now)
+    network.run(seconds=0.1)
+    (session,) = a.endpoint._unconfirmed  # a peer that keeps the protocol has no session to close yet
+    b.endpoint.connect("a", now=network.now)
+    session.close()
+    (farewell, *_) = session.datagrams_to_send(now=network.now)
+    network.crash(a)
+    network.inject(bytes(farewell.payload), a.address, b)
     network.run(until=lambda: bool(b.of_type(PeerUnreachable)))
     assert [datagram for source, _, datagram in network.log if source == b.address and datagram[0] == INIT]
 

@@ -47,6 +47,13 @@ def test_a_run_opens_to_what_each_datagram_alone_does_and_marks_the_same(kept: s
     assert together.replay.acknowledgement() == alone.replay.acknowledgement()
 
 
+def test_what_waits_of_a_short_run_holds_no_more_memory_than_its_size() -> None:
+    datagrams = sealed(4)
+    run = opener().open_run(as_run(datagrams))
+    assert run is not None
+    assert run.plaintexts.base is None or run.plaintexts.base.nbytes <= 4 * len(datagrams[0])
+
+
 def test_a_run_out_of_order_or_seen_before_is_left_to_be_looked_at_one_by_one() -> None:
     datagrams = sealed(10)
     receiving = opener()

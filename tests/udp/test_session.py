@@ -36,6 +36,7 @@ from bridge.udp.wire import (
     Frame,
     Message,
     MessageCredit,
+    PathChallenge,
     Reliable,
     State,
     encode_frame,
@@ -481,6 +482,39 @@ def test_a_batch_of_another_shape_or_type_is_refused(batch: Matrix) -> None:
     a, _ = bare_sessions()
     with pytest.raises(ConfigurationError, match="one row for each stream"):
         a.send_state(batch)
+
+
+@pytest.mark.parametrize("challenges", [0, 1, 2, 120])
+def test_an_address_that_is_not_proven_gets_no_more_bytes_than_came_from_it(challenges: int) -> None:
+    _, b = bare_sessions()
+    elsewhere = ("198.51.100.9", 9)
+    datagram = forge(0, *[PathChallenge(bytes(8))] * challenges)
+    b.receive_datagram(datagram, elsewhere, now=100.0)
+    answers = single_datagrams(b.datagrams_to_send(now=100.0))
+    assert sum(len(answer) for answer, address in answers if address == elsewhere) <= len(datagram)
+
+
+def test_acknowledgements_without_number_in_one_datagram_are_one_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each costs a look at all that is in flight."""
+    _, b = bare_sessions()
+    b.send_state(b"x")
+    sent(b, now=100.0)
+    applied: list[int] = []
+    monkeypatch.setattr(
+        "bridge.udp.outbound.Outbound.on_ack", lambda _self, largest, _bits, *, now: applied.append(largest)
+    )
+    b.receive_datagram(forge(0, *[Ack(0, 0)] * 100), HERE, now=100.1)
+    assert applied == [0]
+
+
+def test_nothing_is_taken_of_a_run_behind_the_end_of_the_session() -> None:
+    _, b = bare_sessions()
+    datagrams = [forge(0, Close(0, "x" * 6)), *[forge(n, PathChallenge(bytes(8))) for n in range(1, 5)]]
+    run = b"".join(datagrams)
+    matrix = np.frombuffer(run, dtype=np.uint8).reshape(len(datagrams), -1)
+    assert b.receive_run(memoryview(run), matrix, HERE, now=100.0) == [DropReason.CLOSED] * 4
 
 
 def test_timers_of_a_closed_session_do_nothing() -> None:

@@ -276,6 +276,16 @@ def test_a_kernel_that_refuses_runs_again_and_again_is_not_asked_any_more(opened
     assert sender.counters.send_errors == 0
 
 
+def test_runs_to_made_up_addresses_do_not_turn_runs_off_for_all(opened: Open) -> None:
+    """A stranger's datagrams may come from port 0, where nothing can be sent."""
+    sender = opened()
+    before = sender.sends_segments
+    for port in range(20):
+        sender.send([Transmit(bytes(200), 100, (f"127.0.0.{port + 1}", 0))])
+    assert sender.sends_segments == before
+    assert sender.counters.send_errors == 40
+
+
 @pytest.mark.parametrize("offload", [True, False])
 def test_a_full_kernel_buffer_keeps_datagrams_for_later_and_their_order(opened: Open, offload: bool) -> None:
     sender, receiver = opened(offload=offload), opened()
