@@ -29,7 +29,10 @@ def verify_datagram(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a kept datagram of a signed session, and print who sent what to whom, and when."""
+    """Check a kept datagram of a signed session, and print who sent what to whom, and when.
+
+    Payloads of states are in base64url. Ends with 1 if the evidence does not hold.
+    """
     from bridge.cli.box import read_key
     from bridge.jose.encoding import base64url_encode
     from bridge.udp.evidence import MAX_EVIDENCE_BYTES, parse_evidence_untrusted

@@ -188,7 +188,9 @@ def _segments(token: Mapping[str, str] | str) -> tuple[str, str, str]:
             token = json_object_untrusted(token.encode("utf-8"))
         except ValueError as error:
             raise SignatureError(f"no token: {error}") from error
-    if not isinstance(token, Mapping) or token.keys() != _FLATTENED:
+    if not isinstance(token, Mapping):
+        raise SignatureError("no token: neither text nor an object")
+    if token.keys() != _FLATTENED:
         raise SignatureError(f"a token has exactly the members {', '.join(sorted(_FLATTENED))}")
     if not all(isinstance(value, str) for value in token.values()):
         raise SignatureError("the members of a token are texts")

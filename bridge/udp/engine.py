@@ -83,6 +83,9 @@ class UdpEngine:
     tells of sessions that begin and peers that do not answer. Messages nobody takes hold back their senders
     by credit; states nobody takes are dropped oldest first. With ``on_event`` all events go there, called
     synchronously from the loop, which costs least.
+
+    An engine and its sessions belong to the thread of the loop that the engine was entered on; from others
+    use ``loop.call_soon_threadsafe``.
     """
 
     def __init__(

@@ -118,6 +118,12 @@ def test_headers_with_two_readings_are_refused_though_the_signature_holds(header
         verify(genuine_token(ALICE, "ES256", header), ALICE)
 
 
+@pytest.mark.parametrize("token", [b"a.b.c", None, 7])
+def test_what_is_neither_text_nor_an_object_is_no_token(token: Any) -> None:
+    with pytest.raises(SignatureError, match="neither text nor an object"):
+        verify(token, ALICE)
+
+
 def _r_and_s() -> tuple[str, int, int]:
     head, _, signature = sign(b"state", ALICE).rpartition(".")
     raw = base64url_decode_untrusted(signature)

@@ -14,7 +14,7 @@ _PROGRAMS = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", _GUIDE, re.DOT
 
 
 def test_every_program_of_the_guide_is_run() -> None:
-    assert _GUIDE.count("```python") == len(_PROGRAMS) == 5
+    assert _GUIDE.count("```python") == len(_PROGRAMS) == 7
 
 
 @pytest.mark.slow
