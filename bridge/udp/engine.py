@@ -165,6 +165,7 @@ class UdpEngine:
         self._endpoint.close()
         # What a network holds arrives also when its sender is gone; what this one holds must go now.
         self._transmit(until=math.inf)
+        self._socket.flush()  # what is sent goes behind what waited already
         self._dispatch(limit=None)
         self._is_closed = True
         self._loop.remove_reader(self._socket.fileno())

@@ -44,6 +44,7 @@ class StateInbox:
         "_keep_evidence",
         "_kept",
         "_latest",
+        "_max_streams",
         "_maximum",
         "_peer",
         "_session_id",
@@ -76,6 +77,7 @@ class StateInbox:
         self._keep_evidence = keep_evidence
         self._maximum = maximum
         self._drops = drops
+        self._max_streams = max_streams
         self._latest = LatestReceiver(max_streams=max_streams)
         self._states: deque[StateReceived | StatesReceived] = deque()
         self._kept = 0
@@ -113,11 +115,15 @@ class StateInbox:
         heads = np.ascontiguousarray(plaintexts[:, :_PAYLOAD_AT]).view(_HEADS).ravel()
         streams = heads["stream"].astype(np.intp)
         numbers = heads["number"].astype(np.int64)
-        try:
-            newer = self._latest.accept_run(streams, numbers)
-        except LimitExceededError:
-            self._drops[DropReason.STATE_STREAMS] += count
-            return
+        allowed = streams < self._max_streams
+        if not allowed.all():
+            self._drops[DropReason.STATE_STREAMS] += count - int(allowed.sum())
+            if not allowed.any():
+                return
+            sequences, plaintexts = sequences[allowed], plaintexts[allowed]
+            streams, numbers = streams[allowed], numbers[allowed]
+            count = len(streams)
+        newer = self._latest.accept_run(streams, numbers)
         payloads = plaintexts[:, _PAYLOAD_AT:end]
         evidence = self._evidence(sequences, plaintexts, end)
         if not newer.all():

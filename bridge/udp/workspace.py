@@ -114,10 +114,11 @@ class RunBuffers:
 class Workspace:
     """Buffers by datagram size, the last few sizes kept."""
 
-    __slots__ = ("_by_size",)
+    __slots__ = ("_asked", "_by_size")
 
     def __init__(self) -> None:
         self._by_size: dict[int, RunBuffers] = {}
+        self._asked: dict[int, int] = {}  # rows that came of sizes without buffers
 
     def buffers(self, size: int) -> RunBuffers:
         """Buffers for datagrams of ``size`` bytes, header and tag included."""
@@ -127,3 +128,16 @@ class Workspace:
                 del self._by_size[next(iter(self._by_size))]
             buffers = self._by_size[size] = RunBuffers(size)
         return buffers
+
+    def buffers_to_open(self, size: int, rows: int) -> RunBuffers | None:
+        """Buffers for ``rows`` datagrams that came, or ``None`` where making them is not worth it yet.
+
+        Making them costs as much as opening a hundred datagrams, and what comes need not be authentic: so
+        once all are in use, a new size gets its own only after a full run of it came.
+        """
+        if size not in self._by_size and len(self._by_size) >= _MAX_WIDTHS:
+            asked = self._asked.pop(size, 0) + rows
+            if asked < RUN_ROWS:
+                self._asked[size] = asked
+                return None
+        return self.buffers(size)

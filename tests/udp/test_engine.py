@@ -36,6 +36,7 @@ from bridge.udp.events import (
 from bridge.udp.peers import Peer
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
+from bridge.udp.transmit import Transmit
 from tests.support.datagrams import sorted_keys
 
 
@@ -507,6 +508,18 @@ async def test_junk_from_strangers_is_counted_and_harms_nothing() -> None:
         drops = b.statistics().drops
         assert drops[DropReason.UNKNOWN_CONNECTION] == 1
         assert drops[DropReason.MALFORMED] == 5
+
+
+async def test_the_last_word_goes_out_behind_what_waited_for_the_kernel() -> None:
+    at_b = Recorder()
+    async with two_engines(on_a=Recorder(), on_b=at_b) as (a, b):
+        await a.connect("b", timeout=30)
+        await at_b.until(lambda events: any(isinstance(event, SessionEstablished) for event in events))
+        a._open_socket()._keep([Transmit.of_one(b"waits", b.local_address)])
+        a.close()
+        await at_b.until(lambda events: any(isinstance(event, SessionClosed) for event in events))
+        (closed,) = [event for event in at_b.events if isinstance(event, SessionClosed)]
+        assert closed.by_peer
 
 
 async def test_messages_not_acknowledged_are_reported_when_the_engine_closes() -> None:

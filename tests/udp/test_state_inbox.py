@@ -63,7 +63,10 @@ def test_streams_beyond_those_allowed_are_counted(stream: int) -> None:
     rows = plaintexts(State(0, 0, b"a"), State(stream, 0, b"b"))
     box.accept_run(np.arange(2, dtype=np.uint64), rows, rows.shape[1], now=1.0)
     box.accept(State(stream, 0, b"b"), 0, None, now=1.0)
-    assert drops == {DropReason.STATE_STREAMS: 3}
+    assert drops == {DropReason.STATE_STREAMS: 2}
+    run = box.pop()
+    assert isinstance(run, StatesReceived)
+    assert [(state.stream, state.payload) for state in run.states()] == [(0, b"a")]
     assert box.pop() is None
 
 
