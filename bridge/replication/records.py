@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bridge.errors import DecodeError
+from bridge.errors import ConfigurationError, DecodeError
 from bridge.replication.quantise import (
     ANGULAR_VELOCITY_STEP,
     COMPACT_ROTATION_BITS,
@@ -198,8 +198,15 @@ def ticks_of(states: States) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
 def records_per_payload(
     layout: np.dtype[np.void], *, room: int = MAX_PAYLOAD_BYTES, digest: bool = False
 ) -> int:
-    """How many records fit ``room`` bytes."""
-    return (room - HEADER_BYTES - DIGEST_BYTES * digest) // layout.itemsize
+    """How many records fit ``room`` bytes.
+
+    Raises:
+        ConfigurationError: not even one.
+    """
+    taken = HEADER_BYTES + DIGEST_BYTES * digest
+    if room < taken + layout.itemsize:
+        raise ConfigurationError(f"{room} bytes of room hold no record: {taken + layout.itemsize} at least")
+    return (room - taken) // layout.itemsize
 
 
 def encode_payloads(records: Records, *, tick: int, digests: Payloads | None = None) -> Payloads:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bridge.errors import ConfigurationError, DecodeError
+from bridge.errors import ConfigurationError, DecodeError, InvalidStateError
 from bridge.replication.bindings import Bindings
 from bridge.replication.delta import FieldBits, Seats, decode_sections_untrusted, encode_sections
 from bridge.replication.records import (
@@ -168,7 +168,16 @@ class SnapshotSender:
         """bits of section bodies made so far, by field"""
 
     def publish(self, tick: int, rows: Rows) -> None:
-        """Take the newest snapshot, rows of shape (groups * GROUP_SEATS, 15); it is kept, not copied."""
+        """Take the newest snapshot, rows of shape (groups * GROUP_SEATS, 15); it is kept, not copied.
+
+        Raises:
+            ConfigurationError: rows of another shape.
+        """
+        if rows.shape != (self._groups * GROUP_SEATS, COLUMNS):
+            raise ConfigurationError(
+                f"{self._groups} groups have rows of shape {(self._groups * GROUP_SEATS, COLUMNS)}: "
+                f"begin with empty_rows({self._groups * GROUP_SEATS}); not {rows.shape}"
+            )
         self._tick = tick & 0xFFFFFFFF
         shaped = rows.reshape(self._groups, GROUP_SEATS, COLUMNS)
         changed = (shaped != self._newest).any(axis=(1, 2))
@@ -187,7 +196,12 @@ class SnapshotSender:
 
         Returns:
             For each view its payloads, in the order of streams. Each decodes alone.
+
+        Raises:
+            InvalidStateError: nothing was published.
         """
+        if not self._snapshots:
+            raise InvalidStateError("publish() a snapshot first")
         wanted = list(range(self._groups) if groups is None else groups)
         lacks = [self._lacks(view, wanted) for view in views]
         self._make({key for keys in set(lacks) for key in keys} - self._sections.keys())

@@ -3,11 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import DecodeError
+from bridge.errors import ConfigurationError, DecodeError
 from bridge.replication.quantise import ANGULAR_VELOCITY_STEP, POSITION_STEP, VELOCITY_STEP
 from bridge.replication.records import (
     COMPACT,
+    DIGEST_BYTES,
     FULL,
+    HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     Layout,
     Records,
@@ -199,3 +201,11 @@ def test_no_states_have_no_tick_and_one_too_old_is_no_record() -> None:
     assert len(full_records([0], [0], old, tick=5)) == 1
     with pytest.raises(ValueError, match="65535 ticks"):
         full_records([0], [0], old, tick=6)
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_room_for_no_record_is_refused(digest: bool) -> None:
+    least = HEADER_BYTES + DIGEST_BYTES * digest + COMPACT.itemsize
+    assert records_per_payload(COMPACT, room=least, digest=digest) == 1
+    with pytest.raises(ConfigurationError, match=f"{least} at least"):
+        records_per_payload(COMPACT, room=least - 1, digest=digest)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.errors import ConfigurationError, DecodeError
+from bridge.errors import ConfigurationError, DecodeError, InvalidStateError
 from bridge.replication.bindings import Bindings
 from bridge.replication.records import MAX_PAYLOAD_BYTES
 from bridge.replication.seats import GROUP_SEATS, Rows, empty_rows, handles_of, rows_of, seen_states
@@ -354,3 +354,11 @@ def test_headers_that_no_sender_makes_are_refused(payload: bytes) -> None:
 def test_a_sender_that_cannot_work_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
         sender(**options)
+
+
+def test_rows_of_another_shape_and_payloads_of_nothing_are_refused() -> None:
+    sender = SnapshotSender(groups=2, rate=60)
+    with pytest.raises(InvalidStateError, match="publish"):
+        sender.payloads([View()])
+    with pytest.raises(ConfigurationError, match=r"empty_rows\(256\)"):
+        sender.publish(1, empty_rows(GROUP_SEATS))
