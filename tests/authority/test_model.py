@@ -36,6 +36,7 @@ def test_every_quick_configuration_keeps_all_properties() -> None:
         "NO_EARLY_STOP",
         "NO_EPOCH_CHECK",
         "ACT_BEFORE_RELEASE",
+        "FAILOVER_TO_DUE",
         "MIDDLE_WAITS",
         "NEVER_EXPIRES",
     ],
