@@ -7,9 +7,10 @@ After :meth:`Session.receive_datagram`, :meth:`Session.handle_timer` or a ``send
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, assert_never
+from typing import Final, SupportsIndex, assert_never
 
 import numpy as np
 
@@ -79,6 +80,14 @@ def _check_batch(payload: object) -> None:
             "a batch of states is an array of bytes (uint8), one row for each stream, "
             f"not {payload.dtype} of shape {payload.shape}"
         )
+
+
+def _plain_number(stream: SupportsIndex) -> int:
+    """An index of numpy's as Python's own, which has the methods and the arithmetic that are needed."""
+    try:
+        return int(operator.index(stream))
+    except TypeError as error:
+        raise ConfigurationError(f"a stream is a whole number, not {type(stream).__name__}") from error
 
 
 def _check_message(message: object) -> None:
@@ -228,7 +237,7 @@ class Session:
         """The longest payload of a state: 1152, or 738 where there has to be room for a proof."""
         return self._out.latest.max_state_bytes
 
-    def send_state(self, payload: bytes | Matrix, stream: int = 0) -> int:
+    def send_state(self, payload: bytes | Matrix, stream: SupportsIndex = 0) -> int:
         """Send the newest state of a stream, or of many; older ones that were not yet sent are forgotten.
 
         Args:
@@ -240,13 +249,15 @@ class Session:
             A number, rising with each call, 32 bits, wrapping; see :meth:`acknowledged_state`.
 
         Raises:
-            ConfigurationError: neither bytes nor an array of that shape and type.
+            ConfigurationError: neither bytes nor an array of that shape and type; a stream that is no number.
             InvalidStateError: the session is closed.
             LimitExceededError: payload too long, or a stream out of bounds.
         """
         self._check_open()
         if not isinstance(payload, bytes):
             _check_batch(payload)
+        if type(stream) is not int:
+            stream = _plain_number(stream)
         number = self._out.latest.put(stream, payload)
         self._on_pending(self)
         return number
@@ -317,8 +328,14 @@ class Session:
         """Tell the peer and end the session; closing twice is closing once.
 
         Args:
+            reason: one that is local, such as ``IDLE``, reaches the peer as ``UNKNOWN``.
             detail: for people; cut to 64 bytes of UTF-8.
+
+        Raises:
+            ConfigurationError: no reason of that kind, or a detail that is no text.
         """
+        if not isinstance(reason, CloseReason) or not isinstance(detail, str):
+            raise ConfigurationError(f"close(CloseReason.…, 'text'), not close({reason!r}, {detail!r})")
         if self.is_closed:
             return
         self._close_frame = Close(reason.value, detail)

@@ -362,7 +362,7 @@ def encode_frame(frame: Frame) -> bytes:
         case Ping():
             return bytes((PING,))
         case Close(code, text):
-            encoded = text.encode()[:MAX_CLOSE_TEXT_BYTES].decode(errors="ignore").encode()
+            encoded = text.encode(errors="replace")[:MAX_CLOSE_TEXT_BYTES].decode(errors="ignore").encode()
             return _CLOSE.pack(CLOSE, code, len(encoded)) + encoded
         case Message(number, total, offset, chunk):
             return _MESSAGE.pack(MESSAGE, number, total, offset, len(chunk)) + chunk

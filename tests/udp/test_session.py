@@ -283,6 +283,42 @@ def test_what_is_not_bytes_is_refused_when_it_is_given_and_not_when_it_is_sealed
     assert drain(b) == [MessageReceived(peer="a", payload=b"fine", ordered=False)]
 
 
+@pytest.mark.parametrize("payload", [b"x", np.zeros((2, 5), dtype=np.uint8)])
+@pytest.mark.parametrize("stream", [np.int64(3), np.uint8(3), 3])
+def test_a_stream_may_be_an_index_of_numpys(payload: bytes | Matrix, stream: Any) -> None:
+    a, b = bare_sessions()
+    number = a.send_state(payload, stream)
+    exchange(a, b, now=100.0)
+    assert [state.stream for event in drain(b) for state in event.states()][:1] == [3]  # type: ignore[union-attr]
+    b.handle_timer(now=101.0)
+    exchange(b, a, now=101.0)
+    assert a.acknowledged_state(stream) == number
+
+
+def test_a_stream_or_a_reason_of_another_type_is_refused() -> None:
+    a, _ = bare_sessions()
+    wrong: Any
+    for wrong in (1.5, "3", None):
+        with pytest.raises(ConfigurationError, match="whole number"):
+            a.send_state(b"x", wrong)
+    for wrong in ("bye", 0, None):
+        with pytest.raises(ConfigurationError, match=r"CloseReason\.…"):
+            a.close(wrong)
+    for wrong in (5, None):
+        with pytest.raises(ConfigurationError, match="'text'"):
+            a.close(detail=wrong)
+    assert not a.is_closed
+
+
+def test_a_detail_that_has_no_utf_8_is_told_as_far_as_it_has() -> None:
+    a, b = bare_sessions()
+    a.close(detail="x\ud800y")
+    exchange(a, b, now=100.0)
+    (closed,) = drain(b)
+    assert isinstance(closed, SessionClosed)
+    assert closed.detail == "x?y"
+
+
 def test_a_session_says_with_whom_it_is_and_why_it_ended() -> None:
     a, _ = bare_sessions()
     assert repr(a).endswith("open>")
