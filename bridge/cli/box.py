@@ -157,7 +157,7 @@ def read_key(path: Path) -> Jwk:
     with path.open("rb") as file:
         content = file.read(_MAX_KEY_BYTES)
     try:
-        return Jwk.from_pem(content) if b"-----BEGIN " in content else Jwk.from_json(content)
+        return Jwk.from_text(content)
     except KeyFormatError as error:
         raise KeyFormatError(f"{path}: {error}") from None
 

@@ -174,7 +174,8 @@ def simulate(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="UDP port; 0 takes a free one.", min=0, max=65_535)] = 0,
     key_file: Annotated[
-        Path | None, typer.Option(help="Private key; made where there is none.", show_default=False)
+        Path | None,
+        typer.Option(help="Private key on P-256, PEM or JWK; made where there is none.", show_default=False),
     ] = None,
     signed: Annotated[
         bool, typer.Option("--signed", help="Sign the state sent, so that it can be shown to others.")

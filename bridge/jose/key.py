@@ -108,6 +108,16 @@ class Jwk:
         return cls._from_private(key) if isinstance(key, PrivateKey) else cls._from_public(key)
 
     @classmethod
+    def from_text(cls, text: bytes | str) -> Self:
+        """Read a key from what a key file holds: PEM or JSON.
+
+        Raises:
+            KeyFormatError: as for ``from_pem`` and ``from_json``.
+        """
+        raw = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
+        return cls.from_pem(raw) if b"-----BEGIN " in raw else cls.from_json(raw)
+
+    @classmethod
     def from_json(cls, text: bytes | str) -> Self:
         """Read a key from JSON text of at most ``MAX_KEY_BYTES``.
 

@@ -254,3 +254,13 @@ def test_any_members_are_a_key_or_a_key_format_error(members: dict[str, Any], ch
 def test_what_is_no_mapping_is_no_key() -> None:
     with pytest.raises(KeyFormatError):
         Jwk.from_dict([("kty", "EC")])  # type: ignore[arg-type]
+
+
+def test_a_key_file_holds_pem_or_json() -> None:
+    key = Jwk.from_dict(P256)
+    pem = key.to_pem()
+    for text in (pem, pem.decode(), key.to_json(), key.to_json().encode()):
+        assert Jwk.from_text(text) == key
+    for text in ("", b"", "-----BEGIN nothing", "\ud800", b"\xff"):
+        with pytest.raises(KeyFormatError):
+            Jwk.from_text(text)

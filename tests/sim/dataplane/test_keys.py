@@ -51,9 +51,24 @@ def test_a_file_without_a_key_is_refused_and_left_as_it_is(tmp_path: Path, conte
     file = tmp_path / "key.pem"
     file.write_bytes(content)
     file.chmod(0o600)
-    with pytest.raises(KeyFormatError):
+    with pytest.raises(KeyFormatError, match=r"key\.pem"):
         load_or_create_key(str(file))
     assert file.read_bytes() == content
+
+
+def test_a_jwk_is_taken_too(tmp_path: Path) -> None:
+    key, file = Jwk.generate(), tmp_path / "key.jwk"
+    file.write_text(key.to_json())
+    file.chmod(0o600)
+    assert load_or_create_key(str(file)) == key
+
+
+def test_a_key_on_another_curve_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "key.jwk"
+    file.write_text(Jwk.generate("X25519").to_json())
+    file.chmod(0o600)
+    with pytest.raises(ConfigurationError, match=r"X25519.*keygen"):
+        load_or_create_key(str(file))
 
 
 def test_a_place_that_cannot_hold_a_key_is_named(tmp_path: Path) -> None:
