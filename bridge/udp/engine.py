@@ -266,8 +266,10 @@ class UdpEngine:
         For one reader. What nobody reads is kept up to ``max_peers``, the newest.
 
         Raises:
-            InvalidStateError: events go to ``on_event``.
+            InvalidStateError: events go to ``on_event``, or the engine was never open.
         """
+        if self._socket is None:
+            raise InvalidStateError("the engine is not open: use 'async with'")
         if self._on_event is not None:
             raise InvalidStateError("events go to on_event")
         while True:

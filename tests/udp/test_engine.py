@@ -434,6 +434,8 @@ async def test_an_engine_that_is_not_open_refuses() -> None:
     with pytest.raises(InvalidStateError):
         _ = engine.local_address
     with pytest.raises(InvalidStateError):
+        await anext(engine.events())
+    with pytest.raises(InvalidStateError):
         engine.start_connect("b")
 
 
