@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 EntityName = Annotated[str, typer.Argument(metavar="ENTITY", help="Name of the entity.")]
 Player = Annotated[str, typer.Argument(metavar="PLAYER", help="Name of a player.")]
 By = Annotated[str | None, typer.Option(help="In the name of this player.", show_default="as the operator")]
-RuleName = Literal["allow", "deny", "ask"]
+
+
+class RuleName(StrEnum):
+    """Words of the command line; ``bridge.authority`` is imported only where a command runs."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
 
 
 def register(app: typer.Typer) -> None:

@@ -25,9 +25,8 @@ FULL_ROTATION_BITS: Final = 14
 COMPACT_ROTATION_BITS: Final = 9
 """a component; an error below 0.6 degrees"""
 
-_UNIT_TOLERANCE: Final = 1e-3
-"""A squared length this close to 1 is taken as 1. What was rounded once is that close, so that it is never
-rescaled and rounds to itself again."""
+_UNIT_TOLERANCE: Final = 1e-6
+"""A squared length this close to 1 is taken as 1. What was rounded once is closer, hence never rescaled."""
 
 _OTHERS: Final = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 
@@ -64,11 +63,30 @@ def pack_rotations(rotations: Floats, bits: int) -> Packed:
     limit = (1 << (bits - 1)) - 1
     scale = np.copysign(np.sqrt(2.0) * limit, flat.take(base + largest))
     others = flat.take(base[:, None] + _OTHERS.take(largest, axis=0)) * scale[:, None]
-    whole = (np.clip(np.rint(others), -limit, limit) + limit).astype(np.uint64)
+    rounded = np.clip(np.rint(others), -limit, limit)
+    _leave_room_for_the_largest(rounded, limit)
+    whole = (rounded + limit).astype(np.uint64)
     word: Packed = largest.astype(np.uint64)
     for column in range(3):
         word = word << np.uint64(bits) | whole[:, column]
     return word
+
+
+def _leave_room_for_the_largest(rounded: Floats, limit: int) -> None:
+    """Make components smaller, in place, until the one left out is as large as each of them.
+
+    Rounding may have made several of nearly equal size so large that none of that size is left. Then the
+    rotation read from them would be another one, and round differently again.
+    """
+    squares = rounded * rounded
+    crowded = np.flatnonzero(2.0 * limit * limit - squares.sum(axis=1) < squares.max(axis=1))
+    while len(crowded):
+        rows = rounded[crowded]
+        most = np.abs(rows).argmax(axis=1)
+        rows[np.arange(len(rows)), most] -= np.sign(rows[np.arange(len(rows)), most])
+        rounded[crowded] = rows
+        squares = rows * rows
+        crowded = crowded[2.0 * limit * limit - squares.sum(axis=1) < squares.max(axis=1)]
 
 
 def _normalised(rotations: Floats, squares: Floats) -> Floats:
@@ -90,8 +108,8 @@ def split_rotations(packed: Packed, bits: int) -> tuple[npt.NDArray[np.intp], np
 def unpack_rotations(packed: Packed, bits: int) -> Floats:
     """Inverse of ``pack_rotations``: shape (n, 4).
 
-    Rounding may leave the others as large as the one left out. It is then made a little larger than they
-    are: packing the result gives the same word again, whatever ``pack_rotations`` had been given.
+    Where others are as large as the one left out, that is made a little larger than they are, so that
+    packing the result gives the word of ``pack_rotations`` again. Words that it never makes are read as well.
     """
     largest, whole = split_rotations(packed, bits)
     a, b, c = whole * (1.0 / (np.sqrt(2.0) * ((1 << (bits - 1)) - 1)))

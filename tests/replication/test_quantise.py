@@ -84,3 +84,23 @@ def test_any_word_unpacks_to_numbers(one: int, two: int) -> None:
 def test_a_component_with_all_its_bits_set_is_impossible() -> None:
     words = np.array([0x1FF, 0x1FF << 9, 0x1FF << 18, 0x1FE, 0b11 << 27], dtype=np.uint64)
     assert impossible_rotations(words, 9).tolist() == [True, True, True, False, False]
+
+
+@given(BITS, st.data())
+def test_whatever_is_packed_packs_to_the_same_word_from_then_on(bits: int, data: st.DataObject) -> None:
+    """Rotations read from any word, of any length: what a release carries is what its hash is of."""
+    word = data.draw(st.integers(0, (1 << 3 * bits + 2) - 1))
+    length = data.draw(st.sampled_from([1.0, 1.0000004, 1.0004, 0.9996, 3.0]))
+    packed = pack_rotations(unpack_rotations(np.array([word], dtype=np.uint64), bits) * length, bits)
+    assert pack_rotations(unpack_rotations(packed, bits), bits).tolist() == packed.tolist()
+
+
+@pytest.mark.parametrize("bits", [COMPACT_ROTATION_BITS, FULL_ROTATION_BITS])
+def test_rotations_with_components_of_nearly_one_size_stay_within_the_bound(bits: int) -> None:
+    chance = np.random.default_rng(bits)
+    near = chance.choice([-1.0, 1.0], size=(50_000, 4)) * 0.5 + chance.normal(scale=1e-3, size=(50_000, 4))
+    near /= np.linalg.norm(near, axis=1)[:, None]
+    packed = pack_rotations(near, bits)
+    back = unpack_rotations(packed, bits)
+    assert (pack_rotations(back, bits) == packed).all()
+    assert degrees_between(near, back).max() < {COMPACT_ROTATION_BITS: 0.6, FULL_ROTATION_BITS: 0.02}[bits]
