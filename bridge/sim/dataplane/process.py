@@ -21,7 +21,7 @@ import numpy as np
 import uvloop
 
 from bridge.authority import encode_entry
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigurationError, KeyFormatError
 from bridge.jose import Jwk
 from bridge.replication import World
 from bridge.sim.dataplane.keys import load_or_create_key
@@ -160,13 +160,20 @@ class DataPlaneProcess:
                 return Opened(id=number, state=state)
 
     def _add_peer(self, command: AddPeer) -> None:
-        key = Jwk.from_json(command.key.decode())
-        if key.thumbprint() != command.thumbprint:
-            # The homeserver's record contradicts itself; no key but the named one is ever used (R0-20).
+        try:
+            key = Jwk.from_json(command.key.decode())
+            if key.thumbprint() != command.thumbprint:
+                # The homeserver's record contradicts itself; no key but the named one is ever used (R0-20).
+                raise KeyFormatError("the key has another thumbprint than the record says")
+            self._engine.add_peer(
+                Peer(name=command.server, public_key=key, address=(command.host, command.port))
+            )
+        except (ConfigurationError, KeyFormatError, UnicodeDecodeError) as error:
+            # One server's record must not end the sessions with all others.
+            self._send(PeerDown(server=command.server, reason=f"unusable record: {error}"))
             return
         self._known.add(command.server)
         self._plane.add_peer(server=command.server, key=key, session=command.session)
-        self._engine.add_peer(Peer(name=command.server, public_key=key, address=(command.host, command.port)))
         # Both sides learn of each other from the feed; one of them begins, so that handshakes do not cross.
         if self._key.thumbprint() < command.thumbprint and command.session is not None:
             self._connect(command.server)

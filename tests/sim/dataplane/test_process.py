@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +144,28 @@ async def test_sessions_are_signed_when_either_side_wants_it(signed: tuple[bool,
         two.know(one)
         assert (await one.told(PeerUp)).signed == any(signed)
         assert (await two.told(PeerUp)).signed == any(signed)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"host": "sim9.example"},
+        {"host": ""},
+        {"port": 0},
+        {"key": b"no key"},
+        {"key": b"\xff"},
+        {"key": Jwk.generate("P-384").public().to_json().encode()},
+        {"thumbprint": "A" * 43},
+    ],
+)
+async def test_a_record_that_cannot_be_used_is_told_and_harms_nobody_else(values: dict[str, Any]) -> None:
+    async with running("sim1") as one, running("sim2") as two:
+        one.know(two, server="sim9", **values)
+        down = await one.told(PeerDown)
+        assert (down.server, down.reason.split(":")[0]) == ("sim9", "unusable record")
+        one.know(two)
+        two.know(one)
+        assert (await one.told(PeerUp)).server == "sim2"
 
 
 async def test_another_key_for_a_server_ends_the_session_of_the_old_one_at_once() -> None:
