@@ -155,7 +155,9 @@ class Receiving:
             return
         del self._early[entity]
         if early == (server, epoch):
-            self._last_ns[self._accept(server, entity, epoch, now_ns)] = now_ns
+            # Not in one line: accepting may put larger arrays in place of those that were looked up before.
+            row = self._accept(server, entity, epoch, now_ns)
+            self._last_ns[row] = now_ns
 
     def follow(self, entity: str, slot: int) -> None:
         """Write what is accepted of an entity into a slot."""

@@ -181,3 +181,18 @@ def test_junk_is_counted() -> None:
     b = Receiver(1)
     b.receive(np.zeros((3, 44), dtype=np.uint8))
     assert b.receiving.malformed == 3
+
+
+def test_however_many_grants_were_early_each_is_accepted_with_the_homeservers_word() -> None:
+    """The arrays behind acceptances grow while one of them is being made."""
+    b = Receiver(300)
+    for number in range(300):
+        b.receiving.bind("a", number, f"e{number}", number + 1_000)
+    records = full_records(np.arange(300), np.arange(300) + 1_000, states(300, 5))
+    for payloads in encode_records(records, tick=5, digests=None):
+        b.receive(payloads, now_ns=7)
+    assert b.receiving.verdicts == {"early": 300}
+    for number in range(300):
+        b.fence.raise_to(f"e{number}", number + 1_000, A)
+        b.receiving.fence_raised(f"e{number}", "a", number + 1_000, now_ns=9)
+    assert [(a.first_ns, a.last_ns) for a in b.receiving.acceptances()] == [(9, 9)] * 300
