@@ -26,6 +26,7 @@ FAMILIES: Final = (
     "bridge.cli.entity",
     "bridge.cli.transfer",
     "bridge.cli.box",
+    "bridge.cli.certs",
     "bridge.cli.play",
 )
 """Modules with ``register(app)``, in the order of the help text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -26,8 +27,12 @@ def _block(language: str) -> str:
 async def test_the_guide_leads_to_two_nodes_that_believe_each_other(
     mapper: PortMapper, tmp_path: Path
 ) -> None:
-    subprocess.run(["sh", "-euc", _block("sh")], cwd=tmp_path, check=True, capture_output=True)
-    async with otp_node(mapper, "hs1", flags=tls_flags(tmp_path / "node.optfile")) as otp:
+    here = f"{sys.executable} -m bridge.cli"
+    commands = _block("sh").replace("khepri-bridge", here)
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    subprocess.run(["sh", "-euc", commands], cwd=tmp_path, check=True, capture_output=True, env=environment)
+    options = tmp_path / "certs" / "127.0.0.1" / "node.optfile"
+    async with otp_node(mapper, "hs1", flags=tls_flags(options)) as otp:
         environment = {**mapper.environment(), "PYTHONPATH": str(_ROOT)}
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _block("python"), cwd=tmp_path, env=environment, stdout=subprocess.PIPE
