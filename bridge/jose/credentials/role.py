@@ -11,6 +11,6 @@ class Role(StrEnum):
     PLAYER = "player"
     """speaks in its own name"""
     SERVER = "server"
-    """runs simulation sessions under its own name; a player's, since operators' servers join by distribution"""
+    """runs simulation sessions by REST; a player's, since operators' servers join by distribution"""
     OPERATOR = "operator"
     """may do what the masters may, and enrols and revokes"""
