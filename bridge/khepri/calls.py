@@ -14,7 +14,13 @@ from bridge.khepri.caller import Caller
 from bridge.khepri.config import KhepriConfig
 from bridge.khepri.operations import OperationId, OperationIds
 from bridge.khepri.options import Prop, milliseconds, read_options
-from bridge.khepri.reply import StoreTimeoutError, StoreUnavailableError, is_transient, unwrap
+from bridge.khepri.reply import (
+    StoreNotRunningError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    is_transient,
+    unwrap,
+)
 from bridge.khepri.together import Commit, Together
 from bridge.khepri.window import Window
 
@@ -112,30 +118,44 @@ class StoreCalls:
         timeout: float | None,
         options: Mapping[Atom, Any] | None = None,
     ) -> Any:
-        """A call that changes something and carries no operation id, so it is sent once.
+        """A call that changes something and carries no operation id, so no store is sent it twice.
+
+        A member whose store does not run says so before it sends anything: then another one is asked.
 
         Raises:
             KhepriError: refused.
             OutcomeUnknownError: the answer was lost or did not come in time; it may have been applied.
         """
         seconds = self.seconds(timeout)
-        wire = {**(options or {}), _TIMEOUT: milliseconds(seconds)}
-        try:
-            return unwrap(
-                await self.caller.call(
-                    module,
-                    function,
-                    [self.store, *args, wire],
-                    timeout=seconds + _MARGIN,
-                    idempotent=False,
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        left = seconds
+        while True:
+            member = self.caller.current
+            wire = {**(options or {}), _TIMEOUT: milliseconds(left)}
+            try:
+                return unwrap(
+                    await self.caller.call(
+                        module,
+                        function,
+                        [self.store, *args, wire],
+                        timeout=left + _MARGIN,
+                        idempotent=False,
+                    )
                 )
-            )
-        except OutcomeUnknownError:
-            raise
-        except (DeadlineError, StoreTimeoutError) as error:
-            raise OutcomeUnknownError(
-                f"{function}: no answer in {seconds} s; it may have been applied"
-            ) from error
+            except OutcomeUnknownError:
+                raise
+            except (DeadlineError, StoreTimeoutError) as error:
+                raise OutcomeUnknownError(
+                    f"{function}: no answer in {seconds} s; it may have been applied"
+                ) from error
+            except StoreNotRunningError as error:
+                left = deadline - clock() - self.config.retry_delay
+                if left <= 0 or error.props.get("applied") is not False:
+                    raise
+                if member is not None:
+                    self.caller.suspect(member)
+            await asyncio.sleep(self.config.retry_delay)
 
     async def plain_write(self, write: tuple[Any, ...], timeout: float | None) -> None:
         """``(put, path, data)`` or ``(delete, path)`` on the wire; raises as ``write`` does."""

@@ -20,7 +20,7 @@ on_store(Store, Fun) when is_atom(Store) ->
             try Fun()
             catch _:Reason -> failure({error, Reason}, Store)
             end;
-        false -> not_running()
+        false -> not_begun()
     end;
 on_store(_, _) ->
     refuse(invalid_options, <<"a store is an atom such as homeserver">>).
@@ -124,6 +124,11 @@ timed_out() ->
 
 -spec no_leader() -> {error, {no_leader, map()}}.
 no_leader() -> refuse(no_leader, <<"the cluster has no leader now: try again">>).
+
+%% Nothing was sent to the store yet, so a write may be made elsewhere.
+not_begun() ->
+    {error, {Reason, Props}} = not_running(),
+    {error, {Reason, Props#{applied => false}}}.
 
 -spec not_running() -> {error, {store_not_running, map()}}.
 not_running() -> refuse(store_not_running, <<"the store does not run on this member: ask another one">>).

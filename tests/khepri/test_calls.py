@@ -76,6 +76,23 @@ async def test_a_plain_write_that_was_refused_is_known() -> None:
         await store.write("kb", "put", [], None)
 
 
+async def test_a_plain_write_goes_to_another_member_where_the_store_says_that_it_sent_nothing() -> None:
+    store, caller = calls(refusal("store_not_running", applied=False), ok({}))
+    await store.write("kb", "put", [b"/:a", 1], None)
+    assert caller.suspected == ["member"]
+    assert caller.asked[1].args[-1][Atom("timeout")] < caller.asked[0].args[-1][Atom("timeout")]
+    store, _ = calls(*[refusal("store_not_running", applied=False)] * 1000)
+    with pytest.raises(StoreUnavailableError):
+        await store.write("kb", "put", [b"/:a", 1], None)
+
+
+async def test_a_plain_write_whose_store_stopped_meanwhile_is_not_made_again() -> None:
+    store, caller = calls(refusal("store_not_running"), ok({}))
+    with pytest.raises(StoreUnavailableError):
+        await store.write("kb", "put", [b"/:a", 1], None)
+    assert len(caller.asked) == 1
+
+
 async def test_the_homeserver_gives_up_before_this_side_does() -> None:
     store, caller = calls(ok({}))
     await store.write("kb", "put", [], 1.0, {Atom("more"): 1})

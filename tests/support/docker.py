@@ -61,6 +61,8 @@ _BROKER: Final = Image(
 _TESTING: Final = {"SUITE": "testing"}
 IMAGES: Final[Mapping[str, Image]] = {
     "homeserver": _HOMESERVER,
+    # What a cluster of the one above is upgraded to.
+    "homeserver-testing": replace(_HOMESERVER, arguments={**_TESTING, "KHEPRI": "rabbitmq"}),
     # With compiler and tools, for tests that start Erlang nodes of their own.
     "otp27": replace(_HOMESERVER, stage="build"),
     "otp29": replace(_HOMESERVER, stage="build", arguments={**_TESTING, "KHEPRI": "rabbitmq"}),
@@ -166,6 +168,12 @@ def _await_daemon(process: subprocess.Popen[bytes]) -> Any | None:
 def homeserver_image(docker_client: Any) -> str:
     """Tag of the homeserver's image, built when its inputs changed."""
     return built_image(docker_client, "homeserver")
+
+
+@pytest.fixture(scope="session")
+def newer_homeserver_image(docker_client: Any) -> str:
+    """Tag of the homeserver's image with the Erlang and the Khepri of Debian testing."""
+    return built_image(docker_client, "homeserver-testing")
 
 
 @pytest.fixture(scope="session")
