@@ -21,6 +21,7 @@ from bridge.authority.messages import (
     PeerMessage,
     Release,
     Released,
+    Update,
     decode_message_untrusted,
     decode_release_untrusted,
     encode_message,
@@ -35,6 +36,7 @@ from bridge.authority.records import (
     Grant,
     InboxMessage,
     Outcome,
+    PlayerRecord,
     Recall,
     Rule,
     ServerRecord,
@@ -57,7 +59,15 @@ from bridge.authority.refusals import (
     UnknownEntityError,
     UnknownServerError,
 )
-from bridge.authority.trace import CASES, HOME, Message, Transfer, messages_per_transfer, transfers
+from bridge.authority.trace import (
+    CASES,
+    HOME,
+    Formula,
+    Message,
+    Transfer,
+    messages_per_transfer,
+    transfers,
+)
 
 __all__ = [
     "CASES",
@@ -78,6 +88,7 @@ __all__ = [
     "EntityRecord",
     "Entry",
     "Fence",
+    "Formula",
     "Grant",
     "Granted",
     "HandOver",
@@ -100,6 +111,7 @@ __all__ = [
     "PeerMessage",
     "PendingError",
     "Phase",
+    "PlayerRecord",
     "Recall",
     "Release",
     "Released",
@@ -111,6 +123,7 @@ __all__ = [
     "Transfer",
     "UnknownEntityError",
     "UnknownServerError",
+    "Update",
     "Verdict",
     "Violation",
     "check",

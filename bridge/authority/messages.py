@@ -57,7 +57,26 @@ class Bind(msgspec.Struct, frozen=True, array_like=True, tag="bind"):
     epoch: _Epoch
 
 
-PeerMessage = Released | Accepted | Offer | Bind
+class Update(msgspec.Struct, frozen=True, array_like=True, tag="update"):
+    """A player changes an entity that the receiver holds (Case 3); its credit is the acknowledgement.
+
+    Attributes:
+        epoch: of the grant under which the receiver holds it.
+        by: the player, its owner.
+        velocity: metres a second, the new one.
+        owner: who owns it from now on; ``None``: still ``by``.
+    """
+
+    trace: _Id16
+    hop: _Hop
+    entity: _Name
+    epoch: _Epoch
+    by: _Name
+    velocity: tuple[float, float, float]
+    owner: _Name | None = None
+
+
+PeerMessage = Released | Accepted | Offer | Bind | Update
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):

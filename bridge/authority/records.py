@@ -29,6 +29,27 @@ class Awaiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlayerRecord:
+    """At which server's session a player entered last; nowhere once that session is no more."""
+
+    player: str
+    session: bytes
+    server: str
+
+    @classmethod
+    def from_term(cls, term: Any) -> PlayerRecord:
+        """Decode a record.
+
+        Raises:
+            DecodeError: a member is missing or of another type.
+        """
+        fields = _Fields(term)
+        return cls(
+            player=fields.text("player"), session=fields.binary("session"), server=fields.text("server")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRecord:
     """Who owns, who masters and who simulates one entity (R0-9).
 

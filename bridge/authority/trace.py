@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 HOME: Final = "home"
-"""how records name the homeserver, whichever of its members was asked"""
+"""how records name the homeserver, whichever of its members was asked; between two, the instance's name"""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
@@ -24,10 +24,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
     Attributes:
         trace: 16 bytes, the transfer.
         hop: messages before it on its path.
-        kind: ``push``, ``pull``, ``claim``, ``answer``, ``grant``, ``recall``, ``released``, ``accepted``,
-            ``offer``, ``state``, ``request``, ``ask``, ``decision`` or ``outcome``.
-        sender: a server, or ``home``.
-        receiver: a server, or ``home``.
+        kind: one of those of ``CASES``.
+        sender: a server, ``home``, or the name of an instance where there are two.
+        receiver: as the sender.
         at_ns: when it was received, monotonic.
     """
 
@@ -39,18 +38,62 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
     at_ns: int
 
 
-CASES: Final = {
-    "push": (("push", "answer", "grant", "accepted"), 2),
-    "pull": (("pull", "answer", "recall", "released"), 3),
-    "switch": (("offer", "claim", "answer", "state"), 3),
-    "ask": (("request", "answer", "ask", "decision", "answer", "outcome", "recall", "released"), 5),
-}
-"""the formula: the messages of each case, and how many lie on the critical path (R0-29, R0-33)"""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formula:
+    """What a case costs, as it was designed.
 
-_ACTING: Final = {"push": "grant", "pull": "released", "switch": "answer", "ask": "released"}
-"""the message after which the new holder acts"""
-_BEGIN: Final = {"push": "push", "pull": "pull", "offer": "switch", "request": "ask"}
-"""the case by the message that begins it"""
+    Attributes:
+        kinds: of its messages, each as often as it crosses.
+        path: messages on the critical path, the one after which the case has come to its end included.
+        begins: kind of its first message.
+        ends: kind of the message after which the new holder acts, the token is there, or the change is made.
+        source: the requirement that says so.
+    """
+
+    kinds: tuple[str, ...]
+    path: int
+    begins: str
+    ends: str
+    source: str
+
+
+CASES: Final = {
+    "establish": Formula(
+        kinds=("token_request", "token"), path=2, begins="token_request", ends="token", source="R0-32"
+    ),
+    "push_abroad": Formula(
+        kinds=("push_abroad", "answer", "escrow", "accept", "grant", "closed"),
+        path=3,
+        begins="push_abroad",
+        ends="grant",
+        source="R0-28",
+    ),
+    "push": Formula(
+        kinds=("push", "answer", "grant", "accepted"), path=2, begins="push", ends="grant", source="R0-29"
+    ),
+    "pull": Formula(
+        kinds=("pull", "answer", "recall", "released"), path=3, begins="pull", ends="released", source="R0-29"
+    ),
+    "switch": Formula(
+        kinds=("offer", "claim", "answer", "state"), path=3, begins="offer", ends="answer", source="R0-33"
+    ),
+    "ask": Formula(
+        kinds=("request", "answer", "ask", "decision", "answer", "outcome", "recall", "released"),
+        path=5,
+        begins="request",
+        ends="released",
+        source="R0-8",
+    ),
+    "update": Formula(kinds=("update", "credit"), path=1, begins="update", ends="update", source="R0-30"),
+    "central_transfer": Formula(
+        kinds=("hand", "told", "handed", "thanks"), path=2, begins="hand", ends="handed", source="R0-35"
+    ),
+    "central_update": Formula(kinds=("input", "view"), path=2, begins="input", ends="view", source="R0-35"),
+}
+"""the formula of each case: ``push_abroad`` is Case 1, with one hop between the two homeservers (H = 1);
+``update`` is Case 3; ``central_…`` is the client–server baseline of the benchmark, no part of the product"""
+
+_BY_FIRST: Final = {formula.begins: case for case, formula in CASES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +101,7 @@ class Transfer:
     """One transfer as it crossed.
 
     Attributes:
-        case: ``push``, ``pull``, ``switch`` or ``ask``; ``other`` where its first message is none of theirs.
+        case: one of ``CASES``; ``other`` where no message of it begins one.
         messages: in the order received, repeats of one and the same message once.
     """
 
@@ -68,10 +111,16 @@ class Transfer:
 
     @property
     def critical_path(self) -> int:
-        """Hops up to authority: the messages before the new holder may act."""
-        last = _ACTING.get(self.case)
-        hops = [message.hop for message in self.messages if message.kind == last]
-        return max(hops, default=-1) + 1
+        """Hops up to authority: the messages before the new holder may act; 0 where that has not come."""
+        if self.case not in CASES:
+            return 0
+        last = CASES[self.case].ends
+        return max((message.hop + 1 for message in self.messages if message.kind == last), default=0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every message of the formula crossed."""
+        return self.case in CASES and sorted(m.kind for m in self.messages) == sorted(CASES[self.case].kinds)
 
 
 def transfers(messages: Iterable[Message]) -> list[Transfer]:
@@ -89,7 +138,7 @@ def transfers(messages: Iterable[Message]) -> list[Transfer]:
     for trace, unique in by_trace.items():
         ordered = tuple(sorted(unique.values(), key=lambda message: (message.hop, message.at_ns)))
         kinds = {message.kind for message in ordered}
-        case = next((case for kind, case in _BEGIN.items() if kind in kinds), "other")
+        case = next((case for kind, case in _BY_FIRST.items() if kind in kinds), "other")
         grouped.append(Transfer(trace, case, ordered))
     return sorted(grouped, key=lambda transfer: min(message.at_ns for message in transfer.messages))
 

@@ -242,19 +242,28 @@ def trace(
 
     grouped = [t for t in transfers(read_messages(file)) if t.case in CASES]
     rows, result = [], {}
-    for case, (kinds, critical) in CASES.items():
+    for case, formula in CASES.items():
         of_case = [t for t in grouped if t.case == case]
         if not of_case:
             continue
         mean = messages_per_transfer(of_case)
         path = sum(t.critical_path for t in of_case) / len(of_case)
-        rows.append((case, str(len(of_case)), f"{mean:.2f}", str(len(kinds)), f"{path:.2f}", str(critical)))
+        rows.append(
+            (
+                case,
+                str(len(of_case)),
+                f"{mean:.2f}",
+                str(len(formula.kinds)),
+                f"{path:.2f}",
+                str(formula.path),
+            )
+        )
         result[case] = {
             "transfers": len(of_case),
             "messages": round(mean, 3),
-            "messages_formula": len(kinds),
+            "messages_formula": len(formula.kinds),
             "critical_path": round(path, 3),
-            "critical_path_formula": critical,
+            "critical_path_formula": formula.path,
         }
     header = ("case", "transfers", "messages", "formula", "critical path", "formula")
     lines = [table(header, rows)]

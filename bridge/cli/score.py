@@ -59,12 +59,12 @@ def result_table(outcome: Outcome, health: Mapping[Any, Any], *, match: Match, s
 
 def _cases(outcome: Outcome) -> list[tuple[str, str]]:
     rows = []
-    for case, (kinds, critical) in CASES.items():
+    for case, formula in CASES.items():
         of_case = [t for t in transfers(outcome.messages) if t.case == case]
         if of_case:
             path = sum(t.critical_path for t in of_case) / len(of_case)
-            text = f"{len(of_case)} transfers, {path:.2f} hops to authority ({critical})"
-            rows.append((f"  {case}: {' · '.join(kinds)}", text))
+            text = f"{len(of_case)} transfers, {path:.2f} hops to authority ({formula.path})"
+            rows.append((f"  {case}: {' · '.join(formula.kinds)}", text))
     return rows
 
 

@@ -43,6 +43,10 @@ class Bodies:
             slot, tick=self.tick, position=position, velocity=velocity, flags=int(self._teleport[slot])
         )
 
+    def steer(self, slot: int, velocity: npt.ArrayLike) -> None:
+        """Give a body another velocity, where it is; the next tick shows it."""
+        self._velocity[slot] = velocity
+
     def take_over(self, slot: int, state: WorldState) -> None:
         """Go on from another server's last state: the first state is that one, bit for bit (R0-27)."""
         self._position[slot] = state.position

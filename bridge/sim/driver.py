@@ -12,14 +12,17 @@ from bridge.sim.events import ServerEvent
 from bridge.sim.stdio import (
     MAX_LINE_BYTES,
     Done,
+    Enter,
     Failed,
     Kick,
     MakeReport,
     Quit,
     Reported,
+    Request,
     Spawn,
     Started,
     Take,
+    Update,
     decode_line,
     encode_line,
 )
@@ -92,15 +95,36 @@ class SimulationProcess:
         to: str,
         position: tuple[float, float, float],
         velocity: tuple[float, float, float],
+        way: str = "push",
     ) -> int:
-        """Pass an entity; its epoch."""
+        """Pass an entity; its epoch, 0 where it is offered."""
         return await self._ask(
-            Kick(id=next(self._ids), entity=entity, owner=owner, to=to, position=position, velocity=velocity)
+            Kick(
+                id=next(self._ids),
+                entity=entity,
+                owner=owner,
+                to=to,
+                position=position,
+                velocity=velocity,
+                way=way,
+            )
         )
 
     async def take(self, entity: str, *, owner: str) -> int:
         """Take an entity; its epoch, once that server acts for it."""
         return await self._ask(Take(id=next(self._ids), entity=entity, owner=owner))
+
+    async def enter(self, player: str) -> None:
+        """A player is there from now on."""
+        await self._ask(Enter(id=next(self._ids), player=player))
+
+    async def update(
+        self, entity: str, *, by: str, velocity: tuple[float, float, float], owner: str | None = None
+    ) -> int:
+        """A player there changes an entity that another server holds; its epoch, once that has taken it."""
+        return await self._ask(
+            Update(id=next(self._ids), entity=entity, by=by, velocity=velocity, owner=owner)
+        )
 
     async def report(self) -> Reported:
         """Its records and counts."""
@@ -126,11 +150,11 @@ class SimulationProcess:
         if self._reading is not None:
             await self._reading
 
-    async def _ask(self, command: Spawn | Kick | Take) -> int:
+    async def _ask(self, command: Request) -> int:
         answer = await self._answer(command.id, command)
         return answer.epoch if isinstance(answer, Done) else 0
 
-    async def _answer(self, number: int, command: Spawn | Kick | Take | MakeReport) -> Done | Reported:
+    async def _answer(self, number: int, command: Request) -> Done | Reported:
         if self._process is None or self._process.stdin is None or self._process.returncode is not None:
             raise ClosedError(f"{self.name} does not run")
         future: asyncio.Future[Done | Reported] = asyncio.get_running_loop().create_future()

@@ -39,6 +39,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
     expires_ms: int
 
 
+class EntityUpdated(msgspec.Struct, frozen=True, kw_only=True, tag="updated"):
+    """A player changed an entity that this server holds, from another server; ``owner`` owns it now."""
+
+    entity: str
+    by: str
+    owner: str
+    at_ns: int
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     """Something that nobody waits for went wrong; ``fatal``: the server cannot go on."""
 
@@ -46,4 +55,4 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     fatal: bool
 
 
-ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Asked | Problem
+ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Asked | EntityUpdated | Problem

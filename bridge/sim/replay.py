@@ -25,7 +25,7 @@ from bridge.authority import (
 )
 from bridge.errors import DeadlineError
 from bridge.sim.driver import SimulationProcess
-from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import PeerSessionChanged, Problem, ServerEvent, StateAccepted
 from bridge.sim.match import PITCH_METRES, Match, Pass, spread
 from bridge.sim.stdio import Reported
 
@@ -136,7 +136,7 @@ class Replay:
                 self._connected.discard(server)
             case Problem(text=text):
                 self.problems.append(f"{server}: {text}")
-            case AuthorityGained() | StateAccepted():
+            case _:
                 pass
         self._changed.set()
 

@@ -17,6 +17,7 @@ from bridge.authority import (
     EntityRecord,
     Homeserver,
     Ownership,
+    PlayerRecord,
     ServerRecord,
     decode_message_untrusted,
     inbox_message,
@@ -29,6 +30,7 @@ from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import (
+    Credited,
     Event,
     Fatal,
     FirstAccepted,
@@ -43,6 +45,7 @@ from bridge.sim.transfers import Transfers
 
 _BRIDGE: Final = Atom("bridge")
 _SERVERS: Final = Atom("servers")
+_PLAYERS: Final = Atom("players")
 _ENTITIES: Final = Atom("entities")
 _INBOX: Final = Atom("inbox")
 _START_SECONDS: Final = 10.0
@@ -148,12 +151,13 @@ class SimulationServer:
 
     async def _watch(self, ready: asyncio.Event) -> None:
         inbox: Path = [_BRIDGE, _INBOX, self.session]
-        async with self._store.watch([_BRIDGE, _SERVERS], [_BRIDGE, _ENTITIES], inbox) as feed:
+        watched = ([_BRIDGE, _SERVERS], [_BRIDGE, _PLAYERS], [_BRIDGE, _ENTITIES], inbox)
+        async with self._store.watch(*watched) as feed:
             async for change in feed:
                 match change:
                     case Snapshot(nodes=nodes):
                         # Keys first: a grant in the inbox names a giver, and its release opens with that key.
-                        for kind in (_SERVERS, _ENTITIES, _INBOX):
+                        for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
                             for path, data in nodes.items():
                                 if path[1] == kind:
                                     self._learn(path, data)
@@ -173,12 +177,19 @@ class SimulationServer:
             self._on_event(Problem(text=f"{path_text(path)}: {error}", fatal=False))
 
     def _forget(self, path: NativePath) -> None:
-        if len(path) == 3 and path[1] == _SERVERS and isinstance(path[2], bytes):
-            self.transfers.forget_server(path[2].decode(errors="replace"))
+        if len(path) != 3 or not isinstance(path[2], bytes):
+            return
+        name = path[2].decode(errors="replace")
+        if path[1] == _SERVERS:
+            self.transfers.forget_server(name)
+        elif path[1] == _PLAYERS:
+            self.transfers.direct.forget_player(name)
 
     def _learn_record(self, path: NativePath, data: object) -> None:
         if path[1] == _SERVERS:
             self.transfers.learn_server(ServerRecord.from_term(data))
+        elif path[1] == _PLAYERS:
+            self.transfers.direct.learn_player(PlayerRecord.from_term(data))
         elif path[1] == _ENTITIES:
             self.transfers.learn_entity(EntityRecord.from_term(data))
         elif len(path) in (4, 6):
@@ -197,6 +208,8 @@ class SimulationServer:
         match event:
             case PeerMessageReceived(server=server, message=data, at_ns=at_ns):
                 self._spawn(self.transfers.take_message(server, decode_message_untrusted(data), at_ns))
+            case Credited(server=server, message=data, at_ns=at_ns):
+                self.transfers.direct.credited(server, data, at_ns)
             case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
                 self.transfers.end_switch(server, entity, at_ns)
                 self.transfers.follow(entity)

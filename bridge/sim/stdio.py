@@ -17,7 +17,15 @@ import msgspec
 from bridge.authority import Message, Rule
 from bridge.errors import BridgeError, DecodeError, InvalidStateError
 from bridge.sim.config import SimulationConfig
-from bridge.sim.events import Asked, AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import (
+    Asked,
+    AuthorityGained,
+    EntityUpdated,
+    PeerSessionChanged,
+    Problem,
+    ServerEvent,
+    StateAccepted,
+)
 from bridge.sim.server import SimulationServer
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -60,6 +68,23 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
     owner: str
 
 
+class Enter(msgspec.Struct, frozen=True, kw_only=True, tag="enter"):
+    """The player is at this server from now on."""
+
+    id: _Id
+    player: str
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
+    """A player here changes an entity that another server holds, and may name its next owner (Case 3)."""
+
+    id: _Id
+    entity: str
+    by: str
+    velocity: Vector
+    owner: str | None = None
+
+
 class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Tell the records and counts."""
 
@@ -70,7 +95,8 @@ class Quit(msgspec.Struct, frozen=True, kw_only=True, tag="quit"):
     """Release everything and end; the end of standard input does the same."""
 
 
-Command = Spawn | Kick | Take | MakeReport | Quit
+Request = Spawn | Kick | Take | Enter | Update | MakeReport
+Command = Request | Quit
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -81,7 +107,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The command was carried out; ``epoch`` is the entity's epoch after it (0 for an offer)."""
+    """The command was carried out; ``epoch`` is the entity's epoch after it (0 for an offer or a player)."""
 
     id: int
     epoch: int
@@ -115,6 +141,7 @@ Line = (
     | StateAccepted
     | PeerSessionChanged
     | Asked
+    | EntityUpdated
     | Problem
 )
 
@@ -226,16 +253,14 @@ async def _read_commands(
             group.create_task(_carry_out(command, server, write))
 
 
-async def _carry_out(
-    command: Spawn | Kick | Take | MakeReport, server: SimulationServer, write: Callable[[Line], None]
-) -> None:
+async def _carry_out(command: Request, server: SimulationServer, write: Callable[[Line], None]) -> None:
     try:
         write(await _answer(command, server))
     except BridgeError as error:
         write(Failed(id=command.id, error=f"{type(error).__name__}: {error}"))
 
 
-async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationServer) -> Line:
+async def _answer(command: Request, server: SimulationServer) -> Line:
     match command:
         case Spawn():
             record = await server.transfers.spawn(
@@ -246,6 +271,14 @@ async def _answer(command: Spawn | Kick | Take | MakeReport, server: SimulationS
             return Done(id=command.id, epoch=await _kick(command, server))
         case Take():
             record = await server.transfers.pull(command.entity, owner=command.owner)
+            return Done(id=command.id, epoch=record.epoch)
+        case Enter():
+            await server.transfers.enter(command.player)
+            return Done(id=command.id, epoch=0)
+        case Update():
+            record = await server.transfers.update(
+                command.entity, by=command.by, velocity=command.velocity, owner=command.owner
+            )
             return Done(id=command.id, epoch=record.epoch)
         case MakeReport():
             report = await server.report()

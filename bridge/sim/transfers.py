@@ -43,6 +43,7 @@ from bridge.authority import (
     Rule,
     ServerRecord,
     Step,
+    Update,
     encode_message,
 )
 from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
@@ -54,6 +55,7 @@ from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import AddPeer, Follow, Hold, RaiseFence, RemovePeer, SendMessage
+from bridge.sim.direct import DirectUpdates
 from bridge.sim.events import AuthorityGained, ServerEvent
 
 _TAKE_SECONDS: Final = 10.0
@@ -76,6 +78,7 @@ class Transfers:
 
     Attributes:
         messages: every control message that crossed, for traces.
+        direct: updates of players at other servers, and theirs there (Case 3).
         refused_changes: changes of players who do not own what they would change (R0-6).
     """
 
@@ -102,6 +105,14 @@ class Transfers:
             players=players,
             record=self.messages.append,
             on_event=on_event,
+        )
+        self.direct = DirectUpdates(
+            name=config.name,
+            holder=self,
+            plane=plane,
+            record=self.messages.append,
+            on_event=on_event,
+            spawn=spawn,
         )
         self._plane = plane
         self._bodies = bodies
@@ -324,7 +335,7 @@ class Transfers:
             NotOwnerError: ``by`` is not the owner; counted (R0-6).
         """
         self._held(entity)
-        _, owner = self._owners.get(entity, (0, ""))
+        owner = self.direct.owner(entity)
         if by is not None and by != owner:
             self.refused_changes += 1
             raise NotOwnerError(
@@ -333,6 +344,43 @@ class Transfers:
                 props={"owner": owner.encode()},
             )
         self._bodies.place(self._slot(entity), position, velocity)
+
+    async def update(
+        self, entity: str, *, by: str, velocity: tuple[float, float, float], owner: str | None = None
+    ) -> EntityRecord:
+        """Change an entity that another server simulates, directly (Case 3); authority stays.
+
+        Args:
+            entity: name.
+            by: its owner, a player who has entered here.
+            velocity: metres a second, its new one.
+            owner: who owns it from now on; ``None``: still ``by``.
+
+        Returns:
+            The entity as the homeserver told last, once its holder has taken the message.
+
+        Raises:
+            InvalidStateError: this server or none holds it, or the holder gave no credit in time.
+            UnknownEntityError: there is none.
+        """
+        if self.held_epoch(entity) is not None:
+            raise InvalidStateError(f"{self.config.name} holds {entity} itself: place it")
+        known = self._entities.get(entity) or await self._home.entity(entity)
+        await self.direct.send(known, by=by, velocity=velocity, owner=owner, step=self._first_step())
+        return known
+
+    def held_epoch(self, entity: str) -> int | None:
+        """Epoch under which this server acts for the entity; ``None`` where it does not."""
+        holding = self._holdings[entity]
+        return holding.epoch if holding.phase is Phase.HOLDING else None
+
+    def recorded_owner(self, entity: str) -> str:
+        """Owner as the homeserver told last; empty where it told nothing."""
+        return self._owners.get(entity, (0, ""))[1]
+
+    def steer(self, entity: str, velocity: npt.ArrayLike) -> None:
+        """Give a held entity another velocity, metres a second."""
+        self._bodies.steer(self._slot(entity), velocity)
 
     def follow(self, entity: str) -> None:
         """Keep the state of an entity that another server streams to this one, while there is room."""
@@ -470,6 +518,9 @@ class Transfers:
                 self._crossed(_step(message), "accepted", server, self.config.name, at_ns)
             case Offer():
                 await self._claim(server, message, at_ns)
+            case Update():
+                known = self._servers.get(server)
+                self.direct.take(server, None if known is None else known.session, message, at_ns)
             case Bind():
                 pass
 

@@ -21,13 +21,24 @@ MAX_GAPS: Final = 1024
 class ReliableSender:
     """Sending half. Offsets count bytes since the session began."""
 
-    __slots__ = ("_base", "_buffer", "_buffer_limit", "_ends", "_lost", "_sent", "acknowledged", "credit")
+    __slots__ = (
+        "_base",
+        "_buffer",
+        "_buffer_limit",
+        "_ends",
+        "_lost",
+        "_sent",
+        "_window",
+        "acknowledged",
+        "credit",
+    )
 
     def __init__(self, *, credit: int, buffer_limit: int) -> None:
         self.credit = credit
         """Offset up to which the receiver has room."""
         self.acknowledged = 0
         """Offset up to which the receiver has everything."""
+        self._window = credit  # what it takes beyond what its application has taken
         self._buffer_limit = buffer_limit
         self._base = 0  # offset of _buffer[0]: start of the oldest message not wholly acknowledged
         self._buffer = bytearray()
@@ -44,6 +55,16 @@ class ReliableSender:
     def available_credit(self) -> int:
         """Bytes the receiver would take now."""
         return self.credit - self._sent
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last message written."""
+        return self._base + len(self._buffer)
+
+    @property
+    def taken(self) -> int:
+        """Offset up to which the receiver's application has taken messages, as its credit tells."""
+        return self.credit - self._window
 
     @property
     def in_flight(self) -> bool:

@@ -292,6 +292,19 @@ class Session:
         self._out.reliable.write(message)
         self._on_pending(self)
 
+    @property
+    def reliable_end(self) -> int:
+        """Where the last message of :meth:`send_reliable` ends: bytes since the session began."""
+        return self._out.reliable.end
+
+    @property
+    def reliable_taken(self) -> int:
+        """Up to where the peer's application has taken messages, as its credit for them tells.
+
+        More than an acknowledgement, which tells that they arrived.
+        """
+        return self._out.reliable.taken
+
     def send_unordered(self, message: bytes) -> None:
         """Queue a message that is delivered reliably, but as soon as it is whole, whatever else is missing.
 

@@ -13,6 +13,7 @@ from bridge.authority.messages import (
     PeerMessage,
     Release,
     Released,
+    Update,
     decode_message_untrusted,
     decode_release_untrusted,
     encode_message,
@@ -26,6 +27,8 @@ EXAMPLES: list[PeerMessage] = [
     Accepted(trace=TRACE, hop=2, entity="ball", epoch=9),
     Offer(trace=TRACE, hop=0, entity="ball", epoch=8, owner="Player1", box="a.b"),
     Bind(handle=65_535, entity="ball", epoch=1),
+    Update(trace=TRACE, hop=0, entity="ball", epoch=2**63, by="P", velocity=(1.0, -2.5, 0.0), owner="Q"),
+    Update(trace=TRACE, hop=0, entity="ball", epoch=1, by="P", velocity=(0.0, 0.0, 0.0)),
 ]
 
 
@@ -50,6 +53,8 @@ def test_a_release_survives_its_box() -> None:
         ["accepted", TRACE, 0, "ball", -1],
         ["bind", 65_536, "ball", 1],
         ["released", TRACE, 0, "ball", 1, "x" * (MAX_BOX_BYTES + 1)],
+        ["update", TRACE, 0, "ball", 1, "P", [1.0, 2.0]],
+        ["update", TRACE, 0, "ball", 1, "P", [1.0, 2.0, 3.0], ""],
         ["nonsense"],
         [],
         {"type": "bind"},

@@ -12,6 +12,7 @@ from bridge.authority import (
     EntityRecord,
     Grant,
     Outcome,
+    PlayerRecord,
     Recall,
     Rule,
     ServerRecord,
@@ -94,6 +95,11 @@ def test_what_an_entity_awaits_is_decoded() -> None:
     awaited = term(session=SESSION, server=b"sim2", epoch=6, awaiting=term(epoch=5))
     record = EntityRecord.from_term(ENTITY | term(awaiting=awaited))
     assert record.awaiting == Awaiting(session=SESSION, server="sim2", epoch=6)
+
+
+def test_a_player_record_says_where_the_player_is() -> None:
+    record = PlayerRecord.from_term(term(player=b"Ann", session=SESSION, server=b"sim1"))
+    assert record == PlayerRecord(player="Ann", session=SESSION, server="sim1")
 
 
 def test_a_server_record_says_where_to_reach_it() -> None:

@@ -41,7 +41,7 @@ ASK = [
 def test_asking_is_eight_messages_with_five_on_the_critical_path() -> None:
     """R0-8: a pull, and one round trip to the master."""
     (transfer,) = transfers(ASK)
-    kinds, path = CASES["ask"]
+    kinds, path = CASES["ask"].kinds, CASES["ask"].path
     assert (transfer.case, transfer.critical_path) == ("ask", path)
     assert sorted(m.kind for m in transfer.messages) == sorted(kinds)
 

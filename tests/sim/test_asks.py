@@ -89,7 +89,7 @@ async def test_an_ask_takes_one_round_trip_to_the_master_more_than_a_pull(trio: 
     assert [(ask.entity, ask.player, ask.server, ask.authority) for ask in seen] == [
         (gun, bob, asker.name, True)
     ]
-    kinds, path = CASES["ask"]
+    kinds, path = CASES["ask"].kinds, CASES["ask"].path
 
     def crossed() -> list[str]:
         messages = [m for one in trio for m in one.server.transfers.messages if m.trace == seen[0].step.trace]

@@ -33,6 +33,17 @@ def test_a_ball_slows_down_and_stops() -> None:
     assert 15 < world.read(0).position[0] < 25
 
 
+def test_a_body_that_is_steered_goes_on_from_where_it_is() -> None:
+    simulation, world = bodies()
+    simulation.place(0, [1, 2, 3], [10, 0, 0])
+    simulation.hold(0)
+    simulation.steer(0, [0, 5, 0])
+    simulation.step(0.1)
+    x, y, _ = world.read(0).position
+    assert x == 1
+    assert y > 2
+
+
 def test_a_state_taken_over_is_published_bit_for_bit() -> None:
     """R0-27."""
     (giver, theirs), (taker, ours) = bodies(), bodies()

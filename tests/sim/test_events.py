@@ -1,7 +1,15 @@
 import msgspec
 import pytest
 
-from bridge.sim.events import Asked, AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.events import (
+    Asked,
+    AuthorityGained,
+    EntityUpdated,
+    PeerSessionChanged,
+    Problem,
+    ServerEvent,
+    StateAccepted,
+)
 
 EVENTS: list[tuple[ServerEvent, bytes]] = [
     (
@@ -19,6 +27,10 @@ EVENTS: list[tuple[ServerEvent, bytes]] = [
     (
         Asked(entity="gun", player="P", master="M", expires_ms=7),
         b'{"type":"asked","entity":"gun","player":"P","master":"M","expires_ms":7}',
+    ),
+    (
+        EntityUpdated(entity="ball", by="P", owner="Q", at_ns=1),
+        b'{"type":"updated","entity":"ball","by":"P","owner":"Q","at_ns":1}',
     ),
     (Problem(text="no", fatal=True), b'{"type":"problem","text":"no","fatal":true}'),
 ]

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bridge.authority import Message, Rule
 from bridge.errors import DecodeError
-from bridge.sim.events import Problem
+from bridge.sim.events import EntityUpdated, Problem
 from bridge.sim.stdio import (
     Command,
     Done,
+    Enter,
     Failed,
     Kick,
     Line,
@@ -24,6 +25,7 @@ from bridge.sim.stdio import (
     Spawn,
     Started,
     Take,
+    Update,
     decode_command,
     decode_line,
     encode_line,
@@ -34,6 +36,8 @@ COMMANDS: list[Command] = [
     Spawn(id=1, entity="ball", owner="P", position=(1.0, 2.0, 3.0), rule=Rule.ASK),
     Kick(id=2, entity="ball", owner="P", to="sim2", position=(0.0, 0.0, 0.0), velocity=(1.0, 0.0, 0.0)),
     Take(id=3, entity="ball", owner="P"),
+    Enter(id=5, player="P"),
+    Update(id=6, entity="ball", by="P", velocity=(0.0, 1.0, 0.0), owner="Q"),
     MakeReport(id=4),
     Quit(),
 ]
@@ -50,6 +54,7 @@ LINES: list[Line] = [
         received={},
         malformed=0,
     ),
+    EntityUpdated(entity="ball", by="P", owner="Q", at_ns=1),
     Problem(text="no", fatal=False),
 ]
 

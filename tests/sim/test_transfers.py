@@ -114,7 +114,7 @@ async def test_a_push_crosses_in_four_messages_of_which_two_precede_authority(tr
     await b.acts(ball, record.epoch)
     await a.sees(ball, record.epoch, b)
     transfer = await messages.until("accepted")
-    kinds, path = CASES["push"]
+    kinds, path = CASES["push"].kinds, CASES["push"].path
     assert sorted(m.kind for m in transfer.messages) == sorted(kinds)
     assert (transfer.case, transfer.critical_path) == ("push", path)
 
@@ -132,7 +132,7 @@ async def test_a_pull_crosses_in_four_messages_of_which_three_precede_authority(
     assert ball not in a.server.transfers.held()
     await a.sees(ball, record.epoch, b)
     transfer = messages.transfer()
-    kinds, path = CASES["pull"]
+    kinds, path = CASES["pull"].kinds, CASES["pull"].path
     assert sorted(m.kind for m in transfer.messages) == sorted(kinds)
     assert (transfer.case, transfer.critical_path) == ("pull", path)
 
@@ -150,7 +150,7 @@ async def test_a_switch_goes_directly_and_ends_with_state_under_the_new_epoch(tr
         ("answer", 2),
         ("state", 3),
     ]
-    kinds, path = CASES["switch"]
+    kinds, path = CASES["switch"].kinds, CASES["switch"].path
     assert tuple(m.kind for m in transfer.messages) == kinds
     assert (transfer.case, transfer.critical_path) == ("switch", path)
     assert ball in b.server.transfers.held()

@@ -54,6 +54,7 @@ def test_messages_arrive_complete_and_in_order_whatever_is_lost_repeated_or_reor
         received += drain(receiver)
         sender.update(receiver.received, receiver.limit)
     assert received == messages
+    assert sender.taken == sender.end
     assert not sender.in_flight
     assert receiver.buffered == 0
 
@@ -189,3 +190,16 @@ def test_a_lost_run_that_another_copy_delivered_is_not_sent_again() -> None:
     assert not sender.has_pending
     sender.lose(40, 80)
     assert sender.take(1000) == (60, bytes(20))
+
+
+def test_credit_tells_what_the_application_took_and_not_what_arrived() -> None:
+    sender, receiver = ReliableSender(credit=WINDOW, buffer_limit=WINDOW), ReliableReceiver(window=WINDOW)
+    sender.write(b"one")
+    run = sender.take(1_200)
+    assert run is not None
+    receiver.insert(*run)
+    sender.update(receiver.received, receiver.limit)
+    assert (sender.acknowledged, sender.taken) == (sender.end, 0)
+    drain(receiver)
+    sender.update(receiver.received, receiver.limit)
+    assert sender.taken == sender.end

@@ -95,10 +95,14 @@ class OpenRelease(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
 
 
 class SendMessage(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
-    """Send an encoded message of ``bridge.authority`` on the reliable stream to a server."""
+    """Send an encoded message of ``bridge.authority`` on the reliable stream to a server.
+
+    With ``credited`` set ``Credited`` tells when the server has taken it.
+    """
 
     to: str
     message: bytes
+    credited: bool = False
 
 
 class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="make_report"):
@@ -180,6 +184,14 @@ class PeerMessageReceived(msgspec.Struct, frozen=True, kw_only=True, tag="messag
     at_ns: int
 
 
+class Credited(msgspec.Struct, frozen=True, kw_only=True, tag="credited"):
+    """A server gave credit back for a message: it has taken it."""
+
+    server: str
+    message: bytes
+    at_ns: int
+
+
 class FirstAccepted(msgspec.Struct, frozen=True, kw_only=True, tag="first_accepted"):
     """The first state of an entity under an epoch was accepted."""
 
@@ -222,6 +234,7 @@ Event = (
     | PeerUp
     | PeerDown
     | PeerMessageReceived
+    | Credited
     | FirstAccepted
     | Fatal
     | Report

@@ -43,7 +43,7 @@ from bridge.replication import (
     state_hash,
     ticks_of,
 )
-from bridge.sim.dataplane.messages import Event, PeerMessageReceived
+from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived
 from bridge.sim.dataplane.receiving import Receiving
 
 MAX_HANDLES: Final = 65_536
@@ -67,6 +67,14 @@ class Link(Protocol):
 
     def send_state(self, payload: Payloads, stream: int = 0) -> object:
         """Send the newest state of each stream ``stream + i``, row i; unsent older ones are dropped."""
+
+    @property
+    def reliable_end(self) -> int:
+        """Where the last message sent reliably ends, in bytes."""
+
+    @property
+    def reliable_taken(self) -> int:
+        """Up to where the peer has taken messages, as its credit tells."""
 
     def send_reliable(self, message: bytes) -> None:
         """Send a message that arrives, in order, as long as the session stands."""
@@ -99,6 +107,15 @@ class _Peer:
     """messages for the next session; every one of them is safe to repeat"""
     sent: set[bytes] = field(default_factory=set)
     received: set[bytes] = field(default_factory=set)
+    watched: set[bytes] = field(default_factory=set)
+    """messages whose credit is to be told"""
+    uncredited: deque[tuple[int, bytes]] = field(default_factory=deque)
+    """those of them that were sent, and where they end"""
+
+    def send(self, link: Link, message: bytes) -> None:
+        link.send_reliable(message)
+        if message in self.watched:
+            self.uncredited.append((link.reliable_end, message))
 
 
 class DataPlane:
@@ -166,7 +183,7 @@ class DataPlane:
         for sealing in self._sealing():
             self._bind(peer, sealing)
         while peer.waiting:
-            link.send_reliable(peer.waiting.popleft())
+            peer.send(link, peer.waiting.popleft())
 
     def link_down(self, server: str, undelivered: Sequence[bytes]) -> None:
         """The datagram session ended; what it did not deliver goes with the next one."""
@@ -175,6 +192,8 @@ class DataPlane:
         # A handle is bound anew by link_up, and one of an ended act must not come back.
         again = [m for m in undelivered if not isinstance(decode_message_untrusted(m), Bind)]
         peer.waiting.extendleft(reversed(again))
+        # What the peer has, though its credit got lost, counts as taken.
+        peer.uncredited = deque((0, message) for _, message in peer.uncredited if message not in again)
 
     def raise_fence(self, entity: str, epoch: int, server: str, *, now_ns: int) -> None:
         """Hear from the homeserver who holds an entity; ``server`` is empty while it is dormant.
@@ -272,10 +291,15 @@ class DataPlane:
         self._hand_over("took", entity, previous, state_hash(state))
         return release.state
 
-    def send_message(self, to: str, message: bytes) -> None:
+    def send_message(self, to: str, message: bytes, *, credited: bool = False) -> None:
         """Send a message of ``bridge.authority`` on the reliable stream.
 
         While no session with that server stands, the message waits for one.
+
+        Args:
+            to: a server.
+            message: encoded.
+            credited: whether to tell, with a tick, that the server has taken it.
 
         Raises:
             InvalidStateError: the server is not known, or too many messages wait for it.
@@ -284,13 +308,16 @@ class DataPlane:
         if len(peer.waiting) >= MAX_WAITING:
             raise InvalidStateError(f"{MAX_WAITING} messages wait for {to}, which cannot be reached")
         peer.sent.add(_digest(message))
+        if credited:
+            peer.watched.add(message)
         if peer.link is None:
             peer.waiting.append(message)
         else:
-            peer.link.send_reliable(message)
+            peer.send(peer.link, message)
 
     def tick(self, *, now_ns: int) -> None:
         """Seal the state of everything that is acted for."""
+        self._tell_credit(now_ns)
         self._lingering = [s for s in self._lingering if s.until_ns is not None and s.until_ns > now_ns]
         self._send(list(self._sealing()), now_ns)
 
@@ -332,6 +359,14 @@ class DataPlane:
         """Everything recorded so far, running acts included."""
         running = [act for s in self._holding.values() if (act := self._act(s)) is not None]
         return [*self._entries, *running, *self._receiving.acceptances()]
+
+    def _tell_credit(self, now_ns: int) -> None:
+        for peer in self._peers.values():
+            taken = 0 if peer.link is None else peer.link.reliable_taken
+            while peer.uncredited and peer.uncredited[0][0] <= taken:
+                _, message = peer.uncredited.popleft()
+                peer.watched.discard(message)
+                self._emit(Credited(server=peer.server, message=message, at_ns=now_ns))
 
     def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
         if not sealings:

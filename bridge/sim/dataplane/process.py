@@ -133,9 +133,9 @@ class DataPlaneProcess:
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
             case Follow(entity=entity, slot=slot):
                 self._plane.follow(entity, slot)
-            case SendMessage(to=to, message=message):
+            case SendMessage(to=to, message=message, credited=credited):
                 with contextlib.suppress(BridgeError):
-                    self._plane.send_message(to, message)
+                    self._plane.send_message(to, message, credited=credited)
             case Stop(id=number) | OpenRelease(id=number):
                 try:
                     self._send(self._answer(command, now_ns))

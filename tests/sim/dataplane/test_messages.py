@@ -9,6 +9,7 @@ from bridge.errors import DecodeError
 from bridge.sim.dataplane.messages import (
     AddPeer,
     Command,
+    Credited,
     Event,
     Fatal,
     FirstAccepted,
@@ -64,6 +65,7 @@ EVENTS: list[Event] = [
     PeerUp(server="sim2"),
     PeerDown(server="sim2", reason="idle"),
     PeerMessageReceived(server="sim2", message=b"\x00", at_ns=1),
+    Credited(server="sim2", message=b"\x00", at_ns=1),
     FirstAccepted(server="sim2", entity="ball", epoch=1, at_ns=1),
     Fatal(error="no"),
     Report(id=1, history=[b"{}"], verdicts={"late": 1}, sent={"sim2": 1}, received={}, malformed=0),

@@ -18,7 +18,7 @@ from bridge.authority import (
 from bridge.errors import BoxError, BridgeError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import EntityFlag, Payloads, World, decode_records_untrusted, decode_state_untrusted
-from bridge.sim.dataplane.messages import Event, FirstAccepted, PeerMessageReceived
+from bridge.sim.dataplane.messages import Credited, Event, FirstAccepted, PeerMessageReceived
 from bridge.sim.dataplane.plane import DataPlane
 
 MS = 1_000_000
@@ -36,6 +36,8 @@ class Wire:
     echo_age: float | None = 0.0
     is_signed: bool = False
     max_state_bytes: int = 1_152
+    reliable_end: int = 0
+    reliable_taken: int = 0
 
     def send_state(self, payload: Payloads, stream: int = 0) -> None:
         for row, one in enumerate(payload):
@@ -43,6 +45,7 @@ class Wire:
 
     def send_reliable(self, message: bytes) -> None:
         self.reliable.append(message)
+        self.reliable_end += len(message)
 
     def deliver(self, now_ns: int) -> None:
         for message in self.reliable:
@@ -398,3 +401,37 @@ def test_a_server_known_no_more_is_no_giver_and_no_taker(pair: tuple[Server, Ser
         b.open(box, "a")
     with pytest.raises(InvalidStateError):
         b.plane.send_message("a", b"x")
+
+
+def test_credit_is_told_once_when_the_peer_has_taken_the_message(
+    pair: tuple[Server, Server],
+) -> None:
+    """R0-31: the credit is the acknowledgement."""
+    a, _ = pair
+    a.plane.send_message("b", b"plain")
+    a.plane.send_message("b", b"watched", credited=True)
+    a.wire.reliable_taken = a.wire.reliable_end - 1
+    a.plane.tick(now_ns=MS)
+    assert of_type(Credited, a.events) == []
+    a.wire.reliable_taken = a.wire.reliable_end
+    for now in (2, 3):
+        a.plane.tick(now_ns=now * MS)
+    assert of_type(Credited, a.events) == [Credited(server="b", message=b"watched", at_ns=2 * MS)]
+
+
+def test_credit_is_told_whatever_becomes_of_the_session(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    arrived, lost = (
+        encode_message(Accepted(trace=bytes(16), hop=0, entity="ball", epoch=epoch)) for epoch in (1, 2)
+    )
+    for message in (arrived, lost):
+        a.plane.send_message("b", message, credited=True)
+    a.plane.link_down("b", [lost])
+    a.plane.tick(now_ns=MS)
+    assert [event.message for event in of_type(Credited, a.events)] == [arrived]
+    again = Wire("a", b)
+    a.plane.link_up("b", again)
+    assert again.reliable == [lost]
+    again.reliable_taken = again.reliable_end
+    a.plane.tick(now_ns=2 * MS)
+    assert [event.message for event in of_type(Credited, a.events)] == [arrived, lost]
