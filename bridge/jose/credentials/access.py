@@ -12,12 +12,12 @@ from bridge.jose.credentials.claims import (
     check_lifetime,
     check_members,
     check_name,
-    check_now,
     check_thumbprint,
     role_of,
 )
+from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
-from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring, decode_token_untrusted
+from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
 _MEMBERS: Final = frozenset({"sub", "role", "jkt", "iss", "aud", "iat", "exp", "jti"})
 
@@ -104,9 +104,4 @@ def read_access_untrusted(token: str, *, keys: Keyring, instance: str, now: floa
     Raises:
         SignatureError: the only one.
     """
-    claims = decode_token_untrusted(token, typ=AccessToken.TYP, keys=keys, max_bytes=AccessToken.MAX_BYTES)
-    access = AccessToken.from_claims_untrusted(claims)
-    if access.instance != instance:
-        raise SignatureError("the access token is of another instance")
-    check_now(access.issued_at, access.expires_at, now)
-    return access
+    return read_untrusted(AccessToken, token, keys=keys, instance=instance, now=now)

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from bridge.errors import SignatureError
 from bridge.jose.credentials.claims import (
     check_id,
     check_key,
     check_lifetime,
     check_members,
     check_name,
-    check_now,
     key_of,
     role_of,
 )
+from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
-from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring, decode_token_untrusted
+from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 from bridge.jose.key import Jwk
 
 _MEMBERS: Final = frozenset({"sub", "role", "jwk", "iss", "iat", "exp", "jti"})
@@ -108,9 +107,4 @@ def read_certificate_untrusted(token: str, *, keys: Keyring, instance: str, now:
     Raises:
         SignatureError: the only one.
     """
-    claims = decode_token_untrusted(token, typ=Certificate.TYP, keys=keys, max_bytes=Certificate.MAX_BYTES)
-    certificate = Certificate.from_claims_untrusted(claims)
-    if certificate.instance != instance:
-        raise SignatureError("the certificate is of another instance")
-    check_now(certificate.issued_at, certificate.expires_at, now)
-    return certificate
+    return read_untrusted(Certificate, token, keys=keys, instance=instance, now=now)
