@@ -7,9 +7,11 @@
 -export([open_session/3, close_session/3, create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
 -export([enter/3, leave/3, request/3, answer/3, withdraw/3]).
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
+-export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
+-export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
 -export([entity/2, server/2, servers/1]).
 
--define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules]).
+-define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
 
@@ -118,6 +120,53 @@ transfer(Store, Request, Op) -> ask(Store, transfer, Request, Op).
 
 -spec revoke(term(), term(), term()) -> kb_call:answer().
 revoke(Store, Request, Op) -> ask(Store, revoke, Request, Op).
+
+-spec pin_peer(term(), term(), term()) -> kb_call:answer().
+pin_peer(Store, Request, Op) -> ask(Store, pin_peer, Request, Op).
+
+-spec unpin_peer(term(), term(), term()) -> kb_call:answer().
+unpin_peer(Store, Request, Op) -> ask(Store, unpin_peer, Request, Op).
+
+-spec note_servers(term(), term(), term()) -> kb_call:answer().
+note_servers(Store, Request, Op) -> ask(Store, note_servers, Request, Op).
+
+-spec push_abroad(term(), term(), term()) -> kb_call:answer().
+push_abroad(Store, Request, Op) -> ask(Store, push_abroad, Request, Op).
+
+-spec cancel_escrow(term(), term(), term()) -> kb_call:answer().
+cancel_escrow(Store, Request, Op) -> ask(Store, cancel_escrow, Request, Op).
+
+-spec close_escrow(term(), term(), term()) -> kb_call:answer().
+close_escrow(Store, Request, Op) -> ask(Store, close_escrow, Request, Op).
+
+-spec escrow_noted(term(), term(), term()) -> kb_call:answer().
+escrow_noted(Store, Request, Op) -> ask(Store, escrow_noted, Request, Op).
+
+-spec escrow_settled(term(), term(), term()) -> kb_call:answer().
+escrow_settled(Store, Request, Op) -> ask(Store, escrow_settled, Request, Op).
+
+%% Who asks has checked the other instance's signature; that of the giver is checked here, as of a claim. A box that
+%% is no release of this entity is a reason to refuse, which has to be remembered like any other.
+-spec accept_escrow(term(), term(), term()) -> kb_call:answer().
+accept_escrow(Store, Request, Op) ->
+    case kb_validate:request(accept_escrow, Request) of
+        {ok, #{box := Box, entity := Entity, giver := #{key := Key, session := Session, epoch := Epoch}} = Valid} ->
+            Release = case kb_box:release(Box, {Entity, Key}) of
+                          {ok, #{sid := Session, epoch := Epoch} = Claims} -> Claims;
+                          _ -> undefined
+                      end,
+            decide(Store, accept_escrow, {ok, Valid#{release => Release}}, Op);
+        Refused -> Refused
+    end.
+
+-spec refuse_escrow(term(), term(), term()) -> kb_call:answer().
+refuse_escrow(Store, Request, Op) -> ask(Store, refuse_escrow, Request, Op).
+
+-spec settle_escrow(term(), term(), term()) -> kb_call:answer().
+settle_escrow(Store, Request, Op) -> ask(Store, settle_escrow, Request, Op).
+
+-spec entity_moved(term(), term(), term()) -> kb_call:answer().
+entity_moved(Store, Request, Op) -> ask(Store, entity_moved, Request, Op).
 
 %% The signature is checked here, since a transaction may not call crypto; that the signer is still the
 %% holder is checked in the transaction.

@@ -12,7 +12,7 @@
 
 %% All that runs inside the store with this module: what they are together names the stored procedure.
 modules() ->
-    [kb_authority, kb_authority_ask, kb_authority_index, kb_authority_owner, kb_authority_player, kb_authority_roles,
+    [kb_authority, kb_authority_ask, kb_authority_escrow, kb_authority_index, kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles,
      kb_authority_session, kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
 
 -spec decide(atom(), map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> decision().
@@ -29,9 +29,22 @@ do(close_session, Request, Read, List) -> kb_authority_session:close(Request, Re
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);
 do(create_entity, Request, Read, _List) -> kb_authority_transfer:create(Request, Read);
+do(pin_peer, Request, Read, _List) -> kb_authority_peer:pin(Request, Read);
+do(unpin_peer, Request, Read, _List) -> kb_authority_peer:unpin(Request, Read);
+do(note_servers, Request, Read, _List) -> kb_authority_peer:note_servers(Request, Read);
+do(cancel_escrow, Request, Read, _List) -> kb_authority_escrow:cancel(Request, Read);
+do(close_escrow, Request, Read, _List) -> kb_authority_escrow:close(Request, Read);
+do(escrow_noted, Request, Read, _List) -> kb_authority_escrow:noted(Request, Read);
+do(escrow_settled, Request, Read, _List) -> kb_authority_escrow:settled(Request, Read);
+do(accept_escrow, Request, Read, List) -> kb_authority_escrow:accept(Request, Read, List);
+do(refuse_escrow, Request, Read, List) -> kb_authority_escrow:refuse(Request, Read, List);
+do(settle_escrow, Request, Read, List) -> kb_authority_escrow:settle(Request, Read, List);
+do(entity_moved, Request, Read, _List) -> kb_authority_escrow:moved(Request, Read);
 do(Function, #{entity := Entity} = Request, Read, _List) ->
     case Read(kb_authority_tree:entity_path(Entity)) of
         undefined -> kb_authority_tree:refuse(no_entity, <<"no entity of this name">>);
+        #{away := #{instance := Instance}} ->
+            kb_authority_tree:refuse(away, #{instance => Instance}, <<"the entity is at another instance, or on its way there">>);
         Record -> on_entity(Function, Request, Record, Read)
     end.
 

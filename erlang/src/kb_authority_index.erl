@@ -11,7 +11,8 @@
 -spec changes(atom(), [kb_authority_tree:change()], kb_authority_tree:read()) -> [kb_authority_tree:change()].
 changes(Function, Changes, Read) ->
     Ended = [Session || {delete, [bridge, held, Session]} <- Changes],
-    Changed = [{Entity, Read(Path), Record} || {put, [bridge, entities, Entity] = Path, Record} <- Changes],
+    Changed = [{Entity, Read(Path), Record} || {put, [bridge, entities, Entity] = Path, Record} <- Changes]
+        ++ [{Entity, Read(Path), undefined} || {delete, [bridge, entities, Entity] = Path} <- Changes],
     lists:append([held(Entity, sessions(Before), sessions(Record), Ended) || {Entity, Before, Record} <- Changed])
         ++ buckets(Function, lists:append([moves(Entity, Before, Record) || {Entity, Before, Record} <- Changed]), Read).
 
@@ -19,9 +20,17 @@ held(Entity, Before, Named, Ended) ->
     [{put, kb_authority_tree:held_path(Session, Entity), #{entity => Entity}} || Session <- Named -- Before]
         ++ [{delete, kb_authority_tree:held_path(Session, Entity)} || Session <- (Before -- Named) -- Ended].
 
-moves(_Entity, #{owner := Owner}, #{owner := Owner}) -> [];
-moves(Entity, undefined, #{owner := Owner}) -> [{Owner, Entity, in}];
-moves(Entity, #{owner := Before}, #{owner := Owner}) -> [{Before, Entity, out}, {Owner, Entity, in}].
+moves(Entity, Before, Record) ->
+    case {owner(Before), owner(Record)} of
+        {Same, Same} -> [];
+        {Left, Owner} ->
+            [{Left, Entity, out} || Left =/= undefined] ++ [{Owner, Entity, in} || Owner =/= undefined]
+    end.
+
+%% What is at another instance is nobody's here.
+owner(undefined) -> undefined;
+owner(#{away := #{state := gone}}) -> undefined;
+owner(#{owner := Owner}) -> Owner.
 
 %% A player who leaves may change much of one bucket at once.
 buckets(Function, Moves, Read) ->

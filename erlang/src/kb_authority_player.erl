@@ -10,9 +10,11 @@
 %% A player is at one session at a time, the last one entered. Who may grant what others asked for hears of it there.
 -spec enter(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
 enter(#{player := Player, session := Session}, Read) ->
-    case Read(session_path(Session)) of
-        undefined -> kb_authority_tree:no_session();
-        #{server := Server} ->
+    case {Read(session_path(Session)), kb_authority_escrow:is_abroad(Player, Read)} of
+        {undefined, _} -> kb_authority_tree:no_session();
+        {_, true} ->
+            refuse(reserved_name, #{}, <<"a name that ends in another instance's is that instance's player's">>);
+        {#{server := Server}, false} ->
             Record = #{player => Player, session => Session, server => Server},
             {ok, Record, [{put, player_path(Player), Record} | kb_authority_ask:told_anew(Player, Session, Read)]}
     end.

@@ -74,6 +74,8 @@ on_entity(Function, #{session := Session, epoch := Epoch} = Request,
 on_entity(_Function, _Request, Record, _Read) ->
     not_holder(Record).
 
+by_holder(push_abroad, Request, Record, Read) ->
+    kb_authority_escrow:push(Request, Record, Read);
 by_holder(give, #{owner := Owner}, #{entity := Entity} = Record, _Read) ->
     Given = bump(Record#{owner => Owner, awaiting => undefined}),
     {ok, Given, [{put, entity_path(Entity), Given}]};

@@ -3,7 +3,8 @@
 
 -export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, bucket/1,
          inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
--export([bump/1, next_epoch/1, step/1, step_or_none/1, refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
+-export([peer_path/1, abroad_path/1, escrow_path/1, outgoing_path/1, incoming_path/1, incoming_path/2]).
+-export([bump/1, next_epoch/1, epoch_above/2, step/1, step_or_none/1, refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
 
 -export_type([path/0, change/0, decision/0, refusal/0, read/0, lister/0]).
 
@@ -52,6 +53,25 @@ ask_inbox_path(Session, Entity, Asker) -> [bridge, inbox, Session, asks, Entity,
 -spec asks_path(binary()) -> path().
 asks_path(Master) -> [bridge, asks, Master].
 
+-spec peer_path(binary()) -> path().
+peer_path(Instance) -> [bridge, peers, Instance].
+
+%% The servers of another instance.
+-spec abroad_path(binary()) -> path().
+abroad_path(Instance) -> [bridge, abroad, Instance].
+
+-spec escrow_path(pos_integer()) -> path().
+escrow_path(Transfer) -> [bridge, escrow, integer_to_binary(Transfer)].
+
+-spec outgoing_path(binary()) -> path().
+outgoing_path(Instance) -> [bridge, outgoing, Instance].
+
+-spec incoming_path(binary()) -> path().
+incoming_path(Instance) -> [bridge, incoming, Instance].
+
+-spec incoming_path(binary(), pos_integer()) -> path().
+incoming_path(Instance, Transfer) -> [bridge, incoming, Instance, integer_to_binary(Transfer)].
+
 -spec bump(#{version := number(), _ => _}) -> #{version := number(), _ => _}.
 bump(#{version := Version} = Record) -> Record#{version => Version + 1}.
 
@@ -64,6 +84,17 @@ next_epoch(Read) ->
            end,
     #{incarnation := High, counter := Low} = Next,
     {(High bsl 48) bor Low, {put, [bridge, grants], Next}}.
+
+%% Above an epoch that another instance gave.
+-spec epoch_above(pos_integer(), read()) -> {pos_integer(), change()}.
+epoch_above(Received, Read) ->
+    #{incarnation := Incarnation, counter := Counter} = Grants = Read([bridge, grants]),
+    case (Incarnation bsl 48) bor Counter of
+        Last when Last >= Received -> next_epoch(Read);
+        _ ->
+            Raised = Grants#{incarnation => Received bsr 48, counter => Received band ?MAX_COUNTER},
+            next_epoch(fun([bridge, grants]) -> Raised end)
+    end.
 
 %% Of what a request causes; nothing where the request has none.
 -spec step(map()) -> map().

@@ -9,6 +9,9 @@
 -define(MAX_DATA_BYTES, 1048576).
 -define(MAX_BOX_BYTES, 16384).
 -define(MAX_KEY_BYTES, 2048).
+-define(MAX_URLS, 8).
+-define(MAX_KEYS, 8).
+-define(MAX_SERVERS, 1000).
 -define(MAX_TTL_MS, 3600000).
 -define(U64, 16#FFFFFFFFFFFFFFFF).
 -define(PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
@@ -153,7 +156,22 @@ members(set_rule) -> [{entity, name}, {by, party}, {rule, rule}];
 members(set_master) -> [{entity, name}, {by, party}, {master, name}];
 members(set_default_owner) -> [{entity, name}, {by, party}, {default_owner, name_or_none}];
 members(transfer) -> [{entity, name}, {by, party}, {to, name}];
-members(revoke) -> [{entity, name}, {by, party}].
+members(revoke) -> [{entity, name}, {by, party}];
+members(pin_peer) -> [{instance, instance}, {urls, urls}, {keys, keys}, {ca, text_or_none}];
+members(unpin_peer) -> [{instance, instance}];
+members(note_servers) -> [{instance, instance}, {servers, servers}];
+members(push_abroad) -> [{instance, instance} | members(push)];
+members(cancel_escrow) -> [{transfer, transfer}];
+members(close_escrow) ->
+    [{transfer, transfer}, {instance, instance}, {verdict, verdict}, {epoch, epoch}, {reason, name}];
+members(escrow_noted) -> [{transfer, transfer}];
+members(escrow_settled) -> [{instance, instance}, {low, epoch}];
+members(accept_escrow) ->
+    [{entity, name}, {owner, name}, {master, name}, {default_owner, name_or_none}, {rule, rule}, {home, instance},
+     {to, name}, {box, box}, {giver, giver} | members(refuse_escrow)];
+members(refuse_escrow) -> [{instance, instance}, {transfer, transfer}, {low, epoch}];
+members(settle_escrow) -> [{instance, instance}, {low, epoch}];
+members(entity_moved) -> [{instance, instance}, {entity, name}, {at, instance}, {epoch, epoch}].
 
 has(Member, Kind, Request) ->
     case Request of
@@ -173,8 +191,30 @@ is(party, Value) -> Value =:= operator orelse name(Value);
 is(name_or_none, Value) -> Value =:= undefined orelse name(Value);
 is(ttl, Value) -> is_integer(Value) andalso Value >= 1 andalso Value =< ?MAX_TTL_MS;
 is(bucket, Value) -> is_integer(Value) andalso Value >= 0 andalso Value < kb_authority_tree:buckets();
+is(instance, Value) -> name(Value) andalso binary:match(Value, <<"@">>) =:= nomatch;
+is(transfer, Value) -> is(epoch, Value) andalso Value >= 1;
+is(verdict, Value) -> Value =:= accepted orelse Value =:= refused;
+is(text_or_none, Value) -> Value =:= undefined orelse is_binary(Value) andalso byte_size(Value) =< ?MAX_BOX_BYTES;
+is(urls, Value) -> all(fun name/1, Value, ?MAX_URLS);
+is(keys, Value) -> all(fun(Key) -> is(key, Key) end, Value, ?MAX_KEYS);
+is(servers, Value) ->
+    is_map(Value) andalso map_size(Value) =< ?MAX_SERVERS
+        andalso lists:all(fun({Name, Server}) -> name(Name) andalso is_server(Server) end, maps:to_list(Value));
+is(giver, #{session := Session, epoch := Epoch} = Value) ->
+    map_size(Value) =:= 6 andalso is(id, Session) andalso is(epoch, Epoch) andalso is_server(maps:without([session, epoch], Value));
+is(giver, _) -> false;
 is(address, {Host, Port}) -> name(Host) andalso is_integer(Port) andalso Port > 0 andalso Port < 65536;
 is(address, _) -> false.
+
+is_server(#{server := Server, key := Key, thumbprint := Thumbprint, address := Address} = Value) ->
+    map_size(Value) =:= 4 andalso name(Server) andalso is(key, Key) andalso is(thumbprint, Thumbprint)
+        andalso is(address, Address);
+is_server(_) -> false.
+
+%% Of a proper list with one element at least.
+all(Is, [Value], Left) -> Left > 0 andalso Is(Value);
+all(Is, [Value | Rest], Left) -> Left > 0 andalso Is(Value) andalso all(Is, Rest, Left - 1);
+all(_, _, _) -> false.
 
 -spec name(term()) -> boolean().
 name(Value) -> is_binary(Value) andalso byte_size(Value) >= 1 andalso byte_size(Value) =< 255.

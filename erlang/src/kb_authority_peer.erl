@@ -1,0 +1,35 @@
+%% Other instances that the operator trusts: their keys, where they answer, and which servers they have.
+-module(kb_authority_peer).
+
+-export([pin/2, unpin/2, note_servers/2]).
+
+-import(kb_authority_tree, [peer_path/1, abroad_path/1, outgoing_path/1, refuse/2]).
+
+%% Again: what was pinned before is replaced.
+-spec pin(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
+pin(#{instance := Instance} = Request, Read) ->
+    case Read([bridge, identity]) of
+        #{instance := Instance} -> refuse(invalid_request, <<"this is the instance itself">>);
+        _ ->
+            Record = maps:with([instance, urls, keys, ca], Request),
+            {ok, Record, [{put, peer_path(Instance), Record} || Read(peer_path(Instance)) =/= Record]}
+    end.
+
+%% Not while something is in escrow for it: nobody else could say what became of that.
+-spec unpin(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
+unpin(#{instance := Instance}, Read) ->
+    case Read(outgoing_path(Instance)) of
+        #{open := Open} when map_size(Open) > 0 ->
+            refuse(escrow_open, <<"entities are in escrow for this instance: wait, or cancel and wait">>);
+        _ ->
+            {ok, #{instance => Instance},
+             [{delete, Path} || Path <- [peer_path(Instance), abroad_path(Instance)], Read(Path) =/= undefined]}
+    end.
+
+-spec note_servers(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
+note_servers(#{instance := Instance, servers := Servers}, Read) ->
+    Record = #{instance => Instance, servers => Servers},
+    case Read(peer_path(Instance)) of
+        undefined -> refuse(no_peer, <<"no such instance is pinned here: add it as a peer first">>);
+        _ -> {ok, #{instance => Instance}, [{put, abroad_path(Instance), Record} || Read(abroad_path(Instance)) =/= Record]}
+    end.

@@ -1,0 +1,323 @@
+%% Three instances, each a tree and the decisions on it, and a network that loses, doubles, delays and reorders what they
+%% send each other. What is not in a tree is lost with every crash: so a courier that died at whatever step is one
+%% whose message never came, and one that came back sends what its tree says, again. In every state an entity is
+%% exactly one of: an instance's, in an instance's escrow.
+-module(kb_authority_escrow_tests).
+-include_lib("eunit/include/eunit.hrl").
+
+-import(proper_types, [list/1, frequency/1, oneof/1, range/2]).
+
+-define(INSTANCES, [<<"x">>, <<"y">>, <<"z">>]).
+-define(ENTITIES, [<<"gun">>, <<"hat">>]).
+
+-record(world, {trees = #{}, net = [], epochs = #{}, seen = #{}}).
+
+an_entity_is_always_in_one_place_test_() ->
+    {timeout, 300, fun() ->
+        ?assert(proper:quickcheck(prop(), [{numtests, 1500}, {to_file, user}]))
+    end}.
+
+prop() ->
+    proper:forall(proper_types:resize(400, list(action())), fun(Actions) ->
+        %% Debian's PropEr asks for an exception's stack in a way that OTP no longer has.
+        try lists:foldl(fun(Action, World) -> whole(Action, act(Action, World)) end, founded(), Actions) of
+            World ->
+                Quiet = quiet(World, 200),
+                settled(Quiet),
+                Done = [Key || {Key, Count} <- maps:to_list(Quiet#world.seen), _ <- lists:seq(1, Count)],
+                proper:aggregate(Done, true)
+        catch
+            error:Reason -> proper:whenfail(fun() -> io:format(user, "~p~n", [Reason]) end, false)
+        end
+    end).
+
+%% Actions are numbers where they choose among what there is, so that every run can be shortened.
+action() ->
+    frequency([{6, {push, oneof(?ENTITIES), oneof(?INSTANCES), oneof(?INSTANCES), oneof([there, there, there, nowhere])}},
+               {12, {send, oneof(?INSTANCES), range(0, 3)}},
+               {24, {deliver, range(0, 60)}},
+               {2, {cancel, oneof(?INSTANCES), range(0, 3)}},
+               {2, {pull, oneof(?ENTITIES), oneof(?INSTANCES), oneof([1, 2])}},
+               {1, {restart, oneof(?INSTANCES), oneof([1, 2])}},
+               {1, {leave, oneof(?INSTANCES)}},
+               {1, {forget, range(0, 60)}}]).
+
+founded() ->
+    World = #world{trees = maps:from_list([{Instance, tree(Instance)} || Instance <- ?INSTANCES])},
+    lists:foldl(fun(Act, Acc) -> {{ok, _}, Next} = Act(Acc), Next end, World,
+                [fun(W) -> decide(I, pin_peer, #{instance => P, urls => [], keys => [], ca => undefined}, W) end
+                 || I <- ?INSTANCES, P <- ?INSTANCES, I =/= P] ++
+                [fun(W) -> open(I, Number, W) end || I <- ?INSTANCES, Number <- [1, 2]] ++
+                [fun(W) -> decide(<<"x">>, create_entity, #{entity => E, owner => <<"ann">>, master => <<"ann">>, rule => allow,
+                                                            session => session(<<"x">>, 1, W)}, W) end || E <- ?ENTITIES]).
+
+tree(Instance) ->
+    #{[bridge, identity] => #{instance => Instance},
+      [bridge, grants] => #{incarnation => 1, counter => erlang:phash2(Instance, 50)}}.
+
+act({push, Entity, From, To, Where}, World) ->
+    case read(From, [bridge, entities, Entity], World) of
+        #{session := Session, epoch := Epoch} when Session =/= undefined, From =/= To ->
+            Server = case Where of there -> server(To, 1); nowhere -> <<"nobody">> end,
+            {_, Next} = decide(From, push_abroad, #{entity => Entity, session => Session, epoch => Epoch, owner => <<"bob">>,
+                                                    instance => To, to => Server, box => Server, trace => <<5:128>>, hop => 0},
+                               World),
+            Next;
+        _ -> World
+    end;
+act({send, From, Number}, World) ->
+    case chosen(Number, escrows(From, World)) of
+        none -> settle(From, World);
+        #{state := notice} = Escrow ->
+            #{home := Home, entity := Entity, instance := At, epoch := Epoch, transfer := Transfer} = Escrow,
+            sent(Home, {entity_moved, #{instance => From, entity => Entity, at => At, epoch => Epoch}, Transfer}, World);
+        #{state := cancelling, instance := To} = Escrow ->
+            sent(To, {refuse_escrow, (maps:with([transfer, low, trace, hop], Escrow))#{instance => From}}, World);
+        #{instance := To, box := Box} = Escrow ->
+            Release = #{rcp => thumbprint(Box)},
+            sent(To, {accept_escrow, (maps:without([state], Escrow))#{instance => From, release => Release}}, World)
+    end;
+act({deliver, Number}, #world{net = Net} = World) ->
+    %% It stays, and so may come again, however late.
+    case chosen(Number, Net) of
+        none -> World;
+        {To, Message} -> received(To, Message, World)
+    end;
+act({cancel, From, Number}, World) ->
+    case chosen(Number, escrows(From, World)) of
+        none -> World;
+        #{transfer := Transfer} ->
+            {{ok, _}, Next} = decide(From, cancel_escrow, #{transfer => Transfer}, World),
+            Next
+    end;
+act({pull, Entity, Instance, Number}, World) ->
+    case read(Instance, [bridge, entities, Entity], World) of
+        #{epoch := Epoch} ->
+            {_, Next} = decide(Instance, pull, #{entity => Entity, session => session(Instance, Number, World), epoch => Epoch,
+                                                 owner => <<"cid">>}, World),
+            Next;
+        undefined -> World
+    end;
+act({restart, Instance, Number}, World) ->
+    {{ok, _}, Closed} = decide(Instance, close_session, #{session => session(Instance, Number, World)}, World),
+    {{ok, _}, Opened} = open(Instance, Number, Closed),
+    Opened;
+act({leave, Instance}, World) ->
+    {_, Next} = decide(Instance, leave, #{player => <<"bob">>, session => <<"none">>, bucket => 0}, World),
+    Next;
+act({forget, Number}, #world{net = Net} = World) ->
+    case chosen(Number, Net) of
+        none -> World;
+        Message -> World#world{net = lists:delete(Message, Net)}
+    end.
+
+settle(From, World) ->
+    lists:foldl(fun(To, Acc) ->
+                    case read(From, [bridge, outgoing, To], Acc) of
+                        #{low := Low, settled := Settled} when Low > Settled ->
+                            sent(To, {settle_escrow, #{instance => From, low => Low}}, Acc);
+                        _ -> Acc
+                    end
+                end, World, ?INSTANCES).
+
+received(To, {accept_escrow, #{instance := From} = Request}, World) -> answered(To, From, accept_escrow, Request, World);
+received(To, {refuse_escrow, #{instance := From} = Request}, World) -> answered(To, From, refuse_escrow, Request, World);
+received(To, {settle_escrow, #{instance := From, low := Low} = Request}, World) ->
+    {{ok, _}, Next} = decide(To, settle_escrow, Request, World),
+    sent(From, {settled, #{instance => To, low => Low}}, Next);
+received(To, {settled, Request}, World) -> obeyed(To, escrow_settled, Request, World);
+received(To, {entity_moved, #{instance := From} = Request, Transfer}, World) ->
+    case decide(To, entity_moved, Request, World) of
+        {{ok, _}, Next} -> sent(From, {noted, #{transfer => Transfer}}, Next);
+        {{error, {elsewhere, _}}, Next} -> Next
+    end;
+received(To, {noted, Request}, World) -> obeyed(To, escrow_noted, Request, World);
+received(To, {verdict, Request}, World) -> obeyed(To, close_escrow, Request, World).
+
+answered(To, From, Function, #{transfer := Transfer} = Request, World) ->
+    case decide(To, Function, Request, World) of
+        {{ok, #{verdict := Verdict} = Answer}, Next} ->
+            sent(From, {verdict, #{instance => To, transfer => Transfer, verdict => Verdict, epoch => maps:get(epoch, Answer, 0),
+                                   reason => maps:get(reason, Answer, none)}}, Next);
+        {{error, {Reason, _}}, Next} when Reason =:= elsewhere; Reason =:= settled -> Next
+    end.
+
+obeyed(To, Function, Request, World) ->
+    {{ok, _}, Next} = decide(To, Function, Request, World),
+    Next.
+
+%% Everything is sent and comes, in order, until nothing is left to do.
+quiet(World, 0) -> error({never_quiet, [{I, escrows(I, World)} || I <- ?INSTANCES]});
+quiet(World, Left) ->
+    Sent = lists:foldl(fun({Instance, Number}, Acc) -> act({send, Instance, Number}, Acc) end, World#world{net = []},
+                       [{I, Number} || I <- ?INSTANCES, Number <- lists:seq(0, length(escrows(I, World)))]),
+    case delivered(settle(<<"z">>, settle(<<"y">>, settle(<<"x">>, Sent)))) of
+        #world{trees = Trees, net = []} = Same when Trees =:= World#world.trees -> Same;
+        Next -> quiet(Next, Left - 1)
+    end.
+
+delivered(#world{net = []} = World) -> World;
+delivered(#world{net = [{To, Message} | Rest]} = World) ->
+    delivered(whole({deliver, Message}, received(To, Message, World#world{net = Rest}))).
+
+settled(World) ->
+    [begin
+         ?assertEqual([], escrows(I, World)),
+         ?assertEqual([], [Path || [bridge, incoming, _, _] = Path <- maps:keys(maps:get(I, World#world.trees))])
+     end || I <- ?INSTANCES],
+    [begin
+         [At] = places(Entity, World),
+         Home = read(<<"x">>, [bridge, entities, Entity], World),
+         %% The notary knows, and nobody else who does not have it keeps a record.
+         ?assertEqual(At, {record, case Home of #{away := #{instance := Away}} -> Away; _ -> <<"x">> end}),
+         ?assertEqual([], [I || I <- [<<"y">>, <<"z">>], {record, I} =/= At,
+                                read(I, [bridge, entities, Entity], World) =/= undefined])
+     end || Entity <- ?ENTITIES].
+
+whole(Action, World) ->
+    lists:foldl(fun(Entity, Acc) ->
+                    ?assertMatch({_, [_]}, {Action, places(Entity, Acc)}),
+                    rises(Entity, Acc)
+                end, World, ?ENTITIES).
+
+%% An escrow whose receiver has accepted is the receiver's, though the giver has not heard.
+places(Entity, World) ->
+    [{record, I} || I <- ?INSTANCES, #{} = Record <- [read(I, [bridge, entities, Entity], World)], not is_map_key(away, Record)]
+        ++ [{escrow, I} || I <- ?INSTANCES, #{entity := Of, state := State} = Escrow <- escrows(I, World), Of =:= Entity,
+                           State =/= notice, not accepted(I, Escrow, World)].
+
+accepted(From, #{instance := To, transfer := Transfer}, World) ->
+    case read(To, [bridge, incoming, From, integer_to_binary(Transfer)], World) of
+        #{verdict := accepted} -> true;
+        _ -> false
+    end.
+
+%% Whoever begins to hold does so at an epoch above all that ever were, at whatever instance.
+rises(Entity, #world{epochs = Epochs} = World) ->
+    {Holder, Highest} = maps:get(Entity, Epochs, {none, 0}),
+    case [{Session, Epoch} || I <- ?INSTANCES, #{session := Session, epoch := Epoch} <- [read(I, [bridge, entities, Entity], World)],
+                              Session =/= undefined] of
+        [{Holder, Highest}] -> World;
+        [{Session, Epoch}] ->
+            ?assert(Epoch > Highest),
+            World#world{epochs = Epochs#{Entity => {Session, Epoch}}};
+        [] -> World
+    end.
+
+decide(Instance, Function, Request, #world{trees = Trees, seen = Seen} = World) ->
+    #{Instance := Tree} = Trees,
+    Read = fun(Path) -> maps:get(Path, Tree, undefined) end,
+    List = fun(Path) -> [Data || {Found, Data} <- maps:to_list(Tree), length(Found) =:= length(Path) + 1,
+                                 lists:prefix(Path, Found)] end,
+    {Answer, Next, Key} =
+        case kb_authority:decide(Function, Request, Read, List) of
+            {ok, Value, Changes} ->
+                {{ok, Value}, lists:foldl(fun change/2, Tree, Changes), maps:get(reason, Value, ok)};
+            {error, {Reason, #{message := _}}} = Refusal -> {Refusal, Tree, Reason}
+        end,
+    owned(Next),
+    #{[bridge, grants] := #{incarnation := High, counter := Low}} = Next,
+    #{[bridge, grants] := #{incarnation := HighBefore, counter := LowBefore}} = Tree,
+    ?assert({High, Low} >= {HighBefore, LowBefore}),
+    {Answer, World#world{trees = Trees#{Instance => Next}, seen = maps:update_with({Function, Key}, fun(N) -> N + 1 end, 1, Seen)}}.
+
+%% The indexes name what is here, and in escrow for those who may get it back.
+owned(Tree) ->
+    ?assertEqual(lists:sort([{Owner, Name} || {[bridge, entities, Name], #{owner := Owner} = Record} <- maps:to_list(Tree),
+                                              not is_gone(Record)]),
+                 lists:sort([{Owner, Name} || {[bridge, owned, Owner, _], #{entities := Owned}} <- maps:to_list(Tree),
+                                              Name <- maps:keys(Owned)])),
+    ?assertEqual(lists:sort([{Session, Name} || {[bridge, entities, Name], Record} <- maps:to_list(Tree),
+                                                Session <- kb_authority_index:sessions(Record)]),
+                 lists:sort([{Session, Name} || [bridge, held, Session, Name] <- maps:keys(Tree)])).
+
+is_gone(#{away := #{state := gone}}) -> true;
+is_gone(_) -> false.
+
+change({put, Path, Data}, Tree) -> Tree#{Path => Data};
+change({delete, Path}, Tree) -> maps:filter(fun(Found, _) -> not lists:prefix(Path, Found) end, Tree).
+
+open(Instance, Number, World) ->
+    Server = server(Instance, Number),
+    Session = <<Server/binary, (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
+    decide(Instance, open_session, #{server => Server, session => Session, key => <<"key">>, thumbprint => thumbprint(Server),
+                                     address => {<<"h">>, 1}}, World).
+
+session(Instance, Number, World) ->
+    #{session := Session} = read(Instance, [bridge, servers, server(Instance, Number)], World),
+    Session.
+
+server(Instance, Number) -> <<"server-", Instance/binary, (integer_to_binary(Number))/binary>>.
+
+thumbprint(Server) -> <<"key of ", Server/binary>>.
+
+escrows(Instance, #world{trees = Trees}) ->
+    [Escrow || {[bridge, escrow, _], Escrow} <- lists:sort(maps:to_list(maps:get(Instance, Trees)))].
+
+read(Instance, Path, #world{trees = Trees}) -> maps:get(Path, maps:get(Instance, Trees), undefined).
+
+sent(To, Message, #world{net = Net} = World) -> World#world{net = [{To, Message} | Net]}.
+
+chosen(_, []) -> none;
+chosen(Number, List) -> lists:nth(Number rem length(List) + 1, List).
+
+players_of_two_instances_are_told_apart_test() ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [Escrow] = escrows(<<"x">>, Pushed),
+    ?assertMatch(#{master := <<"ann@x">>, owner := <<"bob">>}, Escrow),
+    There = received(<<"y">>, {accept_escrow, Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}}}, Pushed),
+    ?assertMatch(#{master := <<"ann@x">>, owner := <<"bob">>}, read(<<"y">>, [bridge, entities, <<"gun">>], There)),
+    %% Nobody can enter as one of another instance.
+    ?assertMatch({{error, {reserved_name, _}}, _},
+                 decide(<<"y">>, enter, #{player => <<"ann@x">>, session => session(<<"y">>, 1, There)}, There)),
+    %% What is abroad can only be looked at.
+    ?assertMatch({{error, {away, #{instance := <<"y">>}}}, _},
+                 decide(<<"x">>, set_rule, #{entity => <<"gun">>, by => operator, rule => deny}, There)).
+
+an_entity_comes_home_from_where_it_is_known_to_be_test() ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [#{transfer := Transfer} = Escrow] = escrows(<<"x">>, Pushed),
+    Closed = obeyed(<<"x">>, close_escrow, #{instance => <<"y">>, transfer => Transfer, verdict => accepted,
+                                             epoch => Transfer + 5, reason => <<"none">>}, Pushed),
+    Offer = Escrow#{release => #{rcp => thumbprint(server(<<"x">>, 1))}, to => server(<<"x">>, 1)},
+    %% From another peer, which may have it by now, only once its home has heard that.
+    ?assertMatch({{error, {elsewhere, _}}, _},
+                 decide(<<"x">>, accept_escrow, Offer#{instance => <<"z">>, transfer => Transfer + 9}, Closed)),
+    ?assertMatch({{error, {elsewhere, _}}, _},
+                 decide(<<"x">>, entity_moved, #{instance => <<"z">>, entity => <<"gun">>, at => <<"z">>, epoch => Transfer + 9},
+                        Closed)),
+    %% Not from before it went.
+    ?assertMatch({{ok, #{verdict := refused, reason := stale}}, _},
+                 decide(<<"x">>, accept_escrow, Offer#{instance => <<"y">>, transfer => Transfer + 5}, Closed)),
+    {{ok, #{verdict := accepted, epoch := Epoch}}, Home} =
+        decide(<<"x">>, accept_escrow, Offer#{instance => <<"y">>, transfer => Transfer + 9}, Closed),
+    ?assert(Epoch > Transfer + 9),
+    ?assertMatch(#{epoch := Epoch, master := <<"ann">>, server := <<"server-x1">>}, read(<<"x">>, [bridge, entities, <<"gun">>], Home)).
+
+what_no_peer_may_say_is_refused_for_good_test() ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [Escrow] = escrows(<<"x">>, Pushed),
+    Offer = Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}},
+    [?assertMatch({{ok, #{verdict := refused, reason := Reason}}, _},
+                  decide(<<"y">>, accept_escrow, maps:merge(Offer, Altered), Pushed))
+     || {Reason, Altered} <- [{bad_release, #{release => undefined}},
+                              {wrong_key, #{release => #{rcp => <<"another">>}}},
+                              {no_server, #{to => <<"nobody">>}},
+                              {no_entity, #{home => <<"y">>}},
+                              {unknown_home, #{home => <<"w">>}},
+                              {epoch_too_high, #{transfer => 1 bsl 63}}]],
+    ?assertMatch({{error, {no_peer, _}}, _}, decide(<<"y">>, accept_escrow, Offer#{instance => <<"w">>}, Pushed)),
+    ?assertMatch({{error, {no_peer, _}}, _},
+                 decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"w">>}, World)),
+    %% After the end of a transfer its number is used up.
+    #{transfer := Transfer} = Offer,
+    {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => Transfer}, Pushed),
+    ?assertMatch({{error, {settled, _}}, _}, decide(<<"y">>, accept_escrow, Offer, Settled)).
+
+pushed(World) ->
+    #{session := Session, epoch := Epoch} = read(<<"x">>, [bridge, entities, <<"gun">>], World),
+    #{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"bob">>, to => server(<<"y">>, 1),
+      box => server(<<"y">>, 1)}.
