@@ -9,6 +9,7 @@ from bridge.jose.credentials.peer import PeerToken, read_peer_untrusted
 from bridge.jose.credentials.proof import Proof, read_proof_untrusted
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
+from bridge.jose.credentials.seal import Seal, read_seal_untrusted
 from bridge.jose.credentials.session_ticket import (
     SessionTicket,
     check_standing,
@@ -29,6 +30,7 @@ __all__ = [
     "PeerToken",
     "Proof",
     "Role",
+    "Seal",
     "SessionTicket",
     "Signer",
     "Ticket",
@@ -41,6 +43,7 @@ __all__ = [
     "read_grant_untrusted",
     "read_peer_untrusted",
     "read_proof_untrusted",
+    "read_seal_untrusted",
     "read_session_ticket_untrusted",
     "read_untrusted",
 ]
