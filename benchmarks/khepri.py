@@ -137,7 +137,7 @@ async def measure(cluster: LocalCluster, rounds: int, puts: int) -> dict[str, An
         HiddenNode("writer@127.0.0.1", cookie=cluster.cookie, config=config) as writing,
     ):
         async with Khepri.connect(reading, cluster.members, store=cluster.store) as any_member:
-            leader = str((await any_member.health())[Atom("leader")])
+            leader = str((await any_member.health()).leader)
         followers = [member for member in cluster.members if member != leader]
         async with (
             Khepri.connect(reading, followers[0], store=cluster.store) as reader,

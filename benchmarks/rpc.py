@@ -109,7 +109,7 @@ async def measure(cluster: LocalCluster, kinds: list[str], rounds: int, calls: i
     config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
     async with HiddenNode("python@127.0.0.1", cookie=cluster.cookie, config=config) as node:
         async with Khepri.connect(node, cluster.members, store=cluster.store) as any_member:
-            leader = str((await any_member.health())[Atom("leader")])
+            leader = str((await any_member.health()).leader)
         await node.connect(leader)
         procedure = await node.call(leader, "kb_store", "procedure", [])
         release = bytes(await node.call(leader, "erlang", "system_info", [Atom("otp_release")])).decode()

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bridge.cli.output import Json, emit, example, progress, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bridge.cli.cluster_view import ClusterView
+    from bridge.errors import BridgeError
     from bridge.homeserver.cluster_state import ClusterState
+    from bridge.khepri import MemberHealth
+
+    Answers = Mapping[str, MemberHealth | BridgeError]
 
 Directory = Annotated[
     Path | None,
     typer.Option("--dir", help="Directory of the cluster's state, data and logs.", show_default=False),
 ]
+_FOLLOW_SECONDS: Final = 0.2
+
 Name = Annotated[str, typer.Option("--name", help="Name of the cluster, where several run on this machine.")]
 
 
@@ -57,6 +66,8 @@ def up(
     """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`."""
     from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 
+    if nodes % 2 == 0:
+        progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
     began = time.monotonic()
     cluster = LocalCluster(
         LocalClusterConfig(
@@ -86,47 +97,33 @@ def up(
     )
 
 
-def status(name: Name = "local", directory: Directory = None, as_json: Json = False) -> None:
-    """Show members, leader and versions of the running cluster; fails unless all are there."""
+def status(
+    name: Name = "local",
+    directory: Directory = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on, with a line for each change, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show members, their roles and terms in Raft, and versions; fails unless all are there."""
     import asyncio
 
     from bridge.homeserver.local import running_cluster
-    from bridge.homeserver.processes import is_running
 
     place = cluster_directory(directory, name)
     state = running_cluster(place)
-    health = asyncio.run(_health(place, state))
-    alive = {node.name: node.process is not None and is_running(node.process) for node in state.nodes}
-    members = [str(member) for member in health.get("members", [])]
-    leader = health.get("leader")
-    healthy = leader is not None and all(alive.get(member, False) for member in members) and bool(members)
-    rows = [
-        (
-            node.name,
-            "running" if alive[node.name] else "stopped",
-            "leader" if node.name == leader else "member" if node.name in members else "not a member",
-            str(node.process.pid) if node.process is not None else "-",
-        )
-        for node in state.nodes
-    ]
+    if follow:
+        asyncio.run(_follow(place, state, as_json=as_json))
+        return
+    answers = asyncio.run(_ask_all(place, state))
+    seen = _seen(state, answers)
     emit(
-        {
-            "ok": healthy,
-            "directory": str(place),
-            "epmd_port": state.epmd_port,
-            "store": state.store,
-            "instance": state.instance,
-            "leader": leader,
-            "members": members,
-            "nodes": [{"name": row[0], "running": alive[row[0]], "role": row[2]} for row in rows],
-            "khepri": health.get("khepri"),
-            "otp": health.get("otp"),
-        },
+        {"directory": str(place), "epmd_port": state.epmd_port, "store": state.store, **seen.to_dict()},
         as_json=as_json,
-        text=f"{table(('node', 'process', 'role', 'pid'), rows)}\nstore {state.store} of instance "
-        f"{state.instance}, Khepri {health.get('khepri')}, OTP {health.get('otp')}",
+        text=f"{table(seen.HEADER, seen.rows())}\nstore {state.store} of instance "
+        f"{state.instance}, Khepri {seen.khepri}, OTP {seen.otp}",
     )
-    if not healthy:
+    if not seen.ok:
         raise typer.Exit(1)
 
 
@@ -151,14 +148,48 @@ def down(
     )
 
 
-async def _health(place: Path, state: ClusterState) -> dict[str, Any]:
-    """Health as one member that answers sees it; empty when none does."""
-    from bridge.cli.connection import plain_term, store_client
-    from bridge.errors import BridgeError
+async def _ask_all(place: Path, state: ClusterState) -> Answers:
+    """Health as each member tells it; nothing where none can be reached."""
+    from bridge.cli.connection import local_node
+    from bridge.khepri import members_health
 
-    try:
-        async with store_client(place, state) as store:
-            return {str(key): plain_term(value) for key, value in (await store.health()).items()}
-    except BridgeError as error:
-        progress(f"no member answers: {error}")
-        return {}
+    async with local_node(place, state) as node:
+        return await members_health(node, [member.name for member in state.nodes], state.store)
+
+
+async def _follow(place: Path, state: ClusterState, *, as_json: bool) -> None:
+    """A line at once, and one for each change of a role, a term, a leader, the members, or of who answers."""
+    import asyncio
+    import contextlib
+    import signal
+
+    from bridge.cli.connection import local_node
+    from bridge.khepri import members_health
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    names = [member.name for member in state.nodes]
+    told = ""
+    began = time.monotonic()
+    async with local_node(place, state) as node:
+        while not ended.is_set():
+            seen = _seen(state, await members_health(node, names, state.store))
+            if seen.line() != told:
+                told = seen.line()
+                emit(
+                    {"seconds": round(time.monotonic() - began, 3), **seen.to_dict()},
+                    as_json=as_json,
+                    text=f"{time.monotonic() - began:8.3f} s  {told}",
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _FOLLOW_SECONDS)
+
+
+def _seen(state: ClusterState, answers: Answers) -> ClusterView:
+    from bridge.cli.cluster_view import ClusterView
+    from bridge.homeserver.processes import is_running
+
+    alive = {node.name: node.process is not None and is_running(node.process) for node in state.nodes}
+    pids = {node.name: node.process.pid if node.process is not None else None for node in state.nodes}
+    return ClusterView.of(answers, instance=state.instance, alive=alive, pids=pids)

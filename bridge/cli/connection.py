@@ -15,7 +15,7 @@ from bridge.errors import ConfigurationError
 if TYPE_CHECKING:
     from bridge.homeserver.cluster_state import ClusterState
     from bridge.khepri import Khepri
-    from bridge.node import NodeConfig
+    from bridge.node import HiddenNode, NodeConfig
 
 _CONNECT_SECONDS: Final = 2.0
 """for one member"""
@@ -88,6 +88,17 @@ async def open_store(way: Way) -> AsyncIterator[Khepri]:
 
 
 @contextlib.asynccontextmanager
+async def local_node(directory: Path, state: ClusterState) -> AsyncIterator[HiddenNode]:
+    """A hidden node beside a cluster of this machine, connected to nobody yet."""
+    from bridge.node import HiddenNode
+
+    way = local_way(directory, state)
+    with _name(way) as name:
+        async with HiddenNode(name, cookie=way.cookie, config=way.config) as node:
+            yield node
+
+
+@contextlib.asynccontextmanager
 async def store_client(directory: Path, state: ClusterState) -> AsyncIterator[Khepri]:
     """``open_store`` for a cluster of this machine."""
     async with open_store(local_way(directory, state)) as store:
@@ -109,20 +120,6 @@ def read_cookie_file(file: Path | None) -> str | None:
     if not cookie:
         raise ConfigurationError(f"the cookie file {file} is empty")
     return cookie
-
-
-def plain_term(term: Any) -> Any:
-    """A term of ``kb_api`` for people: atoms and binaries as text, the atom ``undefined`` as ``None``."""
-    from bridge.etf import Atom
-
-    match term:
-        case Atom():
-            return None if term == Atom("undefined") else str(term)
-        case bytes():
-            return term.decode("utf-8", errors="backslashreplace")
-        case list():
-            return [plain_term(item) for item in term]
-    return term
 
 
 @contextlib.contextmanager

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from bridge.authority import CASES, transfers
 from bridge.cli.output import table
-from bridge.etf import Atom
+from bridge.khepri import MemberHealth
 from bridge.sim.match import Match
 from bridge.sim.replay import Latencies, Outcome
 
 
-def result_object(
-    outcome: Outcome, health: Mapping[Any, Any], *, match: Match, seconds: float
-) -> dict[str, Any]:
+def result_object(outcome: Outcome, health: MemberHealth, *, match: Match, seconds: float) -> dict[str, Any]:
     """The object that ``--json`` prints; latencies are those of passes that crossed, in milliseconds."""
     return {
         "passes": outcome.passes,
@@ -28,8 +25,8 @@ def result_object(
         "late_refused": outcome.late_refused,
         "double_holders": outcome.double_holders,
         "lost_updates": outcome.lost_updates,
-        "members": len(health[Atom("members")]),
-        "leader": str(health[Atom("leader")]),
+        "members": len(health.members),
+        "leader": health.leader,
         "interception_p50_ms": _rounded(outcome.interceptions_ms.p50_ms),
         "interception_p99_ms": _rounded(outcome.interceptions_ms.p99_ms),
         "generated": match.generated,
@@ -38,7 +35,7 @@ def result_object(
     }
 
 
-def result_table(outcome: Outcome, health: Mapping[Any, Any], *, match: Match, seconds: float) -> str:
+def result_table(outcome: Outcome, health: MemberHealth, *, match: Match, seconds: float) -> str:
     """The table."""
     kind = "generated match" if match.generated else "real match"
     rows = [
@@ -52,7 +49,7 @@ def result_table(outcome: Outcome, health: Mapping[Any, Any], *, match: Match, s
         ("late datagrams' records refused", str(outcome.late_refused)),
         ("two holders at an instant", str(outcome.double_holders)),
         ("lost updates", str(outcome.lost_updates)),
-        ("cluster", f"{len(health[Atom('members')])} members, leader {health[Atom('leader')]}"),
+        ("cluster", f"{len(health.members)} members, leader {health.leader}"),
     ]
     return table(("what", "measured"), rows)
 

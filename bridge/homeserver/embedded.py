@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.etf import Atom
 from bridge.homeserver.build import build_release
 from bridge.homeserver.processes import ProcessIdentity, end_processes, identify, reap, wait_until_gone
 from bridge.khepri import Khepri, KhepriConfig
@@ -100,7 +99,7 @@ async def _end(child: int, process: ProcessIdentity | None, seconds: float) -> N
 async def _await_ready(store: Khepri) -> None:
     """Until the store has its leader and what the homeserver keeps in it."""
     deadline = asyncio.get_running_loop().time() + _READY_SECONDS
-    while (await store.health())[Atom("leader")] is Atom("undefined"):
+    while (await store.health()).leader is None:
         if asyncio.get_running_loop().time() > deadline:
             raise ConfigurationError(f"the embedded store has had no leader for {_READY_SECONDS:g} s")
         await asyncio.sleep(_READY_INTERVAL)

@@ -24,6 +24,7 @@ from bridge.khepri.conditions import (
 )
 from bridge.khepri.config import KhepriConfig
 from bridge.khepri.feed import Change, Cursor, Deleted, Feed, Snapshot, Updated
+from bridge.khepri.health import MemberHealth, members_health
 from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.operations import (
     Abort,
@@ -148,6 +149,7 @@ __all__ = [
     "KhepriConfig",
     "MatchAny",
     "MatchVariable",
+    "MemberHealth",
     "MismatchingNodeError",
     "NameMatches",
     "NativePath",
@@ -198,6 +200,7 @@ __all__ = [
     "fun",
     "includes_root",
     "is_valid_path",
+    "members_health",
     "native_path",
     "native_pattern",
     "parse_path",

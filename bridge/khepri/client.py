@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from bridge.khepri.calls import API, StoreCalls
 from bridge.khepri.cluster import Cluster
 from bridge.khepri.config import KhepriConfig
 from bridge.khepri.feed import Cursor, Feed
+from bridge.khepri.health import MemberHealth
 from bridge.khepri.node_caller import NodeCaller
 from bridge.khepri.paths import Pattern, wire_path
 from bridge.khepri.procedures import Procedures
@@ -104,10 +105,9 @@ class Khepri(Reads, Writes, Transfer):
         if self._owns_caller:
             await self.caller.close()
 
-    async def health(self, *, timeout: float | None = None) -> Mapping[Any, Any]:
+    async def health(self, *, timeout: float | None = None) -> MemberHealth:
         """What the bridge's application says of the store (``docs/protocol.md`` §1, ``kb_api``)."""
-        health: Mapping[Any, Any] = await self._calls.ask(API, "health", [self.store], timeout)
-        return health
+        return MemberHealth.from_term(await self._calls.ask(API, "health", [self.store], timeout))
 
     async def request(self, function: str, argument: Any, *, timeout: float | None = None) -> Any:
         """Call a function of ``docs/protocol.md`` §7 with an operation id until its outcome is known.

@@ -25,9 +25,16 @@ health(Store) ->
                    undefined -> #{type => undefined, instance => undefined, cluster_id => undefined};
                    Known -> maps:with([type, instance, cluster_id], Known)
                end,
-    Identity#{node => node(), store => Store, running => is_pid(whereis(Store)), leader => leader(Store),
-              members => members(Store), khepri => version(khepri),
-              otp => list_to_binary(erlang:system_info(otp_release))}.
+    maps:merge(raft(Store),
+               Identity#{node => node(), store => Store, running => is_pid(whereis(Store)), leader => leader(Store),
+                         members => members(Store), khepri => version(khepri),
+                         otp => list_to_binary(erlang:system_info(otp_release))}).
+
+%% This member's place in Raft; asks no process, so a busy one does not keep it waiting.
+raft(Store) ->
+    Metrics = try ra:key_metrics({Store, node()}) catch _:_ -> #{} end,
+    Known = maps:with([term, commit_index, last_applied, snapshot_index], Metrics),
+    Known#{role => maps:get(state, Metrics, unknown)}.
 
 %% Takes this node out of its cluster and erases its data; the others must have a majority.
 -spec leave() -> ok | {error, term()}.

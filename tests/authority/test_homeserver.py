@@ -323,7 +323,7 @@ async def test_a_transfer_is_one_committed_entry_and_changes_what_the_rule_allow
     """R0-25, R0-26."""
     a, b = servers
     record = await a.spawn(ball)
-    leader = str((await a.store.health())[Atom("leader")])
+    leader = str((await a.store.health()).leader)
 
     async def committed() -> int:
         metrics = await node.call(leader, "ra", "key_metrics", [(Atom(cluster.store), Atom(leader))])

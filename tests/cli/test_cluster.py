@@ -87,6 +87,39 @@ def test_a_dead_member_shows_in_the_status(shell: Shell) -> None:
     assert shell.json("get", "/a")["data"] == 1
 
 
+def test_the_status_follows_an_election_role_by_role(shell: Shell) -> None:
+    """R3-5 … R3-8: roles, terms and changes of the leader are visible, as a trace of states."""
+    shell.json("up", "--nodes", "3")
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge.cli", "status", "--follow", "--json", "--dir", str(shell.place)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        first = json.loads(following.stdout.readline())
+        leader, term = first["leader"], max(node["term"] for node in first["nodes"])
+        assert [node["role"] for node in first["nodes"] if node["name"] == leader] == ["leader"]
+        state = json.loads((shell.place / "cluster.json").read_text())
+        victim = next(node["process"]["pid"] for node in state["nodes"] if node["name"] == leader)
+        subprocess.run(["kill", "-KILL", str(victim)], check=True)
+        for line in following.stdout:
+            told = json.loads(line)
+            if told["leader"] != leader and "leader" in [node["role"] for node in told["nodes"]]:
+                break
+        following.send_signal(signal.SIGINT)
+        following.stdout.read()
+    assert following.returncode == 0
+    roles = {node["name"]: node["role"] for node in told["nodes"]}
+    assert (roles[leader], roles[told["leader"]]) == ("stopped", "leader")
+    assert max(node["term"] for node in told["nodes"]) > term
+    assert told["ok"] is False
+
+
+def test_an_even_number_of_nodes_is_advised_against(shell: Shell) -> None:
+    assert "an odd number is better" in shell.run("up", "--nodes", "2").stderr
+
+
 def test_an_interrupted_start_leaves_nothing(shell: Shell) -> None:
     """Ctrl-C while nodes boot."""
     with subprocess.Popen(

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.connection import Way, node_config, open_store, own_host, plain_term, read_cookie_file
+from bridge.cli.connection import Way, node_config, open_store, own_host, read_cookie_file
 from bridge.errors import ConfigurationError
-from bridge.etf import Atom
-
-
-def test_terms_are_shown_as_text() -> None:
-    assert plain_term(Atom("undefined")) is None
-    assert plain_term([Atom("hs1@h"), b"local", b"\xff", 3]) == ["hs1@h", "local", "\\xff", 3]
 
 
 def test_a_command_is_of_the_kind_of_host_that_the_member_is_of() -> None:

@@ -6,15 +6,15 @@ import json
 
 from bridge.authority import Message
 from bridge.cli.score import result_object, result_table
-from bridge.etf import Atom
 from bridge.sim.match import generate_match
 from bridge.sim.replay import Latencies, Outcome
+from tests.support.health import member_health
 
 KEYS = [
     *("passes", "interceptions", "transfers", "messages_per_transfer", "p50_ms", "p95_ms", "p99_ms"),
     *("late_refused", "double_holders", "lost_updates", "members", "leader"),
 ]
-HEALTH = {Atom("members"): [Atom("hs1@h"), Atom("hs2@h"), Atom("hs3@h")], Atom("leader"): Atom("hs2@h")}
+HEALTH = member_health(members=("hs1@h", "hs2@h", "hs3@h"), leader="hs2@h")
 MATCH = generate_match(passes=3, seconds=1.0, seed=1)
 
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.etf import Atom
 from bridge.khepri import Khepri, Put, Snapshot, Updated
 from bridge.node import HiddenNode, NodeConfig
 from tests.support.amqp import Amqp
@@ -129,8 +128,8 @@ async def test_python_uses_the_store_while_the_broker_carries_messages(broker: B
         assert metadata(broker) == {"guest", "tester", "classic", "quorum"}
         # Not one byte of ours lies in the broker's own store.
         health = await store.health()
-        assert health[Atom("members")] == [Atom(_BROKER)]
-        assert health[Atom("store")] == Atom(_STORE)
+        assert health.members == (_BROKER,)
+        assert health.store == _STORE
 
 
 async def test_a_broker_that_is_killed_comes_back_with_what_both_have_acknowledged(broker: Broker) -> None:

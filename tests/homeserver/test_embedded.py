@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 async def test_it_is_a_store_of_type_simulation_that_no_one_else_can_reach(tmp_path: Path) -> None:
     async with embedded_store(EmbeddedConfig(directory=tmp_path)) as store:
         health = await store.health()
-        assert health[Atom("type")] is Atom("simulation")
-        assert health[Atom("node")] is Atom("nonode@nohost")
+        assert health.type == "simulation"
+        assert health.node == "nonode@nohost"
         listening = subprocess.run(
             ["ss", "-H", "-l", "-n", "-p", "-t", "-u"], capture_output=True, text=True, check=True
         )

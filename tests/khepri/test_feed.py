@@ -292,7 +292,7 @@ async def test_the_bridges_own_tree_may_be_watched_but_not_written(store: Khepri
 
 async def leader_of(node: HiddenNode, cluster: LocalCluster, member: str) -> str:
     async with Khepri.connect(node, member, store=cluster.store) as store:
-        return str((await store.health())[Atom("leader")])
+        return str((await store.health()).leader)
 
 
 @pytest.mark.parametrize("victim", ["watched", "leader"])

@@ -242,6 +242,7 @@ class MemoryStore:
             Atom("cluster_id"): bytes(16),
             Atom("running"): True,
             Atom("leader"): NODE,
+            Atom("role"): Atom("leader"),
             Atom("members"): [NODE],
             Atom("khepri"): _KHEPRI,
             Atom("otp"): _OTP,
