@@ -39,8 +39,13 @@ class Draft:
         self.size += len(piece)
 
     @property
+    def is_reliable(self) -> bool:
+        """Whether something in it has to be sent again if it is lost."""
+        return self.run is not None or bool(self.fragments)
+
+    @property
     def carried(self) -> Carried | None:
         """What is to be remembered of it; ``None`` where it will not be acknowledged."""
-        if self.run is None and not self.fragments:
+        if not self.is_reliable:
             return Carried(None, tuple(self.states)) if self.states or self.is_pinging else None
         return Carried(self.run, tuple(self.states), None, tuple(self.fragments))

@@ -10,6 +10,7 @@ the answer to a challenge.
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
@@ -41,9 +42,11 @@ from bridge.udp.handshake import (
     Responder,
     sender_untrusted,
 )
+from bridge.udp.lone import Lone, seal_lone
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.proving import SigningPace, Unproven
 from bridge.udp.session import Session
+from bridge.udp.stamps import stamp_of
 from bridge.udp.statistics import DropReason, EndpointStatistics
 from bridge.udp.transmit import Transmit
 from bridge.udp.wire import (
@@ -65,6 +68,9 @@ _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
 _FEW: Final = 4
 """Datagrams that are cheaper one by one than as a run."""
+
+
+_logger = logging.getLogger("bridge.udp")
 
 
 def _ignore() -> None:
@@ -541,8 +547,9 @@ class Endpoint:
             self._forget_initiator(initiator)
 
     def _mark(self, session: Session) -> None:
+        if not self._dirty:
+            self._on_pending()  # else it was told, or is about to send in any case
         self._dirty[session] = None
-        self._on_pending()
 
     # -- datagrams out, timers, events ----------------------------------------------------------
 
@@ -555,30 +562,45 @@ class Endpoint:
                 outbox.append(Transmit.of_one(datagram, initiator.peer.address))
         may_sign = now >= self._pace.due_at
         unproven: list[tuple[Session, Unproven]] = []
+        lone: list[Lone] = []
+        stamp = stamp_of(now)
+        armed = self._armed
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             for session in dirty:
-                outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
+                try:
+                    one = session.outbound.take_lone(stamp, now=now)
+                    if one is None:
+                        outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
+                        if session.is_signed and not session.is_closed:
+                            unproven += [(session, waiting) for waiting in session.take_unproven()]
+                except Exception as error:  # the other peers' datagrams must go all the same
+                    self._give_up(session, error)
+                    continue
+                if one is not None:
+                    lone.append(one)
+                    # All that a session waits for then moves back as time goes by, but for one thing.
+                    due, timer = session.acknowledger.due_at, armed.get(session)
+                    if timer is None or (due is not None and due < timer):
+                        self._arm(session)
+                    continue
                 if session.is_closed:
                     self._remove(session)
                     self._initiate_wanted(session.peer, now=now)
                     continue
-                if session.is_signed:
-                    waiting = session.take_unproven()
-                    if waiting:
-                        unproven += [(session, one) for one in waiting]
-                        continue  # what they cost is known when they are sealed
-                    if session.states_waiting and not may_sign:
-                        self._held[session] = None
+                if session.is_signed and session.states_waiting and not may_sign:
+                    self._held[session] = None
                 self._arm(session)
         if unproven:
             outbox += self._seal_proven(unproven, now=now)
-        self._sent += sum(
+        self._sent += len(lone) + sum(
             [
                 1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
                 for transmit in outbox
             ]
         )
+        if lone:
+            outbox += seal_lone(lone, self._workspace)
         return outbox
 
     def _seal_proven(self, unproven: list[tuple[Session, Unproven]], *, now: float) -> list[Transmit]:
@@ -592,9 +614,21 @@ class Endpoint:
         self._pace.signed(-(-total // MAX_LEAVES), now=now)
         transmits: list[Transmit] = []
         for (session, waiting), frames in zip(unproven, proofs, strict=True):
-            transmits += session.seal_proven(waiting, frames, now=now)
-            self._arm(session)
+            try:
+                transmits += session.seal_proven(waiting, frames, now=now)
+            except Exception as error:
+                self._give_up(session, error)
+            else:
+                self._arm(session)
         return transmits
+
+    def _give_up(self, session: Session, error: Exception) -> None:
+        """Something was raised that should not be: end that session, so that all others go on."""
+        _logger.error("session with %s failed and is closed", session.peer, exc_info=error)
+        if session.is_closed:
+            self._remove(session)
+        else:
+            session.fail(error)
 
     def _arm(self, session: Session) -> None:
         when = session.get_timer()

@@ -34,6 +34,8 @@ class CloseReason(Enum):
     """Nothing authentic came for the idle time-out."""
     DISPLACED = 65
     """A newer session with the same peer was confirmed: one of the two restarted."""
+    FAULT = 66
+    """This side could not go on, through a fault of its own or of its application: the log has the error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
@@ -105,19 +105,23 @@ _OPEN_INTO: Final = getattr(AESGCM, "decrypt_into", open_by_copy)
 
 
 class Aead:
-    """Seals or opens the datagrams of one direction."""
+    """Seals or opens the datagrams of one direction.
 
-    __slots__ = ("_cipher", "_iv", "_iv_head", "_iv_tail")
+    Attributes:
+        cipher: without the nonces that make it safe: see :func:`seal_each`.
+    """
+
+    __slots__ = ("_iv", "_iv_head", "_iv_tail", "cipher")
 
     def __init__(self, keys: DirectionKeys) -> None:
-        self._cipher = AESGCM(keys.key)
+        self.cipher = AESGCM(keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
         self._iv_head = np.frombuffer(keys.iv[:4], dtype=np.uint8)
         self._iv_tail = np.uint64(int.from_bytes(keys.iv[4:], "big"))
 
     def seal(self, sequence: int, plaintext: bytes, header: bytes) -> bytes:
         """Ciphertext and 16-byte tag. The caller never uses a sequence twice."""
-        return self._cipher.encrypt((self._iv ^ sequence).to_bytes(12, "big"), plaintext, header)
+        return self.cipher.encrypt((self._iv ^ sequence).to_bytes(_IV_BYTES, "big"), plaintext, header)
 
     def open(self, sequence: int, ciphertext: bytes | memoryview, header: bytes | memoryview) -> bytes:
         """The plaintext.
@@ -126,7 +130,7 @@ class Aead:
             BoxError: the tag does not hold.
         """
         try:
-            return self._cipher.decrypt((self._iv ^ sequence).to_bytes(12, "big"), ciphertext, header)
+            return self.cipher.decrypt((self._iv ^ sequence).to_bytes(_IV_BYTES, "big"), ciphertext, header)
         except InvalidTag:
             raise BoxError("datagram is not authentic") from None
 
@@ -147,7 +151,7 @@ class Aead:
         """
         nonces = self._nonces(sequences)
         # A deque without room runs the loop in C and keeps nothing.
-        deque(map(_SEAL_INTO, repeat(self._cipher), nonces, plaintexts, headers, sealed), maxlen=0)
+        deque(map(_SEAL_INTO, repeat(self.cipher), nonces, plaintexts, headers, sealed), maxlen=0)
 
     def open_run(
         self,
@@ -163,15 +167,36 @@ class Aead:
         """
         nonces = self._nonces(sequences)
         try:
-            deque(map(_OPEN_INTO, repeat(self._cipher), nonces, sealed, headers, plaintexts), maxlen=0)
+            deque(map(_OPEN_INTO, repeat(self.cipher), nonces, sealed, headers, plaintexts), maxlen=0)
         except InvalidTag:
             raise BoxError("a datagram of a run is not authentic") from None
+
+    def nonce(self, sequence: int) -> bytes:
+        """Of one datagram."""
+        return (self._iv ^ sequence).to_bytes(_IV_BYTES, "big")
 
     def _nonces(self, sequences: npt.NDArray[np.uint64]) -> list[bytes]:
         nonces = np.empty((len(sequences), _IV_BYTES), dtype=np.uint8)
         nonces[:, :4] = self._iv_head
         nonces[:, 4:] = (sequences ^ self._iv_tail).astype(">u8").view(np.uint8).reshape(-1, 8)
         return row_bytes(nonces)
+
+
+def seal_each(
+    aeads: Sequence[Aead],
+    sequences: Sequence[int],
+    plaintexts: Iterable[memoryview],
+    headers: Iterable[memoryview],
+    sealed: Iterable[memoryview],
+) -> None:
+    """:meth:`Aead.seal_run` for datagrams that each have keys of their own.
+
+    Args:
+        aeads: n, and as many sequences.
+    """
+    ciphers = [aead.cipher for aead in aeads]
+    nonces = [aead.nonce(sequence) for aead, sequence in zip(aeads, sequences, strict=True)]
+    deque(map(_SEAL_INTO, ciphers, nonces, plaintexts, headers, sealed), maxlen=0)
 
 
 class SealingPhases:
@@ -183,10 +208,11 @@ class SealingPhases:
     __slots__ = (
         "_after_datagrams",
         "_after_seconds",
-        "_began_at",
         "_is_proven",
         "_keys",
         "aead",
+        "due_at",
+        "due_from",
         "first_byte",
         "first_sequence",
         "phase",
@@ -204,7 +230,6 @@ class SealingPhases:
         self._keys = keys
         self._after_datagrams = after_datagrams
         self._after_seconds = after_seconds
-        self._began_at = now
         self._is_proven = False
         self.aead = Aead(keys)
         self.first_byte = DATA
@@ -212,6 +237,11 @@ class SealingPhases:
         self.phase = 0
         self.first_sequence = 0
         """The first sequence of this phase."""
+        self.due_from = after_datagrams
+        """The first sequence that is better sealed in another phase,"""
+        self.due_at = now + after_seconds
+        """and the moment from which on any is. Before both, :meth:`prepare` does nothing unless the peer has
+        moved on."""
 
     def prepare(self, next_sequence: int, *, follow: int, now: float) -> None:
         """Move on if it is time to, or if the peer has.
@@ -223,10 +253,7 @@ class SealingPhases:
             next_sequence: of the datagram to be sealed next.
             follow: the phase the peer seals in.
         """
-        is_due = self._is_proven and (
-            next_sequence - self.first_sequence >= self._after_datagrams
-            or now - self._began_at >= self._after_seconds
-        )
+        is_due = self._is_proven and (next_sequence >= self.due_from or now >= self.due_at)
         if follow <= self.phase and not is_due:
             return
         self._keys = self._keys.next_phase()
@@ -234,7 +261,8 @@ class SealingPhases:
         self.phase += 1
         self.first_byte = DATA | self.phase & 1
         self.first_sequence = next_sequence
-        self._began_at = now
+        self.due_from = next_sequence + self._after_datagrams
+        self.due_at = now + self._after_seconds
         self._is_proven = False
 
     def acknowledge(self, largest: int) -> None:

@@ -88,12 +88,12 @@ class PendingState:
 
     __slots__ = ("left", "next_row", "number", "payload", "stream")
 
-    def __init__(self, stream: int, number: int, payload: bytes | Matrix, next_row: int = 0) -> None:
+    def __init__(self, stream: int, number: int, payload: bytes | Matrix, next_row: int, left: int) -> None:
         self.stream = stream
         self.number = number
         self.payload = payload
         self.next_row = next_row
-        self.left = 1 if isinstance(payload, bytes) else len(payload)
+        self.left = left
 
     def take_rows(self, count: int) -> tuple[int, Matrix]:
         """Up to ``count`` neighbouring rows of a batch: index of the first, and the rows."""
@@ -153,7 +153,7 @@ class LatestSender:
         if rows == 0:
             self.pending.pop(stream, None)
             return number
-        self.pending[stream] = PendingState(stream, number, payload, next_row)
+        self.pending[stream] = PendingState(stream, number, payload, next_row, rows)
         self.waiting += rows
         return number
 
@@ -171,6 +171,9 @@ class LatestSender:
 
     def acknowledge_run(self, stream: int, number: int, bits: int) -> None:
         """Of a batch from ``stream`` on, the rows whose bit is set arrived."""
+        if bits == 1:
+            self._acknowledged.advance(stream, number)
+            return
         count = bits.bit_length()
         present = np.frombuffer(bits.to_bytes((count + 7) >> 3, "little"), dtype=np.uint8)
         streams = np.flatnonzero(np.unpackbits(present, bitorder="little")) + stream

@@ -43,11 +43,6 @@ class Carried(NamedTuple):
     fragments: tuple[tuple[int, int, int], ...] = ()
     """Parts of unordered messages: number, start and end offset."""
 
-    @property
-    def is_reliable(self) -> bool:
-        """Whether something in it has to be sent again if it is lost."""
-        return self.run is not None or bool(self.fragments)
-
 
 class SentRun:
     """Acknowledgement-eliciting datagrams with consecutive sequences, sealed at one moment.
@@ -58,10 +53,11 @@ class SentRun:
         sent_at: monotonic seconds.
         size: bytes of each.
         carried: what was in them.
+        is_reliable: whether something in them has to be sent again if it is lost.
         outstanding: bit n set while the fate of ``first + n`` is unknown.
     """
 
-    __slots__ = ("carried", "count", "first", "outstanding", "sent_at", "size")
+    __slots__ = ("carried", "count", "first", "is_reliable", "outstanding", "sent_at", "size")
 
     def __init__(self, first: int, sent_at: float, size: int, carried: Carried, count: int = 1) -> None:
         self.first = first
@@ -69,6 +65,7 @@ class SentRun:
         self.sent_at = sent_at
         self.size = size
         self.carried = carried
+        self.is_reliable = carried.run is not None or bool(carried.fragments)
         self.outstanding = (1 << count) - 1
 
 
@@ -95,6 +92,7 @@ class SentLedger:
 
     __slots__ = (
         "_given_up",
+        "_newest",
         "_recovery_until",
         "_rtt",
         "_runs",
@@ -110,6 +108,7 @@ class SentLedger:
     def __init__(self, rtt: RttEstimator) -> None:
         self._rtt = rtt
         self._runs: dict[int, SentRun] = {}  # by first sequence, ascending
+        self._newest = -1  # the highest of those sequences ever
         self._window = float(INITIAL_WINDOW_BYTES)
         self._threshold = float(MAXIMUM_WINDOW_BYTES)
         self._recovery_until = -1
@@ -135,14 +134,15 @@ class SentLedger:
         Returns:
             What is given up as lost to make room.
         """
-        runs = self._runs
-        is_late = bool(runs) and next(reversed(runs)) > run.first
-        runs[run.first] = run
-        if is_late:
+        first = run.first
+        self._runs[first] = run
+        if first > self._newest:
+            self._newest = first
+        else:
             # States that waited for their signature have lower sequences than what was sealed meanwhile.
-            self._runs = dict(sorted(runs.items()))
+            self._runs = dict(sorted(self._runs.items()))
         self.in_flight += run.count
-        if run.carried.is_reliable:
+        if run.is_reliable:
             self.reliable_bytes += run.size
         given_up: list[Fate] = []
         while self.in_flight > MAX_TRACKED and len(self._runs) > 1:
@@ -161,7 +161,7 @@ class SentLedger:
         if run.outstanding:
             return
         del self._runs[run.first]
-        if run.carried.is_reliable:
+        if run.is_reliable:
             self.reliable_bytes -= run.size
 
     def acknowledge(self, largest: int, bits: int, *, now: float) -> Accounts:
@@ -181,13 +181,13 @@ class SentLedger:
             if got:
                 arrived.append(Fate(run, got))
                 outstanding &= ~got
-                if run.carried.is_reliable and first > self._recovery_until:
+                if run.is_reliable and first > self._recovery_until:
                     self._grow(run.size)
             if outstanding and run.sent_at <= sent_before and first <= suspect_below:
                 gone = outstanding & ((1 << min(suspect_below - first + 1, run.count)) - 1)
                 if gone:
                     lost.append(Fate(run, gone))
-                    if run.carried.is_reliable and first > self._recovery_until:
+                    if run.is_reliable and first > self._recovery_until:
                         self._shrink()
         for run, got in arrived:
             self._account(run, got)
@@ -238,7 +238,7 @@ class SentLedger:
 
     def give_up_oldest(self, count: int) -> list[Fate]:
         """The probe timer fired: the oldest datagrams that carried reliable bytes count as lost."""
-        oldest = [run for run in self._runs.values() if run.carried.is_reliable][:count]
+        oldest = [run for run in self._runs.values() if run.is_reliable][:count]
         return [self._give_up(run) for run in oldest]
 
     def collapse_window(self) -> None:

@@ -99,7 +99,7 @@ class Opener:
             return None
         if not (sequences[1:] > sequences[:-1]).all():
             return None
-        buffers = self._workspace.buffers_to_open(size, count)
+        buffers = self._workspace.buffers_if_worth(size, count)
         if buffers is None:
             return None
         # Copying the run to where views are cut already costs a sixth of cutting new ones.

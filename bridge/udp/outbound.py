@@ -6,7 +6,6 @@ acknowledgements tell what arrived, and what was lost goes out again, or not, by
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from bridge.errors import ProtocolError
@@ -14,7 +13,9 @@ from bridge.udp.acknowledger import Acknowledger
 from bridge.udp.config import UdpConfig
 from bridge.udp.draft import Draft
 from bridge.udp.evidence import ProofVerifier, Unsigned
+from bridge.udp.keys import OpeningPhases
 from bridge.udp.latest import LatestSender, PendingState
+from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone
 from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
 from bridge.udp.peers import Address
 from bridge.udp.proving import Unproven
@@ -30,7 +31,6 @@ from bridge.udp.wire import (
     MAX_PROOF_BYTES,
     MAX_STATE_BYTES,
     MESSAGE_HEADER_BYTES,
-    PROLOGUE,
     RELIABLE_HEADER_BYTES,
     STATE,
     STATE_HEADER,
@@ -44,14 +44,14 @@ from bridge.udp.workspace import RUN_ROWS, Matrix
 _SMALLEST_CHUNK: Final = 64
 """Bytes of room below which a reliable chunk goes into a datagram of its own."""
 _PROBE_DATAGRAMS: Final = 2
+_new: Final = tuple.__new__
+"""What the constructor of a named tuple comes down to, without the cost of calling it."""
 _MAX_BACKOFF: Final = 6
 _MAX_PROBE_SECONDS: Final = 0.5
 """Between two probes, where the round trip is shorter. With all in flight that may be, nothing else goes: the
 first probe to arrive ends an outage, so that backing off for seconds would make it last for seconds more."""
 _COLLAPSE_BACKOFF: Final = 3
 _PING_FRAME: Final = encode_frame(Ping())
-_STATE_OVERHEAD: Final = DATA_HEADER_BYTES + PROLOGUE.size + STATE_HEADER.size + TAG_BYTES
-"""Bytes of a datagram with one state beside the payload."""
 
 
 class Outbound:
@@ -66,6 +66,7 @@ class Outbound:
         unordered: messages without an order.
         latest: states.
         ping_wanted: whether the next datagram is to be answered.
+        is_closed: whether only what closes the session may still go.
         paced_until: when what waits because of the rate may go on; ``None`` where nothing does.
         paced: how often something waited.
     """
@@ -73,7 +74,7 @@ class Outbound:
     __slots__ = (
         "_acknowledger",
         "_config",
-        "_follow",
+        "_opening",
         "_outbox",
         "_pacer",
         "_prefers_unordered",
@@ -89,6 +90,7 @@ class Outbound:
         "address",
         "bytes_sent",
         "datagrams_sent",
+        "is_closed",
         "last_sent",
         "latest",
         "ledger",
@@ -113,7 +115,7 @@ class Outbound:
         remote_window: int,
         verifier: ProofVerifier | None,
         acknowledger: Acknowledger,
-        follow: Callable[[], int],
+        opening: OpeningPhases,
         now: float,
     ) -> None:
         """Begin with nothing to send.
@@ -122,7 +124,7 @@ class Outbound:
             remote_window: bytes of messages of either kind that the peer takes before it grants more.
             verifier: of the peer's proofs, in a signed session: the keys of both sides.
             acknowledger: what rides along with everything that goes.
-            follow: the key phase in which the peer seals.
+            opening: tells the key phase in which the peer seals.
         """
         self._config = config
         self._session_id = session_id
@@ -132,7 +134,7 @@ class Outbound:
         self.address = address
         self._verifier = verifier
         self._acknowledger = acknowledger
-        self._follow = follow
+        self._opening = opening
         self.ledger = SentLedger(rtt)
         self.rate = StateRate(
             initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now
@@ -149,6 +151,7 @@ class Outbound:
         self._unproven: list[Unproven] = []
         self._prefers_unordered = False  # whose turn it is, where both kinds of messages wait
         self.ping_wanted = False
+        self.is_closed = False
         self._probe_from = now
         self._probe_backoff = 0
         self._probing = False
@@ -202,12 +205,6 @@ class Outbound:
         """
         self.paced_until = None
         acknowledges = self._acknowledger.rides(now=now)
-        if (
-            len(self.latest.pending) == 1
-            and not (acknowledges or self.reliable.buffered or self.unordered.buffered or self.ping_wanted)
-            and self._send_alone(*self.latest.pending.values(), now=now)
-        ):
-            return
         may_send_reliable = self._may_send_reliable()
         pending = self.latest.pending if may_sign or self._verifier is None else {}
         if not (pending or may_send_reliable or self._acknowledger.is_due or self.ping_wanted):
@@ -262,29 +259,68 @@ class Outbound:
             self.rate.held_back()
             self.paced_until = self._pacer.ready_at()
 
-    def _send_alone(self, state: PendingState, *, now: float) -> bool:
-        """Send a state in a datagram with nothing else, if it may go; whether it did.
+    def take_lone(self, stamp: int, *, now: float) -> Lone | None:
+        """The one state that waits, as a datagram to be sealed, if it may go and nothing goes along.
 
-        What a server sends to each of a thousand peers, without the draft that other datagrams need.
+        The same as :meth:`send_frames` would make of it. Every call in here is one for each peer of a server
+        in each of its ticks, so some of what others do in methods is written out.
+
+        Args:
+            stamp: of ``now``.
         """
-        payload = state.payload
+        latest, ledger, sealer = self.latest, self.ledger, self.sealer
+        phases = sealer.phases
+        sequence = sealer.next_sequence
         if (
-            self._verifier is not None
-            or not isinstance(payload, bytes)
-            or self.ledger.in_flight >= self._config.max_flight_datagrams
-            or not self._pacer.allowance(now)
+            len(latest.pending) != 1
+            or self.ping_wanted
+            or self.is_closed
+            or self._verifier is not None
+            or self._outbox
+            or self.reliable.buffered
+            or self.unordered.buffered
+            or self._acknowledger.rides(now=now)
+            or ledger.in_flight >= self._config.max_flight_datagrams
+            or sequence >= phases.due_from
+            or now >= phases.due_at
+            or self._opening.phase > phases.phase
         ):
-            return False
-        self._prepare_keys(now=now)
+            return None
+        [state] = latest.pending.values()
+        payload = state.payload
+        if type(payload) is not bytes:
+            return None
+        size = LONE_BYTES + len(payload)
+        if not self._pacer.take(size, now=now):
+            return None
         stream, number = state.stream, state.number
-        header = STATE_HEADER.pack(STATE, stream, number, len(payload))
-        sequence = self.sealer.next_sequence
-        datagram = self.sealer.seal(b"".join((self._stamps.prologue(now=now), header, payload)))
-        size = len(datagram)
-        self._outbox.append(Transmit(datagram, size, self.address))
-        self.latest.sent(state, 1)
-        self._record(sequence, 1, size, Carried(None, ((stream, number),)), now=now)
-        return True
+        echo, held = self._stamps.echo(now=now)
+        head = LONE_HEAD.pack(
+            phases.first_byte,
+            sealer.remote_connection_id,
+            sequence,
+            stamp,
+            echo,
+            held,
+            STATE,
+            stream,
+            number,
+            len(payload),
+        )
+        sealer.next_sequence = sequence + 1
+        latest.pending.clear()
+        latest.waiting = 0
+        self.paced_until = None
+        self.last_sent = now
+        self.datagrams_sent += 1
+        self.bytes_sent += size
+        self.rate.sent_bytes += size
+        given_up = ledger.record(
+            SentRun(sequence, now, size, _new(Carried, (None, (), (stream, number), ())))
+        )
+        if given_up:
+            self._resend(given_up)
+        return _new(Lone, (head, payload, sequence, phases.aead, self.address))
 
     def _put_reliable(self, draft: Draft) -> bool:
         """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
@@ -330,7 +366,7 @@ class Outbound:
             How many went, and their bytes.
         """
         sent = size = 0
-        width = _STATE_OVERHEAD + payload.shape[1] + self._proof_room
+        width = LONE_BYTES + payload.shape[1] + self._proof_room
         self._prepare_keys(now=now)
         prologue = self._stamps.prologue(now=now)
         while state.left and sent < room and size < allowance:
@@ -370,13 +406,13 @@ class Outbound:
             # Acknowledgements do not ask the rate, so they do not spend it either: to a peer that sends more
             # than this side may, they alone are more, and nothing would be left for states, for ever.
             self._pacer.spend(total)
-            self.rate.sent(total)
+            self.rate.sent_bytes += total
             given_up = self.ledger.record(SentRun(sequence, now, size, carried, count))
             if given_up:
                 self._resend(given_up)
 
     def _prepare_keys(self, *, now: float) -> None:
-        self.sealer.phases.prepare(self.sealer.next_sequence, follow=self._follow(), now=now)
+        self.sealer.phases.prepare(self.sealer.next_sequence, follow=self._opening.phase, now=now)
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         # Most datagrams go while no message waits: that is asked first.
@@ -399,7 +435,7 @@ class Outbound:
         self._prepare_keys(now=now)
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
         carried = draft.carried
-        if carried is not None and (carried.is_reliable or draft.is_pinging):
+        if draft.is_pinging or draft.is_reliable:
             self._probe_from = now
         if draft.states and self._verifier is not None:
             assert carried is not None

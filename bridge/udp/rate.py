@@ -40,12 +40,12 @@ class StateRate:
         "_changed_at",
         "_floor",
         "_lost",
-        "_sent_bytes",
         "_threshold",
         "_usual",
         "_was_limit",
         "bytes_per_second",
         "loss",
+        "sent_bytes",
     )
 
     def __init__(self, *, initial: float, floor: float, ceiling: float, now: float) -> None:
@@ -53,6 +53,8 @@ class StateRate:
         self.bytes_per_second = min(max(initial, floor), ceiling)
         self.loss: float | None = None
         """Share of datagrams lost in the last interval; ``None`` before the first."""
+        self.sent_bytes = 0
+        """Of datagrams that went out since the rate last changed: the owner adds to it."""
         self._floor = floor
         self._ceiling = ceiling
         self._threshold = math.inf  # below it the rate doubles
@@ -61,12 +63,8 @@ class StateRate:
 
     def _begin(self, now: float) -> None:
         self._changed_at = now
-        self._arrived = self._lost = self._sent_bytes = 0
+        self._arrived = self._lost = self.sent_bytes = 0
         self._was_limit = False
-
-    def sent(self, size: int) -> None:
-        """Datagrams of ``size`` bytes together went out."""
-        self._sent_bytes += size
 
     def held_back(self) -> None:
         """Something waits because of the rate: only then does it say anything that nothing was lost."""
@@ -110,7 +108,7 @@ class StateRate:
             return False
         self.loss = share
         rate = self.bytes_per_second
-        sent = self._sent_bytes / elapsed
+        sent = self.sent_bytes / elapsed
         if is_high:
             # An outage looks as the worst congestion once it is over, and little is sent while it lasts: so
             # it halves what is doubled up to, and only the next loss in a row halves it again.
@@ -156,6 +154,18 @@ class Pacer:
         self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
         self._refilled_at = now
         return int(self._tokens) if self._tokens >= MAX_DATAGRAM_BYTES else 0
+
+    def take(self, size: int, *, now: float) -> bool:
+        """Spend so many bytes if :meth:`allowance` lets a datagram go; whether it did."""
+        tokens = self._tokens + (now - self._refilled_at) * self._rate
+        self._refilled_at = now
+        if tokens > self._burst:
+            tokens = self._burst
+        if tokens < MAX_DATAGRAM_BYTES:
+            self._tokens = tokens
+            return False
+        self._tokens = tokens - size
+        return True
 
     def spend(self, size: int) -> None:
         """So many bytes went. May overdraw: what must go at once, as acknowledgements, does not ask."""

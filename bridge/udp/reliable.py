@@ -30,6 +30,7 @@ class ReliableSender:
         "_sent",
         "_window",
         "acknowledged",
+        "buffered",
         "credit",
     )
 
@@ -38,6 +39,8 @@ class ReliableSender:
         """Offset up to which the receiver has room."""
         self.acknowledged = 0
         """Offset up to which the receiver has everything."""
+        self.buffered = 0
+        """Bytes held: unsent, unacknowledged, and the rest of a message acknowledged in part."""
         self._window = credit  # what it takes beyond what its application has taken
         self._buffer_limit = buffer_limit
         self._base = 0  # offset of _buffer[0]: start of the oldest message not wholly acknowledged
@@ -45,11 +48,6 @@ class ReliableSender:
         self._ends: deque[int] = deque()  # end offset of each message in _buffer
         self._sent = 0  # offset of the first byte never sent
         self._lost: Runs = []  # to send again
-
-    @property
-    def buffered(self) -> int:
-        """Bytes held: unsent, unacknowledged, and the rest of a message acknowledged in part."""
-        return len(self._buffer)
 
     @property
     def available_credit(self) -> int:
@@ -90,11 +88,12 @@ class ReliableSender:
         if len(message) > MAX_MESSAGE_BYTES:
             raise LimitExceededError("MAX_MESSAGE_BYTES", MAX_MESSAGE_BYTES, "bytes")
         size = MESSAGE_PREFIX_BYTES + len(message)
-        if len(self._buffer) + size > self._buffer_limit:
+        if self.buffered + size > self._buffer_limit:
             raise LimitExceededError("reliable_buffer_bytes", self._buffer_limit, "bytes")
         self._buffer += len(message).to_bytes(MESSAGE_PREFIX_BYTES, "big")
         self._buffer += message
-        self._ends.append(self._base + len(self._buffer))
+        self.buffered += size
+        self._ends.append(self._base + self.buffered)
 
     def take(self, max_bytes: int) -> tuple[int, bytes] | None:
         """The next run to send, lost ones first: ``(offset, chunk)``, or ``None``."""
@@ -137,6 +136,7 @@ class ReliableSender:
         if base > self._base:
             del self._buffer[: base - self._base]
             self._base = base
+            self.buffered = len(self._buffer)
         self._lost = [(max(start, received), end) for start, end in self._lost if end > received]
 
     def undelivered(self) -> tuple[bytes, ...]:

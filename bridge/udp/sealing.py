@@ -50,13 +50,14 @@ class Sealer:
     Attributes:
         phases: the keys; the owner has them prepared before it seals.
         next_sequence: the number of the next datagram; it only rises.
+        remote_connection_id: what the peer finds the session by.
     """
 
-    __slots__ = ("_remote_connection_id", "_workspace", "next_sequence", "phases")
+    __slots__ = ("_workspace", "next_sequence", "phases", "remote_connection_id")
 
     def __init__(self, phases: SealingPhases, *, remote_connection_id: int, workspace: Workspace) -> None:
         self.phases = phases
-        self._remote_connection_id = remote_connection_id
+        self.remote_connection_id = remote_connection_id
         self._workspace = workspace
         self.next_sequence = 0
 
@@ -64,7 +65,7 @@ class Sealer:
         """One datagram."""
         sequence = self.next_sequence
         self.next_sequence = sequence + 1
-        header = DATA_HEADER.pack(self.phases.first_byte, self._remote_connection_id, sequence)
+        header = DATA_HEADER.pack(self.phases.first_byte, self.remote_connection_id, sequence)
         return header + self.phases.aead.seal(sequence, plaintext, header)
 
     def seal_batch(
@@ -112,7 +113,7 @@ class Sealer:
         first, plaintexts, aead, first_byte = reserved
         if isinstance(plaintexts, bytes):
             (end,) = ends
-            header = DATA_HEADER.pack(first_byte, self._remote_connection_id, first)
+            header = DATA_HEADER.pack(first_byte, self.remote_connection_id, first)
             sealed = aead.seal(first, plaintexts + end.tobytes(), header)
             return [Transmit.of_one(header + sealed, address)]
         transmits = []
@@ -132,7 +133,7 @@ class Sealer:
         """Seal the first ``count`` plaintexts of some buffers."""
         sequences = np.arange(first, first + count, dtype=np.uint64)
         datagrams = buffers.datagrams[:count]
-        header_head = _HEADER_HEAD.pack(first_byte, self._remote_connection_id)
+        header_head = _HEADER_HEAD.pack(first_byte, self.remote_connection_id)
         datagrams[:, : _HEADER_HEAD.size] = np.frombuffer(header_head, dtype=np.uint8)
         datagrams[:, _HEADER_HEAD.size : DATA_HEADER_BYTES] = (
             sequences.astype(">u8").view(np.uint8).reshape(count, 8)

@@ -111,6 +111,8 @@ class Session:
         peer: the peer's name.
         session_id: 16 bytes, chosen by the initiator.
         connection_id: ours: the peer puts it on every datagram.
+        outbound: what leaves it, for the endpoint.
+        acknowledger: tells of what came, likewise.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class Session:
         self._opener = Opener(
             OpeningPhases(receiving),
             sealing=sealing,
-            keep=lambda: _KEYS_KEPT * self._out.probe_timeout(),
+            keep=lambda: _KEYS_KEPT * self.outbound.probe_timeout(),
             workspace=shared,
         )
         self._replay = self._opener.replay
@@ -178,10 +180,10 @@ class Session:
             keep_evidence=config.keep_evidence,
             drops=self._drops,
         )
-        self._acknowledger = Acknowledger(
+        self.acknowledger = Acknowledger(
             config, replay=self._replay, reliable=self._reliable_in, unordered=self._unordered_in
         )
-        self._out = Outbound(
+        self.outbound = Outbound(
             config,
             session_id=session_id,
             sealer=Sealer(sealing, remote_connection_id=remote_connection_id, workspace=shared),
@@ -190,8 +192,8 @@ class Session:
             address=address,
             remote_window=remote_window,
             verifier=verifier,
-            acknowledger=self._acknowledger,
-            follow=lambda: self._opener.phases.phase,
+            acknowledger=self.acknowledger,
+            opening=self._opener.phases,
             now=now,
         )
         self._closed_event: SessionClosed | None = None
@@ -216,11 +218,11 @@ class Session:
     @property
     def address(self) -> Address:
         """Where the peer is, as far as it has proven."""
-        return self._out.address
+        return self.outbound.address
 
     def move(self, address: Address) -> None:
         """Send to another address from now on: it was proven outside of the session."""
-        self._out.address = address
+        self.outbound.address = address
 
     @property
     def is_confirmed(self) -> bool:
@@ -235,7 +237,7 @@ class Session:
     @property
     def max_state_bytes(self) -> int:
         """The longest payload of a state: 1152, or 738 where there has to be room for a proof."""
-        return self._out.latest.max_state_bytes
+        return self.outbound.latest.max_state_bytes
 
     def send_state(self, payload: bytes | Matrix, stream: SupportsIndex = 0) -> int:
         """Send the newest state of a stream, or of many; older ones that were not yet sent are forgotten.
@@ -253,28 +255,29 @@ class Session:
             InvalidStateError: the session is closed.
             LimitExceededError: payload too long, or a stream out of bounds.
         """
-        self._check_open()
+        if self.is_closed:
+            self._check_open()
         if not isinstance(payload, bytes):
             _check_batch(payload)
         if type(stream) is not int:
             stream = _plain_number(stream)
-        number = self._out.latest.put(stream, payload)
+        number = self.outbound.latest.put(stream, payload)
         self._on_pending(self)
         return number
 
     @property
     def states_waiting(self) -> int:
         """States not sent yet: above zero after a flush where the peer or the path is too slow for them."""
-        return self._out.latest.waiting
+        return self.outbound.latest.waiting
 
     @property
     def states_unacknowledged(self) -> int:
         """Datagrams sent whose arrival or loss is not known yet."""
-        return self._out.ledger.in_flight
+        return self.outbound.ledger.in_flight
 
     def acknowledged_state(self, stream: int = 0) -> int | None:
         """Number of the newest state of the stream that the peer has acknowledged."""
-        return self._out.latest.acknowledged(stream)
+        return self.outbound.latest.acknowledged(stream)
 
     def send_reliable(self, message: bytes) -> None:
         """Queue a message for the reliable stream.
@@ -289,13 +292,13 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self._out.reliable.write(message)
+        self.outbound.reliable.write(message)
         self._on_pending(self)
 
     @property
     def reliable_end(self) -> int:
         """Where the last message of :meth:`send_reliable` ends: bytes since the session began."""
-        return self._out.reliable.end
+        return self.outbound.reliable.end
 
     @property
     def reliable_taken(self) -> int:
@@ -303,7 +306,7 @@ class Session:
 
         More than an acknowledgement, which tells that they arrived.
         """
-        return self._out.reliable.taken
+        return self.outbound.reliable.taken
 
     def send_unordered(self, message: bytes) -> None:
         """Queue a message that is delivered reliably, but as soon as it is whole, whatever else is missing.
@@ -318,7 +321,7 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self._out.unordered.write(message)
+        self.outbound.unordered.write(message)
         self._on_pending(self)
 
     async def drain(self, *, at_most: int | None = None) -> None:
@@ -333,7 +336,7 @@ class Session:
         """
         limit = self._config.reliable_buffer_bytes // 2 if at_most is None else at_most
         self._check_open()
-        while max(self._out.reliable.buffered, self._out.unordered.buffered) > limit:
+        while max(self.outbound.reliable.buffered, self.outbound.unordered.buffered) > limit:
             await self._wait(self)
             self._check_open()
 
@@ -358,26 +361,26 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """Counters so far."""
         return SessionStatistics(
-            datagrams_sent=self._out.datagrams_sent,
+            datagrams_sent=self.outbound.datagrams_sent,
             datagrams_received=self._datagrams_received,
-            bytes_sent=self._out.bytes_sent,
+            bytes_sent=self.outbound.bytes_sent,
             bytes_received=self._bytes_received,
-            datagrams_lost=self._out.ledger.lost,
-            states_superseded=self._out.latest.superseded,
+            datagrams_lost=self.outbound.ledger.lost,
+            states_superseded=self.outbound.latest.superseded,
             address_changes=self._address_changes,
-            rekeys=self._out.sealer.phases.phase,
+            rekeys=self.outbound.sealer.phases.phase,
             rtt=None if self._rtt.latest is None else self._rtt.smoothed,
             rtt_minimum=self._rtt.minimum,
-            reliable_buffered=self._out.reliable.buffered,
-            reliable_credit=self._out.reliable.available_credit,
-            unordered_buffered=self._out.unordered.buffered,
-            unordered_credit=self._out.unordered.available_credit,
+            reliable_buffered=self.outbound.reliable.buffered,
+            reliable_credit=self.outbound.reliable.available_credit,
+            unordered_buffered=self.outbound.unordered.buffered,
+            unordered_credit=self.outbound.unordered.available_credit,
             reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
-            congestion_window=self._out.ledger.window_bytes,
+            congestion_window=self.outbound.ledger.window_bytes,
             signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
-            rate=self._out.rate.bytes_per_second,
-            loss=self._out.rate.loss,
-            paced=self._out.paced,
+            rate=self.outbound.rate.bytes_per_second,
+            loss=self.outbound.rate.loss,
+            paced=self.outbound.paced,
             drops=dict(self._drops),
         )
 
@@ -386,7 +389,7 @@ class Session:
 
         The parent goes on sealing with the same keys, and two plaintexts under one sequence give both away.
         """
-        self.is_closed = self._is_disowned = True
+        self.is_closed = self.outbound.is_closed = self._is_disowned = True
         self._close_frame = None
 
     def _check_open(self) -> None:
@@ -522,7 +525,7 @@ class Session:
             elif type(frame) is Ack:
                 ack = frame
             elif type(frame) is Credit:
-                self._out.reliable.update(frame.received, frame.limit)
+                self.outbound.reliable.update(frame.received, frame.limit)
             else:
                 eliciting = eliciting or isinstance(frame, ELICITING)
                 urgent = (
@@ -534,9 +537,9 @@ class Session:
                     challenge = frame
                 self._on_frame(frame, address)
         if ack is not None:
-            self._out.on_ack(ack.largest, ack.bits, now=now)
+            self.outbound.on_ack(ack.largest, ack.bits, now=now)
         if challenge is not None:
-            self._out.emit_frame(encode_frame(PathResponse(challenge.token)), now=now, address=address)
+            self.outbound.emit_frame(encode_frame(PathResponse(challenge.token)), now=now, address=address)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
 
@@ -544,7 +547,7 @@ class Session:
         if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
             token = self._random_bytes(8)
             self._path.challenge(address, token, now=now)
-            self._out.emit_frame(encode_frame(PathChallenge(token)), now=now, address=address)
+            self.outbound.emit_frame(encode_frame(PathChallenge(token)), now=now, address=address)
 
     def _on_frame(self, frame: Frame, address: Address) -> None:
         match frame:
@@ -553,7 +556,7 @@ class Session:
             case Message():
                 self._unordered_in.insert(frame)
             case MessageCredit(low_water, limit):
-                self._out.unordered.update(low_water, limit)
+                self.outbound.unordered.update(low_water, limit)
             case Close(code, text):
                 is_known = code < _WIRE_REASONS and code in _REASONS
                 reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
@@ -568,8 +571,8 @@ class Session:
                 assert_never(frame)
 
     def _note_eliciting(self, *, urgent: bool, now: float, count: int = 1) -> None:
-        if self._acknowledger.note(urgent=urgent, now=now, count=count) and not self.is_closed:
-            self._out.emit_frame(self._acknowledger.frames(), now=now)
+        if self.acknowledger.note(urgent=urgent, now=now, count=count) and not self.is_closed:
+            self.outbound.emit_frame(self.acknowledger.frames(), now=now)
 
     # -- datagrams out ------------------------------------------------------------------------
 
@@ -585,22 +588,22 @@ class Session:
             if self._close_frame is not None:
                 # Nobody is left to repeat a lost CLOSE, so it goes several times, each sealed anew.
                 for _ in range(_CLOSE_COPIES):
-                    self._out.emit_frame(encode_frame(self._close_frame), now=now)
+                    self.outbound.emit_frame(encode_frame(self._close_frame), now=now)
                 self._close_frame = None
-            return self._out.drain()
-        if self._out.is_exhausted:
+            return self.outbound.drain()
+        if self.outbound.is_exhausted:
             self.close(CloseReason.KEY_EXHAUSTED)
             return self.datagrams_to_send(now=now)
-        self._out.send_frames(now=now, may_sign=may_sign)
-        return self._out.drain()
+        self.outbound.send_frames(now=now, may_sign=may_sign)
+        return self.outbound.drain()
 
     def take_unproven(self) -> list[Unproven]:
         """Datagrams of :meth:`datagrams_to_send` to be signed and given to :meth:`seal_proven`, in order."""
-        return self._out.take_unproven()
+        return self.outbound.take_unproven()
 
     def seal_proven(self, unproven: Unproven, proofs: list[Matrix], *, now: float) -> list[Transmit]:
         """See :meth:`bridge.udp.outbound.Outbound.seal_proven`."""
-        return self._out.seal_proven(unproven, proofs, now=now)
+        return self.outbound.seal_proven(unproven, proofs, now=now)
 
     # -- timers -------------------------------------------------------------------------------
 
@@ -609,11 +612,11 @@ class Session:
         if self.is_closed:
             return None
         # Comparisons one by one, for this is asked after every datagram.
-        config, out = self._config, self._out
+        config, out = self._config, self.outbound
         timer = self._last_received + config.idle_timeout
         if (when := out.last_sent + config.keepalive_interval) < timer:
             timer = when
-        if (due := self._acknowledger.due_at) is not None and due < timer:
+        if (due := self.acknowledger.due_at) is not None and due < timer:
             timer = due
         if (due := out.paced_until) is not None and due < timer:
             timer = due
@@ -629,16 +632,16 @@ class Session:
             self._finish(CloseReason.IDLE, by_peer=False, detail="nothing received")
             return
         self._opener.phases.forget_previous(now=now)
-        self._acknowledger.handle_timer(now=now)
-        if now >= self._out.last_sent + self._config.keepalive_interval:
-            self._out.ping_wanted = True
-        probe = self._out.probe_at(is_confirmed=self.is_confirmed)
+        self.acknowledger.handle_timer(now=now)
+        if now >= self.outbound.last_sent + self._config.keepalive_interval:
+            self.outbound.ping_wanted = True
+        probe = self.outbound.probe_at(is_confirmed=self.is_confirmed)
         if probe is not None and now >= probe:
-            self._out.probe(now=now)
+            self.outbound.probe(now=now)
 
     def request_confirmation(self) -> None:
         """Ask the peer to show that it holds the keys; repeated by the probe timer until it does."""
-        self._out.ping_wanted = True
+        self.outbound.ping_wanted = True
         self._on_pending(self)
 
     # -- events -------------------------------------------------------------------------------
@@ -697,8 +700,14 @@ class Session:
         return MessageReceived(peer=self.peer, payload=message, ordered=False)
 
     def _message_taken(self) -> None:
-        if self._acknowledger.message_taken():
+        if self.acknowledger.message_taken():
             self._on_pending(self)
+
+    def fail(self, error: Exception) -> None:
+        """End the session because of something that should never be raised; the peer hears no details."""
+        self._close_frame = Close(CloseReason.FAULT.value, "")
+        self._finish(CloseReason.FAULT, by_peer=False, detail=f"{type(error).__name__}: {error}")
+        self._on_pending(self)
 
     def abandon(self, reason: CloseReason) -> None:
         """End the session without a word to the peer: it was displaced."""
@@ -707,15 +716,15 @@ class Session:
     def _finish(self, reason: CloseReason, *, by_peer: bool, detail: str) -> None:
         if self.is_closed:
             return
-        self.is_closed = True
+        self.is_closed = self.outbound.is_closed = True
         self._why_closed = f": {reason.name}{' by the peer' if by_peer else ''}"
         self._closed_event = SessionClosed(
             peer=self.peer,
             reason=reason,
             by_peer=by_peer,
             detail=detail,
-            undelivered=self._out.reliable.undelivered(),
-            undelivered_unordered=self._out.unordered.undelivered(),
+            undelivered=self.outbound.reliable.undelivered(),
+            undelivered_unordered=self.outbound.unordered.undelivered(),
         )
 
 

@@ -53,14 +53,17 @@ class StampExchange:
         self._peer_stamp_at = now
         self._last_echo = 0
 
+    def echo(self, *, now: float) -> tuple[int, int]:
+        """The peer's newest stamp, and how long it was held, in units of 64 microseconds."""
+        stamp = self._peer_stamp
+        if not stamp:
+            return 0, NO_ECHO
+        held = int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US
+        return stamp, held if held < NO_ECHO else NO_ECHO
+
     def prologue(self, *, now: float) -> bytes:
         """The first 10 bytes of a plaintext sealed now."""
-        held = NO_ECHO
-        if self._peer_stamp:
-            held = int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US
-            if held > NO_ECHO:
-                held = NO_ECHO
-        return PROLOGUE.pack(int(now * 1e6) & _MASK or 1, self._peer_stamp, held)
+        return PROLOGUE.pack(stamp_of(now), *self.echo(now=now))
 
     def receive(self, stamp: int, echo: int, hold: int, *, now: float) -> None:
         """Take the prologue of the newest datagram so far; one sample for each stamp that is echoed."""

@@ -39,7 +39,6 @@ class UnorderedSender:
         "_begun",
         "_begun_bytes",
         "_buffer_limit",
-        "_buffered",
         "_limit",
         "_lost",
         "_low_water",
@@ -47,12 +46,14 @@ class UnorderedSender:
         "_offset",
         "_outgoing",
         "_outstanding",
+        "buffered",
     )
 
     def __init__(self, *, credit: int, buffer_limit: int) -> None:
         self._limit = credit
         self._buffer_limit = buffer_limit
-        self._buffered = 0
+        self.buffered = 0
+        """Bytes of messages that the peer is not known to have, and 64 for each."""
         self._low_water = 0
         self._next_number = 0  # of the next message written
         self._outgoing: dict[int, _Outgoing] = {}  # by number, rising
@@ -61,11 +62,6 @@ class UnorderedSender:
         self._offset: int | None = None  # how far the unfinished one is
         self._lost: deque[tuple[int, int, int]] = deque()
         self._outstanding = 0  # runs that were taken and did not come back
-
-    @property
-    def buffered(self) -> int:
-        """Bytes of messages that the peer is not known to have, and 64 for each."""
-        return self._buffered
 
     @property
     def available_credit(self) -> int:
@@ -111,12 +107,12 @@ class UnorderedSender:
         """
         if len(message) > MAX_MESSAGE_BYTES:
             raise LimitExceededError("MAX_MESSAGE_BYTES", MAX_MESSAGE_BYTES, "bytes")
-        if self._buffered + len(message) + _OVERHEAD_BYTES > self._buffer_limit:
+        if self.buffered + len(message) + _OVERHEAD_BYTES > self._buffer_limit:
             raise LimitExceededError("reliable_buffer_bytes", self._buffer_limit, "bytes")
         number = self._next_number
         self._next_number += 1
         self._outgoing[number] = _Outgoing(bytes(message))
-        self._buffered += len(message) + _OVERHEAD_BYTES
+        self.buffered += len(message) + _OVERHEAD_BYTES
         return number
 
     def take(self, max_bytes: int) -> Message | None:
@@ -162,7 +158,7 @@ class UnorderedSender:
             self._lost.append((number, start, end))
 
     def _forget(self, number: int) -> None:
-        self._buffered -= len(self._outgoing.pop(number).payload) + _OVERHEAD_BYTES
+        self.buffered -= len(self._outgoing.pop(number).payload) + _OVERHEAD_BYTES
 
     def update(self, low_water: int, limit: int) -> None:
         """Apply a MESSAGE_CREDIT frame; older ones than the newest change nothing.

@@ -118,7 +118,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._by_size: dict[int, RunBuffers] = {}
-        self._asked: dict[int, int] = {}  # rows that came of sizes without buffers
+        self._asked: dict[int, int] = {}  # rows of sizes without buffers
 
     def buffers(self, size: int) -> RunBuffers:
         """Buffers for datagrams of ``size`` bytes, header and tag included."""
@@ -129,11 +129,11 @@ class Workspace:
             buffers = self._by_size[size] = RunBuffers(size)
         return buffers
 
-    def buffers_to_open(self, size: int, rows: int) -> RunBuffers | None:
-        """Buffers for ``rows`` datagrams that came, or ``None`` where making them is not worth it yet.
+    def buffers_if_worth(self, size: int, rows: int) -> RunBuffers | None:
+        """Buffers for ``rows`` datagrams of some size, or ``None`` where making them is not worth it yet.
 
-        Making them costs as much as opening a hundred datagrams, and what comes need not be authentic: so
-        once all are in use, a new size gets its own only after a full run of it came.
+        Making them costs as much as opening a hundred datagrams, and sizes need not stay: what comes may not
+        even be authentic. So once all are in use, a new size gets its own only after a full run of it.
         """
         if size not in self._by_size and len(self._by_size) >= _MAX_WIDTHS:
             asked = self._asked.pop(size, 0) + rows

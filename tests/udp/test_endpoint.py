@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridge.errors import ConfigurationError, InvalidStateError
@@ -686,3 +687,23 @@ def test_a_side_that_has_answered_an_init_sends_nothing_more_before_it_is_confir
     network.run(seconds=20)
     assert [datagram[0] for source, _, datagram in network.log if source == b.address] == [REPLY]
     assert b.endpoint.statistics().handshakes_pending == 0
+
+
+def test_a_fault_in_one_session_ends_that_session_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    network = Network()
+    a, b, c = (network.host(name, key) for name, key in zip("abc", sorted_keys(), strict=True))
+    introduce(a, b, c)
+    for name in "bc":
+        a.endpoint.connect(name, now=network.now)
+    network.run(until=lambda: len(a.of_type(SessionEstablished)) == 2 and established(b, c)())
+    rows = np.zeros((2, 8), dtype=np.uint8)
+    a.session("b").send_state(rows)
+    rows.shape = (16,)  # what was given is not copied, and must not become something else
+    a.session("c").send_state(b"state")
+    network.run(until=lambda: bool(b.of_type(SessionClosed) and c.of_type(StateReceived)))
+    (closed,) = a.of_type(SessionClosed)
+    assert (closed.peer, closed.reason, closed.by_peer) == ("b", CloseReason.FAULT, False)
+    assert "IndexError" in closed.detail
+    assert b.of_type(SessionClosed)[0].reason is CloseReason.UNKNOWN
+    assert "session with b failed" in caplog.text
+    assert [session.peer for session in a.endpoint.sessions()] == ["c"]

@@ -21,7 +21,7 @@ def test_every_event_names_its_peer() -> None:
 
 
 def test_reasons_that_go_on_the_wire_fit_their_byte_and_local_ones_lie_beyond() -> None:
-    local = {CloseReason.UNKNOWN, CloseReason.IDLE, CloseReason.DISPLACED}
+    local = {CloseReason.UNKNOWN, CloseReason.IDLE, CloseReason.DISPLACED, CloseReason.FAULT}
     assert {reason for reason in CloseReason if reason.value >= 63} == local
     for reason in set(CloseReason) - local:
         session, _ = bare_sessions()

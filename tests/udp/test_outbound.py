@@ -5,7 +5,7 @@ import pytest
 from bridge.errors import ProtocolError
 from bridge.udp.acknowledger import Acknowledger
 from bridge.udp.config import UdpConfig
-from bridge.udp.keys import SealingPhases, derive_session_keys
+from bridge.udp.keys import OpeningPhases, SealingPhases, derive_session_keys
 from bridge.udp.outbound import Outbound
 from bridge.udp.reliable import ReliableReceiver
 from bridge.udp.replay import ReplayWindow
@@ -39,7 +39,7 @@ def outbound(config: UdpConfig | None = None, *, window: int = 1 << 18) -> Outbo
             reliable=ReliableReceiver(window=chosen.reliable_window_bytes),
             unordered=UnorderedReceiver(window=chosen.reliable_window_bytes),
         ),
-        follow=lambda: 0,
+        opening=OpeningPhases(keys),
         now=NOW,
     )
 

@@ -178,7 +178,7 @@ def test_states_without_a_proof_are_dropped_and_the_rest_of_the_datagram_counts(
 ) -> None:
     """The peer agreed on a signed session and then does not sign."""
     network, a, b = connected_pair(config=SIGNED)
-    monkeypatch.setattr(a.session("b")._out, "_verifier", None)
+    monkeypatch.setattr(a.session("b").outbound, "_verifier", None)
     a.session("b").send_state(b"unsigned")
     a.session("b").send_reliable(b"a message")
     a.session("b").send_state(rows_of(20, 50), 10)

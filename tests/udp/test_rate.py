@@ -20,7 +20,7 @@ def interval(
     controller: StateRate, *, lost: int, of: int = 100, sent: int = 100_000, now: float = 0.1
 ) -> None:
     """One interval of 0.1 s in which the rate was the limit."""
-    controller.sent(sent)
+    controller.sent_bytes += sent
     controller.held_back()
     controller.arrived(of - lost, now - 0.05)
     controller.lost(lost, now - 0.05)
@@ -91,7 +91,7 @@ def test_too_few_datagrams_or_too_short_a_time_say_nothing() -> None:
 
 def test_a_high_loss_that_may_be_chance_is_looked_at_again_with_more_datagrams() -> None:
     controller = rate()
-    controller.sent(1_000_000)
+    controller.sent_bytes += 1_000_000
     for lost, arrived, is_decided in ((3, 17, False), (3, 57, True)):
         controller.lost(lost, 0.0)
         controller.arrived(arrived, 0.0)
@@ -197,7 +197,7 @@ def drive(
                 sent += MAX_DATAGRAM_BYTES
                 lost += MAX_DATAGRAM_BYTES * (arrives is None)
         pacer.spend(count * MAX_DATAGRAM_BYTES)
-        controller.sent(count * MAX_DATAGRAM_BYTES)
+        controller.sent_bytes += count * MAX_DATAGRAM_BYTES
     return sent / (seconds / 4), lost / max(sent, 1)
 
 

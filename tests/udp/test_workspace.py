@@ -85,18 +85,18 @@ def test_what_is_remembered_of_memory_in_use_is_bounded() -> None:
 
 def test_sizes_that_change_all_the_time_do_not_have_memory_made_for_each_few_datagrams() -> None:
     workspace = Workspace()
-    first = [workspace.buffers_to_open(size, 4) for size in range(100, 104)]
+    first = [workspace.buffers_if_worth(size, 4) for size in range(100, 104)]
     assert None not in first
-    assert [workspace.buffers_to_open(size, 4) for size in range(104, 200)] == [None] * 96
-    assert [workspace.buffers_to_open(size, 4) for size in range(100, 104)] == first
+    assert [workspace.buffers_if_worth(size, 4) for size in range(104, 200)] == [None] * 96
+    assert [workspace.buffers_if_worth(size, 4) for size in range(100, 104)] == first
 
 
 def test_a_size_that_keeps_coming_gets_memory_of_its_own() -> None:
     workspace = Workspace()
     for size in range(100, 104):
-        workspace.buffers_to_open(size, 4)
+        workspace.buffers_if_worth(size, 4)
     asked = 0
-    while workspace.buffers_to_open(500, 4) is None:
+    while workspace.buffers_if_worth(500, 4) is None:
         asked += 4
     assert asked < RUN_ROWS
-    assert workspace.buffers_to_open(500, 4) is workspace.buffers(500)
+    assert workspace.buffers_if_worth(500, 4) is workspace.buffers(500)
