@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step
 from bridge.authority.refusals import UnknownServerError
-from bridge.authority.requests import Requests, name_bytes, step_members
+from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
-from bridge.khepri import Khepri
+from bridge.khepri import Khepri, OperationId
 
 
 class Homeserver:
@@ -19,12 +19,22 @@ class Homeserver:
     Args:
         store: client of the instance's store.
         session: 16 random bytes, new for each start of the server.
+        patience: seconds to repeat a request until its outcome is known.
+        operations: gives each request its operation id, for whoever repeats them himself; by default new
+            ones.
     """
 
-    def __init__(self, store: Khepri, session: bytes) -> None:
+    def __init__(
+        self,
+        store: Khepri,
+        session: bytes,
+        *,
+        patience: float = PATIENCE,
+        operations: Callable[[], OperationId] | None = None,
+    ) -> None:
         if len(session) != 16:
             raise ConfigurationError(f"a session id has 16 bytes, not {len(session)}")
-        self._requests = Requests(store)
+        self._requests = Requests(store, patience=patience, operations=operations)
         self.session = session
 
     async def open_session(

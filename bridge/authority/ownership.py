@@ -7,15 +7,16 @@ from is what the caller says: as with all of the store, whoever holds the cookie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
 from bridge.authority.records import EntityRecord, Outcome, Rule, Step, outcome_of
-from bridge.authority.requests import Requests, name_bytes, step_members
+from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
-from bridge.khepri import Khepri
+from bridge.khepri import Khepri, OperationId
 
 MAX_ASK_SECONDS: Final = 3_600.0
 """seconds that an ask may stay open"""
@@ -60,10 +61,19 @@ class Ownership:
 
     Args:
         store: client of the instance's store.
+        patience: seconds to repeat a request until its outcome is known.
+        operations: gives each request its operation id, for whoever repeats them himself; by default new
+            ones.
     """
 
-    def __init__(self, store: Khepri) -> None:
-        self._requests = Requests(store)
+    def __init__(
+        self,
+        store: Khepri,
+        *,
+        patience: float = PATIENCE,
+        operations: Callable[[], OperationId] | None = None,
+    ) -> None:
+        self._requests = Requests(store, patience=patience, operations=operations)
 
     async def enter(self, player: str, session: bytes) -> None:
         """The player is at this session's server from now on; what the player masters is asked for there.

@@ -6,16 +6,16 @@ repeated through another member and applied once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.authority.records import EntityRecord, Step
 from bridge.authority.refusals import UnknownEntityError, authority_error
 from bridge.errors import AuthorityError, ConfigurationError, KhepriError
 from bridge.etf import Atom
-from bridge.khepri import Khepri, NodeNotFoundError
+from bridge.khepri import Khepri, NodeNotFoundError, OperationId
 
-_PATIENCE: Final = 60.0
+PATIENCE: Final = 60.0
 """seconds to repeat a request under its operation id: a server that has stopped acting for an entity must
 learn what became of it, and a cluster without a majority needs its time"""
 MAX_NAME_BYTES: Final = 255
@@ -23,10 +23,25 @@ MAX_NAME_BYTES: Final = 255
 
 
 class Requests:
-    """Requests of ``docs/protocol.md`` §7 through one client of the instance's store."""
+    """Requests of ``docs/protocol.md`` §7 through one client of the instance's store.
 
-    def __init__(self, store: Khepri) -> None:
+    Args:
+        store: the client.
+        patience: seconds to repeat a request until its outcome is known.
+        operations: gives each request its operation id, for whoever repeats them himself; by default new
+            ones.
+    """
+
+    def __init__(
+        self,
+        store: Khepri,
+        *,
+        patience: float = PATIENCE,
+        operations: Callable[[], OperationId] | None = None,
+    ) -> None:
         self._store = store
+        self._patience = patience
+        self._operations = operations
 
     async def ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
         """The value that the homeserver answers.
@@ -34,11 +49,16 @@ class Requests:
         Raises:
             AuthorityError: refused; of the class of its reason.
             KhepriError: the store refused.
-            OutcomeUnknownError: no answer in a minute.
+            OutcomeUnknownError: no answer in time.
         """
         term = {Atom(name): value for name, value in request.items()}
         try:
-            value: Mapping[Any, Any] = await self._store.request(function, term, timeout=_PATIENCE)
+            value: Mapping[Any, Any] = await self._store.request(
+                function,
+                term,
+                operation_id=None if self._operations is None else self._operations(),
+                timeout=self._patience,
+            )
         except KhepriError as error:
             raise authority_error(error) from error
         return value

@@ -27,6 +27,7 @@ FAMILIES: Final = (
     "bridge.cli.transfer",
     "bridge.cli.box",
     "bridge.cli.certs",
+    "bridge.cli.homeserver",
     "bridge.cli.play",
 )
 """Modules with ``register(app)``, in the order of the help text."""

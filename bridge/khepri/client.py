@@ -17,6 +17,7 @@ from bridge.khepri.config import KhepriConfig
 from bridge.khepri.feed import Cursor, Feed
 from bridge.khepri.health import MemberHealth
 from bridge.khepri.node_caller import NodeCaller
+from bridge.khepri.operations import OperationId
 from bridge.khepri.paths import Pattern, wire_path
 from bridge.khepri.procedures import Procedures
 from bridge.khepri.projections import Projections
@@ -109,12 +110,20 @@ class Khepri(Reads, Writes, Transfer):
         """What the bridge's application says of the store (``docs/protocol.md`` §1, ``kb_api``)."""
         return MemberHealth.from_term(await self._calls.ask(API, "health", [self.store], timeout))
 
-    async def request(self, function: str, argument: Any, *, timeout: float | None = None) -> Any:
+    async def request(
+        self,
+        function: str,
+        argument: Any,
+        *,
+        operation_id: OperationId | None = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Call a function of ``docs/protocol.md`` §7 with an operation id until its outcome is known.
 
         Args:
             function: of ``kb_api``.
             argument: the request, a map.
+            operation_id: of an earlier try, or ``None`` for a new one.
             timeout: seconds for all attempts together.
 
         Raises:
@@ -122,7 +131,7 @@ class Khepri(Reads, Writes, Transfer):
             OutcomeUnknownError: the deadline passed first.
         """
         return await self._calls.repeat(
-            API, function, argument, operation_id=None, timeout=timeout, options=False
+            API, function, argument, operation_id=operation_id, timeout=timeout, options=False
         )
 
     @asynccontextmanager

@@ -1,0 +1,66 @@
+"""``homeserver …``: what runs beside the homeservers of an instance: its REST service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.cli.output import Json, emit, example
+from bridge.cli.target import Target, on_store
+
+if TYPE_CHECKING:
+    from bridge.khepri import Khepri
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    family = typer.Typer(help="The REST service of an instance.", no_args_is_help=True, rich_markup_mode=None)
+    example(family, "serve", "khepri-bridge homeserver serve --listen 8080")(on_store(serve))
+    app.add_typer(family, name="homeserver")
+
+
+def serve(
+    target: Target,
+    listen: Annotated[
+        str,
+        typer.Option(
+            help="Address and TCP port to listen on; beyond this machine only with TLS.", metavar="HOST:PORT"
+        ),
+    ] = "127.0.0.1:8080",
+    https_cert: Annotated[
+        Path | None,
+        typer.Option(help="Certificate (PEM) to show to whom connects, for TLS.", show_default=False),
+    ] = None,
+    https_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", show_default=False)] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a balancer whose X-Forwarded-For is believed, once or more.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve the instance by REST until it is ended; run several behind a balancer.
+
+    It keeps nothing: any process answers any request. The options --tls-… are of its connection to the
+    cluster, --https-… of what connects to it.
+    """
+    from bridge.homeserver.rest.serve import Listening
+
+    listening = Listening.at(
+        listen, tls_certificate=https_cert, tls_key=https_key, proxies=tuple(proxy or ())
+    )
+
+    async def run(store: Khepri) -> None:
+        from bridge.homeserver.rest.app import create_app
+        from bridge.homeserver.rest.serve import serving, store_context
+
+        app = create_app(await store_context(store))
+        async with serving(app, listening) as (url, ended):
+            emit({"url": url}, as_json=as_json, text=f"serving {url}")
+            await ended
+
+    target.run(run)

@@ -1,0 +1,46 @@
+"""What every request of the REST service works with."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from bridge.authority import Ownership
+from bridge.homeserver.rest.settings import RestSettings
+from bridge.khepri import Khepri
+
+if TYPE_CHECKING:
+    from bridge.homeserver.rest.authentication import Authenticator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The same for all requests of a service process; nothing in it is of one caller.
+
+    Attributes:
+        store: client of the instance's store, over all its members.
+        ownership: requests without an ``Idempotency-Key``.
+        instance: name of the instance.
+        authenticator: who a bearer token is of.
+        settings: limits and deadlines.
+        stopping: set once the service is to end, so that feeds do.
+    """
+
+    store: Khepri
+    ownership: Ownership
+    instance: str
+    authenticator: Authenticator
+    settings: RestSettings = field(default_factory=RestSettings)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def context(request: Request) -> Context:
+    """The context that ``create_app`` was given."""
+    found: Context = request.app.state.context
+    return found
+
+
+Here = Annotated[Context, Depends(context)]

@@ -1,0 +1,122 @@
+"""Bodies have a size, and requests a rate: of an address before its token is looked at, of a caller after.
+
+Rates are of one service process and kept nowhere else, so that a limit never costs a write; behind a balancer
+over n processes a caller may have n times as much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridge.homeserver.rest.problems import ProblemError, problem_response, too_many
+from bridge.homeserver.rest.settings import RestSettings
+from bridge.udp.bucket import HostBuckets, TokenBucket
+
+_MAX_CALLERS: Final = 10_000
+_UNKNOWN_ADDRESS: Final = "::"
+"""of all who are at no numeric address: behind a Unix socket, or a proxy that does not tell"""
+
+
+class BodyLimit:
+    """Refuses bodies that are too large, before they are read where their length is told.
+
+    Args:
+        app: what is behind.
+        settings: the size.
+    """
+
+    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+        self._app = app
+        self._maximum = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "0")
+        if len(length) > 19 or not length.isdecimal() or int(length) > self._maximum:
+            problem = ProblemError("too_large", f"a body has at most {self._maximum} bytes")
+            await problem_response(Request(scope), problem)(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._maximum:
+                # Of this class, since whoever parses bodies takes others for a body that is malformed.
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class AddressLimit:
+    """Refuses requests of an address that makes too many.
+
+    Args:
+        app: what is behind.
+        settings: the rate.
+    """
+
+    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+        self._app = app
+        self._buckets = HostBuckets(rate=settings.address_rate, burst=settings.address_burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and not self._take(scope):
+            response = problem_response(Request(scope), too_many("too many requests from this address"))
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _take(self, scope: Scope) -> bool:
+        host = (scope.get("client") or (_UNKNOWN_ADDRESS, 0))[0]
+        now = time.monotonic()
+        try:
+            return self._buckets.take(host, now)
+        except ValueError:
+            return self._buckets.take(_UNKNOWN_ADDRESS, now)
+
+
+class CallerLimit:
+    """A token bucket for each of the last 10,000 callers, and one for keyed writes of all of them."""
+
+    def __init__(self, settings: RestSettings) -> None:
+        self._settings = settings
+        self._callers: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._keyed = TokenBucket(rate=settings.keyed_rate, burst=settings.keyed_burst)
+
+    def take(self, caller: str) -> None:
+        """Count one request.
+
+        Raises:
+            ProblemError: it is one too many.
+        """
+        bucket = self._callers.pop(caller, None)
+        if bucket is None:
+            if len(self._callers) >= _MAX_CALLERS:
+                self._callers.popitem(last=False)
+            bucket = TokenBucket(rate=self._settings.caller_rate, burst=self._settings.caller_burst)
+        self._callers[caller] = bucket
+        if not bucket.take(time.monotonic()):
+            raise too_many("too many requests of this caller")
+
+    def take_keyed(self) -> None:
+        """Count one write with an ``Idempotency-Key``.
+
+        Raises:
+            ProblemError: it is one too many.
+        """
+        if not self._keyed.take(time.monotonic()):
+            raise too_many("too many requests with an Idempotency-Key")

@@ -1,0 +1,290 @@
+"""Errors as ``application/problem+json`` (RFC 9457), with what to do about each.
+
+A document has ``type`` (``urn:khepri-bridge:problem:<kind>``), ``title``, ``status``, ``detail`` (what is
+wrong here), ``advice`` (what to do), ``trace``, and what the homeserver said about it: ``winner``,
+``owner``, ….
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from bridge.errors import (
+    BridgeError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    DeadlineError,
+    HandshakeError,
+    OutcomeUnknownError,
+    RemoteError,
+)
+from bridge.etf import Atom
+from bridge.homeserver.rest.tracing import trace_of
+from bridge.khepri.reply import TRANSIENT
+
+_log = logging.getLogger("bridge.homeserver.rest")
+
+MEDIA_TYPE: Final = "application/problem+json"
+_RETRY_SECONDS: Final = "1"
+"""an election takes a second or two, a token bucket refills in less"""
+_MAX_COMPLAINTS: Final = 10
+"""of one request, about its members"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: its status code, and what to do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    # --- of HTTP
+    "malformed": Kind(400, "The body is no JSON", "Send one JSON object, as the OpenAPI document shows."),
+    "invalid_request": Kind(422, "The request is not valid", "Mend what `errors` or `detail` names."),
+    "no_resource": Kind(404, "Nothing is here", "Look the path up in /v1/openapi.json."),
+    "method_not_allowed": Kind(405, "Not a method of this resource", "Use one that the header Allow names."),
+    "too_large": Kind(413, "The request is too large", "Send less."),
+    "http": Kind(400, "The request is not served", "Look the operation up in /v1/openapi.json."),
+    "too_many_requests": Kind(429, "Too many requests", "Wait as long as Retry-After says, in seconds."),
+    "too_many_feeds": Kind(503, "Too many live feeds", "Ask again: another service process may have room."),
+    # --- of who asks
+    "unauthenticated": Kind(
+        401, "No valid access token", "Get one with POST /v1/tokens, and send it as `Authorization: Bearer`."
+    ),
+    "role": Kind(403, "Not for this role", "Ask with a token of a role that `roles` names."),
+    "other_name": Kind(
+        403, "In somebody else's name", "Ask in your own name; only an operator may name others."
+    ),
+    "not_owner": Kind(403, "Only its owner or its master may", "Ask `owner` or `master` to do it."),
+    "not_master": Kind(403, "Only its master may", "Ask `master` to do it."),
+    "not_holder": Kind(403, "This session does not hold it", "Read the entity: it says who simulates it."),
+    "denied": Kind(
+        403, "The rule of the entity forbids it", "Request it from the master, under the rule `ask`."
+    ),
+    "server_key_mismatch": Kind(
+        403, "Another key holds this name", "Use the key that the name was first opened with."
+    ),
+    # --- of what is there
+    "no_entity": Kind(404, "No such entity", "Check the name; a server creates entities in its session."),
+    "no_server": Kind(
+        404, "No such server", "Check the name; a server is known once it has opened a session."
+    ),
+    "no_session": Kind(
+        404, "No such session", "Open a new one: this one was never opened by you, or has ended."
+    ),
+    "no_scene": Kind(404, "No such scene", "Check the name, or create it."),
+    "no_player": Kind(
+        409, "The player is not here", "Enter at a server first: PUT /v1/players/{player}/presence."
+    ),
+    "no_ask": Kind(404, "Nothing is asked", "It was answered, withdrawn, or has expired: read the entity."),
+    "not_here": Kind(409, "The player is at another server", "Leave `server` instead."),
+    "server_away": Kind(
+        409, "That server has no session", "Choose another server, or wait until it is back."
+    ),
+    "conflict": Kind(
+        409, "Somebody else was faster", "Read the entity, and ask again for what is there now."
+    ),
+    "pending": Kind(409, "Asked already", "Wait for the answer, until `expires`, or withdraw the request."),
+    "master_away": Kind(409, "The master is at no server", "Ask again when the master is back."),
+    "too_many_asks": Kind(
+        409, "The master has too many questions", "Wait until some are answered or withdrawn."
+    ),
+    "already_owner": Kind(409, "The player has it already", "Nothing need be done."),
+    "already_held": Kind(409, "This session holds it already", "Nothing need be done."),
+    "entity_exists": Kind(409, "An entity of this name exists", "Choose another name."),
+    "scene_exists": Kind(409, "A scene of this name exists", "Choose another name, or change that one."),
+    "scene_changed": Kind(412, "The scene was changed", "Read it again, and send its ETag in If-Match."),
+    "name_in_use": Kind(409, "This server has an open session", "Close it, or wait until its lease is over."),
+    "outcome_forgotten": Kind(
+        409, "This Idempotency-Key is too old", "Read what became of it; use a new key."
+    ),
+    "bad_release": Kind(422, "No release of this entity", "Send the holder's signed release as it came."),
+    "invalid_key": Kind(
+        422, "No usable key", "Send the public P-256 key (JWK) that your token was got with."
+    ),
+    # --- of the cluster
+    "unavailable": Kind(503, "The cluster does not answer", "Ask again in a second: nothing was changed."),
+    "outcome_unknown": Kind(
+        503,
+        "It may have been done, or not",
+        "Repeat it with the same Idempotency-Key, or read what is there now.",
+    ),
+    "refused": Kind(422, "The homeserver refused", "See `detail`."),
+    "internal": Kind(500, "A defect of the service", "Tell its operator the `trace`."),
+}
+
+_SAID: Final = ("winner", "owner", "master", "server", "epoch", "expires")
+"""props of refusals that callers get to see"""
+_OTHER_NAMES: Final = {"outcome_unknown": "outcome_forgotten"}
+"""the store's word for an id that it has forgotten is ours for an answer that never came"""
+
+
+class ProblemError(BridgeError):
+    """A request that is refused.
+
+    Args:
+        kind: of ``KINDS``.
+        detail: what is wrong with this request.
+        members: more members of the document.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        members: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.members = dict(members or {})
+        self.headers = dict(headers or {})
+
+
+class Problem(BaseModel):
+    """What is wrong, and what to do (RFC 9457)."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "type": "urn:khepri-bridge:problem:conflict",
+                "title": "Somebody else was faster",
+                "status": 409,
+                "detail": "conflict: Player2 has it",
+                "advice": "Read the entity, and ask again for what is there now.",
+                "trace": "0af7651916cd43dd8448eb211c80319c",
+                "winner": "Player2",
+                "epoch": "281474976710664",
+            }
+        },
+    )
+
+    type: str = Field(description="The kind of problem, a URN.")
+    title: str = Field(description="The same for people.")
+    status: int = Field(description="The HTTP status code.")
+    detail: str = Field(description="What is wrong with this request.")
+    advice: str = Field(description="What to do.")
+    trace: str = Field(description="Names this request in logs and traces: 32 hexadecimal digits.")
+
+
+def as_problem(error: BridgeError) -> ProblemError:
+    """What a caller is told of an error."""
+    match error:
+        case ProblemError():
+            return error
+        case OutcomeUnknownError():
+            return _passing("outcome_unknown", "the answer to a write did not come in time")
+        case DeadlineError() | ConnectionLostError() | HandshakeError() | ClosedError():
+            return _passing("unavailable", "no homeserver answered in time")
+        case RemoteError() if isinstance(error, TRANSIENT):
+            return _passing("unavailable", "the store has no leader now, or no majority")
+        case RemoteError(reason=Atom() as reason):
+            name = _OTHER_NAMES.get(str(reason), str(reason))
+            return ProblemError(name if name in KINDS else "refused", str(error), members=_said(error.props))
+        case ConfigurationError():
+            return ProblemError("invalid_request", str(error))
+    _log.error("unexpected error", exc_info=error)
+    return ProblemError("internal", "the service met what it does not expect")
+
+
+def problem_response(request: Request, problem: ProblemError) -> Response:
+    """The response for a problem."""
+    kind = KINDS[problem.kind]
+    status = problem.members.pop("status", kind.status)
+    document = {
+        "type": f"urn:khepri-bridge:problem:{problem.kind}",
+        "title": kind.title,
+        "status": status,
+        "detail": str(problem),
+        "advice": kind.advice,
+        "trace": trace_of(request).hex(),
+        **problem.members,
+    }
+    return JSONResponse(document, status_code=status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def too_many(detail: str) -> ProblemError:
+    """A rate limit was met."""
+    return ProblemError("too_many_requests", detail, headers={"Retry-After": _RETRY_SECONDS})
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have every error of the application end as a problem."""
+
+    @app.exception_handler(BridgeError)
+    async def _bridge(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BridgeError)
+        return problem_response(request, as_problem(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(request, _invalid_request(error))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = _OF_STATUS.get(error.status_code, "http")
+        members = {"status": error.status_code}
+        problem = ProblemError(kind, _phrase(error.status_code), members=members, headers=error.headers)
+        return problem_response(request, problem)
+
+    @app.exception_handler(Exception)
+    async def _defect(request: Request, error: Exception) -> Response:
+        # The server logs the stack trace; the caller gets what finds it there.
+        del error
+        return problem_response(request, ProblemError("internal", "the service met what it does not expect"))
+
+
+_OF_STATUS: Final = {400: "malformed", 404: "no_resource", 405: "method_not_allowed", 413: "too_large"}
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase
+
+
+def _invalid_request(error: RequestValidationError) -> ProblemError:
+    """What was sent is not sent back: it may be long, and it may be a secret in the wrong place."""
+    complaints = error.errors()[:_MAX_COMPLAINTS]
+    if any(complaint["type"] == "json_invalid" for complaint in complaints):
+        return ProblemError("malformed", "the body is no JSON")
+    told = [
+        {"where": "/".join(str(part)[:100] for part in complaint["loc"]), "what": complaint["msg"][:200]}
+        for complaint in complaints
+    ]
+    return ProblemError("invalid_request", f"{told[0]['where']}: {told[0]['what']}", members={"errors": told})
+
+
+def _passing(kind: str, detail: str) -> ProblemError:
+    return ProblemError(kind, detail, headers={"Retry-After": _RETRY_SECONDS})
+
+
+def _said(props: Mapping[str, Any]) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for name in _SAID:
+        match props.get(name):
+            case bytes() as text:
+                said[name] = text.decode(errors="replace")
+            case bool() | None:
+                continue
+            case int() as number:
+                # 64 bits: as everywhere here, an epoch is a text.
+                said[name] = str(number) if name == "epoch" else number
+    return said

@@ -1,0 +1,73 @@
+"""Reads of the records that requests need first, and of those that callers ask for.
+
+Whatever is read here is good to show and never acted on: each write decides anew inside its transaction. A
+    read is of the member that this process is connected to, which may be behind the leader by what
+    replication takes; ``fresh=true`` waits until it has applied all that was committed before.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Query
+
+from bridge.authority import ServerRecord
+from bridge.etf import Atom
+from bridge.homeserver.rest.context import Context, Here
+from bridge.homeserver.rest.problems import ProblemError
+from bridge.khepri import NodeNotFoundError, Path
+
+_BRIDGE: Final = Atom("bridge")
+Record = dict[Any, Any]
+
+
+def bridge_path(kind: str, *names: str | bytes | Atom) -> Path:
+    """A path below ``/:bridge`` (``docs/protocol.md`` §2)."""
+    return [_BRIDGE, Atom(kind), *(name.encode() if type(name) is str else name for name in names)]
+
+
+async def record_at(here: Context, path: Path, *, current: bool = False) -> Any:
+    """The record at a path, or ``None``.
+
+    Args:
+        here: the service.
+        path: of one node.
+        current: whether it is the leader's, not the connected member's: for what a write builds on.
+    """
+    try:
+        return await here.store.get(path, favor="consistency" if current else "low_latency")
+    except NodeNotFoundError:
+        return None
+
+
+async def session_of_player(here: Context, player: str) -> bytes | None:
+    """The session where a player is, or ``None``."""
+    place = await record_at(here, bridge_path("players", player), current=True)
+    return None if place is None else place[Atom("session")]
+
+
+async def server_named(here: Context, server: str, *, current: bool = False) -> ServerRecord:
+    """A server's record.
+
+    Raises:
+        ProblemError: none is called so.
+    """
+    term = await record_at(here, bridge_path("servers", server), current=current)
+    if term is None:
+        raise ProblemError("no_server", f"no server is called {server}")
+    return ServerRecord.from_term(term)
+
+
+async def _fenced(
+    here: Here,
+    fresh: Annotated[
+        bool,
+        Query(description="Wait until the member that is read has applied all that was committed before."),
+    ] = False,
+) -> None:
+    if fresh:
+        await here.store.fence()
+
+
+Fresh = Depends(_fenced)
+"""of a route that reads: takes ``fresh=true``"""

@@ -1,0 +1,75 @@
+"""What requests and answers hold, as JSON. Members that nobody here knows are left alone (R0-13).
+
+Names are texts of 1 to 255 bytes; those with a slash or a control character exist in the cluster, but not
+here: a name is a segment of a path. Epochs are decimal texts: they have 64 bits, and many a JSON number has
+53.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from bridge.authority import EntityRecord, Rule
+
+MAX_NAME_BYTES = 255
+
+
+def _name(text: str) -> str:
+    if len(text.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes of UTF-8")
+    if text in (".", ".."):
+        raise ValueError("a name is not `.` or `..`, which no path can hold")
+    return text
+
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=r"^[^/\x00-\x1f\x7f-\x9f]+$"),
+    AfterValidator(_name),
+]
+"""of a player, a server, an entity or a scene"""
+Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$"), Field(examples=["281474976710657"])]
+"""decimal, 0 … 2^64 − 1"""
+
+
+class Awaiting(BaseModel):
+    """The release that a new authority still waits for."""
+
+    server: str = Field(description="Whose release is due.")
+    epoch: Epoch = Field(description="The epoch that is to be released.")
+
+
+class Entity(BaseModel):
+    """Who owns, who masters and who simulates one entity."""
+
+    entity: str = Field(examples=["ball"])
+    owner: str = Field(description="The player who controls it.", examples=["Player1"])
+    master: str = Field(description="The player who makes its rule.", examples=["Player1"])
+    default_owner: str | None = Field(description="To whom ownership falls; null: to the master.")
+    rule: Rule = Field(description="What happens when another player requests it.")
+    server: str | None = Field(description="The server that simulates it; null: it is dormant.")
+    epoch: Epoch = Field(description="Rises with every grant of authority.")
+    awaiting: Awaiting | None = Field(description="A release that is due before that server acts.")
+    home: str = Field(description="The instance that keeps this record.")
+    version: int = Field(description="Rises with every change; also the ETag.", ge=0)
+
+    @classmethod
+    def of(cls, record: EntityRecord) -> Self:
+        """The entity that a record tells of."""
+        awaiting = record.awaiting
+        return cls(
+            entity=record.entity,
+            owner=record.owner,
+            master=record.master,
+            default_owner=record.default_owner,
+            rule=record.rule,
+            server=record.server,
+            epoch=str(record.epoch),
+            awaiting=None
+            if awaiting is None
+            else Awaiting(server=awaiting.server, epoch=str(awaiting.epoch)),
+            home=record.home,
+            version=record.version,
+        )

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from bridge.authority import Rule
+from bridge.jose.credentials import Role
+from tests.support.authority import Server
+from tests.support.cluster import erlang, fresh
+from tests.support.rest import Rest, kind
+
+
+@erlang
+async def test_a_player_enters_is_found_and_leaves_what_it_owns_to_the_master(
+    rest: Rest, server: Server
+) -> None:
+    """R0-8."""
+    name, master, thing = fresh("Player"), fresh("Master"), fresh("thing")
+    player = await rest.client(name)
+    place = f"/v1/players/{name}/presence"
+    entered = await player.put(place, json={"server": server.name, "a member of tomorrow": 1})
+    assert entered.json() == {"player": name, "server": server.name}
+    found = await (await rest.client(master)).get(place, params={"fresh": True})
+    assert found.json() == entered.json()
+    await server.home.create_entity(entity=thing, owner=name, master=master, rule=Rule.DENY)
+    left = await player.delete(place)
+    assert left.json() == {"player": name, "passed": [thing]}
+    assert kind(await player.get(place, params={"fresh": True})) == "no_player"
+
+
+@erlang
+async def test_nobody_enters_or_leaves_for_another_but_an_operator(rest: Rest, server: Server) -> None:
+    name = fresh("Player")
+    place = f"/v1/players/{name}/presence"
+    body = {"server": server.name}
+    rival, machine = await rest.client(fresh("Rival")), await rest.client(name, Role.SERVER)
+    operator = await rest.client("ops", Role.OPERATOR)
+    assert kind(await rival.put(place, json=body)) == "other_name"
+    assert kind(await machine.put(place, json=body)) == "role"
+    assert kind(await operator.put(place, json=body)) == "200"
+    assert kind(await rival.delete(place)) == "other_name"
+    assert kind(await operator.delete(place)) == "200"
+
+
+@erlang
+async def test_one_enters_only_where_a_server_is(rest: Rest, server: Server) -> None:
+    name = fresh("Player")
+    player = await rest.client(name)
+    place = f"/v1/players/{name}/presence"
+    assert kind(await player.put(place, json={"server": fresh("nowhere")})) == "no_server"
+    await server.home.close_session()
+    assert kind(await player.put(place, json={"server": server.name})) == "server_away"
+    await server.open()
