@@ -17,7 +17,6 @@ from fastapi import FastAPI
 
 from bridge.authority import Ownership
 from bridge.errors import ConfigurationError
-from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import TokenAuthenticator
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.settings import RestSettings
@@ -157,7 +156,7 @@ async def store_context(store: Khepri, settings: RestSettings | None = None) -> 
     """
     settings = settings or RestSettings()
     health = await store.health()
-    instance = health[Atom("instance")].decode(errors="replace")
+    instance = health.instance
     return Context(
         store=store,
         ownership=Ownership(store, patience=settings.store_timeout),
