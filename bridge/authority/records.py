@@ -390,3 +390,7 @@ class _Fields:
             return Rule(str(self.member(name)))
         except ValueError:
             raise DecodeError(f"{name} is no rule: {self.member(name)!r:.100}") from None
+
+
+Fields = _Fields
+"""for records that other files of this room decode"""

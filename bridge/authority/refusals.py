@@ -14,6 +14,10 @@
     ├── NoAskError            nothing to answer or to withdraw (any more)
     ├── AlreadyOwnerError     the player has what was requested
     ├── NotHereError          the player is not at this session
+    ├── NameTakenError        another key has the name, or another name the key
+    ├── NotEnrolledError      the key does not speak for the name (any more)
+    ├── RevokedError          the key or the certificate was revoked
+    ├── ReplayedError         the proof was shown before
     ├── EntityExistsError     an entity of this name exists already
     ├── UnknownEntityError    none is called so
     └── UnknownServerError    none is called so, or it is away
@@ -99,6 +103,22 @@ class EntityExistsError(AuthorityError):
     """An entity of this name exists already."""
 
 
+class NameTakenError(AuthorityError):
+    """Another key holds this name, or this key another name."""
+
+
+class NotEnrolledError(AuthorityError):
+    """The key does not speak for this name: another one does by now, or none was enrolled."""
+
+
+class RevokedError(AuthorityError):
+    """The key or the certificate was revoked."""
+
+
+class ReplayedError(AuthorityError):
+    """The proof was shown before; each is good once."""
+
+
 _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "conflict": ConflictError,
     "denied": DeniedError,
@@ -116,6 +136,11 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "no_entity": UnknownEntityError,
     "no_server": UnknownServerError,
     "entity_exists": EntityExistsError,
+    "name_taken": NameTakenError,
+    "key_taken": NameTakenError,
+    "not_enrolled": NotEnrolledError,
+    "revoked": RevokedError,
+    "replayed": ReplayedError,
 }
 
 

@@ -9,9 +9,10 @@
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
 -export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
+-export([enrol/3, authenticate/3, revoke_credential/3, publish_key/3, set_player_data/3]).
 -export([entity/2, server/2, servers/1]).
 
--define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation]).
+-define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
 
@@ -168,6 +169,21 @@ settle_escrow(Store, Request, Op) -> ask(Store, settle_escrow, Request, Op).
 -spec entity_moved(term(), term(), term()) -> kb_call:answer().
 entity_moved(Store, Request, Op) -> ask(Store, entity_moved, Request, Op).
 
+-spec enrol(term(), term(), term()) -> kb_call:answer().
+enrol(Store, Request, Op) -> with_key(Store, enrol, thumbprint, Request, Op).
+
+-spec authenticate(term(), term(), term()) -> kb_call:answer().
+authenticate(Store, Request, Op) -> ask_now(Store, authenticate, Request, Op).
+
+-spec revoke_credential(term(), term(), term()) -> kb_call:answer().
+revoke_credential(Store, Request, Op) -> ask_now(Store, revoke_credential, Request, Op).
+
+-spec publish_key(term(), term(), term()) -> kb_call:answer().
+publish_key(Store, Request, Op) -> with_key(Store, publish_key, kid, Request, Op).
+
+-spec set_player_data(term(), term(), term()) -> kb_call:answer().
+set_player_data(Store, Request, Op) -> ask(Store, set_player_data, Request, Op).
+
 %% The signature is checked here, since a transaction may not call crypto; that the signer is still the
 %% holder is checked in the transaction.
 -spec claim(term(), term(), term()) -> kb_call:answer().
@@ -247,6 +263,17 @@ session_key(Store, Session, Favor) ->
 
 ask(Store, Function, Request, Op) ->
     decide(Store, Function, kb_validate:request(Function, Request), Op).
+
+%% A key that is no key would be everybody's trouble later.
+with_key(Store, Function, Named, Request, Op) ->
+    case kb_validate:request(Function, Request) of
+        {ok, #{key := Key, Named := Thumbprint} = Valid} ->
+            case kb_box:key(Key, Thumbprint) of
+                {ok, _} -> decide(Store, Function, {ok, Valid#{at => erlang:system_time(millisecond)}}, Op);
+                error -> kb_call:refuse(invalid_key, <<"the key is no public P-256 JWK with this thumbprint">>)
+            end;
+        Refused -> kb_call:first_refusal({Refused})
+    end.
 
 %% What expires does so by the time at which requests arrive: a transaction has none.
 ask_now(Store, Function, Request, Op) ->

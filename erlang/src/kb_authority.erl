@@ -12,7 +12,7 @@
 
 %% All that runs inside the store with this module: what they are together names the stored procedure.
 modules() ->
-    [kb_authority, kb_authority_ask, kb_authority_escrow, kb_authority_index, kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles,
+    [kb_authority, kb_authority_ask, kb_authority_credentials, kb_authority_escrow, kb_authority_index, kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles,
      kb_authority_session, kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
 
 -spec decide(atom(), map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> decision().
@@ -24,7 +24,16 @@ decide(Function, Request, Read, List) ->
         Refusal -> Refusal
     end.
 
-do(open_session, Request, Read, List) -> kb_authority_session:open(Request, Read, List);
+do(open_session, #{server := Server} = Request, Read, List) ->
+    case kb_authority_credentials:refused(Request, Read) of
+        none -> kb_authority_session:open(Request, kb_authority_credentials:unrevoked(Server, Read), List);
+        Refusal -> Refusal
+    end;
+do(enrol, Request, Read, _List) -> kb_authority_credentials:enrol(Request, Read);
+do(authenticate, Request, Read, _List) -> kb_authority_credentials:authenticate(Request, Read);
+do(revoke_credential, Request, Read, List) -> kb_authority_credentials:revoke(Request, Read, List);
+do(publish_key, Request, Read, List) -> kb_authority_credentials:publish_key(Request, Read, List);
+do(set_player_data, Request, Read, _List) -> kb_authority_credentials:set_player_data(Request, Read);
 do(close_session, Request, Read, List) -> kb_authority_session:close(Request, Read, List);
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);

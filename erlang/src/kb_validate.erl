@@ -12,6 +12,7 @@
 -define(MAX_URLS, 8).
 -define(MAX_KEYS, 8).
 -define(MAX_SERVERS, 1000).
+-define(MAX_PLAYER_DATA_BYTES, 8192).
 -define(MAX_TTL_MS, 3600000).
 -define(U64, 16#FFFFFFFFFFFFFFFF).
 -define(PROPS, [payload, payload_version, child_list_version, child_list_length, child_names, has_payload]).
@@ -157,6 +158,15 @@ members(set_master) -> [{entity, name}, {by, party}, {master, name}];
 members(set_default_owner) -> [{entity, name}, {by, party}, {default_owner, name_or_none}];
 members(transfer) -> [{entity, name}, {by, party}, {to, name}];
 members(revoke) -> [{entity, name}, {by, party}];
+members(enrol) ->
+    [{subject, name}, {role, role}, {key, key}, {thumbprint, thumbprint}, {certificate, credential}, {expires, seconds},
+     {previous, credential_or_none}, {operator, boolean}];
+members(authenticate) ->
+    [{subject, name}, {role, role}, {thumbprint, thumbprint}, {certificate, credential}, {proof, credential},
+     {issued, seconds}, {peer, name_or_none}];
+members(revoke_credential) -> [{id, credential}, {reason, name}];
+members(publish_key) -> [{kid, thumbprint}, {key, key}, {state, key_state}];
+members(set_player_data) -> [{player, name}, {data, player_data}, {by, party}];
 members(pin_peer) -> [{instance, instance}, {urls, urls}, {keys, keys}, {ca, text_or_none}];
 members(unpin_peer) -> [{instance, instance}];
 members(note_servers) -> [{instance, instance}, {servers, servers}];
@@ -185,6 +195,13 @@ is(thumbprint, Value) -> is_binary(Value) andalso byte_size(Value) =:= 43;
 is(key, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_KEY_BYTES;
 is(box, Value) -> is_binary(Value);
 is(epoch, Value) -> is_integer(Value) andalso Value >= 0 andalso Value =< ?U64;
+is(role, Value) -> lists:member(Value, [player, server, operator]);
+is(key_state, Value) -> Value =:= current orelse Value =:= next;
+%% A thumbprint, or an id of 16 bytes, in base64url.
+is(credential, Value) -> is_binary(Value) andalso (byte_size(Value) =:= 43 orelse byte_size(Value) =:= 22);
+is(credential_or_none, Value) -> Value =:= undefined orelse is(credential, Value);
+is(seconds, Value) -> is_integer(Value) andalso Value >= 0 andalso Value < 1 bsl 53;
+is(player_data, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_PLAYER_DATA_BYTES;
 is(rule, Value) -> lists:member(Value, [allow, deny, ask]);
 is(boolean, Value) -> is_boolean(Value);
 is(party, Value) -> Value =:= operator orelse name(Value);
