@@ -54,7 +54,7 @@ class Holder(Protocol):
     def steer(self, entity: str, velocity: Vector) -> None:
         """Give a held entity another velocity."""
 
-    async def give(self, entity: str, *, owner: str) -> EntityRecord:
+    async def record_owner(self, entity: str, *, owner: str) -> EntityRecord:
         """Have the homeserver record another owner; the authority stays."""
 
 
@@ -189,12 +189,17 @@ class DirectUpdates:
         if not settling:
             self._spawn(self._settle(entity))
 
+    def supersede(self, entity: str, owner: str) -> None:
+        """The server itself gives the entity to somebody; whom a player named before does not matter."""
+        if entity in self._named:
+            self._named[entity] = owner
+
     async def _settle(self, entity: str) -> None:
         """Have the newest owner recorded; those before it that nobody recorded yet do not matter."""
         try:
             while self._holder.recorded_owner(entity) != (owner := self._named[entity]):
                 try:
-                    await self._holder.give(entity, owner=owner)
+                    await self._holder.record_owner(entity, owner=owner)
                 except (ConnectionLostError, DeadlineError):
                     await asyncio.sleep(_AGAIN_SECONDS)
                 except BridgeError:

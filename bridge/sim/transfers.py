@@ -163,7 +163,12 @@ class Transfers:
             return await self._granted(record)
 
     async def give(self, entity: str, *, owner: str) -> EntityRecord:
-        """Pass the entity to another player of this server: the owner changes, the authority stays."""
+        """Pass the entity to another player: the owner changes, the authority stays."""
+        self.direct.supersede(entity, owner)
+        return await self.record_owner(entity, owner=owner)
+
+    async def record_owner(self, entity: str, *, owner: str) -> EntityRecord:
+        """Have the homeserver record another owner of a held entity, whoever a player named before."""
         async with self._locks[entity]:
             holding = self._held(entity)
             record = await self._home.give(entity=entity, epoch=holding, owner=owner, step=self._first_step())
@@ -365,7 +370,10 @@ class Transfers:
         """
         if self.held_epoch(entity) is not None:
             raise InvalidStateError(f"{self.config.name} holds {entity} itself: place it")
-        known = self._entities.get(entity) or await self._home.entity(entity)
+        known = self._entities.get(entity)
+        # Who obeyed a recall may know of the new grant before the feed has told the record.
+        if known is None or known.epoch < self._holdings[entity].epoch:
+            known = await self._home.entity(entity)
         await self.direct.send(known, by=by, velocity=velocity, owner=owner, step=self._first_step())
         return known
 
