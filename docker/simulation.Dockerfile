@@ -15,7 +15,7 @@ RUN pip install --no-index --no-deps --no-build-isolation --no-compile --break-s
 FROM debian:trixie-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 python3-cryptography python3-msgspec python3-numpy \
-        python3-rich python3-tenacity python3-typer python3-uvloop \
+        python3-pythonjsonlogger python3-rich python3-tenacity python3-typer python3-uvloop \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 1000 --home-dir /data --no-create-home khepri \
  && install -d -o khepri -g khepri -m 0700 /data

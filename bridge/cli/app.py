@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import typer
 
 import bridge
+from bridge.cli.logs import FORMAT, LEVEL, choose
 from bridge.cli.output import fail
 from bridge.errors import BridgeError
 
@@ -76,6 +77,19 @@ def _version(wanted: bool) -> None:
 
 
 def _options(
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Least level that the log has: debug, info, warning or error (also: {LEVEL}).",
+            show_default="warning",
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Lines for people, text, or for machines, json (also: {FORMAT}).", show_default="text"
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error came from (also: KHEPRI_BRIDGE_DEBUG=1).")
     ] = False,
@@ -86,3 +100,4 @@ def _options(
     del version
     if debug:
         os.environ[_DEBUG] = "1"
+    choose(level=log_level, form=log_format)

@@ -8,7 +8,11 @@
 start(_Type, _Arguments) ->
     case in_broker() of
         true -> kb_sup:start_link([#{id => kb_rabbit, start => {kb_rabbit, start_link, []}}]);
-        false -> start_node()
+        false ->
+            case kb_log:configure(os:getenv("KB_LOG_FORMAT", "text")) of
+                ok -> start_node();
+                {error, Text} -> fail(Text)
+            end
     end.
 
 start_node() ->
