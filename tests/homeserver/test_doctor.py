@@ -14,6 +14,11 @@ def finding(check: str) -> Finding:
     return next(each for each in examine() if each.check == check)
 
 
+def remedies(place: Path) -> list[str]:
+    """What is said of leftovers in one place; other tests of this machine may have some of their own."""
+    return [each.remedy for each in examine() if each.check == "leftovers" and str(place) in each.text]
+
+
 def test_everything_that_is_not_good_has_a_remedy() -> None:
     for each in examine():
         assert (each.verdict == "good") == (each.remedy == ""), each
@@ -32,8 +37,7 @@ def test_a_running_cluster_is_no_leftover_and_an_interrupted_one_is(tmp_path: Pa
     place = tmp_path / "cluster"
     config = LocalClusterConfig(nodes=1, directory=place, release=fake_release(tmp_path / "release"))
     with LocalCluster(config):
-        assert str(place) in finding("leftovers").text
-        assert finding("leftovers").verdict == "good"
+        assert remedies(place) in ([], [""])
         (place / STATE_FILE).rename(place / "aside")
-        assert finding("leftovers").remedy == f"khepri-bridge down --dir {place}"
+        assert remedies(place) == [f"khepri-bridge down --dir {place}"]
         (place / "aside").rename(place / STATE_FILE)
