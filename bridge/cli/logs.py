@@ -1,7 +1,7 @@
 """What running servers say, on standard error: lines for people, or one JSON object a line for machines.
 
-A record may carry fields beside its text, by ``extra``: ``trace`` (hexadecimal) ties it to a transfer, in every
-process that took part.
+A record may carry fields beside its text, by ``extra``: ``trace`` (hexadecimal) ties it to one transfer, in
+every process that took part.
 """
 
 from __future__ import annotations
