@@ -30,6 +30,7 @@ PURE_FILES = (
     "authority/fence.py",
     "authority/history.py",
     "authority/holding.py",
+    "authority/linearizability.py",
     "authority/messages.py",
     "authority/records.py",
     "authority/trace.py",

@@ -5,9 +5,14 @@ from bridge.authority.fence import Fence, Verdict
 from bridge.authority.history import (
     Acceptance,
     Act,
+    Alive,
+    Began,
+    Called,
     Entry,
+    Final,
     Granted,
     HandOver,
+    Replied,
     Violation,
     check,
     decode_entries,
@@ -15,6 +20,7 @@ from bridge.authority.history import (
 )
 from bridge.authority.holding import Holding, Holdings, Phase
 from bridge.authority.homeserver import Homeserver
+from bridge.authority.linearizability import Known, RecordView
 from bridge.authority.messages import (
     Accepted,
     Bind,
@@ -29,6 +35,7 @@ from bridge.authority.messages import (
     release_context,
 )
 from bridge.authority.ownership import OPERATOR, Answered, Operator, Ownership, Party, Requested
+from bridge.authority.recording import Journal, RecordFile, record_path, view_of
 from bridge.authority.records import (
     Ask,
     AskEnded,
@@ -81,12 +88,15 @@ __all__ = [
     "Acceptance",
     "Accepted",
     "Act",
+    "Alive",
     "AlreadyOwnerError",
     "Answered",
     "Ask",
     "AskEnded",
     "Awaiting",
+    "Began",
     "Bind",
+    "Called",
     "ConflictError",
     "Credentials",
     "DeniedError",
@@ -94,6 +104,7 @@ __all__ = [
     "EntityRecord",
     "Entry",
     "Fence",
+    "Final",
     "Formula",
     "Grant",
     "Granted",
@@ -103,7 +114,9 @@ __all__ = [
     "Homeserver",
     "InboxMessage",
     "InstanceKey",
+    "Journal",
     "KeyState",
+    "Known",
     "MasterAwayError",
     "Message",
     "NameTakenError",
@@ -123,9 +136,12 @@ __all__ = [
     "Phase",
     "PlayerRecord",
     "Recall",
+    "RecordFile",
+    "RecordView",
     "Release",
     "Released",
     "ReplayedError",
+    "Replied",
     "Requested",
     "RevokedError",
     "Rule",
@@ -147,7 +163,9 @@ __all__ = [
     "encode_message",
     "inbox_message",
     "messages_per_transfer",
+    "record_path",
     "release_context",
     "ring_at",
     "transfers",
+    "view_of",
 ]

@@ -2,19 +2,26 @@
 
 Grants alone could not show a violation: the homeserver may grant correctly while a frozen server still
 speaks. So a server records its *acts*: for each entity and epoch, when it sealed state for the first and
-the last time; and a receiver records what it *accepted*. Times are ``CLOCK_MONOTONIC`` of one kernel, in
-nanoseconds, so records of processes and containers of one machine compare; of several machines they do not.
+the last time; and a receiver records what it *accepted*. Clients record their *operations*: what they asked
+for, and what they were answered. Times are ``CLOCK_MONOTONIC`` of one kernel, in nanoseconds, so records of
+processes and containers of one machine compare; of several machines they do not.
+
+A record that is written as things happen (``Began``, ``Called`` before the request is sent, ``Alive`` before
+each tick) holds also what a killed process did: at most, an act lasted until its server's last tick, and a
+request without an answer may have been applied.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final as Constant
 
 import msgspec
 
+from bridge.authority.linearizability import Known, Operation, RecordView, check_entity
 from bridge.errors import DecodeError
 
 
@@ -34,10 +41,35 @@ class Act(msgspec.Struct, frozen=True, kw_only=True, tag="act"):
     last_ns: int
 
 
+class Began(msgspec.Struct, frozen=True, kw_only=True, tag="began"):
+    """A server begins to act; its ``Act`` follows when it stops, unless it is killed."""
+
+    server: str
+    session: bytes
+    entity: str
+    epoch: int
+    first_ns: int
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """A server's last tick: what it had begun and not stopped, it did until then."""
+
+    server: str
+    session: bytes
+    at_ns: int
+
+
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
-    """A receiver accepted state of an entity under one epoch."""
+    """A receiver accepted state of an entity under one epoch.
+
+    Told again with a later ``last_ns`` it takes the place of the earlier record.
+
+    Attributes:
+        session: of the receiver; one that was started again knows nothing of what it had accepted.
+    """
 
     receiver: str
+    session: bytes = b""
     sender: str
     entity: str
     epoch: int
@@ -70,7 +102,61 @@ class HandOver(msgspec.Struct, frozen=True, kw_only=True, tag="handover"):
     hash: bytes
 
 
-Entry = Act | Acceptance | Granted | HandOver
+class Called(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="called"):
+    """A client is about to ask the homeserver; members as of ``Operation``.
+
+    Attributes:
+        client: one run of one client.
+        number: of the request, among those of the client.
+        entity: empty where the request is about none.
+    """
+
+    client: str
+    number: int
+    function: str
+    at_ns: int
+    entity: str = ""
+    session: bytes | None = None
+    epoch: int | None = None
+    owner: str | None = None
+    to: str | None = None
+    by: str | None = None
+    player: str | None = None
+    value: str | None = None
+    authority: bool = False
+    master: str | None = None
+
+
+class Replied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="replied"):
+    """How the request of that number ended; members as of ``Operation``."""
+
+    client: str
+    number: int
+    at_ns: int
+    known: Known
+    detail: str = ""
+    record: RecordView | None = None
+    told_epoch: int | None = None
+
+
+class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
+    """All that an instance has in the end, by a linearizable read.
+
+    Attributes:
+        entities: records of those that are the instance's own, not another's.
+        sessions: those that are open.
+    """
+
+    instance: str
+    at_ns: int
+    entities: dict[str, RecordView]
+    sessions: list[bytes]
+
+
+Entry = Act | Began | Alive | Acceptance | Granted | HandOver | Called | Replied | Final
+
+READ: Constant = "read"
+"""``function`` of a linearizable read of one entity's record"""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Entry)
@@ -120,20 +206,40 @@ class Verdict:
         acts: how many acts were checked.
         double_holders: two servers acted for one entity in one instant, or one epoch had two holders.
         stale_acceptances: a receiver accepted an epoch after a higher one, or from the wrong server.
-        lost_grants: an acknowledged grant is missing from the final record.
+        lost_grants: an acknowledged grant or change is missing from the final record.
         changed_states: a hand-over whose state hash differs between giver and taker.
+        operations: how many requests about entities were checked, ``unanswered`` of them without a known end.
+        not_linearizable: answers about an entity that fit no order of what was asked.
+        lost_entities: made, acknowledged, and nobody's in the end.
+        doubled_entities: two instances have it in the end.
+        undecided: entities whose search was given up; nothing is shown for them, and that is no proof.
     """
 
     acts: int
+    operations: int = 0
+    unanswered: int = 0
     double_holders: list[Violation] = field(default_factory=list)
     stale_acceptances: list[Violation] = field(default_factory=list)
     lost_grants: list[Violation] = field(default_factory=list)
     changed_states: list[Violation] = field(default_factory=list)
+    not_linearizable: list[Violation] = field(default_factory=list)
+    lost_entities: list[Violation] = field(default_factory=list)
+    doubled_entities: list[Violation] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
 
     @property
     def violations(self) -> list[Violation]:
-        """All of them."""
-        return self.double_holders + self.stale_acceptances + self.lost_grants + self.changed_states
+        """All of them, the shortest counter-example first."""
+        found = (
+            self.double_holders
+            + self.stale_acceptances
+            + self.lost_grants
+            + self.changed_states
+            + self.lost_entities
+            + self.doubled_entities
+            + self.not_linearizable
+        )
+        return sorted(found, key=lambda violation: len(violation.entries))
 
 
 def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = None) -> Verdict:
@@ -147,12 +253,123 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
     Returns:
         The verdict; empty lists prove the promises for what was recorded.
     """
+    finals = [entry for entry in entries if isinstance(entry, Final)]
+    entries = [*_acts(entries), *_acceptances(entries), *_others(entries)]
+    asked = _operations(entries)
+    not_linearizable, undecided = _linearizable(asked, finals)
     return Verdict(
         acts=sum(isinstance(entry, Act) for entry in entries),
-        double_holders=_overlaps(entries) + _shared_epochs(entries),
+        operations=len(asked),
+        unanswered=sum(operation.known is Known.UNKNOWN for _, operation in asked),
+        double_holders=_overlaps(entries) + _shared_epochs(entries, asked) + _early(entries, asked),
         stale_acceptances=_stale(entries),
-        lost_grants=_lost(entries, final_epochs or {}),
+        lost_grants=_lost(entries, final_epochs or {}, asked, finals),
         changed_states=_changed(entries),
+        not_linearizable=not_linearizable,
+        lost_entities=_lost_entities(asked, finals),
+        doubled_entities=_doubled_entities(finals),
+        undecided=undecided,
+    )
+
+
+def _acts(entries: Sequence[Entry]) -> Iterator[Act]:
+    """All acts, those of killed servers as long as they can have been."""
+    last = {entry.session: entry.at_ns for entry in entries if isinstance(entry, Alive)}
+    whole = set()
+    for entry in entries:
+        if isinstance(entry, Act):
+            whole.add((entry.session, entry.entity, entry.epoch))
+            yield entry
+    for entry in entries:
+        if isinstance(entry, Began) and (entry.session, entry.entity, entry.epoch) not in whole:
+            yield Act(
+                server=entry.server,
+                session=entry.session,
+                entity=entry.entity,
+                epoch=entry.epoch,
+                first_ns=entry.first_ns,
+                last_ns=max(entry.first_ns, last.get(entry.session, 0)),
+            )
+
+
+def _acceptances(entries: Sequence[Entry]) -> Iterable[Acceptance]:
+    told: dict[tuple[str, bytes, str, str, int], Acceptance] = {}
+    for entry in entries:
+        if isinstance(entry, Acceptance):
+            key = (entry.receiver, entry.session, entry.sender, entry.entity, entry.epoch)
+            if key not in told or told[key].last_ns < entry.last_ns:
+                told[key] = entry
+    return told.values()
+
+
+def _others(entries: Sequence[Entry]) -> Iterator[Entry]:
+    yield from (entry for entry in entries if not isinstance(entry, Act | Began | Alive | Acceptance))
+
+
+_Asked = list[tuple[Called, Operation]]
+
+
+def _operations(entries: Sequence[Entry]) -> _Asked:
+    """Requests about entities, each with how it ended."""
+    ends = {(entry.client, entry.number): entry for entry in entries if isinstance(entry, Replied)}
+    asked = []
+    for entry in entries:
+        if not isinstance(entry, Called) or not entry.entity:
+            continue
+        end = ends.get((entry.client, entry.number))
+        members = {
+            name: getattr(entry, name)
+            for name in ("session", "epoch", "owner", "to", "by", "player", "value", "authority", "master")
+        }
+        operation = Operation(
+            client=entry.client,
+            function=entry.function,
+            entity=entry.entity,
+            called_ns=entry.at_ns,
+            answered_ns=0 if end is None else end.at_ns,
+            known=Known.UNKNOWN if end is None else end.known,
+            detail="" if end is None else end.detail,
+            record=None if end is None else end.record,
+            told_epoch=None if end is None else end.told_epoch,
+            **members,
+        )
+        asked.append((entry, operation))
+    return asked
+
+
+def _linearizable(asked: _Asked, finals: Sequence[Final]) -> tuple[list[Violation], list[str]]:
+    found, undecided = [], []
+    calls = {id(operation): called for called, operation in asked}
+    of_entity: dict[str, list[Operation]] = defaultdict(list)
+    for _, operation in asked:
+        of_entity[operation.entity].append(operation)
+    for final in finals:
+        for entity, record in final.entities.items():
+            if len(finals) == 1:
+                of_entity[entity].append(_read(final, entity, record))
+    sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
+    for entity, operations in of_entity.items():
+        example = check_entity(operations, open_sessions=sessions)
+        if example is None:
+            continue
+        if example.undecided:
+            undecided.append(entity)
+            continue
+        text = "\n  ".join((example.text, *map(str, example.operations)))
+        shown = tuple(calls[id(operation)] for operation in example.operations if id(operation) in calls)
+        found.append(Violation("ownership is linearizable", text, shown))
+    return found, undecided
+
+
+def _read(final: Final, entity: str, record: RecordView) -> Operation:
+    return Operation(
+        client=final.instance,
+        function=READ,
+        entity=entity,
+        called_ns=final.at_ns,
+        answered_ns=final.at_ns,
+        known=Known.OK,
+        record=record,
     )
 
 
@@ -178,8 +395,17 @@ def _overlaps(entries: Sequence[Entry]) -> list[Violation]:
     return found
 
 
-def _shared_epochs(entries: Sequence[Entry]) -> list[Violation]:
+def _shared_epochs(entries: Sequence[Entry], asked: _Asked) -> list[Violation]:
     found = []
+    shown: dict[tuple[str, int], tuple[bytes, Called]] = {}
+    for called, operation in asked:
+        record = operation.record
+        if record is None or record.session is None:
+            continue
+        holder, first_called = shown.setdefault((operation.entity, record.epoch), (record.session, called))
+        if holder != record.session:
+            text = f"{operation.entity}: two sessions were told that epoch {record.epoch} is theirs"
+            found.append(Violation("an epoch has one holder", text, (first_called, called)))
     holders: dict[tuple[str, int], Act | Granted] = {}
     for entry in entries:
         if not isinstance(entry, Act | Granted):
@@ -188,19 +414,47 @@ def _shared_epochs(entries: Sequence[Entry]) -> list[Violation]:
         if first.session != entry.session:
             text = f"{entry.entity}: epoch {entry.epoch} belongs to {first.server} and to {entry.server}"
             found.append(Violation("an epoch has one holder", text, (first, entry)))
+            continue
+        if first is entry and (told := shown.get((entry.entity, entry.epoch))) is not None:
+            holder, answered = told
+            if holder != entry.session:
+                text = f"{entry.entity}: {entry.server} acts at epoch {entry.epoch}, which is another's"
+                found.append(Violation("an epoch has one holder", text, (answered, entry)))
     return found
+
+
+def _early(entries: Sequence[Entry], asked: _Asked) -> list[Violation]:
+    """Acts before anybody had asked for the grant."""
+    asked_for: dict[tuple[str, int], Called] = {}
+    for question, operation in asked:
+        if operation.record is not None and operation.function in _GRANTING:
+            asked_for[operation.entity, operation.record.epoch] = question
+    return [
+        Violation(
+            "a grant is acted on after it was asked for",
+            f"{entry.entity}: {entry.server} acted at epoch {entry.epoch} before that was asked for",
+            (called, entry),
+        )
+        for entry in entries
+        if isinstance(entry, Act)
+        and (called := asked_for.get((entry.entity, entry.epoch))) is not None
+        and entry.first_ns < called.at_ns
+    ]
+
+
+_GRANTING: Constant = frozenset({"create_entity", "push", "pull", "claim"})
 
 
 def _stale(entries: Sequence[Entry]) -> list[Violation]:
     found = []
-    accepted: dict[tuple[str, str], list[Acceptance]] = defaultdict(list)
+    accepted: dict[tuple[str, bytes, str], list[Acceptance]] = defaultdict(list)
     owners: dict[tuple[str, int], str] = {}
     for entry in entries:
         if isinstance(entry, Acceptance):
-            accepted[entry.receiver, entry.entity].append(entry)
+            accepted[entry.receiver, entry.session, entry.entity].append(entry)
         elif isinstance(entry, Granted):
             owners[entry.entity, entry.epoch] = entry.server
-    for (receiver, entity), of_entity in accepted.items():
+    for (receiver, _, entity), of_entity in accepted.items():
         of_entity.sort(key=lambda acceptance: acceptance.epoch)
         for lower, higher in pairwise(of_entity):
             if lower.last_ns > higher.first_ns:
@@ -217,16 +471,55 @@ def _stale(entries: Sequence[Entry]) -> list[Violation]:
     return found
 
 
-def _lost(entries: Sequence[Entry], final_epochs: dict[str, int]) -> list[Violation]:
-    return [
+def _lost(
+    entries: Sequence[Entry], final_epochs: dict[str, int], asked: _Asked, finals: Sequence[Final]
+) -> list[Violation]:
+    last = {entity: record for final in finals for entity, record in final.entities.items()}
+    ends = {entity: record.epoch for entity, record in last.items()} | final_epochs
+    lost = [
         Violation(
             "an acknowledged grant stays",
             f"{entry.entity}: {entry.server} got epoch {entry.epoch}, the homeserver ends at {final}",
             (entry,),
         )
         for entry in entries
-        if isinstance(entry, Granted) and (final := final_epochs.get(entry.entity, entry.epoch)) < entry.epoch
+        if isinstance(entry, Granted) and (final := ends.get(entry.entity, entry.epoch)) < entry.epoch
     ]
+    for called, operation in asked:
+        final_record, record = last.get(operation.entity), operation.record
+        if final_record is None or record is None or len(finals) > 1:
+            continue
+        if (final_record.version, final_record.epoch) < (record.version, record.epoch):
+            text = (
+                f"{operation.entity}: {operation.client} was answered version {record.version} at epoch "
+                f"{record.epoch}, the homeserver ends at {final_record.version}, {final_record.epoch}"
+            )
+            lost.append(Violation("an acknowledged grant stays", text, (called,)))
+    return lost
+
+
+def _lost_entities(asked: _Asked, finals: Sequence[Final]) -> list[Violation]:
+    there = {entity for final in finals for entity in final.entities}
+    return [
+        Violation("no entity is lost", f"{operation.entity}: made, and nobody's in the end", (called,))
+        for called, operation in asked
+        if finals
+        and operation.function == "create_entity"
+        and operation.known is Known.OK
+        and operation.entity not in there
+    ]
+
+
+def _doubled_entities(finals: Sequence[Final]) -> list[Violation]:
+    found = []
+    first: dict[str, Final] = {}
+    for final in finals:
+        for entity in final.entities:
+            other = first.setdefault(entity, final)
+            if other is not final:
+                text = f"{entity}: {other.instance} and {final.instance} both have it"
+                found.append(Violation("no entity is doubled", text, (other, final)))
+    return found
 
 
 def _changed(entries: Sequence[Entry]) -> list[Violation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge.authority.recording import Journal
 from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step
 from bridge.authority.refusals import UnknownServerError
 from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
@@ -22,6 +23,7 @@ class Homeserver:
         patience: seconds to repeat a request until its outcome is known.
         operations: gives each request its operation id, for whoever repeats them himself; by default new
             ones.
+        journal: records requests and answers, where that is wanted.
     """
 
     def __init__(
@@ -31,10 +33,11 @@ class Homeserver:
         *,
         patience: float = PATIENCE,
         operations: Callable[[], OperationId] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         if len(session) != 16:
             raise ConfigurationError(f"a session id has 16 bytes, not {len(session)}")
-        self._requests = Requests(store, patience=patience, operations=operations)
+        self._requests = Requests(store, patience=patience, operations=operations, journal=journal)
         self.session = session
 
     async def open_session(

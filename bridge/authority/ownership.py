@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
+from bridge.authority.recording import Journal
 from bridge.authority.records import EntityRecord, Outcome, Rule, Step, outcome_of
 from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
@@ -64,6 +65,7 @@ class Ownership:
         patience: seconds to repeat a request until its outcome is known.
         operations: gives each request its operation id, for whoever repeats them himself; by default new
             ones.
+        journal: records requests and answers, where that is wanted.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class Ownership:
         *,
         patience: float = PATIENCE,
         operations: Callable[[], OperationId] | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self._requests = Requests(store, patience=patience, operations=operations)
+        self._requests = Requests(store, patience=patience, operations=operations, journal=journal)
 
     async def enter(self, player: str, session: bytes) -> None:
         """The player is at this session's server from now on; what the player masters is asked for there.

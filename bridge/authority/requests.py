@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from bridge.authority.recording import Journal
 from bridge.authority.records import EntityRecord, Step
 from bridge.authority.refusals import UnknownEntityError, authority_error
 from bridge.errors import AuthorityError, ConfigurationError, KhepriError
@@ -30,6 +31,7 @@ class Requests:
         patience: seconds to repeat a request until its outcome is known.
         operations: gives each request its operation id, for whoever repeats them himself; by default new
             ones.
+        journal: records requests and answers, where that is wanted.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Requests:
         *,
         patience: float = PATIENCE,
         operations: Callable[[], OperationId] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._store = store
         self._patience = patience
+        self._journal = journal
         self._operations = operations
 
     async def ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
@@ -52,6 +56,7 @@ class Requests:
             OutcomeUnknownError: no answer in time.
         """
         term = {Atom(name): value for name, value in request.items()}
+        number = 0 if self._journal is None else self._journal.called(function, request)
         try:
             value: Mapping[Any, Any] = await self._store.request(
                 function,
@@ -60,7 +65,12 @@ class Requests:
                 timeout=self._patience,
             )
         except KhepriError as error:
-            raise authority_error(error) from error
+            refusal = authority_error(error)
+            if self._journal is not None and isinstance(refusal, AuthorityError):
+                self._journal.refused(number, refusal)
+            raise refusal from error
+        if self._journal is not None:
+            self._journal.granted(number, value)
         return value
 
     async def change(self, function: str, **request: Any) -> EntityRecord:

@@ -182,6 +182,13 @@ def simulate(
     ] = False,
     linger_ms: Linger = 0,
     network: Network = None,
+    record_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for a record that survives a kill: requests, answers, acts (`history check`).",
+            show_default=False,
+        ),
+    ] = None,
     commands: Annotated[
         bool, typer.Option("--commands", help="Read commands from standard input, one JSON object a line.")
     ] = False,
@@ -203,6 +210,7 @@ def simulate(
             network=_conditions(network),
             key_file=key_file,
             signed=signed,
+            record_dir=record_dir,
         )
     else:
         if not member:
@@ -221,6 +229,7 @@ def simulate(
             network=_conditions(network),
             signed=signed,
             linger_ms=linger_ms,
+            record_dir=None if record_dir is None else str(record_dir),
         )
     asyncio_run(serve(config, commands=commands))
 
@@ -278,28 +287,44 @@ def trace(
 
 
 def check_history(
-    files: Annotated[list[Path], typer.Argument(help="history.jsonl of one run, of all its servers.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="History files of one run: of all its servers and clients.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Prove from the records that no two servers held an entity at once, or print the counter-example."""
+    """Prove from the records that no two servers held an entity at once, and that answers are linearizable.
+
+    Prints the counter-example where there is one, the shortest first.
+    """
     from bridge.authority import check
     from bridge.cli.record import read_history
 
     verdict = check([entry for file in files for entry in read_history(file)])
+    kept = (
+        f"{verdict.acts} acts: no two holders at an instant, nothing stale accepted, no state changed\n"
+        f"{verdict.operations} operations, {verdict.unanswered} without a known end: linearizable, no "
+        "acknowledged grant lost, no entity lost or doubled"
+    )
+    unsure = [f"UNDECIDED {entity}: too many orders to be searched" for entity in verdict.undecided]
     emit(
         {
             "acts": verdict.acts,
+            "operations": verdict.operations,
+            "unanswered": verdict.unanswered,
             "double_holders": len(verdict.double_holders),
             "stale_acceptances": len(verdict.stale_acceptances),
             "lost_grants": len(verdict.lost_grants),
             "changed_states": len(verdict.changed_states),
+            "not_linearizable": len(verdict.not_linearizable),
+            "lost_entities": len(verdict.lost_entities),
+            "doubled_entities": len(verdict.doubled_entities),
+            "undecided": verdict.undecided,
             "violations": [violation.text for violation in verdict.violations],
         },
         as_json=as_json,
-        text="\n".join(f"VIOLATED {v.rule}: {v.text}" for v in verdict.violations)
-        or f"{verdict.acts} acts: no two holders at an instant, nothing stale accepted, no state changed",
+        text="\n".join([*(f"VIOLATED {v.rule}: {v.text}" for v in verdict.violations), *unsure]) or kept,
     )
-    if verdict.violations:
+    if verdict.violations or verdict.undecided:
         raise typer.Exit(1)
 
 

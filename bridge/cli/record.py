@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bridge.authority import Entry, Message, decode_entries, encode_entry
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, DecodeError
 
 HISTORY: Final = "history.jsonl"
 MESSAGES: Final = "messages.jsonl"
@@ -31,13 +32,18 @@ def write_record(directory: Path, entries: Iterable[Entry], messages: Iterable[M
 
 
 def read_history(file: Path) -> list[Entry]:
-    """Entries of a history file.
+    """Entries of a history file; the last line may lack its end, because its writer was killed.
 
     Raises:
         ConfigurationError: it cannot be read.
         DecodeError: a line is no entry.
     """
-    return decode_entries(_lines(file))
+    lines = _lines(file)
+    if lines and not _ends_whole(file):
+        with contextlib.suppress(DecodeError):
+            return decode_entries(lines)
+        del lines[-1]
+    return decode_entries(lines)
 
 
 def read_messages(file: Path) -> list[Message]:
@@ -54,6 +60,10 @@ def read_messages(file: Path) -> list[Message]:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{file}, line {number}: {error}") from error
     return messages
+
+
+def _ends_whole(file: Path) -> bool:
+    return file.read_bytes().endswith(b"\n")
 
 
 def _lines(file: Path) -> list[bytes]:

@@ -51,6 +51,7 @@ def local_simulation(
     network: NetworkConditions | None,
     key_file: Path | None,
     signed: bool = False,
+    record_dir: Path | None = None,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
 
@@ -74,6 +75,7 @@ def local_simulation(
         network=network,
         signed=signed,
         linger_ms=linger_ms,
+        record_dir=None if record_dir is None else str(record_dir),
     )
 
 

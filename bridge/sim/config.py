@@ -45,6 +45,8 @@ class SimulationConfig:
     signed: bool = False
     """sign the state of each tick, so that others can be shown what this server said (``khepri-bridge box
     verify-datagram``); signed both ways when either side wants it. A datagram then holds a third less"""
+    record_dir: str | None = None
+    """directory for records that survive a kill: requests with their answers, and acts; ``None``: none"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 

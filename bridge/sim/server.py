@@ -16,11 +16,14 @@ from typing import Final, Self
 from bridge.authority import (
     EntityRecord,
     Homeserver,
+    Journal,
     Ownership,
     PlayerRecord,
+    RecordFile,
     ServerRecord,
     decode_message_untrusted,
     inbox_message,
+    record_path,
 )
 from bridge.errors import BridgeError, DecodeError
 from bridge.etf import Atom
@@ -103,6 +106,7 @@ class SimulationServer:
                 rate_hz=config.rate_hz,
                 key_file=config.key_file,
                 signed=config.signed,
+                record_dir=config.record_dir,
                 network="" if config.network is None else str(config.network),
             )
         )
@@ -114,14 +118,15 @@ class SimulationServer:
         gateway = await self._stack.enter_async_context(Gateway(node, config.members))
         await gateway.connect(timeout=_CONNECT_SECONDS)
         self._store = Khepri.connect(node, gateway, store=config.store, client=config.name)
-        self._home = Homeserver(self._store, self.session)
+        journal = self._journal()
+        self._home = Homeserver(self._store, self.session, journal=journal)
         await self._home.open_session(
             server=config.name, key=ready.key, thumbprint=ready.thumbprint, address=(ready.host, ready.port)
         )
         self.transfers = Transfers(
             config=config,
             home=self._home,
-            players=Ownership(self._store),
+            players=Ownership(self._store, journal=journal),
             plane=self._plane,
             bodies=self._bodies,
             on_event=self._on_event,
@@ -134,6 +139,13 @@ class SimulationServer:
         self._spawn(self._simulate(), vital=True)
         async with asyncio.timeout(_START_SECONDS):
             await watching.wait()
+
+    def _journal(self) -> Journal | None:
+        if self.config.record_dir is None:
+            return None
+        path = record_path(self.config.record_dir, self.config.name, self.session, "requests")
+        file = self._stack.enter_context(RecordFile(path))
+        return Journal(f"{self.config.name}-{self.session.hex()[:12]}", file.write)
 
     async def close(self) -> None:
         """Release everything, end the session at the homeserver, end the data plane."""

@@ -1,18 +1,26 @@
+from typing import Any
+
 import pytest
 
 from bridge.authority.history import (
     Acceptance,
     Act,
+    Alive,
+    Began,
+    Called,
     Entry,
+    Final,
     Granted,
     HandOver,
+    Replied,
     check,
     decode_entries,
     encode_entry,
 )
+from bridge.authority.linearizability import Known, RecordView
 from bridge.errors import DecodeError
 
-A, B = b"a" * 16, b"b" * 16
+A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
 def act(server: str, epoch: int, first: int, last: int, entity: str = "ball") -> Act:
@@ -27,6 +35,33 @@ def accepted(epoch: int, first: int, last: int, sender: str = "a") -> Acceptance
 def granted(server: str, epoch: int) -> Granted:
     session = A if server == "a" else B
     return Granted(server=server, session=session, entity="ball", epoch=epoch, at_ns=0)
+
+
+def view(version: int, epoch: int, session: bytes | None = A, owner: str = "Ann") -> RecordView:
+    return RecordView(owner=owner, master="Ann", rule="allow", session=session, epoch=epoch, version=version)
+
+
+def asked(
+    number: int, function: str, at: int, record: RecordView | None, known: Known = Known.OK, **members: Any
+) -> list[Entry]:
+    """A call that was answered 10 ns later."""
+    return [
+        Called(client="c", number=number, function=function, at_ns=at, entity="ball", **members),
+        Replied(client="c", number=number, at_ns=at + 10, known=known, record=record),
+    ]
+
+
+def created() -> list[Entry]:
+    return asked(1, "create_entity", 100, view(1, 1), session=A, owner="Ann", master="Ann", value="allow")
+
+
+def pulled(number: int, at: int, version: int, epoch: int, session: bytes = B) -> list[Entry]:
+    shown = view(version, epoch, session, "Bob")
+    return asked(number, "pull", at, shown, session=session, owner="Bob", epoch=1)
+
+
+def final(instance: str = "local", *, sessions: tuple[bytes, ...] = (A, B), **entities: RecordView) -> Final:
+    return Final(instance=instance, at_ns=10_000, entities=entities, sessions=list(sessions))
 
 
 def test_acts_one_after_the_other_are_fine() -> None:
@@ -80,8 +115,92 @@ def test_a_state_that_changed_on_its_way_is_a_counter_example() -> None:
     assert len(check([gave, other]).changed_states) == 1
 
 
+def test_an_act_of_a_killed_server_lasted_until_its_last_tick() -> None:
+    began = Began(server="a", session=A, entity="ball", epoch=1, first_ns=5)
+    alive = Alive(server="a", session=A, at_ns=50)
+    assert check([began, alive, act("b", 2, 51, 60)]).violations == []
+    (violation,) = check([began, alive, act("b", 2, 40, 60)]).double_holders
+    assert violation.rule == "no two holders at an instant"
+    assert check([began, act("a", 1, 5, 9), alive, act("b", 2, 40, 60)]).violations == []
+
+
+def test_an_acceptance_told_again_takes_the_place_of_the_earlier_one() -> None:
+    assert len(check([accepted(1, 0, 5), accepted(1, 0, 15), accepted(2, 10, 20)]).stale_acceptances) == 1
+
+
+def test_a_receiver_that_was_started_again_has_forgotten_what_it_accepted() -> None:
+    again = Acceptance(receiver="c", session=A, sender="a", entity="ball", epoch=1, first_ns=30, last_ns=40)
+    assert check([accepted(2, 10, 20), again]).violations == []
+
+
+def test_answers_and_acts_of_one_run_are_checked_together() -> None:
+    entries = [*created(), *pulled(2, 200, 2, 2), act("a", 1, 101, 150), act("b", 2, 205, 300)]
+    verdict = check([*entries, final(ball=view(2, 2, B, "Bob"))])
+    assert verdict.violations == []
+    assert (verdict.operations, verdict.unanswered, verdict.acts) == (2, 0, 2)
+
+
+def test_two_winners_of_one_epoch_are_a_counter_example() -> None:
+    verdict = check([*created(), *pulled(2, 200, 2, 2, B), *pulled(3, 202, 2, 2, C)])
+    assert len(verdict.double_holders) == 1
+    (violation,) = verdict.not_linearizable
+    assert "two operations made version 2" in violation.text
+
+
+def test_a_session_that_acts_under_anothers_epoch_is_a_counter_example() -> None:
+    assert len(check([*created(), act("b", 1, 200, 300)]).double_holders) == 1
+
+
+def test_an_act_before_its_grant_was_asked_for_is_a_counter_example() -> None:
+    (violation,) = check([*created(), act("a", 1, 50, 200)]).double_holders
+    assert violation.rule == "a grant is acted on after it was asked for"
+
+
+def test_an_order_that_no_model_allows_is_printed_with_its_operations() -> None:
+    (violation,) = check([*created(), *pulled(2, 200, 2, 2, B), *pulled(3, 300, 3, 3, C)]).not_linearizable
+    assert violation.rule == "ownership is linearizable"
+    assert "c pull" in violation.text
+    assert len(violation.entries) == 2
+
+
+def test_an_acknowledged_change_that_the_end_does_not_show_is_a_counter_example() -> None:
+    entries = [*created(), *pulled(2, 200, 2, 2)]
+    assert len(check([*entries, final(ball=view(1, 1))]).lost_grants) == 1
+
+
+def test_an_entity_that_nobody_has_in_the_end_is_lost() -> None:
+    (violation,) = check([*created(), final()]).lost_entities
+    assert violation.rule == "no entity is lost"
+
+
+def test_an_entity_that_two_instances_have_in_the_end_is_doubled() -> None:
+    ends = [final("x", ball=view(1, 1)), final("y", ball=view(1, 9))]
+    assert len(check([*created(), *ends]).doubled_entities) == 1
+    assert check([*created(), final("x", ball=view(1, 1)), final("y")]).violations == []
+
+
+def test_a_stale_read_that_was_taken_for_a_write_is_a_counter_example() -> None:
+    """The second give was decided on the record before the pull, and acknowledged."""
+    give = asked(3, "give", 300, view(2, 1, A, "Cem"), session=A, epoch=1, owner="Cem")
+    verdict = check([*created(), *pulled(2, 200, 2, 2), *give, final(ball=view(2, 1, A, "Cem"))])
+    assert verdict.not_linearizable
+    assert verdict.lost_grants
+
+
+def test_a_request_without_an_answer_is_counted_and_harmless() -> None:
+    verdict = check([*created(), *pulled(2, 200, 2, 2)[:1], final(ball=view(2, 2, B, "Bob"))])
+    assert verdict.violations == []
+    assert verdict.unanswered == 1
+
+
 def test_entries_survive_a_file() -> None:
-    entries: list[Entry] = [act("a", 1, 0, 1), accepted(1, 0, 1), granted("a", 1)]
+    entries: list[Entry] = [
+        act("a", 1, 0, 1),
+        accepted(1, 0, 1),
+        granted("a", 1),
+        *created(),
+        final(b=view(1, 1)),
+    ]
     assert decode_entries([*map(encode_entry, entries), b"", b"\n"]) == entries
 
 

@@ -26,6 +26,15 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_record(tmp_path / "file", [ACT], [MESSAGE])
 
 
+def test_a_last_line_without_its_end_is_left_out(tmp_path: Path) -> None:
+    whole = tmp_path / HISTORY
+    write_record(tmp_path, [ACT, ACT], [])
+    whole.write_bytes(whole.read_bytes()[:-1])
+    assert read_history(whole) == [ACT, ACT]
+    whole.write_bytes(whole.read_bytes()[:-20])
+    assert read_history(whole) == [ACT]
+
+
 def test_a_file_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read"):
         read_history(tmp_path / "none")

@@ -28,6 +28,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     rate_hz: float
     key_file: str | None = None
     signed: bool = False
+    record_dir: str | None = None
+    """directory where what happens is written as it does (``bridge.authority.recording``)"""
     network: str = ""
     """text of ``NetworkConditions`` that what it sends goes through; empty: straight to the kernel"""
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 
 from bridge.authority import (
+    Acceptance,
     Act,
+    Began,
     Bind,
     Entry,
     Fence,
@@ -127,16 +129,25 @@ class DataPlane:
         key: its private key.
         world: the slots that the simulation writes.
         emit: takes events for the control plane.
+        record: takes what happens, as it does, for a record that survives this process.
     """
 
     def __init__(
-        self, *, server: str, session: bytes, key: Jwk, world: World, emit: Callable[[Event], None]
+        self,
+        *,
+        server: str,
+        session: bytes,
+        key: Jwk,
+        world: World,
+        emit: Callable[[Event], None],
+        record: Callable[[Entry], None] | None = None,
     ) -> None:
         self._server = server
         self._session = session
         self._key = key
         self._world = world
         self._emit = emit
+        self._record = record
         self._peers: dict[str, _Peer] = {}
         self._fence = Fence()
         self._holding: dict[str, _Sealing] = {}
@@ -145,7 +156,9 @@ class DataPlane:
         self._next_handle = 0
         self._entries: list[Entry] = []
         self._bindings = Bindings()
-        self._receiving = Receiving(server=server, world=world, fence=self._fence, on_first=emit)
+        self._receiving = Receiving(
+            server=server, session=session, world=world, fence=self._fence, on_first=emit
+        )
         self._malformed = 0
 
     @property
@@ -207,7 +220,7 @@ class DataPlane:
         """Act for an entity: bind a handle with every peer and send its first state at once."""
         self._fence.raise_to(entity, epoch, self._key.thumbprint())
         self._receiving.fence_raised(entity, self._server, epoch, now_ns=now_ns)
-        self._entries.append(
+        self._note(
             Granted(server=self._server, session=self._session, entity=entity, epoch=epoch, at_ns=now_ns)
         )
         sealing = _Sealing(entity, epoch, slot, self._next_handle)
@@ -368,13 +381,36 @@ class DataPlane:
                 peer.watched.discard(message)
                 self._emit(Credited(server=peer.server, message=message, at_ns=now_ns))
 
+    def accepted_since(self, since_ns: int) -> Iterable[Acceptance]:
+        """What was accepted at that time or later."""
+        return self._receiving.acceptances(since_ns)
+
+    def _note(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if self._record is not None:
+            self._record(entry)
+
+    def _tell_began(self, sealing: _Sealing, now_ns: int) -> None:
+        if self._record is not None:
+            self._record(
+                Began(
+                    server=self._server,
+                    session=self._session,
+                    entity=sealing.entity,
+                    epoch=sealing.epoch,
+                    first_ns=now_ns,
+                )
+            )
+
     def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
         if not sealings:
             return
         for sealing in sealings:
             # A record sealed while lingering is a planted fault, no act; receivers count it as late.
             if sealing.until_ns is None:
-                sealing.first_ns = sealing.first_ns or now_ns
+                if sealing.first_ns is None:
+                    sealing.first_ns = now_ns
+                    self._tell_began(sealing, now_ns)
                 sealing.last_ns = now_ns
         links: dict[tuple[bool, int], list[Link]] = {}
         for peer in self._peers.values():
@@ -416,7 +452,7 @@ class DataPlane:
     def _close(self, sealing: _Sealing) -> None:
         act = self._act(sealing)
         if act is not None:
-            self._entries.append(act)
+            self._note(act)
 
     def _act(self, sealing: _Sealing) -> Act | None:
         if sealing.first_ns is None:
@@ -431,9 +467,7 @@ class DataPlane:
         )
 
     def _hand_over(self, side: str, entity: str, epoch: int, digest: bytes) -> None:
-        self._entries.append(
-            HandOver(server=self._server, side=side, entity=entity, epoch=epoch, hash=digest)
-        )
+        self._note(HandOver(server=self._server, side=side, entity=entity, epoch=epoch, hash=digest))
 
     def _peer(self, server: str) -> _Peer:
         try:

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 import uvloop
 
-from bridge.authority import encode_entry
+from bridge.authority import RecordFile, encode_entry, record_path
 from bridge.errors import BridgeError, ConfigurationError, KeyFormatError
 from bridge.jose import Jwk
 from bridge.replication import World
@@ -72,6 +72,8 @@ _RECONNECT_SECONDS: Final = 0.5
 """between attempts to reach a server that does not answer; one padded datagram each"""
 _KEEPALIVE_SECONDS: Final = MAX_ECHO_AGE_SECONDS / 4
 """A state that follows a silence must carry an echo that its receiver still takes; two PINGs may be lost."""
+_RECORD_NS: Final = 1_000_000_000
+"""nanoseconds between writings of what was accepted, where a record is kept"""
 _DRAIN_POLL_SECONDS: Final = 0.01
 
 
@@ -93,7 +95,16 @@ class DataPlaneProcess:
             on_event=self._on_event,
             conditioner=_conditioner(start),
         )
-        self._plane = DataPlane(server=start.server, session=start.session, key=key, world=world, emit=send)
+        self._record = _record_file(start)
+        self._plane = DataPlane(
+            server=start.server,
+            session=start.session,
+            key=key,
+            world=world,
+            emit=send,
+            record=None if self._record is None else self._record.write,
+        )
+        self._recorded_ns = 0
         self._known: set[str] = set()
         self._sessions_open: set[str] = set()
         self._connecting: dict[str, asyncio.Task[None]] = {}
@@ -130,6 +141,7 @@ class DataPlaneProcess:
             case RaiseFence(entity=entity, epoch=epoch, server=server):
                 self._plane.raise_fence(entity, epoch, server, now_ns=now_ns)
             case Hold(entity=entity, epoch=epoch, slot=slot):
+                self._record_alive(now_ns)
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
             case Follow(entity=entity, slot=slot):
                 self._plane.follow(entity, slot)
@@ -232,11 +244,23 @@ class DataPlaneProcess:
         period = 1.0 / self._start.rate_hz
         due = loop.time()
         while True:
-            self._plane.tick(now_ns=time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            self._record_alive(now_ns)
+            self._plane.tick(now_ns=now_ns)
             self._engine.flush()
             # A late turn is not made up for: latest-wins state needs the newest, not every one.
             due = max(due + period, loop.time())
             await asyncio.sleep(due - loop.time())
+
+    def _record_alive(self, now_ns: int) -> None:
+        """Written before anything is sealed: a record of less than was done would prove nothing."""
+        if self._record is None:
+            return
+        self._record.alive(self._start.server, self._start.session, now_ns)
+        if now_ns - self._recorded_ns >= _RECORD_NS:
+            for acceptance in self._plane.accepted_since(self._recorded_ns):
+                self._record.write(acceptance)
+            self._recorded_ns = now_ns
 
     async def _report(self, command: MakeReport) -> Report:
         loop = asyncio.get_running_loop()
@@ -258,6 +282,12 @@ class DataPlaneProcess:
         return self._plane.waiting() > 0 or any(
             session is not None and session.statistics().reliable_buffered > 0 for session in open_sessions
         )
+
+
+def _record_file(start: Start) -> RecordFile | None:
+    if start.record_dir is None:
+        return None
+    return RecordFile(record_path(start.record_dir, start.server, start.session, "acts"))
 
 
 def _conditioner(start: Start) -> Conditioner | None:

@@ -63,15 +63,23 @@ class Receiving:
 
     Args:
         server: name of this server.
+        session: its session.
         world: where followed entities are written.
         fence: the homeserver's word, shared with the side that sends.
         on_first: told the first state of an entity under an epoch.
     """
 
     def __init__(
-        self, *, server: str, world: World, fence: Fence, on_first: Callable[[FirstAccepted], None]
+        self,
+        *,
+        server: str,
+        session: bytes,
+        world: World,
+        fence: Fence,
+        on_first: Callable[[FirstAccepted], None],
     ) -> None:
         self._server = server
+        self._session = session
         self._world = world
         self._fence = fence
         self._on_first = on_first
@@ -269,11 +277,18 @@ class Receiving:
             self._on_first(FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=now_ns))
         return row
 
-    def acceptances(self) -> Iterable[Acceptance]:
-        """What was accepted so far, from its first to its last record."""
-        for (entity, epoch), row in self._rows.items():
+    def acceptances(self, since_ns: int = 0) -> Iterable[Acceptance]:
+        """What was accepted at that time or later, from its first to its last record.
+
+        Args:
+            since_ns: of the last record; 0: everything.
+        """
+        names = list(self._rows)
+        for row in np.flatnonzero(self._last_ns[: len(names)] >= since_ns).tolist():
+            entity, epoch = names[row]
             yield Acceptance(
                 receiver=self._server,
+                session=self._session,
                 sender=self._accepted_from[row],
                 entity=entity,
                 epoch=epoch,

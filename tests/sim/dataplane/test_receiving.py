@@ -25,7 +25,9 @@ class Receiver:
         self.world = World(bytearray(World.size(count)), count)
         self.fence = Fence()
         self.first: list[FirstAccepted] = []
-        self.receiving = Receiving(server="b", world=self.world, fence=self.fence, on_first=self.first.append)
+        self.receiving = Receiving(
+            server="b", session=bytes(16), world=self.world, fence=self.fence, on_first=self.first.append
+        )
         self.receiving.add_sender("a", thumbprint=A, session=SESSION, signed=signed)
         for number in range(count):
             self.fence.raise_to(f"e{number}", number + 1, A)
