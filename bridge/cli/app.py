@@ -30,6 +30,7 @@ FAMILIES: Final = (
     "bridge.cli.certs",
     "bridge.cli.homeserver",
     "bridge.cli.play",
+    "bridge.cli.trace",
 )
 """Modules with ``register(app)``, in the order of the help text."""
 

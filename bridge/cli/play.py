@@ -1,4 +1,4 @@
-"""``demo``, ``replay``, ``sim``, ``trace``, ``history``: authority that changes hands."""
+"""``demo``, ``replay``, ``sim``, ``history``: authority that changes hands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.cluster import Directory, Name, cluster_directory
-from bridge.cli.output import Json, emit, example, fail, table
+from bridge.cli.output import Json, emit, example, fail
 from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def register(app: typer.Typer) -> None:
     example(replays, "passes", "khepri-bridge replay passes passes_game1.csv --speed 60")(replay_passes)
     app.add_typer(replays, name="replay")
     example(app, "sim", "khepri-bridge sim --name sim1 --cluster local")(simulate)
-    example(app, "trace", "khepri-bridge trace record/messages.jsonl")(trace)
     histories = typer.Typer(no_args_is_help=True, help="Check what servers recorded.")
     example(histories, "check", "khepri-bridge history check record/history.jsonl")(check_history)
     app.add_typer(histories, name="history")
@@ -238,52 +237,6 @@ def _conditions(text: str | None) -> NetworkConditions | None:
     from bridge.udp import NetworkConditions
 
     return NetworkConditions.parse(text) if text else None
-
-
-def trace(
-    file: Annotated[Path, typer.Argument(help="messages.jsonl of a recorded replay.")],
-    last: Annotated[int, typer.Option(help="Also print each message of the last N transfers.", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Count the messages that really crossed in each transfer, against the formula."""
-    from bridge.authority import CASES, messages_per_transfer, transfers
-    from bridge.cli.record import read_messages
-
-    grouped = [t for t in transfers(read_messages(file)) if t.case in CASES]
-    rows, result = [], {}
-    for case, formula in CASES.items():
-        of_case = [t for t in grouped if t.case == case]
-        if not of_case:
-            continue
-        mean = messages_per_transfer(of_case)
-        path = sum(t.critical_path for t in of_case) / len(of_case)
-        rows.append(
-            (
-                case,
-                str(len(of_case)),
-                f"{mean:.2f}",
-                str(len(formula.kinds)),
-                f"{path:.2f}",
-                str(formula.path),
-            )
-        )
-        result[case] = {
-            "transfers": len(of_case),
-            "messages": round(mean, 3),
-            "messages_formula": len(formula.kinds),
-            "critical_path": round(path, 3),
-            "critical_path_formula": formula.path,
-        }
-    header = ("case", "transfers", "messages", "formula", "critical path", "formula")
-    lines = [table(header, rows)]
-    for one in grouped[len(grouped) - last :] if last else []:
-        begin = min(message.at_ns for message in one.messages)
-        lines.append(f"\n{one.case} {one.trace.hex()}")
-        lines.extend(
-            f"  {(m.at_ns - begin) / 1e6:8.3f} ms  {m.hop}  {m.sender} -> {m.receiver}  {m.kind}"
-            for m in one.messages
-        )
-    emit(result, as_json=as_json, text="\n".join(lines))
 
 
 def check_history(

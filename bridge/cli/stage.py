@@ -105,7 +105,7 @@ async def play(
     Raises:
         BridgeError: the cluster or a server could not start, or a pass failed for good.
     """
-    with _cluster(directory) as stage:
+    with cluster_stage(directory) as stage:
         progress(
             f"{match.source}: {len(match.passes)} passes of {len(match.players)} players in "
             f"{match.seconds / speed:.0f} s, two servers, {len(stage.members)} homeservers"
@@ -151,7 +151,8 @@ class _Ticker:
 
 
 @contextmanager
-def _cluster(directory: Path | None) -> Iterator[Stage]:
+def cluster_stage(directory: Path | None) -> Iterator[Stage]:
+    """The running cluster of a directory; without one, a cluster of three nodes that ends with the block."""
     if directory is not None:
         yield _running(directory)
         return

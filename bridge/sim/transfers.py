@@ -371,8 +371,8 @@ class Transfers:
         if self.held_epoch(entity) is not None:
             raise InvalidStateError(f"{self.config.name} holds {entity} itself: place it")
         known = self._entities.get(entity)
-        # Who obeyed a recall may know of the new grant before the feed has told the record.
-        if known is None or known.epoch < self._holdings[entity].epoch:
+        # Who gave it away may know so before the feed has told the record.
+        if known is None or known.server == self.config.name or known.epoch < self._holdings[entity].epoch:
             known = await self._home.entity(entity)
         await self.direct.send(known, by=by, velocity=velocity, owner=owner, step=self._first_step())
         return known

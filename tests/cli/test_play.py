@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.authority import Act, Message
-from bridge.cli.record import HISTORY, MESSAGES, write_record
+from bridge.cli.record import HISTORY, write_record
 from bridge.homeserver.processes import marked_processes
 
 ROOT = Path(__file__).parents[2]
@@ -70,23 +70,9 @@ def test_a_history_with_two_holders_prints_the_counter_example_and_fails(record:
     )
 
 
-def test_a_trace_counts_messages_against_the_formula(record: Path) -> None:
-    """R0-29."""
-    done = command("trace", record / MESSAGES, "--json")
-    assert last_line(done)["push"] == {
-        "transfers": 1,
-        "messages": 4.0,
-        "messages_formula": 4,
-        "critical_path": 2.0,
-        "critical_path_formula": 2,
-    }
-    assert "a -> b  accepted" in command("trace", record / MESSAGES, "--last", "1").stdout
-
-
 def test_a_missing_file_is_one_clear_line() -> None:
     for words in (
         ["history", "check", "none.jsonl"],
-        ["trace", "none.jsonl"],
         ["replay", "passes", "none.csv"],
     ):
         done = command(*words)
