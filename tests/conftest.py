@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from bridge.etf import set_atom_budget
 
-pytest_plugins = ["tests.support.target", "tests.support.cluster"]
+pytest_plugins = ["tests.support.target", "tests.support.cluster", "tests.support.federation"]
 
 # No timed assertions: a property that takes long on a busy machine is as true as on an idle one.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -91,6 +91,29 @@ class Homeserver:
             **step_members(step),
         )
 
+    async def push_abroad(
+        self, *, entity: str, epoch: int, owner: str, instance: str, to: str, box: str, step: Step
+    ) -> EntityRecord:
+        """Put the entity into escrow for a server of another instance, with this one's release sealed for it.
+
+        What becomes of it comes to the inbox: ``Closed`` or ``Returned``.
+
+        Args:
+            owner: the new owner, as the other instance knows players.
+            instance: a pinned one.
+            to: its server.
+        """
+        return await self._change(
+            "push_abroad",
+            entity=name_bytes(entity),
+            epoch=epoch,
+            owner=name_bytes(owner),
+            instance=name_bytes(instance),
+            to=name_bytes(to),
+            box=box.encode(),
+            **step_members(step),
+        )
+
     async def pull(self, *, entity: str, epoch: int, owner: str, step: Step) -> EntityRecord:
         """Take owner and authority; act only when the release that ``awaiting`` names has come.
 

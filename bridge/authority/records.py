@@ -50,6 +50,19 @@ class PlayerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """An entity that is not this instance's to change.
+
+    Attributes:
+        instance: where it is, as far as was told, or is to go.
+        in_escrow: whether that instance has yet to decide; else it has the entity, or has passed it on.
+    """
+
+    instance: str
+    in_escrow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRecord:
     """Who owns, who masters and who simulates one entity (R0-9).
 
@@ -58,8 +71,9 @@ class EntityRecord:
         session: 16 bytes, the session that holds authority; ``None`` while the entity is dormant.
         server: its server.
         epoch: 64 bits, rises with every grant; 0 before the first.
-        home: the instance that keeps this record.
+        home: the instance that the entity began at, which knows where it is.
         version: rises with every change of the record.
+        away: where the entity is, when it is at another instance; then nobody here may change it.
     """
 
     entity: str
@@ -73,6 +87,7 @@ class EntityRecord:
     home: str
     version: int
     default_owner: str | None = None
+    away: Away | None = None
 
     @classmethod
     def from_term(cls, term: Any) -> EntityRecord:
@@ -95,7 +110,15 @@ class EntityRecord:
             home=fields.text("home"),
             version=fields.number("version"),
             default_owner=fields.optional_text("default_owner"),
+            away=_away(fields.optional("away")),
         )
+
+
+def _away(term: Any) -> Away | None:
+    if term is None:
+        return None
+    fields = _Fields(term)
+    return Away(instance=fields.text("instance"), in_escrow=fields.member("state") == Atom("escrow"))
 
 
 def _awaiting(term: Any) -> Awaiting:
@@ -132,17 +155,13 @@ class ServerRecord:
             DecodeError: a member is missing or of another type.
         """
         fields = _Fields(term)
-        match fields.member("address"):
-            case (bytes() as host, int() as port) if 0 < port < 65536:
-                pass
-            case other:
-                raise DecodeError(f"no address of a server: {other!r:.100}")
+        host, port = fields.address("address")
         return cls(
             server=fields.text("server"),
             session=fields.optional_binary("session"),
             key=fields.binary("key"),
             thumbprint=fields.text("thumbprint"),
-            host=host.decode(errors="replace"),
+            host=host,
             port=port,
         )
 
@@ -172,8 +191,9 @@ class Grant:
     Attributes:
         epoch: of the grant.
         previous: the epoch that the giver released.
-        giver: the server that released it.
+        giver: the server that released it; one of another instance has ``@`` and that behind its name.
         box: its signed release, sealed for this server.
+        abroad: key and address of a giver of another instance, as that instance says; ``None`` of this one.
     """
 
     entity: str
@@ -182,6 +202,36 @@ class Grant:
     giver: str
     owner: str
     box: str
+    step: Step
+    abroad: ServerRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """An entity that this session put into escrow is another instance's (R0-28).
+
+    Attributes:
+        epoch: under which that instance has it.
+        holder: its server, with ``@`` and the instance behind its name.
+    """
+
+    entity: str
+    epoch: int
+    holder: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """The other instance refused; the entity is this session's again, at a new epoch.
+
+    Attributes:
+        reason: why, one of ``docs/protocol.md`` §11.
+    """
+
+    entity: str
+    epoch: int
+    reason: str
     step: Step
 
 
@@ -266,7 +316,7 @@ class AskEnded:
     step: Step
 
 
-InboxMessage = Grant | Recall | Ask | AskEnded
+InboxMessage = Grant | Recall | Ask | AskEnded | Closed | Returned
 
 
 def inbox_message(term: Any) -> InboxMessage:
@@ -289,6 +339,20 @@ def inbox_message(term: Any) -> InboxMessage:
                 owner=fields.text("owner"),
                 step=Step.from_term(term),
                 unread=None if unread is None else _grant(unread),
+            )
+        case "closed":
+            return Closed(
+                entity=fields.text("entity"),
+                epoch=fields.number("epoch"),
+                holder=abroad_name(fields.text("to"), fields.text("instance")),
+                step=Step.from_term(term),
+            )
+        case "returned":
+            return Returned(
+                entity=fields.text("entity"),
+                epoch=fields.number("epoch"),
+                reason=fields.name("reason"),
+                step=Step.from_term(term),
             )
         case "ask":
             return Ask(
@@ -329,14 +393,40 @@ def outcome_of(term: Any) -> Outcome:
 
 def _grant(term: Any) -> Grant:
     fields = _Fields(term)
+    abroad = fields.optional("abroad")
+    giver = None if abroad is None else server_abroad(abroad, _Fields(abroad).text("instance"))
     return Grant(
         entity=fields.text("entity"),
         epoch=fields.number("epoch"),
         previous=fields.number("previous"),
-        giver=fields.text("from"),
+        giver=fields.text("from") if giver is None else giver.server,
         owner=fields.text("owner"),
         box=fields.text("box"),
         step=Step.from_term(term),
+        abroad=giver,
+    )
+
+
+def abroad_name(name: str, instance: str) -> str:
+    """The name of another instance's server, told apart from this one's."""
+    return f"{name}@{instance}"
+
+
+def server_abroad(term: Any, instance: str) -> ServerRecord:
+    """Decode a server of another instance, of a grant or of ``/:bridge/:abroad``.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    fields = _Fields(term)
+    host, port = fields.address("address")
+    return ServerRecord(
+        server=abroad_name(fields.text("server"), instance),
+        session=fields.binary("session"),
+        key=fields.binary("key"),
+        thumbprint=fields.text("thumbprint"),
+        host=host,
+        port=port,
     )
 
 
@@ -378,6 +468,17 @@ class _Fields:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise DecodeError(f"{name} is no number: {value!r:.100}")
         return value
+
+    def address(self, name: str) -> tuple[str, int]:
+        match self.member(name):
+            case (bytes() as host, int() as port) if 0 < port < 65536:
+                return host.decode(errors="replace"), port
+            case other:
+                raise DecodeError(f"no address of a server: {other!r:.100}")
+
+    def name(self, name: str) -> str:
+        value = self.member(name)
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
     def flag(self, name: str) -> bool:
         value = self.member(name)

@@ -18,6 +18,7 @@
     ├── NotEnrolledError      the key does not speak for the name (any more)
     ├── RevokedError          the key or the certificate was revoked
     ├── ReplayedError         the proof was shown before
+    ├── AwayError             it is at another instance, or on its way there; ``instance`` names it
     ├── EntityExistsError     an entity of this name exists already
     ├── UnknownEntityError    none is called so
     └── UnknownServerError    none is called so, or it is away
@@ -99,6 +100,16 @@ class UnknownServerError(AuthorityError):
     """The homeserver knows no such server, or that server is away."""
 
 
+class AwayError(AuthorityError):
+    """The entity is at another instance, or in escrow for it; only its holder there may change it."""
+
+    @property
+    def instance(self) -> str:
+        """Which one, as far as was told."""
+        value = self.props.get("instance", b"")
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 class EntityExistsError(AuthorityError):
     """An entity of this name exists already."""
 
@@ -141,6 +152,7 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "not_enrolled": NotEnrolledError,
     "revoked": RevokedError,
     "replayed": ReplayedError,
+    "away": AwayError,
 }
 
 

@@ -217,15 +217,14 @@ is(keys, Value) -> all(fun(Key) -> is(key, Key) end, Value, ?MAX_KEYS);
 is(servers, Value) ->
     is_map(Value) andalso map_size(Value) =< ?MAX_SERVERS
         andalso lists:all(fun({Name, Server}) -> name(Name) andalso is_server(Server) end, maps:to_list(Value));
-is(giver, #{session := Session, epoch := Epoch} = Value) ->
-    map_size(Value) =:= 6 andalso is(id, Session) andalso is(epoch, Epoch) andalso is_server(maps:without([session, epoch], Value));
+is(giver, #{epoch := Epoch} = Value) -> is(epoch, Epoch) andalso is_server(maps:remove(epoch, Value));
 is(giver, _) -> false;
 is(address, {Host, Port}) -> name(Host) andalso is_integer(Port) andalso Port > 0 andalso Port < 65536;
 is(address, _) -> false.
 
-is_server(#{server := Server, key := Key, thumbprint := Thumbprint, address := Address} = Value) ->
-    map_size(Value) =:= 4 andalso name(Server) andalso is(key, Key) andalso is(thumbprint, Thumbprint)
-        andalso is(address, Address);
+is_server(#{server := Server, session := Session, key := Key, thumbprint := Thumbprint, address := Address} = Value) ->
+    map_size(Value) =:= 5 andalso name(Server) andalso is(id, Session) andalso is(key, Key)
+        andalso is(thumbprint, Thumbprint) andalso is(address, Address);
 is_server(_) -> false.
 
 %% Of a proper list with one element at least.

@@ -9,11 +9,14 @@ from bridge.authority import (
     Ask,
     AskEnded,
     Awaiting,
+    Away,
+    Closed,
     EntityRecord,
     Grant,
     Outcome,
     PlayerRecord,
     Recall,
+    Returned,
     Rule,
     ServerRecord,
     Step,
@@ -67,6 +70,15 @@ ENDED = {
     **term(trace=TRACE, hop=3),
 }
 
+CLOSED = {
+    Atom("type"): Atom("closed"),
+    **term(entity=b"ball", epoch=9, instance=b"ruby", to=b"sim2", transfer=8, trace=TRACE, hop=3),
+}
+RETURNED = {
+    Atom("type"): Atom("returned"),
+    **term(entity=b"ball", epoch=9, reason=Atom("no_server"), trace=TRACE, hop=3),
+}
+
 DECODERS: list[tuple[Callable[[Any], object], dict[Atom, Any]]] = [
     (EntityRecord.from_term, ENTITY),
     (ServerRecord.from_term, SERVER),
@@ -74,6 +86,8 @@ DECODERS: list[tuple[Callable[[Any], object], dict[Atom, Any]]] = [
     (inbox_message, RECALL),
     (inbox_message, ASK),
     (inbox_message, ENDED),
+    (inbox_message, {k: v for k, v in CLOSED.items() if k != Atom("transfer")}),
+    (inbox_message, RETURNED),
     (Step.from_term, term(trace=TRACE, hop=1)),
 ]
 
@@ -118,6 +132,34 @@ def test_a_grant_carries_the_givers_release() -> None:
         box="a.b",
         step=Step(trace=TRACE, hop=1),
     )
+
+
+def test_a_grant_from_another_instance_brings_the_givers_key() -> None:
+    giver = SERVER | term(instance=b"ruby", epoch=7)
+    grant = inbox_message(GRANT | term(abroad=giver))
+    assert isinstance(grant, Grant)
+    assert grant.abroad is not None
+    assert grant.giver == grant.abroad.server == "sim1@ruby"
+    assert (grant.abroad.thumbprint, grant.abroad.session, grant.abroad.port) == ("x" * 43, SESSION, 4000)
+    with pytest.raises(DecodeError, match="without key"):
+        inbox_message(GRANT | term(abroad={k: v for k, v in giver.items() if k != Atom("key")}))
+
+
+def test_an_entity_may_be_at_another_instance_or_on_its_way() -> None:
+    for state, in_escrow in (("escrow", True), ("gone", False)):
+        away = term(instance=b"ruby", transfer=8, state=Atom(state))
+        record = EntityRecord.from_term(ENTITY | term(away=away, session=UNDEFINED, server=UNDEFINED))
+        assert record.away == Away(instance="ruby", in_escrow=in_escrow)
+    assert EntityRecord.from_term(ENTITY).away is None
+
+
+def test_who_gave_an_entity_away_hears_what_became_of_it() -> None:
+    step = Step(trace=TRACE, hop=3)
+    assert inbox_message(CLOSED) == Closed(entity="ball", epoch=9, holder="sim2@ruby", step=step)
+    assert inbox_message(RETURNED) == Returned(entity="ball", epoch=9, reason="no_server", step=step)
+    named = inbox_message(RETURNED | term(reason="Grün".encode()))
+    assert isinstance(named, Returned)
+    assert named.reason == "Grün"
 
 
 def test_a_recall_keeps_the_grant_that_it_replaced() -> None:

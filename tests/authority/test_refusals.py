@@ -8,6 +8,7 @@ import pytest
 
 from bridge.authority import (
     AlreadyOwnerError,
+    AwayError,
     ConflictError,
     DeniedError,
     EntityExistsError,
@@ -56,6 +57,7 @@ def refused(reason: str, **props: Any) -> Exception:
         ("no_entity", UnknownEntityError),
         ("no_server", UnknownServerError),
         ("entity_exists", EntityExistsError),
+        ("away", AwayError),
         ("name_taken", NameTakenError),
         ("key_taken", NameTakenError),
         ("not_enrolled", NotEnrolledError),
@@ -80,6 +82,15 @@ def test_a_conflict_that_says_nothing_still_reads() -> None:
     conflict = refused("conflict", winner=b"\xff", epoch=Atom("undefined"))
     assert isinstance(conflict, ConflictError)
     assert (conflict.winner, conflict.epoch) == ("\ufffd", 0)
+
+
+def test_what_is_away_says_where() -> None:
+    away = refused("away", instance=b"ruby")
+    assert isinstance(away, AwayError)
+    assert away.instance == "ruby"
+    silent = refused("away")
+    assert isinstance(silent, AwayError)
+    assert silent.instance == ""
 
 
 def test_what_the_store_refuses_stays_what_it_is() -> None:

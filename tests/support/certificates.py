@@ -137,6 +137,25 @@ class Authority:
 SERVER_ONLY = ExtendedKeyUsageOID.SERVER_AUTH
 
 
+def self_signed(directory: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
+    """Files of a certificate that is its own authority, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    certificate = (
+        _builder(name, name, key.public_key(), expired=False)
+        .add_extension(x509.SubjectAlternativeName(_general_names(host)), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / "self-signed.pem", directory / "self-signed.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
+
+
 def _general_names(host: str) -> list[x509.GeneralName]:
     """OTP looks for an address among the names, as text; everybody else looks among the addresses."""
     try:

@@ -1,0 +1,299 @@
+"""Escrow at this instance's store: each request of ``docs/protocol.md`` §11 is one transaction, done once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from bridge.authority import Rule, ServerRecord, Step
+from bridge.authority.requests import Requests, step_members
+from bridge.errors import DecodeError
+from bridge.etf import Atom
+from bridge.homeserver.federation.documents import (
+    Accepted,
+    Answer,
+    Cancel,
+    Endpoint,
+    Giver,
+    Moved,
+    Noted,
+    Offer,
+    Refused,
+    Servers,
+    Settled,
+)
+from bridge.homeserver.federation.peers import Peer, endpoint_of, servers_term
+from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
+from bridge.khepri import Khepri, NodeNotFoundError
+
+_BRIDGE: Final = Atom("bridge")
+_UNDEFINED: Final = Atom("undefined")
+State = Literal["open", "cancelling", "notice"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escrow:
+    """One transfer that is not over, of ``/:bridge/:escrow``.
+
+    Attributes:
+        transfer: its number.
+        instance: the receiver.
+        entity: name.
+        state: ``open``: the receiver is to decide; ``cancelling``: it is asked to refuse; ``notice``: it has
+            accepted, and the entity's home is to be told.
+        question: what is to be said.
+        asked: to whom: the receiver, or the home.
+    """
+
+    transfer: int
+    instance: str
+    entity: str
+    state: State
+    question: Offer | Cancel | Moved
+    asked: str
+
+
+def escrow_from_term(term: Any) -> Escrow:
+    """Decode a record of ``/:bridge/:escrow``.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    try:
+        state = str(term[Atom("state")])
+        transfer, instance = term[Atom("transfer")], term[Atom("instance")].decode()
+        entity = term[Atom("entity")].decode()
+        question: Offer | Cancel | Moved
+        match state:
+            case "open":
+                question, asked = _offer(term), instance
+            case "cancelling":
+                question = Cancel(transfer=str(transfer), low=str(term[Atom("low")]), **_step(term))
+                asked = instance
+            case "notice":
+                question = Moved(entity=entity, at=instance, epoch=str(term[Atom("epoch")]))
+                asked = term[Atom("home")].decode()
+            case _:
+                raise DecodeError(f"no state of an escrow: {state:.50}")
+        return Escrow(
+            transfer=transfer, instance=instance, entity=entity, state=state, question=question, asked=asked
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DecodeError(f"no record of an escrow: {error!r:.200}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """What went to another instance, of ``/:bridge/:outgoing``.
+
+    Attributes:
+        low: all transfers up to this number are closed here.
+        settled: and the other instance has heard that of all up to this one.
+        open: transfers that are not closed, with their entities.
+    """
+
+    instance: str
+    low: int
+    settled: int
+    open: Mapping[int, str]
+
+    @classmethod
+    def from_term(cls, term: Any) -> Outgoing:
+        """Decode a record.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        try:
+            return cls(
+                instance=term[Atom("instance")].decode(),
+                low=int(term[Atom("low")]),
+                settled=int(term[Atom("settled")]),
+                open={number: entity.decode() for number, entity in term[Atom("open")].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DecodeError(f"no record of what went out: {error!r:.200}") from error
+
+
+class Escrows:
+    """Requests about escrow and peers through one client of the instance's store.
+
+    Every one of them may be repeated, by whomever, at any time: each is told by the number of its transfer.
+    All raise ``AuthorityError`` where the homeserver refuses, and ``BridgeError`` where no answer comes.
+    """
+
+    def __init__(self, store: Khepri) -> None:
+        self._store = store
+        self._requests = Requests(store)
+
+    # --- peers
+
+    async def pin(self, peer: Peer) -> None:
+        """Trust an instance; what was pinned of it before is replaced."""
+        await self._store.request("pin_peer", peer.to_term())
+
+    async def unpin(self, instance: str) -> None:
+        """Trust an instance no more; refused while something is in escrow for it."""
+        await self._requests.ask("unpin_peer", instance=instance.encode())
+
+    async def peer(self, instance: str) -> Peer | None:
+        """The pinned instance of that name, as the connected member knows it."""
+        try:
+            return Peer.from_term(await self._store.get([_BRIDGE, Atom("peers"), instance.encode()]))
+        except NodeNotFoundError:
+            return None
+
+    async def peers(self) -> list[Peer]:
+        """All that are pinned, by name."""
+        found = await self._store.get_many("/:bridge/:peers/*")
+        return sorted((Peer.from_term(term) for term in found.values()), key=lambda peer: peer.instance)
+
+    async def note_servers(self, instance: str, servers: list[Endpoint]) -> None:
+        """Keep which servers another instance has; written only where it is another list."""
+        await self._requests.ask("note_servers", instance=instance.encode(), servers=servers_term(servers))
+
+    # --- this instance gives
+
+    async def escrows(self) -> list[Escrow]:
+        """What is not over, oldest first."""
+        found = await self._store.get_many("/:bridge/:escrow/*")
+        return sorted((escrow_from_term(term) for term in found.values()), key=lambda escrow: escrow.transfer)
+
+    async def cancel(self, transfer: int) -> str:
+        """Have the receiver asked to refuse, from now on.
+
+        Returns:
+            The state: ``cancelling``, or ``closed`` or ``notice`` where it was decided before.
+        """
+        return str((await self._requests.ask("cancel_escrow", transfer=transfer))[Atom("state")])
+
+    async def close(self, instance: str, answer: Accepted | Refused) -> None:
+        """Do as the receiver decided: the entity is gone, or it is the giver's again, or dormant."""
+        accepted = isinstance(answer, Accepted)
+        await self._requests.ask(
+            "close_escrow",
+            transfer=int(answer.transfer),
+            instance=instance.encode(),
+            verdict=Atom("accepted" if accepted else "refused"),
+            epoch=int(answer.epoch) if isinstance(answer, Accepted) else 0,
+            reason=b"none" if isinstance(answer, Accepted) else answer.reason.encode(),
+            trace=base64url_decode_untrusted(answer.trace),
+            hop=answer.hop,
+        )
+
+    async def noted(self, transfer: int) -> None:
+        """The entity's home has heard where it went."""
+        await self._requests.ask("escrow_noted", transfer=transfer)
+
+    async def settled(self, instance: str, low: int) -> None:
+        """The receiver has forgotten all transfers up to ``low``."""
+        await self._requests.ask("escrow_settled", instance=instance.encode(), low=low)
+
+    # --- this instance receives
+
+    async def accept(self, instance: str, offer: Offer) -> Accepted | Refused:
+        """Decide about an offer, once: the same answer as long as the giver's instance has not closed."""
+        giver, endpoint = offer.giver, offer.giver.endpoint
+        return _verdict(
+            await self._requests.ask(
+                "accept_escrow",
+                instance=instance.encode(),
+                transfer=int(offer.transfer),
+                low=int(offer.low),
+                entity=offer.entity.encode(),
+                owner=offer.owner.encode(),
+                master=offer.master.encode(),
+                default_owner=_UNDEFINED if offer.default_owner is None else offer.default_owner.encode(),
+                rule=Atom(offer.rule.value),
+                home=offer.home.encode(),
+                to=offer.to.encode(),
+                box=offer.box.encode(),
+                giver={
+                    **servers_term([endpoint])[endpoint.server.encode()],
+                    Atom("epoch"): int(giver.epoch),
+                },
+                **step_members(_read_step(offer)),
+            )
+        )
+
+    async def refuse(self, instance: str, cancel: Cancel) -> Accepted | Refused:
+        """Refuse what was not accepted before."""
+        return _verdict(
+            await self._requests.ask(
+                "refuse_escrow",
+                instance=instance.encode(),
+                transfer=int(cancel.transfer),
+                low=int(cancel.low),
+                **step_members(_read_step(cancel)),
+            )
+        )
+
+    async def settle(self, instance: str, low: str) -> Answer:
+        """Forget what the giver's instance has closed."""
+        await self._requests.ask("settle_escrow", instance=instance.encode(), low=int(low))
+        return Settled(low=low)
+
+    async def moved(self, instance: str, moved: Moved) -> Answer:
+        """Note where an entity of this home is."""
+        await self._requests.ask(
+            "entity_moved",
+            instance=instance.encode(),
+            entity=moved.entity.encode(),
+            at=moved.at.encode(),
+            epoch=int(moved.epoch),
+        )
+        return Noted(entity=moved.entity)
+
+    async def servers(self) -> Answer:
+        """The servers of this instance that have a session."""
+        found = await self._store.get_many("/:bridge/:servers/*")
+        records = [ServerRecord.from_term(term) for term in found.values()]
+        present = [endpoint_of(record) for record in records if record.session is not None]
+        return Servers(servers=sorted(present, key=lambda server: server.server))
+
+
+def _offer(term: Mapping[Any, Any]) -> Offer:
+    giver = term[Atom("giver")]
+    host, port = giver[Atom("address")]
+    default = term[Atom("default_owner")]
+    return Offer(
+        transfer=str(term[Atom("transfer")]),
+        low=str(term[Atom("low")]),
+        entity=term[Atom("entity")].decode(),
+        owner=term[Atom("owner")].decode(),
+        master=term[Atom("master")].decode(),
+        default_owner=None if default == _UNDEFINED else default.decode(),
+        rule=Rule(str(term[Atom("rule")])),
+        home=term[Atom("home")].decode(),
+        to=term[Atom("to")].decode(),
+        box=term[Atom("box")].decode(),
+        giver=Giver(
+            endpoint=Endpoint(
+                server=giver[Atom("server")].decode(),
+                session=base64url_encode(giver[Atom("session")]),
+                key=giver[Atom("key")].decode(),
+                thumbprint=giver[Atom("thumbprint")].decode(),
+                host=host.decode(),
+                port=port,
+            ),
+            epoch=str(giver[Atom("epoch")]),
+        ),
+        **_step(term),
+    )
+
+
+def _step(term: Mapping[Any, Any]) -> dict[str, Any]:
+    """Of a message that the escrow causes: its record has that of the escrow itself."""
+    return {"trace": base64url_encode(term[Atom("trace")]), "hop": term[Atom("hop")]}
+
+
+def _read_step(question: Offer | Cancel) -> Step:
+    return Step(trace=base64url_decode_untrusted(question.trace), hop=question.hop)
+
+
+def _verdict(value: Mapping[Any, Any]) -> Accepted | Refused:
+    transfer = str(value[Atom("transfer")])
+    if value[Atom("verdict")] == Atom("accepted"):
+        return Accepted(transfer=transfer, epoch=str(value[Atom("epoch")]), **_step(value))
+    return Refused(transfer=transfer, reason=str(value[Atom("reason")]), **_step(value))

@@ -1,0 +1,136 @@
+"""The way to another instance's homeservers: HTTP with pinned TLS, a question and its answer."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import httpx
+
+from bridge.errors import ConfigurationError, ConnectionLostError, DeadlineError, RemoteError
+from bridge.homeserver.federation.documents import MAX_ANSWER_BYTES
+from bridge.homeserver.federation.peers import Peer
+
+PATH: Final = "/v1/federation"
+SEAL_HEADER: Final = "Khepri-Seal"
+"""of a request and of its response: the seal of the body"""
+_TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
+_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=8)
+
+
+class RejectedError(RemoteError):
+    """The other instance did not decide.
+
+    Attributes:
+        status: of HTTP.
+        kind: of the problem, such as ``elsewhere``; empty where it is none.
+    """
+
+    def __init__(self, message: str, *, status: int, kind: str) -> None:
+        super().__init__(message, reason=kind or status)
+        self.status = status
+        self.kind = kind
+
+
+class Link(Protocol):
+    """Carries one question to a peer and its answer back."""
+
+    async def ask(self, peer: Peer, body: bytes, seal: str) -> tuple[bytes, str]:
+        """Return the answer's body and seal, unchecked.
+
+        Raises:
+            RejectedError: the peer answered that it does not decide.
+            ConnectionLostError: it is not to be reached, or broke off.
+            DeadlineError: it did not answer in time; it may have decided.
+            ConfigurationError: its certificate authority is none.
+        """
+
+
+class HttpLink:
+    """Asks by HTTP, keeping connections; an async context manager.
+
+    A peer with several URLs is asked at the next one after each failure.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
+        self._turn = itertools.count()
+        self._preferred: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    async def ask(self, peer: Peer, body: bytes, seal: str) -> tuple[bytes, str]:
+        """As of ``Link``."""
+        url = self._preferred.get(peer.instance)
+        if url not in peer.urls:
+            url = peer.urls[next(self._turn) % len(peer.urls)]
+        self._preferred[peer.instance] = url
+        try:
+            return await self._ask(peer, url, body, seal)
+        except (ConnectionLostError, DeadlineError):
+            self._preferred.pop(peer.instance, None)
+            raise
+
+    async def _ask(self, peer: Peer, url: str, body: bytes, seal: str) -> tuple[bytes, str]:
+        client = self._client(peer)
+        headers = {"Content-Type": "application/json", SEAL_HEADER: seal}
+        try:
+            async with client.stream(
+                "POST", url.rstrip("/") + PATH, content=body, headers=headers
+            ) as response:
+                answer = bytearray()
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise ConnectionLostError(f"{peer.instance} answers without an end")
+        except httpx.TimeoutException as error:
+            raise DeadlineError(f"{peer.instance} did not answer in time at {url}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConnectionLostError(f"{peer.instance} is not to be reached at {url}: {error}") from error
+        if response.status_code != 200:
+            raise _rejected(peer, response.status_code, bytes(answer))
+        return bytes(answer), response.headers.get(SEAL_HEADER, "")
+
+    def _client(self, peer: Peer) -> httpx.AsyncClient:
+        key = (peer.instance, peer.ca)
+        client = self._clients.get(key)
+        if client is None:
+            # No proxies of the environment: they would get to see who trades with whom.
+            client = httpx.AsyncClient(
+                verify=tls_context(peer), timeout=_TIMEOUT, limits=_LIMITS, trust_env=False
+            )
+            self._clients[key] = client
+        return client
+
+
+def tls_context(peer: Peer) -> ssl.SSLContext:
+    """Return what verifies a peer's TLS: its pinned authority, or those of the system.
+
+    Raises:
+        ConfigurationError: the pinned text is no certificate.
+    """
+    try:
+        return ssl.create_default_context(cadata=peer.ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"the authority pinned for {peer.instance} is no PEM certificate") from error
+
+
+def _rejected(peer: Peer, status: int, body: bytes) -> RejectedError:
+    kind, detail = "", f"HTTP status {status}"
+    try:
+        problem = httpx.Response(status, content=body).json()
+        kind = str(problem["type"]).rpartition(":")[2]
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return RejectedError(f"{peer.instance}: {detail:.300}", status=status, kind=kind)
