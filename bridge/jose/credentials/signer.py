@@ -21,4 +21,4 @@ class Signer(Protocol):
         """
 
     async def keys(self) -> list[Jwk]:
-        """Return the public keys that this signer has, newest first; credentials are by the first."""
+        """Return the public keys that this signer has: the first signs, the others will, later."""
