@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge.cli import credentials
 from bridge.cli.output import Json, emit, example
 from bridge.cli.target import Target, on_store
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
-    family = typer.Typer(help="The REST service of an instance.", no_args_is_help=True, rich_markup_mode=None)
+    family = typer.Typer(
+        help="The REST service of an instance, and its credentials.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     example(family, "serve", "khepri-bridge homeserver serve --listen 8080")(on_store(serve))
+    credentials.add_to(family)
     app.add_typer(family, name="homeserver")
 
 
