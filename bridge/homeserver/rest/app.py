@@ -7,13 +7,20 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI
 
 import bridge
-from bridge.homeserver.rest import players
+from bridge.homeserver.rest import asks, entities, players, scenes, servers, sessions
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers
 from bridge.homeserver.rest.tracing import Tracing
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (players.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    players.router,
+    entities.router,
+    asks.router,
+    servers.router,
+    sessions.router,
+    scenes.router,
+)
 """in the order of the OpenAPI document"""
 
 _DESCRIPTION: Final = """

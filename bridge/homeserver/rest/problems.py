@@ -106,7 +106,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "already_owner": Kind(409, "The player has it already", "Nothing need be done."),
     "already_held": Kind(409, "This session holds it already", "Nothing need be done."),
     "entity_exists": Kind(409, "An entity of this name exists", "Choose another name."),
-    "scene_exists": Kind(409, "A scene of this name exists", "Choose another name, or change that one."),
     "scene_changed": Kind(412, "The scene was changed", "Read it again, and send its ETag in If-Match."),
     "name_in_use": Kind(409, "This server has an open session", "Close it, or wait until its lease is over."),
     "outcome_forgotten": Kind(

@@ -7,18 +7,19 @@ Whatever is read here is good to show and never acted on: each write decides ane
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query
 
-from bridge.authority import ServerRecord
+from bridge.authority import EntityRecord, ServerRecord
 from bridge.etf import Atom
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.problems import ProblemError
-from bridge.khepri import NodeNotFoundError, Path
+from bridge.khepri import NameMatches, NodeNotFoundError, Path
 
 _BRIDGE: Final = Atom("bridge")
-Record = dict[Any, Any]
 
 
 def bridge_path(kind: str, *names: str | bytes | Atom) -> Path:
@@ -56,6 +57,46 @@ async def server_named(here: Context, server: str, *, current: bool = False) -> 
     if term is None:
         raise ProblemError("no_server", f"no server is called {server}")
     return ServerRecord.from_term(term)
+
+
+async def entity_named(here: Context, entity: str) -> EntityRecord:
+    """An entity's record; also of one that was made a moment ago through another member.
+
+    Raises:
+        ProblemError: none is called so.
+    """
+    path = bridge_path("entities", entity)
+    term = await record_at(here, path) or await record_at(here, path, current=True)
+    if term is None:
+        raise ProblemError("no_entity", f"no entity is called {entity}")
+    return EntityRecord.from_term(term)
+
+
+async def entity_records(here: Context, names: Sequence[str]) -> list[EntityRecord]:
+    """The records of those that there are."""
+    terms = await asyncio.gather(*(record_at(here, bridge_path("entities", name)) for name in names))
+    return [EntityRecord.from_term(term) for term in terms if term is not None]
+
+
+async def names_owned(here: Context, player: str) -> list[str]:
+    """Names of what a player owns, from the index."""
+    buckets = await here.store.get_many([*bridge_path("owned", player), NameMatches()])
+    return [
+        entity.decode(errors="replace") for record in buckets.values() for entity in record[Atom("entities")]
+    ]
+
+
+async def names_held(here: Context, server: str) -> list[str]:
+    """Names of what a server's session holds or still has to release, from the index.
+
+    Raises:
+        ProblemError: no server is called so.
+    """
+    session = (await server_named(here, server)).session
+    if session is None:
+        return []
+    held = await here.store.get_many([*bridge_path("held", session), NameMatches()])
+    return [record[Atom("entity")].decode(errors="replace") for record in held.values()]
 
 
 async def _fenced(

@@ -1,0 +1,134 @@
+"""Entities: who owns, masters and simulates each, and what owner, master and operator change (R0-6…R0-9)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from bridge.authority import EntityRecord, Rule
+from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
+from bridge.homeserver.rest.context import Here
+from bridge.homeserver.rest.idempotency import Writes
+from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.reading import Fresh, entity_named, entity_records, names_held, names_owned
+from bridge.homeserver.rest.shapes import Entity, Name
+
+router = APIRouter(prefix="/v1/entities", tags=["entities"])
+
+EntityName = Annotated[Name, Path(description="Name of an entity.", examples=["ball"])]
+
+
+class EntityPage(BaseModel):
+    """Some entities, by name."""
+
+    entities: list[Entity]
+    next: str | None = Field(description="Ask again with `after` set to this for more; null: that was all.")
+
+
+class NewRule(BaseModel):
+    """Another rule."""
+
+    rule: Rule = Field(examples=["ask"])
+
+
+class NewMaster(BaseModel):
+    """Another master."""
+
+    master: Name = Field(description="A player.", examples=["Player2"])
+
+
+class NewDefaultOwner(BaseModel):
+    """To whom ownership falls."""
+
+    default_owner: Name | None = Field(description="A player; null: the master.", examples=["Player2"])
+
+
+class Receiver(BaseModel):
+    """Who gets it."""
+
+    to: Name = Field(description="A player.", examples=["Player2"])
+
+
+@router.get("", dependencies=[Fresh])
+async def entities(
+    here: Here,
+    _: Anyone,
+    owner: Annotated[Name | None, Query(description="Those that this player owns.")] = None,
+    server: Annotated[Name | None, Query(description="Those that this server simulates.")] = None,
+    after: Annotated[Name | None, Query(description="Those whose names come after this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+) -> EntityPage:
+    """List the entities of an owner or of a server."""
+    if (owner is None) == (server is None):
+        raise ProblemError(
+            "invalid_request", "list the entities of an owner, or of a server: name one of them"
+        )
+    found = await names_owned(here, owner) if owner is not None else await names_held(here, str(server))
+    names = sorted(name for name in found if after is None or name > after)
+    records = await entity_records(here, names[:limit])
+    # The index and the records are read one after the other: what moved in between is in its new place.
+    listed = [
+        record for record in records if owner in (None, record.owner) and server in (None, record.server)
+    ]
+    return EntityPage(
+        entities=[Entity.of(record) for record in listed],
+        next=names[limit - 1] if len(names) > limit else None,
+    )
+
+
+@router.get("/{entity}", dependencies=[Fresh], responses={304: {"description": "It is as it was"}})
+async def show(
+    entity: EntityName,
+    here: Here,
+    _: Anyone,
+    response: Response,
+    known: Annotated[
+        str | None, Header(alias="If-None-Match", max_length=100, description="An ETag that was told before.")
+    ] = None,
+) -> Entity:
+    """Tell who owns, masters and simulates an entity."""
+    record = await entity_named(here, entity)
+    tag = etag(record)
+    if known is not None and tag in (part.strip().removeprefix("W/") for part in known.split(",")):
+        return Response(status_code=304, headers={"ETag": tag})  # type: ignore[return-value]
+    response.headers["ETag"] = tag
+    return Entity.of(record)
+
+
+@router.put("/{entity}/rule")
+async def set_rule(entity: EntityName, body: NewRule, who: PlayerOrOperator, writes: Writes) -> Entity:
+    """Change what happens when another player requests it; for its master."""
+    return Entity.of(await writes.ownership.set_rule(entity, body.rule, by=who.party))
+
+
+@router.put("/{entity}/master")
+async def set_master(entity: EntityName, body: NewMaster, who: PlayerOrOperator, writes: Writes) -> Entity:
+    """Name another master; for its master."""
+    return Entity.of(await writes.ownership.set_master(entity, body.master, by=who.party))
+
+
+@router.put("/{entity}/default-owner")
+async def set_default_owner(
+    entity: EntityName, body: NewDefaultOwner, who: PlayerOrOperator, writes: Writes
+) -> Entity:
+    """Name to whom ownership falls when its owner leaves, or it is revoked; for its master."""
+    return Entity.of(await writes.ownership.set_default_owner(entity, body.default_owner, by=who.party))
+
+
+@router.post("/{entity}/transfer")
+async def transfer(entity: EntityName, body: Receiver, who: PlayerOrOperator, writes: Writes) -> Entity:
+    """Give it to a player, whoever simulates it; for its owner and its master."""
+    return Entity.of(await writes.ownership.transfer(entity, body.to, by=who.party))
+
+
+@router.post("/{entity}/revoke")
+async def revoke(entity: EntityName, who: PlayerOrOperator, writes: Writes) -> Entity:
+    """Take it from its owner, or give it back, to its default owner; for its owner and its master."""
+    return Entity.of(await writes.ownership.revoke(entity, by=who.party))
+
+
+def etag(record: EntityRecord) -> str:
+    """Tells one version of an entity from another."""
+    return f'"{record.version}"'

@@ -1,0 +1,184 @@
+"""Scenes: which servers simulate a place, and whether their addresses are told to everybody (R1-3).
+
+A scene lies in the tree below ``/:scenes``, outside of what the homeservers keep for themselves: it is the
+operator's word on where players go, and no rule of authority depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Path, Response
+from pydantic import BaseModel, Field
+
+from bridge.etf import Atom
+from bridge.homeserver.rest.authentication import Anyone, OperatorOnly
+from bridge.homeserver.rest.context import Context, Here
+from bridge.homeserver.rest.idempotency import Writes
+from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.reading import Fresh, record_at
+from bridge.homeserver.rest.shapes import Name
+from bridge.khepri import (
+    CompareAndSwap,
+    Create,
+    Delete,
+    MismatchingNodeError,
+    NameMatches,
+    NodeNotFoundError,
+    Operation,
+)
+from bridge.khepri import Path as TreePath
+
+router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
+
+SCENES: Final = Atom("scenes")
+MAX_SERVERS: Final = 256
+"""of one scene"""
+
+SceneName = Annotated[Name, Path(description="Name of a scene.", examples=["pitch"])]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match", max_length=100, description="Change only this version: the ETag as it was told."
+    ),
+]
+
+
+class SceneContent(BaseModel):
+    """What an operator says of a scene."""
+
+    servers: list[Name] = Field(
+        max_length=MAX_SERVERS, description="Who simulates it.", examples=[["sim1", "sim2"]]
+    )
+    hand_out: bool = Field(
+        default=True, description="Whether everybody is told these servers' addresses; else tickets alone do."
+    )
+
+
+class Scene(SceneContent):
+    """A place that servers simulate."""
+
+    scene: str = Field(examples=["pitch"])
+    version: int = Field(description="Rises with every change; also the ETag.", ge=1)
+
+
+class ScenePage(BaseModel):
+    """Scenes, by name."""
+
+    scenes: list[Scene]
+
+
+@router.get("", dependencies=[Fresh])
+async def scenes(here: Here, _: Anyone) -> ScenePage:
+    """List all scenes."""
+    return ScenePage(scenes=sorted(await _all(here), key=lambda one: one.scene))
+
+
+@router.get("/{scene}", dependencies=[Fresh])
+async def show(scene: SceneName, here: Here, _: Anyone, response: Response) -> Scene:
+    """Tell who simulates a scene."""
+    term = await record_at(here, _path(scene))
+    if term is None:
+        raise _none(scene)
+    found = _scene(term)
+    response.headers["ETag"] = f'"{found.version}"'
+    return found
+
+
+@router.put("/{scene}", responses={201: {"description": "It is new", "model": Scene}})
+async def put(
+    scene: SceneName,
+    body: SceneContent,
+    here: Here,
+    _: OperatorOnly,
+    writes: Writes,
+    response: Response,
+    known: IfMatch = None,
+) -> Scene:
+    """Make a scene, or change it."""
+    before = await record_at(here, _path(scene), current=True)
+    body.servers = list(dict.fromkeys(body.servers))
+    if before is not None and SceneContent(**_scene(before).model_dump()) == body:
+        # So a repeat is no change either.
+        response.headers["ETag"] = f'"{before[Atom("version")]}"'
+        return _scene(before)
+    _check(known, before, scene)
+    made = Scene(
+        scene=scene,
+        servers=body.servers,
+        hand_out=body.hand_out,
+        version=1 if before is None else before[Atom("version")] + 1,
+    )
+    operation: Operation = (
+        Create(_path(scene), _term(made))
+        if before is None
+        else CompareAndSwap(_path(scene), before, _term(made))
+    )
+    await _write(writes, scene, operation)
+    response.status_code = 201 if before is None else 200
+    response.headers["ETag"] = f'"{made.version}"'
+    return made
+
+
+@router.delete("/{scene}", status_code=204)
+async def delete(
+    scene: SceneName, here: Here, _: OperatorOnly, writes: Writes, known: IfMatch = None
+) -> None:
+    """Forget a scene; its servers stay."""
+    before = await record_at(here, _path(scene), current=True)
+    if before is None:
+        raise _none(scene)
+    _check(known, before, scene)
+    await _write(writes, scene, CompareAndSwap(_path(scene), before, before), Delete(_path(scene)))
+
+
+async def hides_address(here: Context) -> set[str]:
+    """Servers of scenes whose addresses are not told to everybody."""
+    return {server for scene in await _all(here) if not scene.hand_out for server in scene.servers}
+
+
+async def _all(here: Context) -> list[Scene]:
+    return [_scene(term) for term in (await here.store.get_many([SCENES, NameMatches()])).values()]
+
+
+async def _write(writes: Writes, scene: str, *operations: Operation) -> None:
+    try:
+        await writes.here.store.transaction(
+            operations, operation_id=writes.operation(), timeout=writes.here.settings.store_timeout
+        )
+    except (MismatchingNodeError, NodeNotFoundError) as error:
+        raise ProblemError("conflict", f"{scene} was changed in the same moment") from error
+
+
+def _check(known: str | None, before: Mapping[Any, Any] | None, scene: str) -> None:
+    if known is None or (known == "*" and before is not None):
+        return
+    if before is None or known != f'"{before[Atom("version")]}"':
+        raise ProblemError("scene_changed", f"{scene} is no longer at the version of If-Match")
+
+
+def _path(scene: str) -> TreePath:
+    return [SCENES, scene.encode()]
+
+
+def _none(scene: str) -> ProblemError:
+    return ProblemError("no_scene", f"no scene is called {scene}")
+
+
+def _scene(term: Mapping[Any, Any]) -> Scene:
+    return Scene(
+        scene=term[Atom("scene")].decode(errors="replace"),
+        servers=[server.decode(errors="replace") for server in term[Atom("servers")]],
+        hand_out=term[Atom("hand_out")],
+        version=term[Atom("version")],
+    )
+
+
+def _term(scene: Scene) -> dict[Atom, Any]:
+    return {
+        Atom("scene"): scene.scene.encode(),
+        Atom("servers"): [server.encode() for server in scene.servers],
+        Atom("hand_out"): scene.hand_out,
+        Atom("version"): scene.version,
+    }

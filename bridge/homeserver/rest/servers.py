@@ -1,0 +1,74 @@
+"""Simulation servers: where each one listens, and with which key (R0-15, R0-16)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+
+from bridge.authority import ServerRecord
+from bridge.homeserver.rest.authentication import Anyone
+from bridge.homeserver.rest.context import Here
+from bridge.homeserver.rest.reading import Fresh, bridge_path, server_named
+from bridge.homeserver.rest.scenes import hides_address
+from bridge.homeserver.rest.shapes import Name
+from bridge.khepri import NameMatches
+
+router = APIRouter(prefix="/v1/servers", tags=["servers"])
+
+ServerName = Annotated[Name, Path(description="Name of a server.", examples=["sim1"])]
+
+
+class Address(BaseModel):
+    """Where a server's data plane listens."""
+
+    host: str = Field(examples=["192.0.2.7"])
+    port: int = Field(description="UDP.", ge=1, le=65_535, examples=[4000])
+
+
+class ServerInfo(BaseModel):
+    """A simulation server."""
+
+    server: str = Field(examples=["sim1"])
+    online: bool = Field(description="Whether it has a session.")
+    key: dict[str, Any] = Field(
+        description="Its public key, a JWK: datagrams of it are checked with this one."
+    )
+    thumbprint: str = Field(description="RFC 7638 thumbprint of that key.")
+    address: Address | None = Field(
+        description="null where a scene hides it: a hand-off ticket tells it then."
+    )
+
+
+class ServerPage(BaseModel):
+    """Servers, by name."""
+
+    servers: list[ServerInfo]
+
+
+@router.get("", dependencies=[Fresh])
+async def servers(here: Here, _: Anyone) -> ServerPage:
+    """List the servers that have ever opened a session."""
+    found = await here.store.get_many([*bridge_path("servers"), NameMatches()])
+    records = sorted((ServerRecord.from_term(term) for term in found.values()), key=lambda one: one.server)
+    hidden = await hides_address(here)
+    return ServerPage(servers=[_info(record, record.server in hidden) for record in records])
+
+
+@router.get("/{server}", dependencies=[Fresh])
+async def show(server: ServerName, here: Here, _: Anyone) -> ServerInfo:
+    """Tell a server's key and address."""
+    record = await server_named(here, server)
+    return _info(record, server in await hides_address(here))
+
+
+def _info(record: ServerRecord, hidden: bool) -> ServerInfo:
+    return ServerInfo(
+        server=record.server,
+        online=record.session is not None,
+        key=msgspec.json.decode(record.key),
+        thumbprint=record.thumbprint,
+        address=None if hidden else Address(host=record.host, port=record.port),
+    )
