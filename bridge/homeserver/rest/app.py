@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI
 
 import bridge
-from bridge.homeserver.rest import asks, entities, players, scenes, servers, sessions
+from bridge.homeserver.rest import asks, entities, feed, players, scenes, servers, sessions
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers
@@ -20,6 +20,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     servers.router,
     sessions.router,
     scenes.router,
+    feed.router,
 )
 """in the order of the OpenAPI document"""
 
@@ -67,6 +68,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.callers = CallerLimit(context.settings)
+    app.state.feeds = feed.Feeds(context.settings.max_feeds)
     app.add_middleware(BodyLimit, settings=context.settings)
     app.add_middleware(AddressLimit, settings=context.settings)
     app.add_middleware(Tracing)

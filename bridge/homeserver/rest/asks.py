@@ -188,7 +188,12 @@ def _asker(named: str | None, who: PlayerOrOperator) -> str:
 
 async def _asks_of(here: Context, master: str) -> list[Ask]:
     record = await record_at(here, bridge_path("asks", master))
-    return [] if record is None else [_ask(term) for term in record[Atom("pending")]]
+    return [] if record is None else asks_in(record)
+
+
+def asks_in(record: Mapping[Any, Any]) -> list[Ask]:
+    """What a master is asked, of the master's record in the tree."""
+    return [_ask(term) for term in record[Atom("pending")]]
 
 
 async def _ended(here: Context, entity: str, player: str) -> AskEnded | None:

@@ -81,7 +81,7 @@ async def show(scene: SceneName, here: Here, _: Anyone, response: Response) -> S
     term = await record_at(here, _path(scene))
     if term is None:
         raise _none(scene)
-    found = _scene(term)
+    found = scene_of(term)
     response.headers["ETag"] = f'"{found.version}"'
     return found
 
@@ -99,10 +99,10 @@ async def put(
     """Make a scene, or change it."""
     before = await record_at(here, _path(scene), current=True)
     body.servers = list(dict.fromkeys(body.servers))
-    if before is not None and SceneContent(**_scene(before).model_dump()) == body:
+    if before is not None and SceneContent(**scene_of(before).model_dump()) == body:
         # So a repeat is no change either.
         response.headers["ETag"] = f'"{before[Atom("version")]}"'
-        return _scene(before)
+        return scene_of(before)
     _check(known, before, scene)
     made = Scene(
         scene=scene,
@@ -139,7 +139,7 @@ async def hides_address(here: Context) -> set[str]:
 
 
 async def _all(here: Context) -> list[Scene]:
-    return [_scene(term) for term in (await here.store.get_many([SCENES, NameMatches()])).values()]
+    return [scene_of(term) for term in (await here.store.get_many([SCENES, NameMatches()])).values()]
 
 
 async def _write(writes: Writes, scene: str, *operations: Operation) -> None:
@@ -166,7 +166,8 @@ def _none(scene: str) -> ProblemError:
     return ProblemError("no_scene", f"no scene is called {scene}")
 
 
-def _scene(term: Mapping[Any, Any]) -> Scene:
+def scene_of(term: Mapping[Any, Any]) -> Scene:
+    """The scene that a record tells of."""
     return Scene(
         scene=term[Atom("scene")].decode(errors="replace"),
         servers=[server.decode(errors="replace") for server in term[Atom("servers")]],

@@ -24,7 +24,7 @@ ServerName = Annotated[Name, Path(description="Name of a server.", examples=["si
 class Address(BaseModel):
     """Where a server's data plane listens."""
 
-    host: str = Field(examples=["192.0.2.7"])
+    host: str = Field(min_length=1, max_length=255, pattern=r"^[0-9A-Za-z.:_-]+$", examples=["192.0.2.7"])
     port: int = Field(description="UDP.", ge=1, le=65_535, examples=[4000])
 
 
@@ -54,17 +54,23 @@ async def servers(here: Here, _: Anyone) -> ServerPage:
     found = await here.store.get_many([*bridge_path("servers"), NameMatches()])
     records = sorted((ServerRecord.from_term(term) for term in found.values()), key=lambda one: one.server)
     hidden = await hides_address(here)
-    return ServerPage(servers=[_info(record, record.server in hidden) for record in records])
+    return ServerPage(servers=[info_of(record, hidden=record.server in hidden) for record in records])
 
 
 @router.get("/{server}", dependencies=[Fresh])
 async def show(server: ServerName, here: Here, _: Anyone) -> ServerInfo:
     """Tell a server's key and address."""
     record = await server_named(here, server)
-    return _info(record, server in await hides_address(here))
+    return info_of(record, hidden=server in await hides_address(here))
 
 
-def _info(record: ServerRecord, hidden: bool) -> ServerInfo:
+def info_of(record: ServerRecord, *, hidden: bool) -> ServerInfo:
+    """What callers are told of a server.
+
+    Args:
+        record: the server's.
+        hidden: whether its address is not told.
+    """
     return ServerInfo(
         server=record.server,
         online=record.session is not None,

@@ -1,8 +1,9 @@
 """Sessions of servers that run elsewhere than in the cluster: players' own, which have a key and no cookie.
 
-All that a server does in the cluster by distribution it does here by REST, in the name of its token: the session is
-of the server that the token names, under the key that the token was got with. A server speaks for those players only
-who have entered at it: under the rule `deny`, say, the owner's leave is the owner's to give, and not any server's.
+What a server does in the cluster by distribution it does here by REST, in the name of its token: the session
+is of the server that the token names, under the key that the token was got with. A server speaks for those
+players only who have entered at it: under the rule ``deny``, say, the owner's leave is the owner's to give,
+and not any server's.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ SessionId = Annotated[
 Box = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_BOX_CHARACTERS, pattern=r"^[A-Za-z0-9_.-]+$"),
-    Field(
-        description="The holder's signed release, as it came.", examples=["eyJhbGciOiJFUzI1NiJ9.e30..x.y.z.s"]
-    ),
+    Field(description="The holder's signed release, as it came.", examples=["eyJhbGci.eyJh..x.y.z.s"]),
 ]
 
 
@@ -113,6 +112,15 @@ async def own_session(
     session: Annotated[SessionId, Path(description="16 bytes, base64url.")], here: Here, who: ServerOnly
 ) -> bytes:
     """The session in the path, which is the caller's own.
+
+    Raises:
+        ProblemError: it is not, or not open.
+    """
+    return await session_of(here, who, session)
+
+
+async def session_of(here: Context, who: Caller, session: str) -> bytes:
+    """The id of a session that is the caller's own.
 
     Raises:
         ProblemError: it is not, or not open.
