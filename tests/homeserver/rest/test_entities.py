@@ -67,7 +67,7 @@ async def test_entities_are_listed_by_owner_and_by_server_in_pages(rest: Rest, s
         found: list[str] = []
         after: dict[str, str] = {}
         while True:
-            query = {**by, **after, "limit": 2, "fresh": True}
+            query: dict[str, str | int] = {**by, **after, "limit": 2, "fresh": True}
             page = (await reader.get("/v1/entities", params=query)).json()
             found += [entity["entity"] for entity in page["entities"]]
             if page["next"] is None:
