@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI
 
 import bridge
-from bridge.homeserver.rest import asks, entities, feed, players, scenes, servers, sessions
+from bridge.homeserver.rest import asks, entities, federation, feed, players, scenes, servers, sessions
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers
@@ -21,6 +21,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     sessions.router,
     scenes.router,
     feed.router,
+    federation.router,
 )
 """in the order of the OpenAPI document"""
 

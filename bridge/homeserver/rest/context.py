@@ -13,6 +13,7 @@ from bridge.homeserver.rest.settings import RestSettings
 from bridge.khepri import Khepri
 
 if TYPE_CHECKING:
+    from bridge.homeserver.federation import Desk
     from bridge.homeserver.rest.authentication import Authenticator
 
 
@@ -26,6 +27,7 @@ class Context:
         instance: name of the instance.
         authenticator: who a bearer token is of.
         settings: limits and deadlines.
+        desk: answers other instances; ``None`` where the instance's signer is not at hand.
         stopping: set once the service is to end, so that feeds do.
     """
 
@@ -34,6 +36,7 @@ class Context:
     instance: str
     authenticator: Authenticator
     settings: RestSettings = field(default_factory=RestSettings)
+    desk: Desk | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -115,6 +115,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invalid_key": Kind(
         422, "No usable key", "Send the public P-256 key (JWK) that your token was got with."
     ),
+    # --- of other instances
+    "away": Kind(409, "The entity is at another instance", "Ask there; `instance` says where it went."),
+    "unpinned": Kind(403, "Not of an instance that is trusted here", "Have its operator pin your key."),
+    "bad_seal": Kind(403, "The seal does not hold", "Seal the document anew, for this instance."),
+    "elsewhere": Kind(409, "Not decided yet", "Ask again in a second: word from elsewhere is on its way."),
+    "settled": Kind(409, "The transfer is over", "Nothing need be done."),
+    "no_federation": Kind(404, "No federation here", "Ask a process that has the instance's signer."),
+    "no_peer": Kind(404, "No such instance is pinned here", "Pin it: `khepri-bridge federation peer add`."),
     # --- of the cluster
     "unavailable": Kind(503, "The cluster does not answer", "Ask again in a second: nothing was changed."),
     "outcome_unknown": Kind(
@@ -126,7 +134,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "internal": Kind(500, "A defect of the service", "Tell its operator the `trace`."),
 }
 
-_SAID: Final = ("winner", "owner", "master", "server", "epoch", "expires")
+_SAID: Final = ("winner", "owner", "master", "server", "epoch", "expires", "instance")
 """props of refusals that callers get to see"""
 _OTHER_NAMES: Final = {"outcome_unknown": "outcome_forgotten"}
 """the store's word for an id that it has forgotten is ours for an answer that never came"""
