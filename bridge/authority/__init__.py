@@ -19,7 +19,7 @@ from bridge.authority.history import (
     encode_entry,
 )
 from bridge.authority.holding import Holding, Holdings, Phase
-from bridge.authority.homeserver import Homeserver
+from bridge.authority.homeserver import Homeserver, OpenedSession
 from bridge.authority.linearizability import Known, RecordView
 from bridge.authority.messages import (
     Accepted,
@@ -63,6 +63,7 @@ from bridge.authority.refusals import (
     DeniedError,
     EntityExistsError,
     MasterAwayError,
+    NameInUseError,
     NameTakenError,
     NoAskError,
     NotEnrolledError,
@@ -128,6 +129,7 @@ __all__ = [
     "Known",
     "MasterAwayError",
     "Message",
+    "NameInUseError",
     "NameTakenError",
     "NoAskError",
     "NotEnrolledError",
@@ -136,6 +138,7 @@ __all__ = [
     "NotMasterError",
     "NotOwnerError",
     "Offer",
+    "OpenedSession",
     "Operator",
     "Outcome",
     "Ownership",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.authority.recording import Journal
@@ -12,6 +13,21 @@ from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_membe
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, OperationId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSession:
+    """A session as the answer that opened it says (``docs/leases.md``).
+
+    Attributes:
+        held: entities that the session holds: none, or what an answer lost on the way had given it.
+        lease_ms: how long it lasts without an acknowledged renewal, counted from before it was asked for.
+        generation: of the lessor; 0 while no member was one yet.
+    """
+
+    held: tuple[EntityRecord, ...]
+    lease_ms: int
+    generation: int
 
 
 class Homeserver:
@@ -42,11 +58,11 @@ class Homeserver:
 
     async def open_session(
         self, *, server: str, key: bytes, thumbprint: str, address: tuple[str, int]
-    ) -> list[EntityRecord]:
+    ) -> OpenedSession:
         """Register the server, its public key (JWK, JSON) and where it listens.
 
-        Returns:
-            What the session holds: nothing, or what an answer lost on the way had given it.
+        Raises:
+            NameInUseError: an earlier session of this name is open; it ends when it is closed, or with its lease.
         """
         value = await self._ask(
             "open_session",
@@ -55,10 +71,17 @@ class Homeserver:
             thumbprint=thumbprint.encode(),
             address=(address[0].encode(), address[1]),
         )
-        return [EntityRecord.from_term(term) for term in value[Atom("held")]]
+        return OpenedSession(
+            held=tuple(EntityRecord.from_term(term) for term in value[Atom("held")]),
+            lease_ms=value[Atom("lease_ms")],
+            generation=value[Atom("generation")],
+        )
 
     async def close_session(self) -> None:
-        """End the session; what it held becomes dormant."""
+        """End the session, after all that sealed for it has stopped.
+
+        What it held passes to servers that have it streamed in, or becomes dormant.
+        """
         await self._ask("close_session")
 
     async def create_entity(self, *, entity: str, owner: str, master: str, rule: Rule) -> EntityRecord:

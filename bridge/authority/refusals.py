@@ -19,6 +19,7 @@
     ├── RevokedError          the key or the certificate was revoked
     ├── ReplayedError         the proof was shown before
     ├── AwayError             it is at another instance, or on its way there; ``instance`` names it
+    ├── NameInUseError        another session of this server's name is open
     ├── EntityExistsError     an entity of this name exists already
     ├── UnknownEntityError    none is called so
     └── UnknownServerError    none is called so, or it is away
@@ -110,6 +111,19 @@ class AwayError(AuthorityError):
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+class NameInUseError(AuthorityError):
+    """An earlier session of this server's name is open; ``session`` names it.
+
+    Close it, have it ended by whoever knows that its processes are dead, or wait until its lease is over.
+    """
+
+    @property
+    def session(self) -> bytes:
+        """Id of the session that is open, 16 bytes; empty where the refusal does not say."""
+        session = self.props.get("session", b"")
+        return session if isinstance(session, bytes) else b""
+
+
 class EntityExistsError(AuthorityError):
     """An entity of this name exists already."""
 
@@ -146,6 +160,7 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "not_here": NotHereError,
     "no_entity": UnknownEntityError,
     "no_server": UnknownServerError,
+    "name_in_use": NameInUseError,
     "entity_exists": EntityExistsError,
     "name_taken": NameTakenError,
     "key_taken": NameTakenError,

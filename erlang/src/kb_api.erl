@@ -4,7 +4,8 @@
 
 -export([version/0, supports/1, health/1]).
 -export([subscribe/2, acknowledge/3, unsubscribe/2]).
--export([open_session/3, close_session/3, create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
+-export([open_session/3, close_session/3, end_session/3, raise_epochs/3, leases/1]).
+-export([create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
 -export([enter/3, leave/3, request/3, answer/3, withdraw/3]).
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
@@ -12,7 +13,7 @@
 -export([enrol/3, authenticate/3, revoke_credential/3, publish_key/3, set_player_data/3]).
 -export([entity/2, server/2, servers/1]).
 
--define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials]).
+-define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials, leases]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
 
@@ -68,14 +69,25 @@ open_session(Store, Request, Op) ->
     case kb_validate:request(open_session, Request) of
         {ok, #{key := Key, thumbprint := Thumbprint} = Valid} ->
             case kb_box:key(Key, Thumbprint) of
-                {ok, _} -> decide(Store, open_session, {ok, Valid}, Op);
+                {ok, _} -> decide(Store, open_session, {ok, Valid#{lease_ms => kb_lessor:lease_ms()}}, Op);
                 error -> kb_call:refuse(invalid_key, <<"the key is no public P-256 JWK with this thumbprint">>)
             end;
         Refused -> Refused
     end.
 
 -spec close_session(term(), term(), term()) -> kb_call:answer().
-close_session(Store, Request, Op) -> ask(Store, close_session, Request, Op).
+close_session(Store, Request, Op) -> ending(Store, close_session, Request, Op).
+
+%% By whoever knows that nothing acts for the session any more.
+-spec end_session(term(), term(), term()) -> kb_call:answer().
+end_session(Store, Request, Op) -> ending(Store, end_session, Request, Op).
+
+-spec raise_epochs(term(), term(), term()) -> kb_call:answer().
+raise_epochs(Store, Request, Op) -> ask(Store, raise_epochs, Request, Op).
+
+%% What this member does as the lessor, or that it is not.
+-spec leases(term()) -> kb_call:answer().
+leases(Store) -> kb_call:on_store(Store, ?READ_TIMEOUT_MS, fun() -> {ok, kb_lessor:statistics()} end).
 
 -spec create_entity(term(), term(), term()) -> kb_call:answer().
 create_entity(Store, Request, Op) -> ask(Store, create_entity, Request, Op).
@@ -273,6 +285,15 @@ with_key(Store, Function, Named, Request, Op) ->
                 error -> kb_call:refuse(invalid_key, <<"the key is no public P-256 JWK with this thumbprint">>)
             end;
         Refused -> kb_call:first_refusal({Refused})
+    end.
+
+ending(Store, Function, Request, Op) ->
+    case {kb_validate:request(Function, Request), kb_validate:operation_id(Op)} of
+        {{ok, Valid}, {ok, Id}} ->
+            kb_call:on_store(Store, fun() ->
+                kb_lessor:end_session(Store, Function, Valid, Id, ?AUTHORITY_TIMEOUT_MS)
+            end);
+        Refused -> kb_call:first_refusal(Refused)
     end.
 
 %% What expires does so by the time at which requests arrive: a transaction has none.

@@ -17,13 +17,13 @@ start(_Type, _Arguments) ->
 
 start_node() ->
     case kb_config:read() of
-        {ok, #{store := Store} = Config} ->
+        {ok, #{store := Store, lease_ms := LeaseMs} = Config} ->
             %% The feed first: the store's projection sends it every change from the first moment on.
             case kb_sup:start_link([]) of
                 {ok, Supervisor} ->
                     case kb_store:start(Config) of
                         ok ->
-                            ok = kb_sup:start_cluster(Store),
+                            ok = kb_sup:start_cluster(Store, LeaseMs),
                             {ok, Supervisor};
                         {error, Text} -> fail(Text)
                     end;

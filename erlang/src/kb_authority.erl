@@ -12,8 +12,9 @@
 
 %% All that runs inside the store with this module: what they are together names the stored procedure.
 modules() ->
-    [kb_authority, kb_authority_ask, kb_authority_credentials, kb_authority_escrow, kb_authority_index, kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles,
-     kb_authority_session, kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
+    [kb_authority, kb_authority_ask, kb_authority_credentials, kb_authority_escrow, kb_authority_index, kb_authority_lease,
+     kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles, kb_authority_session,
+     kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
 
 -spec decide(atom(), map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> decision().
 decide(Function, Request, Read, List) ->
@@ -34,7 +35,12 @@ do(authenticate, Request, Read, _List) -> kb_authority_credentials:authenticate(
 do(revoke_credential, Request, Read, List) -> kb_authority_credentials:revoke(Request, Read, List);
 do(publish_key, Request, Read, List) -> kb_authority_credentials:publish_key(Request, Read, List);
 do(set_player_data, Request, Read, _List) -> kb_authority_credentials:set_player_data(Request, Read);
-do(close_session, Request, Read, List) -> kb_authority_session:close(Request, Read, List);
+do(Function, Request, Read, List) when Function =:= close_session; Function =:= end_session ->
+    kb_authority_session:close(Request, Read, List);
+do(take, Request, Read, _List) -> kb_authority_lease:take(Request, Read);
+do(beat, Request, Read, _List) -> kb_authority_lease:beat(Request, Read);
+do(expire, Request, Read, List) -> kb_authority_lease:expire(Request, Read, List);
+do(raise_epochs, Request, Read, _List) -> kb_authority_tree:raise_epochs(Request, Read);
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);
 do(create_entity, Request, Read, _List) -> kb_authority_transfer:create(Request, Read);

@@ -3,73 +3,115 @@
 
 -export([open/3, close/3]).
 
--import(kb_authority_tree, [server_path/1, session_path/1, entity_path/1, bump/1, refuse/2]).
+-import(kb_authority_tree, [server_path/1, session_path/1, entity_path/1, inbox_path/2, bump/1, next_epoch/1,
+                            step_or_none/1, refuse/2, refuse/3]).
 
+%% Nobody's session ends because another one is opened: a second process of that name, or the one that seals for a
+%% dead server, may act for it still.
 -spec open(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
 open(Request, Read, List) ->
-    #{server := Server, session := Session, key := Key, thumbprint := Thumbprint, address := Address} = Request,
-    Record = #{server => Server, session => Session, key => Key, thumbprint => Thumbprint,
-               address => Address},
-    Opened = [{put, server_path(Server), Record},
-              {put, session_path(Session), #{session => Session, server => Server, thumbprint => Thumbprint}}],
+    #{server := Server, session := Session, key := Key, thumbprint := Thumbprint, address := Address,
+      lease_ms := Configured} = Request,
+    #{lease_ms := Offered, generation := Generation} = lessor(Read, Configured),
     Used = Read(session_path(Session)),
+    Lease = case Used of
+                #{lease_ms := Kept} -> Kept;
+                _ -> Offered
+            end,
+    Opened = [{put, server_path(Server), #{server => Server, session => Session, key => Key, thumbprint => Thumbprint,
+                                           address => Address}},
+              {put, session_path(Session), #{session => Session, server => Server, thumbprint => Thumbprint,
+                                             lease_ms => Lease}}],
+    Value = #{session => Session, held => [], lease_ms => Lease, generation => Generation},
     case Read(server_path(Server)) of
         #{thumbprint := Other} when Other =/= Thumbprint ->
             refuse(server_key_mismatch, <<"another key holds this name">>);
         #{session := Session} ->
-            {ok, #{session => Session, held => held(Session, Read, List)}, Opened};
+            {ok, Value#{held => held(Session, Read, List)}, Opened};
         _ when Used =/= undefined ->
             refuse(invalid_request, <<"this session id belongs to another server: draw a new one">>);
         #{session := Earlier} when Earlier =/= undefined ->
-            {_, Ended} = ended(Earlier, Read, List),
-            {ok, #{session => Session, held => []}, Ended ++ Opened};
+            refuse(name_in_use, #{session => Earlier},
+                   <<"an earlier session of this name is open: close it, or try again when its lease is over">>);
         _ ->
-            {ok, #{session => Session, held => []}, Opened}
+            {ok, Value, Opened}
     end.
 
+%% Before any member was the lessor there is nobody who could expire anything.
+lessor(Read, Configured) ->
+    case Read([bridge, lessor]) of
+        undefined -> #{lease_ms => Configured, generation => 0};
+        Lessor -> Lessor
+    end.
+
+%% Of a session for which nothing acts any more: each entity passes to the first of its `successors' that may have it,
+%% or is dormant.
 -spec close(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
-close(#{session := Session}, Read, List) ->
+close(#{session := Session} = Request, Read, List) ->
     case Read(session_path(Session)) of
         undefined ->
-            {ok, #{released => []}, []};
+            {ok, #{released => [], passed => []}, []};
         #{server := Server} ->
-            {Released, Ended} = ended(Session, Read, List),
+            {Value, Ended} = ended(Request, Read, List),
             Away = case Read(server_path(Server)) of
                        #{session := Session} = Record ->
                            [{put, server_path(Server), Record#{session => undefined}}];
                        _ ->
                            []
                    end,
-            {ok, #{released => Released}, Ended ++ Away}
+            {ok, Value, Ended ++ Away}
     end.
 
-ended(Session, Read, List) ->
-    {Released, Changes} =
-        lists:foldl(
-          fun(#{entity := Entity, session := Holder} = Record, {Names, Acc}) ->
-                  {Changed, More} = without(Session, Record, Read),
-                  Put = {put, entity_path(Entity), Changed},
-                  case Holder of
-                      Session -> {[Entity | Names], [Put | More ++ Acc]};
-                      _ -> {Names, [Put | More ++ Acc]}
-                  end
-          end, {[], []}, named(Session, Read, List)),
-    {lists:reverse(Released),
-     Changes ++ [{delete, [bridge, held, Session]}, {delete, [bridge, inbox, Session]},
-                 {delete, session_path(Session)}]}.
+ended(#{session := Session} = Request, Read, List) ->
+    Begun = #{released => [], passed => [], grants => Read([bridge, grants]), changes => []},
+    #{released := Released, passed := Passed, grants := Grants, changes := Changes} =
+        lists:foldl(fun(Record, Acc) -> without(Record, Request, Read, Acc) end, Begun, named(Session, Read, List)),
+    Granted = [{put, [bridge, grants], Grants} || Passed =/= []],
+    {#{released => lists:reverse(Released), passed => lists:reverse(Passed)},
+     Granted ++ Changes ++ [{delete, [bridge, held, Session]}, {delete, [bridge, inbox, Session]},
+                            {delete, session_path(Session)}]}.
 
-without(Session, #{session := Session} = Record, _Read) ->
+without(#{session := Session, entity := Entity} = Record, #{session := Session} = Request, Read, Acc) ->
     %% What was due to the ended session stays due: its former holder may act until it releases.
     Due = kb_authority_waiting:without(Session, maps:get(awaiting, Record)),
-    {bump(Record#{session => undefined, server => undefined, awaiting => Due}), []};
-without(Session, #{awaiting := Due} = Record, Read) ->
+    case successor(Request, Record, Due, Read) of
+        none ->
+            #{released := Released, changes := Changes} = Acc,
+            Dormant = bump(Record#{session => undefined, server => undefined, awaiting => Due}),
+            Acc#{released => [Entity | Released], changes => [{put, entity_path(Entity), Dormant} | Changes]};
+        Successor ->
+            passed(Successor, Record#{awaiting => Due}, Request, Read, Acc)
+    end;
+without(#{awaiting := Due, entity := Entity} = Record, #{session := Session} = Request, Read, #{changes := Changes} = Acc) ->
     Changed = bump(Record#{awaiting => kb_authority_waiting:without(Session, Due)}),
     More = case {Due, Record} of
                {#{session := Session}, #{session := Holder}} when Holder =/= undefined ->
-                   kb_authority_waiting:recalls(Changed, #{trace => <<0:128>>, hop => 0}, Read);
+                   kb_authority_waiting:recalls(Changed, step_or_none(Request), Read);
                _ -> []
            end,
-    {Changed, More}.
+    Acc#{changes => [{put, entity_path(Entity), Changed} | More] ++ Changes}.
+
+%% Whose own release is due would wait for itself, or act beside who waits for it: it is none.
+successor(#{session := Ended} = Request, #{entity := Entity}, Due, Read) ->
+    Candidates = maps:get(Entity, maps:get(successors, Request, #{}), []),
+    Able = [{Session, Server} || Session <- Candidates, Session =/= Ended, not kb_authority_waiting:is_due(Session, Due),
+                                 #{server := Server} <- [Read(session_path(Session))]],
+    case Able of
+        [] -> none;
+        [First | _] -> First
+    end.
+
+%% As a push does, but without a release: what was due to the ended session is due to the successor.
+passed({Session, Server}, #{entity := Entity, server := From, epoch := Epoch, owner := Owner, awaiting := Due} = Record,
+       Request, Read, #{passed := Passed, grants := Grants, changes := Changes} = Acc) ->
+    {Next, {put, _, Granted}} = next_epoch(fun([bridge, grants]) -> Grants end),
+    Taken = bump(Record#{session => Session, server => Server, epoch => Next}),
+    Step = step_or_none(Request),
+    Told = Step#{type => failover, entity => Entity, epoch => Next, previous => Epoch, from => From, owner => Owner,
+                 awaiting => Due},
+    Acc#{passed => [{Entity, Server} | Passed], grants => Granted,
+         changes => [{put, entity_path(Entity), Taken}, {put, inbox_path(Session, Entity), Told}
+                     | kb_authority_waiting:recalls(Taken, Step, Read)] ++ Changes}.
 
 named(Session, Read, List) ->
     [Read(entity_path(Entity)) || #{entity := Entity} <- List([bridge, held, Session])].

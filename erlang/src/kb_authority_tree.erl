@@ -4,10 +4,12 @@
 -export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, bucket/1,
          inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
 -export([peer_path/1, abroad_path/1, escrow_path/1, outgoing_path/1, incoming_path/1, incoming_path/2]).
--export([bump/1, next_epoch/1, epoch_above/2, step/1, step_or_none/1, refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
+-export([bump/1, next_epoch/1, epoch_above/2, raise_epochs/2, step/1, step_or_none/1]).
+-export([refuse/2, refuse/3, not_holder/1, no_session/0, conflict/2]).
 
 -export_type([path/0, change/0, decision/0, refusal/0, read/0, lister/0]).
 
+-define(MAX_INCARNATION, 16#FFFF).
 -define(MAX_COUNTER, 16#FFFFFFFFFFFF).
 -define(BUCKETS, 64).
 
@@ -94,6 +96,18 @@ epoch_above(Received, Read) ->
         _ ->
             Raised = Grants#{incarnation => Received bsr 48, counter => Received band ?MAX_COUNTER},
             next_epoch(fun([bridge, grants]) -> Raised end)
+    end.
+
+%% After a restore: all epochs from now on are above any that was given here, or `above' in the life that the backup is
+%% of, so that nobody who remembers those refuses what is granted next.
+-spec raise_epochs(#{above := non_neg_integer(), _ => _}, read()) -> decision().
+raise_epochs(#{above := Above}, Read) ->
+    #{incarnation := Present} = Grants = Read([bridge, grants]),
+    case erlang:max(Present, Above bsr 48) + 1 of
+        Next when Next =< ?MAX_INCARNATION ->
+            {ok, #{incarnation => Next}, [{put, [bridge, grants], Grants#{incarnation => Next, counter => 0}}]};
+        _ ->
+            refuse(invalid_request, <<"there is no higher incarnation of epochs than 65535">>)
     end.
 
 %% Of what a request causes; nothing where the request has none.

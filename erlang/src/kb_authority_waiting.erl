@@ -2,7 +2,7 @@
 %% inside the new one: should the middle session end, the older holder's release is due to the newest.
 -module(kb_authority_waiting).
 
--export([behind/2, without/2, recalls/3, recall/6]).
+-export([behind/2, without/2, is_due/2, recalls/3, recall/6]).
 
 -type due() :: map() | undefined.
 
@@ -38,6 +38,12 @@ without(Session, #{awaiting := Older} = Due) ->
     end;
 without(_Session, Due) -> Due.
 
+%% Whether a session's release stands in the chain.
+-spec is_due(binary(), due()) -> boolean().
+is_due(_Session, undefined) -> false;
+is_due(Session, #{session := Session}) -> true;
+is_due(Session, Due) -> is_due(Session, maps:get(awaiting, Due, undefined)).
+
 -spec recalls(map(), map(), kb_authority_tree:read()) -> [kb_authority_tree:change()].
 recalls(#{awaiting := #{session := Due, epoch := Epoch}, entity := Entity} = Record, Step, Read) ->
     [recall(Due, Entity, Epoch, Record, Step, Read)];
@@ -52,7 +58,8 @@ recall(Holder, Entity, Epoch, #{epoch := Granted, server := To, session := Sessi
     Recall = maps:merge(#{type => recall, entity => Entity, epoch => Epoch, granted => Granted, to => To,
                           session => Session, owner => Owner}, Step),
     case Read(Path) of
-        #{type := grant, epoch := Epoch} = Grant -> {put, Path, Recall#{unread => Grant}};
+        #{type := Type, epoch := Epoch} = Grant when Type =:= grant; Type =:= failover ->
+            {put, Path, Recall#{unread => Grant}};
         #{type := recall, epoch := Epoch, unread := Grant} -> {put, Path, Recall#{unread => Grant}};
         _ -> {put, Path, Recall#{unread => undefined}}
     end.

@@ -2,7 +2,7 @@
 %% flight to a leader that was cut off waits out all of its time, and a repeat is harmless.
 -module(kb_commit).
 
--export([commit/4, group/3, writes/3, ungrouped/0]).
+-export([commit/4, own/4, group/3, writes/3, ungrouped/0]).
 
 -define(FIRST_ATTEMPT_MS, 300).
 -define(LAST_ATTEMPT_MS, 2000).
@@ -10,6 +10,21 @@
 -spec commit(term(), kb_tx:op(), kb_tx:command(), pos_integer()) -> kb_call:answer().
 commit(Store, Id, Command, Timeout) ->
     kb_call:on_store(Store, fun() -> attempt(Store, Id, Command, now_ms() + Timeout, ?FIRST_ATTEMPT_MS) end).
+
+%% A decision of the homeservers themselves, by one attempt. After `timeout' or `no_leader' it may still come to pass.
+-spec own(atom(), atom(), map(), pos_integer()) -> kb_call:answer().
+own(Store, Function, Request, Timeout) ->
+    kb_call:on_store(Store, fun() ->
+        case khepri:transaction(Store, kb_store:procedure(), [own, {Function, Request}], rw,
+                                kb_compat:transaction_options(Timeout)) of
+            {ok, {kb_tx, Outcome}} -> Outcome;
+            {ok, Error} -> kb_call:failure(Error, Store);
+            {error, {khepri, Missing, _}} when Missing =:= no_sproc_at_given_path; Missing =:= node_not_found ->
+                _ = kb_store:register(Store),
+                kb_call:no_leader();
+            Error -> kb_call:failure(Error, Store)
+        end
+    end).
 
 %% Several transactions of one client as one command. Where that fails, nothing of it may be said to have failed: each
 %% is to be committed by itself, under the same operation id.

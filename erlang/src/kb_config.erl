@@ -8,7 +8,7 @@
 -type config() :: #{data_dir := string(), seeds := [node()], founder := boolean(),
                     type := homeserver | simulation, instance := binary(), store := atom(),
                     reset := boolean(), join_timeout := pos_integer(), min_free_mb := non_neg_integer(),
-                    functions := [mfa()]}.
+                    functions := [mfa()], lease_ms := pos_integer()}.
 
 -spec read() -> {ok, config()} | {error, string()}.
 read() ->
@@ -25,6 +25,7 @@ read() ->
                reset => lists:member(variable("KB_RESET", ""), ["1", "true", "yes"]),
                join_timeout => 1000 * number("KB_JOIN_SECONDS", "30", 1, 3600),
                min_free_mb => number("KB_MIN_FREE_MB", "64", 0, 1048576),
+               lease_ms => number("KB_LEASE_MS", "3000", 500, 3600000),
                functions => functions(variable("KB_FUNCTIONS", ""), variable("KB_CODE_PATH", ""))}}
     catch
         throw:Reason -> {error, Reason}

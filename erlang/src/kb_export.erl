@@ -6,6 +6,9 @@
 %%
 %% Khepri writes Latin-1 and reads UTF-8, so texts beyond ASCII change on their way through its own export and import. Our
 %% files begin with a comment that names the encoding, which Khepri heeds; a file without one is read as what wrote it.
+%%
+%% The comment also tells the incarnation of epochs at the export. What is imported may be all that is left of a cluster,
+%% whose servers remember its epochs: so an import first raises the incarnation above that one and the present one.
 -module(kb_export).
 
 -export([export/3, import/3]).
@@ -22,7 +25,6 @@
 -define(MAX_DIGITS, 20000).
 -define(MAX_WORD_BYTES, 1020).
 -define(MAX_SEGMENT_BITS, 64).
--define(ENCODING, <<"%% coding: latin-1\n">>).
 -define(MAX_WATCHED, 32).
 -define(CHUNK_NODES, 500).
 -define(CHUNK_BYTES, 262144).
@@ -37,10 +39,14 @@ export(Store, Pattern, Options) ->
     case {kb_path:pattern(Pattern), kb_validate:write(Options)} of
         {{ok, Native}, {ok, Timeout}} ->
             kb_call:on_store(Store, Timeout, fun() ->
-                case khepri:export(Store, Native, ?MODULE, #gathered{}) of
-                    {ok, #gathered{records = Records}} -> text(lists:reverse(Records), [], 0, 0);
-                    {error, too_large} -> too_large();
-                    Error -> kb_call:failure(Error, Store)
+                Incarnation = khepri:get(Store, [bridge, grants], #{favor => low_latency, timeout => Timeout}),
+                case {khepri:export(Store, Native, ?MODULE, #gathered{}), Incarnation} of
+                    {{ok, #gathered{records = Records}}, {ok, #{incarnation := Number}}} ->
+                        Header = [<<"%% coding: latin-1; epochs: incarnation ">>, integer_to_binary(Number), <<"\n">>],
+                        text(lists:reverse(Records), [iolist_to_binary(Header)], 0, 0);
+                    {{error, too_large}, _} -> too_large();
+                    {{error, _} = Error, _} -> kb_call:failure(Error, Store);
+                    {_, Error} -> kb_call:failure(Error, Store)
                 end
             end);
         Refused -> kb_call:first_refusal(Refused)
@@ -68,7 +74,7 @@ commit_write(Gathered) -> {ok, Gathered}.
 abort_write(_) -> ok.
 
 text([], Lines, Nodes, _) ->
-    {ok, #{bytes => iolist_to_binary([?ENCODING | lists:reverse(Lines)]), nodes => Nodes}};
+    {ok, #{bytes => iolist_to_binary(lists:reverse(Lines)), nodes => Nodes}};
 text([Record | Records], Lines, Nodes, Bytes) ->
     case is_printable(Record) of
         true ->
@@ -102,7 +108,7 @@ import(Store, Bytes, Options) when is_binary(Bytes), byte_size(Bytes) =< ?MAX_BY
             Deadline = erlang:monotonic_time(millisecond) + Timeout,
             kb_call:on_store(Store, Timeout, fun() ->
                 try records(binary:split(Bytes, <<"\n">>, [global]), encoding(Bytes)) of
-                    Records -> restore(Store, Records, Deadline)
+                    Records -> restore(Store, Records, epochs(Bytes), Deadline)
                 catch
                     throw:{refused, Reason, Props} -> {error, {Reason, Props}}
                 end
@@ -112,8 +118,20 @@ import(Store, Bytes, Options) when is_binary(Bytes), byte_size(Bytes) =< ?MAX_BY
 import(_, Bytes, _) when is_binary(Bytes) -> too_large();
 import(_, _, _) -> kb_call:refuse(invalid_request, <<"an import takes the bytes of a file">>).
 
+epochs(Bytes) ->
+    case re:run(Bytes, "\\A%% coding: latin-1; epochs: incarnation ([0-9]{1,5})\n", [{capture, all_but_first, binary}]) of
+        {match, [Incarnation]} -> [binary_to_integer(Incarnation)];
+        nomatch -> []
+    end.
+
+restore(Store, Records, [Incarnation], Deadline) ->
+    Left = max(1, Deadline - erlang:monotonic_time(millisecond)),
+    case kb_commit:own(Store, raise_epochs, #{above => Incarnation bsl 48}, Left) of
+        {ok, _} -> restore(Store, Records, [], Deadline);
+        Refused -> Refused
+    end;
 %% Nodes first, conditions after: they may be about nodes that come later.
-restore(Store, Records, Deadline) ->
+restore(Store, Records, [], Deadline) ->
     Bare = [{Path, Payload} || {Path, Payload, _} <- Records],
     Conditional = [{Path, Payload, Options} || {Path, Payload, Options} <- Records, map_size(Options) > 0],
     case in_chunks(Store, Bare, Deadline) of

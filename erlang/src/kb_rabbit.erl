@@ -51,8 +51,9 @@ later(Text, State) ->
 
 start() ->
     try
-        {ok, #{store := Store} = Config} = config(),
+        {ok, #{store := Store, lease_ms := LeaseMs} = Config} = config(),
         ok = kb_store:start(Config),
+        ok = kb_sup:start_lessor(Store, LeaseMs),
         {ok, _} = kb_cluster:start_link(Store)
     catch
         error:{badmatch, {error, Text}} when is_list(Text); is_binary(Text) -> {error, Text};

@@ -1,7 +1,7 @@
 -module(kb_sup).
 -behaviour(supervisor).
 
--export([start_link/1, start_cluster/1, init/1]).
+-export([start_link/1, start_cluster/2, start_lessor/2, init/1]).
 
 %% With children of its own after the feed.
 -spec start_link([supervisor:child_spec()]) -> {ok, pid()} | {error, term()}.
@@ -12,10 +12,18 @@ start_link(Children) ->
         {error, _} = Error -> Error
     end.
 
--spec start_cluster(atom()) -> ok.
-start_cluster(Store) ->
+-spec start_cluster(atom(), pos_integer()) -> ok.
+start_cluster(Store, LeaseMs) ->
     {ok, _} = supervisor:start_child(?MODULE, #{id => kb_cluster, start => {kb_cluster, start_link, [Store]}}),
-    ok.
+    start_lessor(Store, LeaseMs).
+
+%% Harmless to repeat.
+-spec start_lessor(atom(), pos_integer()) -> ok.
+start_lessor(Store, LeaseMs) ->
+    case supervisor:start_child(?MODULE, #{id => kb_lessor, start => {kb_lessor, start_link, [Store, LeaseMs]}}) of
+        {ok, _} -> ok;
+        {error, {already_started, _}} -> ok
+    end.
 
 -spec init([supervisor:child_spec()]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(Children) ->

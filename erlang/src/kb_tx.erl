@@ -40,10 +40,14 @@
 
 %% A group is several commands of one client, each under an operation id of its own: one log entry, and one write of
 %% the client's record. One that fails undoes all of them, and the caller commits each by itself. Plain writes have no
-%% operation ids, and only one entry in common.
+%% operation ids, and only one entry in common. What the homeservers decide of their own accord has none either: a repeat of
+%% it does no harm.
 -spec run(op(), command()) -> {kb_tx, outcome()};
          (group, [{op(), command()}]) -> {kb_tx, [outcome()]};
-         (writes, [plain()]) -> {kb_tx, ok}.
+         (writes, [plain()]) -> {kb_tx, ok};
+         (own, {atom(), map()}) -> {kb_tx, outcome()}.
+run(own, {Function, Request}) ->
+    {kb_tx, execute({authority, Function, Request})};
 run(writes, Writes) ->
     lists:foreach(fun plain/1, Writes),
     {kb_tx, ok};

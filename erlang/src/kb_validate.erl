@@ -140,6 +140,8 @@ request(_, _) ->
 members(open_session) ->
     [{server, name}, {session, id}, {key, key}, {thumbprint, thumbprint}, {address, address}];
 members(close_session) -> [{session, id}];
+members(end_session) -> [{session, id}, {reason, ending}];
+members(raise_epochs) -> [{above, epoch}];
 members(create_entity) ->
     [{entity, name}, {owner, name}, {master, name}, {rule, rule}, {session, id}];
 members(give) -> [{entity, name}, {session, id}, {epoch, epoch}, {owner, name}];
@@ -202,6 +204,7 @@ is(credential, Value) -> is_binary(Value) andalso (byte_size(Value) =:= 43 orels
 is(credential_or_none, Value) -> Value =:= undefined orelse is(credential, Value);
 is(seconds, Value) -> is_integer(Value) andalso Value >= 0 andalso Value < 1 bsl 53;
 is(player_data, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_PLAYER_DATA_BYTES;
+is(ending, Value) -> Value =:= dead orelse Value =:= drained;
 is(rule, Value) -> lists:member(Value, [allow, deny, ask]);
 is(boolean, Value) -> is_boolean(Value);
 is(party, Value) -> Value =:= operator orelse name(Value);

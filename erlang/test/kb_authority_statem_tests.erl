@@ -112,7 +112,8 @@ run(Function, Members) ->
     {Answer, After}.
 
 informed(open_session, #{session := Session}, _) ->
-    #{server => server(Session), session => Session, key => <<>>, thumbprint => Session, address => {<<"h">>, 1}};
+    #{server => server(Session), session => Session, key => <<>>, thumbprint => Session, address => {<<"h">>, 1},
+      lease_ms => 3000};
 informed(Function, #{entity := Entity} = Request, Tree) ->
     Traced = Request#{trace => <<7:128>>, hop => 0},
     case maps:get([bridge, entities, Entity], Tree, undefined) of

@@ -83,12 +83,17 @@ request() ->
     Base = #{entity => pick([<<"gun">>, <<"hat">>]), session => session(Name, rand:uniform(2)), owner => Name,
              master => Name, rule => pick([allow, deny, ask]), to => pick([<<"a">>, <<"b">>, <<"c">>]),
              box => <<"box">>, epoch => (1 bsl 48) bor rand:uniform(40),
-             server => Name, key => <<>>, thumbprint => Name, address => {<<"h">>, 1}},
+             server => Name, key => <<>>, thumbprint => Name, address => {<<"h">>, 1}, lease_ms => 3000,
+             successors => maps:from_list([{Entity, shuffled([session(Of, Number) || Of <- [<<"a">>, <<"b">>, <<"c">>],
+                                                                                     Number <- [1, 2]])}
+                                           || Entity <- [<<"gun">>, <<"hat">>], rand:uniform(3) > 1])},
     {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, release, claim, claim]),
      Base#{release => #{snd => pick([<<"a">>, <<"b">>, <<"c">>]), rcp => Name, epoch => (1 bsl 48) bor rand:uniform(40),
                         sid => session(pick([<<"a">>, <<"b">>, <<"c">>]), rand:uniform(2))}}}.
 
 session(Name, Number) -> <<Name/binary, Number>>.
+
+shuffled(List) -> [Element || {_, Element} <- lists:sort([{rand:uniform(), Element} || Element <- List])].
 
 pick(List) -> lists:nth(rand:uniform(length(List)), List).
 

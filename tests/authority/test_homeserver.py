@@ -16,6 +16,7 @@ from bridge.authority import (
     EntityRecord,
     Grant,
     Homeserver,
+    NameInUseError,
     NotHolderError,
     Recall,
     Rule,
@@ -43,7 +44,7 @@ async def servers(cluster: LocalCluster, node: HiddenNode) -> AsyncIterator[tupl
         Khepri.connect(node, cluster.members[1], store=cluster.store) as right,
     ):
         a, b = Server(left, fresh("sim")), Server(right, fresh("sim"))
-        assert await a.open() == await b.open() == []
+        assert (await a.open()).held == (await b.open()).held == ()
         yield a, b
         for server in (a, b):
             await server.home.close_session()
@@ -125,13 +126,19 @@ async def test_a_thumbprint_that_is_not_the_keys_is_refused(servers: tuple[Serve
     assert str(caught.value.reason) == "invalid_key"
 
 
-async def test_a_session_opened_again_by_the_same_key_ends_the_old_one(
+async def test_a_name_whose_session_is_open_gets_no_other_one(
     servers: tuple[Server, Server], ball: str
 ) -> None:
+    """A second process of that name, or what still seals for a dead one, would act beside it."""
     a, _ = servers
     record = await a.spawn(ball)
     again = Server(a.store, a.name, a.key)
-    assert await again.open() == []
+    with pytest.raises(NameInUseError) as caught:
+        await again.open()
+    assert caught.value.session == a.session
+    assert await a.home.entity(ball) == record
+    await a.home.close_session()
+    assert (await again.open()).held == ()
     dormant = await a.home.entity(ball)
     assert (dormant.session, dormant.server, dormant.epoch) == (None, None, record.epoch)
     with pytest.raises(NotHolderError):
@@ -139,12 +146,19 @@ async def test_a_session_opened_again_by_the_same_key_ends_the_old_one(
     await again.home.close_session()
 
 
+async def test_opening_tells_the_lease(servers: tuple[Server, Server]) -> None:
+    a, _ = servers
+    opened = await a.open()
+    assert opened.lease_ms == 3_600_000
+    assert opened.generation >= 1
+
+
 async def test_a_session_whose_opening_was_repeated_hears_what_it_holds(
     servers: tuple[Server, Server], ball: str
 ) -> None:
     a, _ = servers
     record = await a.spawn(ball)
-    assert record in await a.open()
+    assert record in (await a.open()).held
 
 
 async def test_a_closed_session_leaves_its_entities_dormant_and_takeable(

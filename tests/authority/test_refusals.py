@@ -13,6 +13,7 @@ from bridge.authority import (
     DeniedError,
     EntityExistsError,
     MasterAwayError,
+    NameInUseError,
     NameTakenError,
     NoAskError,
     NotEnrolledError,
@@ -56,6 +57,7 @@ def refused(reason: str, **props: Any) -> Exception:
         ("not_here", NotHereError),
         ("no_entity", UnknownEntityError),
         ("no_server", UnknownServerError),
+        ("name_in_use", NameInUseError),
         ("entity_exists", EntityExistsError),
         ("away", AwayError),
         ("name_taken", NameTakenError),
@@ -76,6 +78,15 @@ def test_a_conflict_names_the_winner_and_the_epoch() -> None:
     conflict = refused("conflict", winner="Grün".encode(), epoch=7)
     assert isinstance(conflict, ConflictError)
     assert (conflict.winner, conflict.epoch) == ("Grün", 7)
+
+
+def test_a_name_in_use_tells_the_session_that_is_open() -> None:
+    found = refused("name_in_use", session=bytes(16))
+    assert isinstance(found, NameInUseError)
+    assert found.session == bytes(16)
+    nothing = refused("name_in_use", session=Atom("undefined"))
+    assert isinstance(nothing, NameInUseError)
+    assert nothing.session == b""
 
 
 def test_a_conflict_that_says_nothing_still_reads() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from bridge.authority import (
     EntityRecord,
     Homeserver,
+    OpenedSession,
     Release,
     Rule,
     Step,
@@ -32,7 +33,7 @@ class Server:
         self.session = fresh("session").encode().ljust(16, b"-")
         self.home = Homeserver(store, self.session)
 
-    async def open(self, key: Jwk | None = None) -> list[EntityRecord]:
+    async def open(self, key: Jwk | None = None) -> OpenedSession:
         key = key or self.key
         return await self.home.open_session(
             server=self.name,

@@ -44,9 +44,9 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
 def local_cluster(*, nodes: int = 3) -> LocalCluster:
     """A cluster, not yet started, of what this test run is about (`tests.support.target`)."""
     allowed = ",".join(f"kb_demo_functions:{function}" for function in FUNCTIONS)
-    return LocalCluster(
-        LocalClusterConfig(nodes=nodes, release=target().release, environment={"KB_FUNCTIONS": allowed})
-    )
+    # Tests open sessions and renew none; what leases do has clusters of its own.
+    environment = {"KB_FUNCTIONS": allowed, "KB_LEASE_MS": "3600000"}
+    return LocalCluster(LocalClusterConfig(nodes=nodes, release=target().release, environment=environment))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,319 @@
+%% Keeps sessions alive and ends those that are not (docs/leases.md): a process on every homeserver, of which the one
+%% beside the store's leader is the lessor. The others pass on what servers send to them, or drop it. What it decides
+%% stands in kb_lease; here are its clock, its transactions and its messages.
+%%
+%% Each transaction runs in a process of its own: one that hangs must not keep this one from its tick.
+-module(kb_lessor).
+-behaviour(gen_server).
+
+-export([start_link/2, end_session/5, lease_ms/0, statistics/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-include_lib("kernel/include/logger.hrl").
+
+-define(TICK_MS, 50).
+-define(TRANSACTION_MS, 2000).
+-define(FEED_WINDOW, 10000).
+-define(LESSOR_CALL_MS, 1500).
+-define(LESSOR_PATIENCE_MS, 1500).
+-define(AGAIN_MS, 50).
+-define(U64, 16#FFFFFFFFFFFFFFFF).
+-define(MAX_LIST, 1000).
+
+-type work() :: take | beat | {{expire, kb_lease:session()} | {close, gen_server:from()}, reference()}.
+-record(state, {store :: atom(), lease_ms :: pos_integer(),
+                role = follows :: follows | taking | leads,
+                generation = 0 :: non_neg_integer(),
+                lease :: kb_lease:state() | undefined,
+                feed :: reference() | undefined,
+                works = #{} :: #{reference() => work()},
+                %% Which process waits for what servers answer about entities that they have streamed in.
+                asking = #{} :: #{reference() => pid()},
+                counts = #{taken => 0, expired => 0, closed => 0} :: #{taken | expired | closed => non_neg_integer()}}).
+
+-spec start_link(atom(), pos_integer()) -> {ok, pid()} | ignore | {error, term()}.
+start_link(Store, LeaseMs) ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, {Store, LeaseMs}, []).
+
+%% What a session gets that is opened before any member was the lessor.
+-spec lease_ms() -> pos_integer().
+lease_ms() -> persistent_term:get({?MODULE, lease_ms}, 3000).
+
+%% Of this member: leases while it is the lessor, and what it did since it started.
+-spec statistics() -> #{role := follows | taking | leads, generation := non_neg_integer(), _ => _}.
+statistics() -> gen_server:call(?MODULE, statistics).
+
+%% Ends a session for which nothing acts any more. By the lessor, which finds successors; where there is none to be
+%% found in time, without them: the operation id makes one of both.
+-spec end_session(atom(), close_session | end_session, map(), kb_tx:op(), pos_integer()) -> kb_call:answer().
+end_session(Store, Function, Request, Id, Timeout) ->
+    Began = now_ms(),
+    case ask_lessor(Store, {end_session, Function, Request, Id}, Began + ?LESSOR_PATIENCE_MS) of
+        {answer, Answer} -> Answer;
+        none -> kb_commit:commit(Store, Id, {authority, Function, Request}, max(1, Began + Timeout - now_ms()))
+    end.
+
+ask_lessor(Store, Question, Deadline) ->
+    Answer = case leader(Store) of
+                 undefined -> none;
+                 Node ->
+                     %% Not over a connection that would have to be made: a host that is gone takes seconds to say so.
+                     try lists:member(Node, [node() | nodes()]) andalso
+                             gen_server:call({?MODULE, Node}, Question, ?LESSOR_CALL_MS) of
+                         {answer, _} = Told -> Told;
+                         _ -> none
+                     catch exit:_ -> none
+                     end
+             end,
+    case Answer =:= none andalso now_ms() + ?AGAIN_MS < Deadline of
+        true ->
+            timer:sleep(?AGAIN_MS),
+            ask_lessor(Store, Question, Deadline);
+        false -> Answer
+    end.
+
+-spec init({atom(), pos_integer()}) -> {ok, #state{}}.
+init({Store, LeaseMs}) ->
+    persistent_term:put({?MODULE, lease_ms}, LeaseMs),
+    self() ! tick,
+    {ok, #state{store = Store, lease_ms = LeaseMs}}.
+
+handle_call({end_session, Function, #{session := Session} = Request, Id}, From,
+            #state{role = leads, store = Store, lease = Lease} = State) ->
+    Routes = kb_lease:routes(Session, Lease),
+    Commit = fun(Successors) ->
+                     Ending = maps:merge(step(), Request#{successors => Successors}),
+                     kb_commit:commit(Store, Id, {authority, Function, Ending}, ?TRANSACTION_MS)
+             end,
+    {noreply, ending({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:closing(Session, Lease)})};
+handle_call({end_session, _, _, _}, _From, State) ->
+    {reply, not_lessor, State};
+handle_call(statistics, _From, #state{role = Role, generation = Generation, lease = Lease, counts = Counts} = State) ->
+    Leases = case Lease of
+                 undefined -> #{};
+                 _ -> kb_lease:statistics(Lease)
+             end,
+    {reply, maps:merge(Leases, Counts#{role => Role, generation => Generation}), State};
+handle_call(_, _From, State) ->
+    {reply, {error, unknown_call}, State}.
+
+handle_cast(_, State) ->
+    {noreply, State}.
+
+handle_info({renew, Pid, Session, Number, Tick, Load, Obeyed}, State) ->
+    case renewal(Pid, Session, Number, Tick, Load, Obeyed) of
+        {ok, Renewal} -> {noreply, to_lessor({renewed, Renewal}, State)};
+        error -> {noreply, State}
+    end;
+handle_info({streams, Ref, Session, Load, Entities}, State)
+  when is_reference(Ref), is_binary(Session), is_integer(Load), Load >= 0 ->
+    case is_list_up_to(Entities, ?MAX_LIST) andalso lists:all(fun is_binary/1, Entities) of
+        true -> {noreply, to_lessor({streams, Ref, Session, Load, Entities}, State)};
+        false -> {noreply, State}
+    end;
+handle_info({forwarded, Message}, #state{role = leads} = State) ->
+    {noreply, heard(Message, State)};
+handle_info({relay, Messages}, State) ->
+    _ = [tell(Pid, Message) || {Pid, Message} <- Messages],
+    {noreply, State};
+handle_info(tick, State) ->
+    _ = erlang:send_after(?TICK_MS, self(), tick),
+    {noreply, ticked(State)};
+handle_info({kb_feed, Feed, Changes}, #state{feed = Feed, lease = Lease} = State) ->
+    Now = now_ms(),
+    Changed = lists:foldl(fun(Change, Acc) -> changed(Change, Now, Acc) end, Lease, Changes),
+    ok = kb_feed:acknowledge(Feed, element(1, lists:last(Changes)), self()),
+    {noreply, State#state{lease = Changed}};
+handle_info({kb_feed_gap, Feed}, #state{feed = Feed} = State) ->
+    {noreply, subscribed(State#state{feed = undefined})};
+handle_info({'DOWN', Monitor, process, _, Reason}, #state{works = Works} = State) ->
+    case maps:take(Monitor, Works) of
+        {Work, Left} ->
+            Answer = case Reason of
+                         {done, Value} -> Value;
+                         _ -> kb_call:failure({error, Reason}, State#state.store)
+                     end,
+            {noreply, done(Work, Answer, State#state{works = Left})};
+        error -> {noreply, State}
+    end;
+handle_info(_, State) ->
+    {noreply, State}.
+
+%% What comes from servers is told to the lessor, wherever it is, or to nobody.
+to_lessor(Message, #state{role = leads} = State) -> heard(Message, State);
+to_lessor(Message, #state{store = Store} = State) ->
+    case leader(Store) of
+        Node when Node =:= undefined; Node =:= node() -> ok;
+        Node -> tell({?MODULE, Node}, {forwarded, Message})
+    end,
+    State.
+
+heard({renewed, Renewal}, #state{lease = Lease} = State) ->
+    State#state{lease = kb_lease:renew(Renewal, now_ms(), Lease)};
+heard({streams, Ref, _, _, _} = Answer, #state{asking = Asking} = State) ->
+    case Asking of
+        #{Ref := Pid} -> Pid ! Answer;
+        _ -> ok
+    end,
+    State.
+
+renewal(Pid, Session, Number, Tick, Load, Obeyed)
+  when is_pid(Pid), is_binary(Session), byte_size(Session) =:= 16, is_integer(Number), Number >= 1, Number =< ?U64,
+       is_integer(Tick), Tick >= 0, Tick =< ?U64, is_integer(Load), Load >= 0 ->
+    IsRecall = fun({Entity, Epoch}) -> is_binary(Entity) andalso is_integer(Epoch);
+                  (_) -> false
+               end,
+    case is_list_up_to(Obeyed, ?MAX_LIST) andalso lists:all(IsRecall, Obeyed) of
+        true -> {ok, #{session => Session, number => Number, tick => Tick, load => Load, obeyed => Obeyed,
+                       route => {node(), Pid}}};
+        false -> error
+    end;
+renewal(_, _, _, _, _, _) -> error.
+
+is_list_up_to([], _) -> true;
+is_list_up_to([_ | Rest], Left) when Left > 0 -> is_list_up_to(Rest, Left - 1);
+is_list_up_to(_, _) -> false.
+
+ticked(#state{store = Store, role = Role} = State) ->
+    case {leader(Store) =:= node(), Role} of
+        {true, follows} -> take(State);
+        {true, taking} -> State;
+        {true, leads} -> beat(expire(subscribed(State)));
+        {false, follows} -> State;
+        {false, _} -> forgotten(State)
+    end.
+
+%% Deposed, or the leader is elsewhere: nothing of what is under way counts any more.
+forgotten(#state{works = Works, feed = Feed} = State) ->
+    _ = Feed =:= undefined orelse kb_feed:unsubscribe(Feed, self()),
+    _ = [gen_server:reply(From, not_lessor) || {{close, From}, _} <- maps:values(Works)],
+    State#state{role = follows, lease = undefined, feed = undefined, works = #{}, asking = #{}}.
+
+take(#state{store = Store, lease_ms = LeaseMs} = State) ->
+    Request = #{node => atom_to_binary(node()), lease_ms => LeaseMs},
+    {_, Begun} = work(take, fun() -> kb_commit:own(Store, take, Request, ?TRANSACTION_MS) end, State#state{role = taking}),
+    Begun.
+
+expire(#state{lease = Lease} = State) ->
+    {Expired, Ticked} = kb_lease:tick(now_ms(), Lease),
+    lists:foldl(fun expire/2, State#state{lease = Ticked}, Expired).
+
+expire(Session, #state{store = Store, generation = Generation, lease = Lease} = State) ->
+    Commit = fun(Successors) ->
+                     kb_commit:own(Store, expire, (step())#{generation => Generation, session => Session,
+                                                            successors => Successors}, ?TRANSACTION_MS)
+             end,
+    ending({expire, Session}, Session, kb_lease:routes(Session, Lease), Commit, State).
+
+ending(Kind, Session, Routes, Commit, #state{store = Store, asking = Asking} = State) ->
+    Ref = make_ref(),
+    {Pid, Begun} = work({Kind, Ref}, fun() -> Commit(kb_succession:find(Store, Session, Ref, Routes)) end, State),
+    Begun#state{asking = Asking#{Ref => Pid}}.
+
+beat(#state{lease = Lease, store = Store, generation = Generation} = State) ->
+    case kb_lease:beat(now_ms(), Lease) of
+        {submit, Unknown, Submitted} ->
+            Request = #{generation => Generation, sessions => Unknown},
+            {_, Begun} = work(beat, fun() -> kb_commit:own(Store, beat, Request, ?TRANSACTION_MS) end,
+                              State#state{lease = Submitted}),
+            Begun;
+        {wait, Waiting} -> State#state{lease = Waiting}
+    end.
+
+work(Work, Fun, #state{works = Works} = State) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> exit({done, Fun()}) end),
+    {Pid, State#state{works = Works#{Monitor => Work}}}.
+
+done(take, {ok, #{generation := Generation}}, #state{counts = #{taken := Taken} = Counts} = State) ->
+    ?LOG_NOTICE("khepri_bridge: the lessor is here, generation ~b", [Generation]),
+    subscribed(State#state{role = leads, generation = Generation, lease = kb_lease:new(now_ms()),
+                           counts = Counts#{taken := Taken + 1}});
+done(take, _, State) ->
+    State#state{role = follows};
+done(beat, {ok, #{there := There}}, #state{lease = Lease} = State) ->
+    {Acknowledged, Lost, Committed} = kb_lease:committed(There, now_ms(), Lease),
+    relay([{Route, {renewed, Session, Number, State#state.generation, Recalls}}
+           || {Route, Session, Number, Recalls} <- Acknowledged]
+          ++ [{Route, {lost, Session}} || {Route, Session} <- Lost]),
+    State#state{lease = Committed};
+done(beat, {error, {deposed, _}}, State) ->
+    forgotten(State);
+done(beat, _, #state{lease = Lease} = State) ->
+    State#state{lease = kb_lease:uncommitted(Lease)};
+done({Kind, Ref}, Answer, #state{asking = Asking} = State) ->
+    ended(Kind, Answer, State#state{asking = maps:remove(Ref, Asking)}).
+
+ended({close, From}, Answer, #state{counts = #{closed := Closed} = Counts} = State) ->
+    ok = gen_server:reply(From, {answer, Answer}),
+    State#state{counts = Counts#{closed := Closed + 1}};
+ended({expire, Session}, {ok, #{released := Released, passed := Passed}}, #state{counts = Counts} = State) ->
+    ?LOG_NOTICE("khepri_bridge: session ~ts expired: ~b entities passed on, ~b dormant",
+                [binary:encode_hex(Session), length(Passed), length(Released)]),
+    #{expired := Expired} = Counts,
+    gone(Session, State#state{counts = Counts#{expired := Expired + 1}});
+ended({expire, _}, {error, {deposed, _}}, State) ->
+    forgotten(State);
+ended({expire, Session}, _, #state{lease = Lease} = State) ->
+    State#state{lease = kb_lease:unexpired(Session, Lease)}.
+
+%% The server hears of it, should it live after all.
+gone(Session, #state{lease = Lease} = State) ->
+    relay([{Route, {lost, Session}} || Route <- [kb_lease:route(Session, Lease)], Route =/= undefined]),
+    State#state{lease = kb_lease:ended(Session, Lease)}.
+
+%% One message for each member, however many servers are connected to it.
+relay(Messages) ->
+    Members = lists:foldl(fun({{Member, Pid}, Message}, Acc) ->
+                                  Acc#{Member => [{Pid, Message} | maps:get(Member, Acc, [])]}
+                          end, #{}, Messages),
+    _ = maps:map(fun(Member, OfMember) -> tell({?MODULE, Member}, {relay, OfMember}) end, Members),
+    ok.
+
+%% Without waiting for a connection, or for room in one.
+tell(To, Message) ->
+    erlang:send(To, Message, [nosuspend, noconnect]).
+
+%% Sessions and recalls as this member's own store has them, and every change from there on.
+subscribed(#state{feed = Feed} = State) when Feed =/= undefined -> State;
+subscribed(#state{store = Store, lease = Lease} = State) ->
+    {ok, Watches} = kb_watch:compile([[bridge, sessions], [bridge, inbox]]),
+    case kb_feed:subscribe(Store, #{pid => self(), watches => Watches, since => undefined, window => ?FEED_WINDOW}) of
+        {ok, #{subscription := Subscribed, nodes := Nodes}} ->
+            State#state{feed = Subscribed, lease = kb_lease:restated(tree(Nodes), now_ms(), Lease)};
+        {error, _} -> State
+    end.
+
+tree(Nodes) ->
+    Sessions = maps:from_list([{Session, {lease(Record), #{}}} || {[bridge, sessions, Session], #{} = Record} <- Nodes]),
+    lists:foldl(fun({[bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}}, Acc)
+                      when is_map_key(Session, Acc) ->
+                        {Lease, Recalls} = map_get(Session, Acc),
+                        Acc#{Session := {Lease, Recalls#{Entity => Epoch}}};
+                   (_, Acc) -> Acc
+                end, Sessions, Nodes).
+
+changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, Now, Lease) ->
+    kb_lease:open(Session, lease(Record), Now, Lease);
+changed({_, deleted, [bridge, sessions, Session]}, _, Lease) ->
+    kb_lease:ended(Session, Lease);
+changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}}, _, Lease) ->
+    kb_lease:recall(Session, Entity, Epoch, Lease);
+changed({_, _, [bridge, inbox, Session, Entity], _}, _, Lease) ->
+    kb_lease:recall_gone(Session, Entity, Lease);
+changed({_, deleted, [bridge, inbox, Session, Entity]}, _, Lease) ->
+    kb_lease:recall_gone(Session, Entity, Lease);
+changed(_, _, Lease) ->
+    Lease.
+
+lease(#{lease_ms := LeaseMs}) -> LeaseMs;
+lease(_) -> lease_ms().
+
+leader(Store) ->
+    case ra_leaderboard:lookup_leader(Store) of
+        {Store, Node} -> Node;
+        _ -> undefined
+    end.
+
+step() -> #{trace => crypto:strong_rand_bytes(16), hop => 0}.
+
+now_ms() -> erlang:monotonic_time(millisecond).
