@@ -119,11 +119,9 @@ handle_info({relay, Messages}, State) ->
 handle_info(tick, State) ->
     _ = erlang:send_after(?TICK_MS, self(), tick),
     {noreply, ticked(State)};
-handle_info({kb_feed, Feed, Changes}, #state{feed = Feed, lease = Lease} = State) ->
-    Now = now_ms(),
-    Changed = lists:foldl(fun(Change, Acc) -> changed(Change, Now, Acc) end, Lease, Changes),
+handle_info({kb_feed, Feed, Changes}, #state{feed = Feed} = State) ->
     ok = kb_feed:acknowledge(Feed, element(1, lists:last(Changes)), self()),
-    {noreply, State#state{lease = Changed}};
+    {noreply, lists:foldl(fun changed/2, State, Changes)};
 handle_info({kb_feed_gap, Feed}, #state{feed = Feed} = State) ->
     {noreply, subscribed(State#state{feed = undefined})};
 handle_info({'DOWN', Monitor, process, _, Reason}, #state{works = Works} = State) ->
@@ -256,7 +254,7 @@ ended({expire, _}, {error, {deposed, _}}, State) ->
 ended({expire, Session}, _, #state{lease = Lease} = State) ->
     State#state{lease = kb_lease:unexpired(Session, Lease)}.
 
-%% The server hears of it, should it live after all.
+%% The server hears of it, should it live after all; whether the tree or the expiry's answer tells of it first.
 gone(Session, #state{lease = Lease} = State) ->
     relay([{Route, {lost, Session}} || Route <- [kb_lease:route(Session, Lease)], Route =/= undefined]),
     State#state{lease = kb_lease:ended(Session, Lease)}.
@@ -292,18 +290,18 @@ tree(Nodes) ->
                    (_, Acc) -> Acc
                 end, Sessions, Nodes).
 
-changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, Now, Lease) ->
-    kb_lease:open(Session, lease(Record), Now, Lease);
-changed({_, deleted, [bridge, sessions, Session]}, _, Lease) ->
-    kb_lease:ended(Session, Lease);
-changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}}, _, Lease) ->
-    kb_lease:recall(Session, Entity, Epoch, Lease);
-changed({_, _, [bridge, inbox, Session, Entity], _}, _, Lease) ->
-    kb_lease:recall_gone(Session, Entity, Lease);
-changed({_, deleted, [bridge, inbox, Session, Entity]}, _, Lease) ->
-    kb_lease:recall_gone(Session, Entity, Lease);
-changed(_, _, Lease) ->
-    Lease.
+changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, #state{lease = Lease} = State) ->
+    State#state{lease = kb_lease:open(Session, lease(Record), now_ms(), Lease)};
+changed({_, deleted, [bridge, sessions, Session]}, State) ->
+    gone(Session, State);
+changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}},
+        #state{lease = Lease} = State) ->
+    State#state{lease = kb_lease:recall(Session, Entity, Epoch, Lease)};
+changed(Change, #state{lease = Lease} = State) ->
+    case element(3, Change) of
+        [bridge, inbox, Session, Entity] -> State#state{lease = kb_lease:recall_gone(Session, Entity, Lease)};
+        _ -> State
+    end.
 
 lease(#{lease_ms := LeaseMs}) -> LeaseMs;
 lease(_) -> lease_ms().

@@ -2,11 +2,15 @@
 -module(kb_authority_tests).
 -include_lib("eunit/include/eunit.hrl").
 
+-export([decide/3, change/2]).
+
 epochs_rise_and_grants_follow_the_requests_test_() ->
     {timeout, 60, fun() ->
-                             _ = put(claims, 0),
-                             [walk(Seed) || Seed <- lists:seq(1, 100)],
-                             ?assert(get(claims) > 50)
+                             _ = [put(Counted, 0) || Counted <- [claims, passed, due]],
+                             [walk(Seed) || Seed <- lists:seq(1, 200)],
+                             ?assert(get(claims) > 50),
+                             ?assert(get(passed) > 200),
+                             ?assert(get(due) > 5)
                      end}.
 
 walk(Seed) ->
@@ -25,6 +29,8 @@ step(Tree) ->
             end,
     [ended(Session, Tree, After) || {close_session, {ok, _, [_ | _]}} <- [{Function, Answer}],
                                     #{session := Session} <- [Request]],
+    [passed(Request, Entity, Tree, After) || {close_session, {ok, #{passed := Passed}, _}} <- [{Function, Answer}],
+                                             {Entity, _} <- Passed],
     case {Function, Answer} of
         {claim, {ok, #{entity := Entity, session := New, epoch := Epoch}, _}} ->
             #{release := #{sid := From, epoch := Released}} = Request,
@@ -73,6 +79,19 @@ ended(Session, Before, After) ->
      || {[bridge, entities, Entity], #{session := Holder} = Record} <- maps:to_list(After),
         not mentions(Session, maps:get([bridge, entities, Entity], Before)), Holder =/= Session].
 
+%% A failover tells its successor what is due, and whoever it is due from is recalled for it.
+passed(#{session := Ended, successors := Successors}, Entity, Before, After) ->
+    #{session := Ended, awaiting := DueBefore, epoch := Previous} = maps:get([bridge, entities, Entity], Before),
+    #{session := To, epoch := Epoch, awaiting := Due} = maps:get([bridge, entities, Entity], After),
+    ?assert(lists:member(To, maps:get(Entity, Successors))),
+    ?assertEqual([Link || {Session, _} = Link <- chain(DueBefore), Session =/= Ended], chain(Due)),
+    ?assertMatch(#{type := failover, epoch := Epoch, previous := Previous, awaiting := Due},
+                 maps:get([bridge, inbox, To, Entity], After)),
+    _ = [?assertMatch(#{type := recall, epoch := Older, granted := Epoch, session := To},
+                      maps:get([bridge, inbox, First, Entity], After)) || [{First, Older} | _] <- [chain(Due)]],
+    put(passed, get(passed) + 1),
+    put(due, get(due) + length([due || Due =/= undefined])).
+
 mentions(Session, Record) -> lists:member(Session, named(Record)).
 
 named(#{session := Holder, awaiting := Due}) ->
@@ -87,7 +106,7 @@ request() ->
              successors => maps:from_list([{Entity, shuffled([session(Of, Number) || Of <- [<<"a">>, <<"b">>, <<"c">>],
                                                                                      Number <- [1, 2]])}
                                            || Entity <- [<<"gun">>, <<"hat">>], rand:uniform(3) > 1])},
-    {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, release, claim, claim]),
+    {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, pull, release, claim, claim]),
      Base#{release => #{snd => pick([<<"a">>, <<"b">>, <<"c">>]), rcp => Name, epoch => (1 bsl 48) bor rand:uniform(40),
                         sid => session(pick([<<"a">>, <<"b">>, <<"c">>]), rand:uniform(2))}}}.
 

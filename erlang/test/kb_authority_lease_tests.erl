@@ -1,0 +1,167 @@
+%% What a lessor may have done to the tree, and what becomes of the entities of a session that ends.
+-module(kb_authority_lease_tests).
+-include_lib("eunit/include/eunit.hrl").
+
+
+-define(STEP, #{trace => <<7:128>>, hop => 0}).
+
+founded() ->
+    #{[bridge, grants] => #{incarnation => 1, counter => 0}, [bridge, identity] => #{instance => <<"local">>}}.
+
+each_lessor_has_a_generation_of_its_own_test() ->
+    {{ok, #{generation := 1}}, Tree} = run(take, #{node => <<"hs1">>, lease_ms => 3000}, founded()),
+    {{ok, #{generation := 2}}, After} = run(take, #{node => <<"hs2">>, lease_ms => 500}, Tree),
+    ?assertEqual(#{generation => 2, node => <<"hs2">>, lease_ms => 500}, maps:get([bridge, lessor], After)).
+
+a_beat_changes_nothing_and_only_the_current_lessor_has_one_test() ->
+    Tree = led(opened([<<"a">>])),
+    {{ok, #{there := [{<<"a">>, 3000}]}}, Tree} = run(beat, #{generation => 1, sessions => [<<"a">>, <<"x">>]}, Tree),
+    {{error, {deposed, #{generation := 1}}}, Tree} = run(beat, #{generation => 0, sessions => []}, Tree),
+    ?assertMatch({{error, {deposed, _}}, Tree}, run(beat, #{generation => 2, sessions => []}, Tree)).
+
+only_the_current_lessor_ends_sessions_test() ->
+    Tree = led(opened([<<"a">>])),
+    {{error, {deposed, _}}, Tree} = run(expire, #{generation => 0, session => <<"a">>}, Tree),
+    {{ok, #{released := [], passed := []}}, After} = run(expire, #{generation => 1, session => <<"a">>}, Tree),
+    ?assertNot(is_map_key([bridge, sessions, <<"a">>], After)),
+    ?assertMatch(#{session := undefined}, maps:get([bridge, servers, <<"server-a">>], After)),
+    %% Sent twice, it does no harm.
+    ?assertMatch({{ok, #{released := []}}, After}, run(expire, #{generation => 1, session => <<"a">>}, After)).
+
+a_session_has_the_lessors_lease_and_keeps_it_test() ->
+    {{ok, #{lease_ms := 3000, generation := 0}}, Tree} = open(<<"a">>, <<"one">>, founded()),
+    {{ok, _}, Led} = run(take, #{node => <<"hs1">>, lease_ms => 700}, Tree),
+    {{ok, #{lease_ms := 700, generation := 1}}, Two} = open(<<"b">>, <<"two">>, Led),
+    {{ok, #{lease_ms := 3000, generation := 1, held := []}}, _} = open(<<"a">>, <<"one">>, Two),
+    ?assertMatch({{ok, #{there := [{<<"a">>, 3000}, {<<"b">>, 700}]}}, _},
+                 run(beat, #{generation => 1, sessions => [<<"a">>, <<"b">>]}, Two)).
+
+a_name_whose_session_is_open_gets_no_other_one_test() ->
+    {{ok, _}, Tree} = open(<<"a">>, <<"one">>, founded()),
+    {{error, {name_in_use, #{session := <<"a">>, message := _}}}, Tree} = open(<<"b">>, <<"one">>, Tree),
+    {{ok, _}, Closed} = run(close_session, #{session => <<"a">>}, Tree),
+    ?assertMatch({{ok, #{held := []}}, _}, open(<<"b">>, <<"one">>, Closed)).
+
+an_entity_passes_to_the_first_successor_that_may_have_it_test() ->
+    Tree = led(held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>]))),
+    #{epoch := Before} = entity(Tree),
+    Successors = #{<<"gun">> => [<<"gone">>, <<"a">>, <<"c">>, <<"b">>]},
+    {{ok, #{released := [], passed := [{<<"gun">>, <<"server-c">>}]}}, After} =
+        run(expire, ?STEP#{generation => 1, session => <<"a">>, successors => Successors}, Tree),
+    #{epoch := Epoch, session := <<"c">>, server := <<"server-c">>, awaiting := undefined, owner := <<"ann">>} = entity(After),
+    ?assert(Epoch > Before),
+    ?assertEqual(#{type => failover, entity => <<"gun">>, epoch => Epoch, previous => Before, from => <<"server-a">>,
+                   owner => <<"ann">>, awaiting => undefined, trace => <<7:128>>, hop => 1},
+                 maps:get([bridge, inbox, <<"c">>, <<"gun">>], After)),
+    ?assert(is_map_key([bridge, held, <<"c">>, <<"gun">>], After)).
+
+without_a_successor_an_entity_is_dormant_test() ->
+    Tree = held(<<"a">>, opened([<<"a">>, <<"b">>])),
+    {{ok, #{released := [<<"gun">>], passed := []}}, After} =
+        run(end_session, #{session => <<"a">>, reason => dead, successors => #{<<"hat">> => [<<"b">>]}}, Tree),
+    ?assertMatch(#{session := undefined, server := undefined}, entity(After)).
+
+each_entity_gets_an_epoch_of_its_own_test() ->
+    Names = [<<"gun">>, <<"hat">>, <<"cup">>],
+    Tree = lists:foldl(fun(Name, Acc) -> held(Name, <<"a">>, Acc) end, opened([<<"a">>, <<"b">>]), Names),
+    {{ok, #{passed := Passed}}, After} =
+        run(close_session, ?STEP#{session => <<"a">>, successors => maps:from_list([{Name, [<<"b">>]} || Name <- Names])}, Tree),
+    ?assertEqual(lists:sort(Names), lists:sort([Name || {Name, _} <- Passed])),
+    Epochs = [maps:get(epoch, maps:get([bridge, entities, Name], After)) || Name <- Names],
+    ?assertEqual(3, length(lists:usort(Epochs))),
+    #{incarnation := High, counter := Low} = maps:get([bridge, grants], After),
+    ?assertEqual(lists:max(Epochs), (High bsl 48) bor Low).
+
+%% FAILOVER_FORGETS_DUES: a acts, b waits for its release, b ends: c has to wait for a as well.
+a_successor_waits_for_what_was_due_to_the_ended_session_test() ->
+    Tree = pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>]))),
+    #{awaiting := #{session := <<"a">>, epoch := Older} = Due} = entity(Tree),
+    {{ok, #{passed := [_]}}, After} =
+        run(end_session, ?STEP#{session => <<"b">>, reason => dead, successors => #{<<"gun">> => [<<"c">>]}}, Tree),
+    #{epoch := Epoch, session := <<"c">>, awaiting := Due} = entity(After),
+    ?assertMatch(#{type := failover, awaiting := Due}, maps:get([bridge, inbox, <<"c">>, <<"gun">>], After)),
+    %% And a signs its release for c.
+    ?assertMatch(#{type := recall, epoch := Older, granted := Epoch, to := <<"server-c">>, session := <<"c">>},
+                 maps:get([bridge, inbox, <<"a">>, <<"gun">>], After)).
+
+%% FAILOVER_TO_DUE: a acts, b waits for it, c waits for b, c ends: neither a nor b can be its successor.
+whose_own_release_is_due_is_no_successor_test() ->
+    Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>, <<"d">>])))),
+    End = fun(Successors) ->
+                  run(end_session, ?STEP#{session => <<"c">>, reason => dead, successors => #{<<"gun">> => Successors}}, Tree)
+          end,
+    {{ok, #{released := [<<"gun">>], passed := []}}, Dormant} = End([<<"a">>, <<"b">>]),
+    ?assertMatch(#{session := undefined, awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Dormant)),
+    {{ok, #{passed := [{<<"gun">>, <<"server-d">>}]}}, Passed} = End([<<"a">>, <<"d">>]),
+    ?assertMatch(#{session := <<"d">>, awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Passed)).
+
+%% MIDDLE_WAITS: a acts, b waits for it, c waits for b, a ends: the record says that nothing is due to b any more.
+what_is_due_to_a_middle_session_is_read_from_the_chain_test() ->
+    Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])))),
+    ?assertMatch(#{awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Tree)),
+    {{ok, _}, After} = run(end_session, ?STEP#{session => <<"a">>, reason => dead}, Tree),
+    #{awaiting := #{session := <<"b">>} = Due} = entity(After),
+    ?assertNot(is_map_key(awaiting, Due)).
+
+a_recall_that_overtakes_a_failover_keeps_it_test() ->
+    Tree = held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])),
+    {{ok, _}, Passed} = run(end_session, ?STEP#{session => <<"a">>, reason => dead, successors => #{<<"gun">> => [<<"b">>]}}, Tree),
+    Unread = maps:get([bridge, inbox, <<"b">>, <<"gun">>], Passed),
+    ?assertMatch(#{type := recall, unread := Unread}, maps:get([bridge, inbox, <<"b">>, <<"gun">>], pulled(<<"c">>, Passed))).
+
+epochs_never_go_back_after_a_restore_test() ->
+    Tree = held(<<"a">>, opened([<<"a">>])),
+    {{ok, #{incarnation := 2}}, Own} = run(raise_epochs, #{above => 0}, Tree),
+    {{ok, #{incarnation := 8}}, Other} = run(raise_epochs, #{above => (7 bsl 48) bor 12345}, Tree),
+    ?assertEqual([(2 bsl 48) bor 1, (8 bsl 48) bor 1],
+                 [maps:get(epoch, entity(<<"hat">>, held(<<"hat">>, <<"a">>, Raised))) || Raised <- [Own, Other]]),
+    ?assertMatch({{error, {invalid_request, _}}, Tree}, run(raise_epochs, #{above => 16#FFFF bsl 48}, Tree)).
+
+the_servers_with_the_least_to_do_go_on_test() ->
+    Held = [{<<"gun">>, []}, {<<"hat">>, [<<"b">>]}, {<<"cup">>, []}, {<<"car">>, []}],
+    Answers = [{<<"b">>, 5, [<<"gun">>, <<"hat">>]}, {<<"c">>, 4, [<<"gun">>, <<"hat">>, <<"car">>]}, {<<"c">>, 4, []}],
+    ?assertEqual(#{<<"gun">> => [<<"c">>, <<"b">>], <<"hat">> => [<<"c">>], <<"car">> => [<<"c">>]},
+                 kb_succession:chosen(Held, Answers)),
+    %% What is given here counts: neither gets all.
+    Many = [{integer_to_binary(N), []} || N <- lists:seq(1, 10)],
+    Names = [Name || {Name, _} <- Many],
+    First = [First || [First | _] <- maps:values(kb_succession:chosen(Many, [{<<"b">>, 0, Names}, {<<"c">>, 4, Names}]))],
+    ?assertEqual({7, 3}, {length([b || <<"b">> <- First]), length([c || <<"c">> <- First])}).
+
+%% What the tests say in short.
+
+run(Function, Request, Tree) ->
+    case kb_authority_tests:decide(Function, Request, Tree) of
+        {ok, Value, Changes} -> {{ok, Value}, lists:foldl(fun kb_authority_tests:change/2, Tree, Changes)};
+        Refusal -> {Refusal, Tree}
+    end.
+
+open(Session, Server, Tree) ->
+    run(open_session, #{server => Server, session => Session, key => <<>>, thumbprint => Server, address => {<<"h">>, 1},
+                        lease_ms => 3000}, Tree).
+
+opened(Sessions) ->
+    lists:foldl(fun(Session, Acc) ->
+                        {{ok, _}, Opened} = open(Session, <<"server-", Session/binary>>, Acc),
+                        Opened
+                end, founded(), Sessions).
+
+led(Tree) ->
+    {{ok, _}, Led} = run(take, #{node => <<"hs1">>, lease_ms => 3000}, Tree),
+    Led.
+
+held(Session, Tree) -> held(<<"gun">>, Session, Tree).
+
+held(Entity, Session, Tree) ->
+    {{ok, _}, Held} = run(create_entity, #{entity => Entity, owner => <<"ann">>, master => <<"ann">>, rule => allow,
+                                           session => Session}, Tree),
+    Held.
+
+pulled(Session, Tree) ->
+    #{epoch := Epoch} = entity(Tree),
+    {{ok, _}, Pulled} = run(pull, ?STEP#{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"ann">>}, Tree),
+    Pulled.
+
+entity(Tree) -> entity(<<"gun">>, Tree).
+
+entity(Name, Tree) -> maps:get([bridge, entities, Name], Tree).
