@@ -95,7 +95,7 @@ without(#{awaiting := Due, entity := Entity} = Record, #{session := Session} = R
 successor(#{session := Ended} = Request, #{entity := Entity}, Due, Read) ->
     Candidates = maps:get(Entity, maps:get(successors, Request, #{}), []),
     Able = [{Session, Server} || Session <- Candidates, Session =/= Ended, not kb_authority_waiting:is_due(Session, Due),
-                                 #{server := Server} <- [Read(session_path(Session))]],
+                                 #{server := Server} = Open <- [Read(session_path(Session))], not is_map_key(revoked, Open)],
     case Able of
         [] -> none;
         [First | _] -> First

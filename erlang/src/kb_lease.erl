@@ -7,7 +7,7 @@
 -module(kb_lease).
 
 -export([new/1, tick/2, renew/3, beat/2, committed/3, uncommitted/1]).
--export([open/4, ended/2, restated/3, recall/4, recall_gone/3, closing/2, unexpired/2]).
+-export([open/4, ended/2, restated/3, recall/4, recall_gone/3, silence/3, unexpired/2]).
 -export([routes/2, route/2, countdown/1, statistics/1]).
 
 -export_type([state/0, session/0, renewal/0, route/0, acknowledgement/0]).
@@ -41,7 +41,7 @@
                   recalls = #{} :: #{entity() => epoch()},
                   %% Recalls that an acknowledgement named, and since when they count.
                   named = #{} :: #{entity() => now_ms()},
-                  silent = no :: no | hung | unwilling | closing | expired,
+                  silent = no :: no | hung | unwilling | closing | revoked | expired,
                   expiring = false :: boolean()}).
 -type sessions() :: #{session() => #session{}}.
 -type strangers() :: #{session() => {pos_integer(), route()}}.
@@ -283,11 +283,11 @@ not_recalled(Entity, Epoch, Id, Recalled) ->
         _ -> Recalled
     end.
 
-%% Somebody who knows that nothing acts for the session any more has asked to end it.
--spec closing(session(), state()) -> state().
-closing(Id, #state{sessions = Sessions} = State) ->
+%% Somebody who knows that nothing acts for the session any more has asked to end it, or its server's key was revoked.
+-spec silence(session(), closing | revoked, state()) -> state().
+silence(Id, Why, #state{sessions = Sessions} = State) ->
     case Sessions of
-        #{Id := Session} -> with(Id, Session#session{silent = silenced(closing, Session)}, State);
+        #{Id := Session} -> with(Id, Session#session{silent = silenced(Why, Session)}, State);
         _ -> State
     end.
 

@@ -85,7 +85,7 @@ handle_call({end_session, Function, #{session := Session} = Request, Id}, From,
                      Ending = maps:merge(step(), Request#{successors => Successors}),
                      kb_commit:commit(Store, Id, {authority, Function, Ending}, ?TRANSACTION_MS)
              end,
-    {noreply, ending({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:closing(Session, Lease)})};
+    {noreply, ending({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:silence(Session, closing, Lease)})};
 handle_call({end_session, _, _, _}, _From, State) ->
     {reply, not_lessor, State};
 handle_call(statistics, _From, #state{role = Role, generation = Generation, lease = Lease, counts = Counts} = State) ->
@@ -277,7 +277,10 @@ subscribed(#state{store = Store, lease = Lease} = State) ->
     {ok, Watches} = kb_watch:compile([[bridge, sessions], [bridge, inbox]]),
     case kb_feed:subscribe(Store, #{pid => self(), watches => Watches, since => undefined, window => ?FEED_WINDOW}) of
         {ok, #{subscription := Subscribed, nodes := Nodes}} ->
-            State#state{feed = Subscribed, lease = kb_lease:restated(tree(Nodes), now_ms(), Lease)};
+            Restated = kb_lease:restated(tree(Nodes), now_ms(), Lease),
+            Revoked = [Session || {[bridge, sessions, Session], #{revoked := true}} <- Nodes],
+            State#state{feed = Subscribed,
+                        lease = lists:foldl(fun(Session, Acc) -> kb_lease:silence(Session, revoked, Acc) end, Restated, Revoked)};
         {error, _} -> State
     end.
 
@@ -291,7 +294,11 @@ tree(Nodes) ->
                 end, Sessions, Nodes).
 
 changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, #state{lease = Lease} = State) ->
-    State#state{lease = kb_lease:open(Session, lease(Record), now_ms(), Lease)};
+    Open = kb_lease:open(Session, lease(Record), now_ms(), Lease),
+    State#state{lease = case Record of
+                            #{revoked := true} -> kb_lease:silence(Session, revoked, Open);
+                            _ -> Open
+                        end};
 changed({_, deleted, [bridge, sessions, Session]}, State) ->
     gone(Session, State);
 changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}},

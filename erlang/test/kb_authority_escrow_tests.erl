@@ -241,7 +241,7 @@ open(Instance, Number, World) ->
     Server = server(Instance, Number),
     Session = <<Server/binary, (integer_to_binary(erlang:unique_integer([positive])))/binary>>,
     decide(Instance, open_session, #{server => Server, session => Session, key => <<"key">>, thumbprint => thumbprint(Server),
-                                     address => {<<"h">>, 1}}, World).
+                                     address => {<<"h">>, 1}, lease_ms => 3000}, World).
 
 session(Instance, Number, World) ->
     #{session := Session} = read(Instance, [bridge, servers, server(Instance, Number)], World),

@@ -8,7 +8,7 @@
          entities_of_a_dead_server_go_to_one_that_has_them_streamed_in/1,
          a_name_is_free_again_when_its_session_was_ended_or_expired/1, a_simulation_that_stands_still_loses_its_session/1,
          a_recall_that_is_not_obeyed_ends_the_session/1, what_is_no_message_of_a_server_harms_nobody/1,
-         an_import_raises_the_epochs/1]).
+         an_import_raises_the_epochs/1, a_session_whose_key_was_revoked_ends_with_its_lease/1]).
 %% Run on the hidden node.
 -export([server/2, change/2]).
 
@@ -22,7 +22,7 @@ all() ->
      entities_of_a_dead_server_go_to_one_that_has_them_streamed_in,
      a_name_is_free_again_when_its_session_was_ended_or_expired, a_simulation_that_stands_still_loses_its_session,
      a_recall_that_is_not_obeyed_ends_the_session, what_is_no_message_of_a_server_harms_nobody,
-     an_import_raises_the_epochs, a_deposed_lessor_acknowledges_nothing, a_lessor_that_was_stopped_ends_nobody,
+     an_import_raises_the_epochs, a_session_whose_key_was_revoked_ends_with_its_lease, a_deposed_lessor_acknowledges_nothing, a_lessor_that_was_stopped_ends_nobody,
      a_killed_leader_costs_no_session].
 
 init_per_suite(Config) ->
@@ -178,6 +178,15 @@ an_import_raises_the_epochs(Config) ->
     {ok, #{epoch := Last}} = create(<<"i3">>, A),
     ?assertEqual(78, Last bsr 48),
     {ok, #{incarnation := 79}} = api(One, raise_epochs, #{above => 1}).
+
+a_session_whose_key_was_revoked_ends_with_its_lease(Config) ->
+    [One, Two | _] = members(Config),
+    {_, Thumbprint} = Key = key(),
+    #{session := Session} = A = serve(<<"revoked">>, One, [{key, Key} | Config]),
+    B = serve(<<"b">>, Two, Config),
+    {ok, _} = api(Two, revoke_credential, #{id => Thumbprint, reason => <<"stolen">>}),
+    ok = until(fun() -> lost(A) =:= [Session] end),
+    ?assertEqual([], lost(B)).
 
 %% The leader moves, and the process that was the lessor does not know for as long as it is not told: its beats abort.
 a_deposed_lessor_acknowledges_nothing(Config) ->

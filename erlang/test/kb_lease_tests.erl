@@ -84,7 +84,7 @@ an_expiry_once_sent_is_never_acknowledged_again_test() ->
     ?assertMatch({[?A], _}, kb_lease:tick(3300, Unknown)).
 
 a_session_that_somebody_ends_is_not_acknowledged_any_more_test() ->
-    Closing = kb_lease:closing(?A, renew(?A, 1, 10, opened())),
+    Closing = kb_lease:silence(?A, closing, renew(?A, 1, 10, opened())),
     {submit, [], Submitted} = kb_lease:beat(50, Closing),
     {[], [], Committed} = kb_lease:committed([], 60, renew(?A, 2, 55, Submitted)),
     ?assertMatch({wait, _}, kb_lease:beat(150, Committed)),
@@ -207,7 +207,7 @@ not_everybody_expires_at_once_test() ->
 those_with_the_least_to_do_are_asked_for_successors_test() ->
     Lease = lists:foldl(fun({Id, Load}, Acc) -> kb_lease:renew((renewal(Id, 1, 1, []))#{load := Load}, 10, kb_lease:open(Id, ?L, 0, Acc)) end,
                         kb_lease:new(0), [{<<Load:128>>, Load} || Load <- lists:seq(100, 1, -1)]),
-    Routes = kb_lease:routes(<<1:128>>, kb_lease:closing(<<2:128>>, Lease)),
+    Routes = kb_lease:routes(<<1:128>>, kb_lease:silence(<<2:128>>, revoked, Lease)),
     ?assertEqual(lists:seq(3, 66), [Load || {_, _, Load} <- Routes]).
 
 %% Random runs. Servers and their clocks, lessors that are deposed and do not know it, messages and transactions that take
