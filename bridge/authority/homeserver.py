@@ -62,7 +62,7 @@ class Homeserver:
         """Register the server, its public key (JWK, JSON) and where it listens.
 
         Raises:
-            NameInUseError: an earlier session of this name is open; it ends when it is closed, or with its lease.
+            NameInUseError: an earlier session of this name is open, until it is closed or its lease is over.
         """
         value = await self._ask(
             "open_session",

@@ -61,6 +61,7 @@ class Opened(BaseModel):
     session: SessionId
     server: str = Field(examples=["sim1"])
     held: list[Entity] = Field(description="What it holds: what an answer that was lost had given it.")
+    lease_ms: int = Field(description="How long it lasts unless it is renewed, from before it was asked for.")
 
 
 class Spawned(BaseModel):
@@ -150,13 +151,18 @@ async def open_session(body: Opening, who: ServerOnly, writes: Writes) -> Opened
     if key.thumbprint() != who.thumbprint:
         raise ProblemError("invalid_key", "the key is not the one that the access token was got with")
     home = writes.homeserver(base64url_decode_untrusted(body.session))
-    held = await home.open_session(
+    opened = await home.open_session(
         server=who.subject,
         key=key.to_json().encode(),
         thumbprint=who.thumbprint,
         address=(body.address.host, body.address.port),
     )
-    return Opened(session=body.session, server=who.subject, held=[Entity.of(record) for record in held])
+    return Opened(
+        session=body.session,
+        server=who.subject,
+        held=[Entity.of(record) for record in opened.held],
+        lease_ms=opened.lease_ms,
+    )
 
 
 @router.delete("/{session}", status_code=204)
