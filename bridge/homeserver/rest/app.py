@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI
 
 import bridge
-from bridge.homeserver.rest import asks, entities, federation, feed, players, scenes, servers, sessions
+from bridge.homeserver.rest import asks, entities, federation, feed, operations, players, scenes, servers, sessions
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers
@@ -22,6 +22,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     scenes.router,
     feed.router,
     federation.router,
+    operations.router,
 )
 """in the order of the OpenAPI document"""
 
@@ -69,6 +70,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.callers = CallerLimit(context.settings)
+    app.state.readiness = operations.Readiness(context.store)
     app.state.feeds = feed.Feeds(context.settings.max_feeds)
     app.add_middleware(BodyLimit, settings=context.settings)
     app.add_middleware(AddressLimit, settings=context.settings)
