@@ -7,7 +7,17 @@ from typing import Any, Final
 from fastapi import APIRouter, FastAPI
 
 import bridge
-from bridge.homeserver.rest import asks, entities, federation, feed, operations, players, scenes, servers, sessions
+from bridge.homeserver.rest import (
+    asks,
+    entities,
+    federation,
+    feed,
+    operations,
+    players,
+    scenes,
+    servers,
+    sessions,
+)
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 import bridge
+from bridge.errors import BridgeError
 from bridge.homeserver.rest.context import Here
+from bridge.homeserver.rest.problems import ProblemError
 from bridge.homeserver.rest.reading import bridge_path
 from bridge.khepri import Exists, Khepri
 
@@ -38,12 +40,19 @@ class Readiness:
         """Return where it is so.
 
         Raises:
-            BridgeError: it is not.
+            ProblemError: it is not.
         """
         async with self._asking:
             clock = asyncio.get_running_loop().time
             if clock() >= self._until:
-                await self._store.transaction([Exists(bridge_path("identity"))], timeout=_ANSWER_SECONDS)
+                try:
+                    await self._store.transaction([Exists(bridge_path("identity"))], timeout=_ANSWER_SECONDS)
+                except BridgeError as error:
+                    raise ProblemError(
+                        "unavailable",
+                        "no majority of the homeservers took a write in time",
+                        headers={"Retry-After": "1"},
+                    ) from error
                 self._until = clock() + _VALID_SECONDS
 
 
