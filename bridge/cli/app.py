@@ -29,6 +29,7 @@ FAMILIES: Final = (
     "bridge.cli.box",
     "bridge.cli.certs",
     "bridge.cli.homeserver",
+    "bridge.cli.federation",
     "bridge.cli.play",
     "bridge.cli.trace",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +49,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    signer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Socket of the instance's signer; with it this process also answers other instances, and "
+            "carries what is in escrow for them.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the instance by REST until it is ended; run several behind a balancer.
@@ -61,11 +71,20 @@ def serve(
     )
 
     async def run(store: Khepri) -> None:
+        from bridge.homeserver.federation.service import federating
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import serving, store_context
+        from bridge.homeserver.signer.client import SignerClient
 
-        app = create_app(await store_context(store))
-        async with serving(app, listening) as (url, ended):
+        async with contextlib.AsyncExitStack() as stack:
+            context = await store_context(store)
+            if signer is not None:
+                key = await stack.enter_async_context(SignerClient(signer))
+                desk = await stack.enter_async_context(
+                    federating(store, instance=context.instance, signer=key)
+                )
+                context = replace(context, desk=desk)
+            url, ended = await stack.enter_async_context(serving(create_app(context), listening))
             emit({"url": url}, as_json=as_json, text=f"serving {url}")
             await ended
 

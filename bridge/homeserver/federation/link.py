@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import itertools
 import ssl
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 import httpx
 
-from bridge.errors import ConfigurationError, ConnectionLostError, DeadlineError, RemoteError
+from bridge.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    DeadlineError,
+    KeyFormatError,
+    RemoteError,
+)
 from bridge.homeserver.federation.documents import MAX_ANSWER_BYTES
-from bridge.homeserver.federation.peers import Peer
+from bridge.homeserver.federation.peers import Peer, check_url
+from bridge.jose import Jwk
 
 PATH: Final = "/v1/federation"
+JWKS_PATH: Final = "/v1/jwks.json"
 SEAL_HEADER: Final = "Khepri-Seal"
 """of a request and of its response: the seal of the body"""
 _TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
@@ -107,22 +116,45 @@ class HttpLink:
         if client is None:
             # No proxies of the environment: they would get to see who trades with whom.
             client = httpx.AsyncClient(
-                verify=tls_context(peer), timeout=_TIMEOUT, limits=_LIMITS, trust_env=False
+                verify=tls_context(peer.ca), timeout=_TIMEOUT, limits=_LIMITS, trust_env=False
             )
             self._clients[key] = client
         return client
 
 
-def tls_context(peer: Peer) -> ssl.SSLContext:
-    """Return what verifies a peer's TLS: its pinned authority, or those of the system.
+async def fetch_keys(url: str, thumbprints: Sequence[str], *, ca: str | None) -> list[Jwk]:
+    """Return keys that an instance publishes, by thumbprints that its operator gave by another way.
 
     Raises:
-        ConfigurationError: the pinned text is no certificate.
+        ConfigurationError: it does not publish such a key, or ``ca`` is no certificate.
+        ConnectionLostError: it is not to be reached.
+    """
+    check_url(url)
+    try:
+        async with httpx.AsyncClient(verify=tls_context(ca), timeout=_TIMEOUT, trust_env=False) as client:
+            response = await client.get(url.rstrip("/") + JWKS_PATH)
+            published = [Jwk.from_dict(members) for members in response.raise_for_status().json()["keys"]]
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ConnectionLostError(f"no keys from {url}: {error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError, KeyFormatError) as error:
+        raise ConfigurationError(f"{url} publishes no keys that can be read: {error}") from error
+    by_thumbprint = {key.thumbprint(): key.public() for key in published}
+    missing = [thumbprint for thumbprint in thumbprints if thumbprint not in by_thumbprint]
+    if missing:
+        raise ConfigurationError(f"{url} publishes no key with the thumbprint {missing[0]!r:.60}")
+    return [by_thumbprint[thumbprint] for thumbprint in thumbprints]
+
+
+def tls_context(ca: str | None) -> ssl.SSLContext:
+    """Return what verifies an instance's TLS: a pinned authority (PEM), or those of the system.
+
+    Raises:
+        ConfigurationError: the text is no certificate.
     """
     try:
-        return ssl.create_default_context(cadata=peer.ca)
+        return ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigurationError(f"the authority pinned for {peer.instance} is no PEM certificate") from error
+        raise ConfigurationError("the pinned authority is no certificate in PEM") from error
 
 
 def _rejected(peer: Peer, status: int, body: bytes) -> RejectedError:

@@ -50,7 +50,7 @@ class Peer:
         if not 1 <= len(self.urls) <= MAX_URLS:
             raise ConfigurationError(f"name 1 to {MAX_URLS} URLs of {self.instance}")
         for url in self.urls:
-            _check_url(url)
+            check_url(url)
         try:
             keyring(self.keys)
         except SignatureError as error:
@@ -123,7 +123,12 @@ def endpoint_of(record: ServerRecord) -> Endpoint:
     )
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Demand a URL of a homeserver that is not in clear text beyond this machine.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from bridge.errors import ConfigurationError, ConnectionLostError
 from bridge.homeserver.federation import HttpLink, Peer, RejectedError
-from bridge.homeserver.federation.link import SEAL_HEADER
+from bridge.homeserver.federation.link import SEAL_HEADER, fetch_keys
 from bridge.jose import Jwk
 from tests.support.certificates import Authority, self_signed
 
@@ -22,7 +23,7 @@ KEY = Jwk.generate()
 
 @contextlib.asynccontextmanager
 async def answering(
-    answer: bytes, tls: ssl.SSLContext | None = None
+    answer: bytes, tls: ssl.SSLContext | None = None, *, body: int = 4
 ) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A listener that says the same to everybody; its port, and what it was asked."""
     asked: list[bytes] = []
@@ -30,7 +31,7 @@ async def answering(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
-            asked.append(head + await reader.readexactly(4))
+            asked.append(head + await reader.readexactly(body))
             writer.write(answer)
             await writer.drain()
         writer.close()
@@ -118,3 +119,22 @@ async def test_a_pinned_text_that_is_no_certificate_is_told() -> None:
     async with HttpLink() as link:
         with pytest.raises(ConfigurationError, match="PEM"):
             await link.ask(peer("https://127.0.0.1:1", ca="nonsense"), b"body", "s")
+
+
+async def test_a_key_is_fetched_by_the_thumbprint_that_its_operator_gave() -> None:
+    other = Jwk.generate()
+    keys = json.dumps({"keys": [other.public().to_dict(), KEY.public().to_dict()]}).encode()
+    async with answering(response("200 OK", keys), body=0) as (port, asked):
+        url = f"http://127.0.0.1:{port}"
+        assert await fetch_keys(url, [KEY.thumbprint()], ca=None) == [KEY.public()]
+        with pytest.raises(ConfigurationError, match="no key with the thumbprint"):
+            await fetch_keys(url, [Jwk.generate().thumbprint()], ca=None)
+    assert asked[0].startswith(b"GET /v1/jwks.json ")
+    async with answering(response("200 OK", b"{}"), body=0) as (port, _):
+        with pytest.raises(ConfigurationError, match="no keys"):
+            await fetch_keys(f"http://127.0.0.1:{port}", [KEY.thumbprint()], ca=None)
+    async with answering(response("404 Not Found", b""), body=0) as (port, _):
+        with pytest.raises(ConnectionLostError):
+            await fetch_keys(f"http://127.0.0.1:{port}", [KEY.thumbprint()], ca=None)
+    with pytest.raises(ConfigurationError, match="https"):
+        await fetch_keys("http://ruby.example", [KEY.thumbprint()], ca=None)
