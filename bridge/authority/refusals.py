@@ -111,6 +111,10 @@ class AwayError(AuthorityError):
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+class RestoringError(AuthorityError):
+    """A backup is being restored: try again when that has ended."""
+
+
 class NameInUseError(AuthorityError):
     """An earlier session of this server's name is open; ``session`` names it.
 
@@ -161,6 +165,7 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "no_entity": UnknownEntityError,
     "no_server": UnknownServerError,
     "name_in_use": NameInUseError,
+    "restoring": RestoringError,
     "entity_exists": EntityExistsError,
     "name_taken": NameTakenError,
     "key_taken": NameTakenError,

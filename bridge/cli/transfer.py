@@ -1,4 +1,4 @@
-"""``export`` and ``import``: parts of a store as files, in Khepri's own format."""
+"""``export``, ``import``, ``backup``, ``restore``: a store as files, in Khepri's own format."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     example(app, "export", "khepri-bridge export stock.khepri --path '/:stock/**'")(on_store(export))
     example(app, "import", "khepri-bridge import stock.khepri")(on_store(import_file))
+    example(app, "backup", "khepri-bridge backup instance.backup")(on_store(backup))
+    example(app, "restore", "khepri-bridge restore instance.backup")(on_store(restore))
 
 
 def export(
@@ -57,6 +59,34 @@ def import_file(
     _tell(f"sending {len(data)} bytes")
     nodes = target.run(lambda store: store.import_bytes(data, timeout=timeout))
     emit({"file": str(file), "nodes": nodes}, as_json=as_json, text=f"nodes imported: {nodes}")
+
+
+def backup(
+    target: Target,
+    file: Annotated[Path, typer.Argument(help="File to write, whole or not at all.")],
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Write all that the instance knows to a file that `restore` reads; servers go on meanwhile."""
+    _tell("asking for everything")
+    nodes = target.run(lambda store: store.backup_to(file, timeout=timeout))
+    emit(
+        {"file": str(file), "nodes": nodes, "bytes": file.stat().st_size},
+        as_json=as_json,
+        text=f"nodes written to {file}: {nodes}",
+    )
+
+
+def restore(
+    target: Target,
+    file: Annotated[Path, typer.Argument(help="File of `backup`.")],
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Put a backup into a cluster of its instance that was just started; entities come back dormant."""
+    _tell(f"sending {file}")
+    nodes = target.run(lambda store: store.restore_from(file, timeout=timeout))
+    emit({"file": str(file), "nodes": nodes}, as_json=as_json, text=f"nodes restored: {nodes}")
 
 
 def _tell(line: str) -> None:

@@ -105,6 +105,10 @@ class NoProjectionError(KhepriError):
     """No projection of this name is registered."""
 
 
+class NotEmptyError(KhepriError):
+    """A backup is restored into a cluster that knows nothing yet; this one does."""
+
+
 class StoreFailureError(KhepriError):
     """The store failed in a way that the homeserver has no word for; ``props["reason"]`` is what it said."""
 
@@ -137,6 +141,7 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "raised": ProcedureRaisedError,
     "projection_exists": ProjectionExistsError,
     "no_projection": NoProjectionError,
+    "not_empty": NotEmptyError,
     "unknown": StoreFailureError,
 }
 

@@ -74,6 +74,44 @@ class Transfer:
         """Like ``import_bytes``, from a file of ``export_to`` or ``khepri:export``."""
         return await self.import_bytes(await asyncio.to_thread(File(file).read_bytes), timeout=timeout)
 
+    async def backup_to(self, file: str | os.PathLike[str], *, timeout: float = _TIMEOUT) -> int:
+        """Write all that the instance knows to a file, as of one moment; whole or not at all.
+
+        Besides what ``export_to`` writes that is what lies below ``/:bridge``: entities with owners, masters
+        and rules, players, servers, keys. Sessions and what was in flight between them are not in it.
+
+        Returns:
+            How many nodes there are in it.
+
+        Raises:
+            TooLargeError: more than 64 MiB; copy the data directory of a member that was stopped.
+        """
+        found = await self._calls.read(EXPORT, "backup", [], {"timeout": timeout})
+        match found:
+            case Mapping() if isinstance(data := found.get(Atom("bytes")), bytes):
+                await asyncio.to_thread(_replace, File(file), data)
+                return _nodes(found)
+        raise ProtocolError(f"no backup: {found!r:.200}")
+
+    async def restore_from(self, file: str | os.PathLike[str], *, timeout: float = _TIMEOUT) -> int:
+        """Put a backup into a cluster of the same instance that was just started and knows nothing yet.
+
+        Every entity comes back dormant, at epochs above all that the backup knows of. A restore that was
+        interrupted is repeated with the same file; until it has ended no server opens a session.
+
+        Returns:
+            How many nodes the file has.
+
+        Raises:
+            NotEmptyError: the cluster knows something already.
+            InvalidRequestError: it is no backup, or that of another instance.
+            OutcomeUnknownError: the answer was lost; repeat it.
+        """
+        data = await asyncio.to_thread(File(file).read_bytes)
+        if len(data) > MAX_EXPORT_BYTES:
+            raise ConfigurationError(f"a backup of {len(data)} bytes is beyond {MAX_EXPORT_BYTES}")
+        return _nodes(await self._calls.write(EXPORT, "restore", [data], timeout))
+
 
 def _nodes(answer: Any) -> int:
     nodes = answer.get(Atom("nodes")) if isinstance(answer, Mapping) else None

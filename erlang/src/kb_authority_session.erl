@@ -14,6 +14,7 @@ open(Request, Read, List) ->
       lease_ms := Configured} = Request,
     #{lease_ms := Offered, generation := Generation} = lessor(Read, Configured),
     Used = Read(session_path(Session)),
+    Restoring = Read([bridge, restoring]),
     Lease = case Used of
                 #{lease_ms := Kept} -> Kept;
                 _ -> Offered
@@ -24,6 +25,8 @@ open(Request, Read, List) ->
                                              lease_ms => Lease}}],
     Value = #{session => Session, held => [], lease_ms => Lease, generation => Generation},
     case Read(server_path(Server)) of
+        _ when Restoring =/= undefined ->
+            refuse(restoring, <<"a backup is being restored here: try again when that has ended, or repeat it">>);
         #{thumbprint := Other} when Other =/= Thumbprint ->
             refuse(server_key_mismatch, <<"another key holds this name">>);
         #{session := Session} ->

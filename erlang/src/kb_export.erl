@@ -6,12 +6,11 @@
 %%
 %% Khepri writes Latin-1 and reads UTF-8, so texts beyond ASCII change on their way through its own export and import. Our
 %% files begin with a comment that names the encoding, which Khepri heeds; a file without one is read as what wrote it.
-%%
-%% The comment also tells the incarnation of epochs at the export. What is imported may be all that is left of a cluster,
-%% whose servers remember its epochs: so an import first raises the incarnation above that one and the present one.
 -module(kb_export).
 
--export([export/3, import/3]).
+-export([export/3, import/3, backup/2, restore/3]).
+%% Of kb_backup.
+-export([gathered/4, read/2, write_all/3]).
 %% Called by Khepri, inside the store's process.
 -export([open_write/1, write/2, commit_write/1, abort_write/1]).
 %% Run inside Ra.
@@ -25,47 +24,65 @@
 -define(MAX_DIGITS, 20000).
 -define(MAX_WORD_BYTES, 1020).
 -define(MAX_SEGMENT_BITS, 64).
+-define(ENCODING, <<"%% coding: latin-1\n">>).
 -define(MAX_WATCHED, 32).
 -define(CHUNK_NODES, 500).
 -define(CHUNK_BYTES, 262144).
 %% What Khepri gives to a parent that it made on the way to a node; it does so again at the import.
 -define(IMPLICIT(Path), #{Path := {if_any, [{if_child_list_length, {gt, 0}}, {if_has_payload, true}]}}).
 
--record(gathered, {records = [] :: [tuple()], bytes = 0 :: non_neg_integer()}).
+-record(gathered, {scope :: scope(), records = [] :: [tuple()], bytes = 0 :: non_neg_integer()}).
 
-%% Below `/:bridge' lie identity, sessions, grants and clients of this cluster: no other one may take them over.
+-export_type([scope/0, entry/0]).
+
+%% `data': nothing below `/:bridge', where identity, sessions, grants and clients of this cluster lie, which no other one
+%% may take over. `instance': a backup, see kb_backup.
+-type scope() :: data | instance.
+-type entry() :: {khepri_path:native_path(), khepri_payload:payload(), khepri:put_options()}.
+
 -spec export(term(), term(), term()) -> kb_call:answer().
 export(Store, Pattern, Options) ->
     case {kb_path:pattern(Pattern), kb_validate:write(Options)} of
         {{ok, Native}, {ok, Timeout}} ->
-            kb_call:on_store(Store, Timeout, fun() ->
-                Incarnation = khepri:get(Store, [bridge, grants], #{favor => low_latency, timeout => Timeout}),
-                case {khepri:export(Store, Native, ?MODULE, #gathered{}), Incarnation} of
-                    {{ok, #gathered{records = Records}}, {ok, #{incarnation := Number}}} ->
-                        Header = [<<"%% coding: latin-1; epochs: incarnation ">>, integer_to_binary(Number), <<"\n">>],
-                        text(lists:reverse(Records), [iolist_to_binary(Header)], 0, 0);
-                    {{error, too_large}, _} -> too_large();
-                    {{error, _} = Error, _} -> kb_call:failure(Error, Store);
-                    {_, Error} -> kb_call:failure(Error, Store)
-                end
-            end);
+            gathered(Store, Native, data, Timeout);
         Refused -> kb_call:first_refusal(Refused)
     end.
+
+%% One state of the store, whatever is written meanwhile.
+-spec gathered(term(), khepri_path:native_pattern(), scope(), pos_integer()) -> kb_call:answer().
+gathered(Store, Native, Scope, Timeout) ->
+    kb_call:on_store(Store, Timeout, fun() ->
+        case khepri:export(Store, Native, ?MODULE, #gathered{scope = Scope}) of
+            {ok, #gathered{records = Records}} -> text(lists:reverse(Records), [], 0, 0);
+            {error, too_large} -> too_large();
+            Error -> kb_call:failure(Error, Store)
+        end
+    end).
+
+-spec backup(term(), term()) -> kb_call:answer().
+backup(Store, Options) -> kb_backup:backup(Store, Options).
+
+-spec restore(term(), term(), term()) -> kb_call:answer().
+restore(Store, Bytes, Options) -> kb_backup:restore(Store, Bytes, Options).
 
 -spec open_write(#gathered{}) -> {ok, #gathered{}}.
 open_write(Gathered) -> {ok, Gathered}.
 
 -spec write(#gathered{}, [tuple()]) -> {ok, #gathered{}} | {error, too_large}.
 write(Gathered, []) -> {ok, Gathered};
-write(#gathered{records = Records, bytes = Bytes} = Gathered, [Record | Rest]) ->
-    case element(2, Record) of
-        [bridge | _] -> write(Gathered, Rest);
-        _ ->
+write(#gathered{scope = Scope, records = Records, bytes = Bytes} = Gathered, [Record | Rest]) ->
+    case is_wanted(Scope, element(2, Record)) of
+        false -> write(Gathered, Rest);
+        true ->
             case Bytes + erlang:external_size(Record) of
                 Total when Total > ?MAX_BYTES -> {error, too_large};
-                Total -> write(#gathered{records = [Record | Records], bytes = Total}, Rest)
+                Total -> write(Gathered#gathered{records = [Record | Records], bytes = Total}, Rest)
             end
     end.
+
+is_wanted(data, [bridge | _]) -> false;
+is_wanted(data, _) -> true;
+is_wanted(instance, Path) -> kb_backup:is_kept(Path).
 
 -spec commit_write(#gathered{}) -> {ok, #gathered{}}.
 commit_write(Gathered) -> {ok, Gathered}.
@@ -74,7 +91,7 @@ commit_write(Gathered) -> {ok, Gathered}.
 abort_write(_) -> ok.
 
 text([], Lines, Nodes, _) ->
-    {ok, #{bytes => iolist_to_binary(lists:reverse(Lines)), nodes => Nodes}};
+    {ok, #{bytes => iolist_to_binary([?ENCODING | lists:reverse(Lines)]), nodes => Nodes}};
 text([Record | Records], Lines, Nodes, Bytes) ->
     case is_printable(Record) of
         true ->
@@ -107,10 +124,9 @@ import(Store, Bytes, Options) when is_binary(Bytes), byte_size(Bytes) =< ?MAX_BY
         {ok, Timeout} ->
             Deadline = erlang:monotonic_time(millisecond) + Timeout,
             kb_call:on_store(Store, Timeout, fun() ->
-                try records(binary:split(Bytes, <<"\n">>, [global]), encoding(Bytes)) of
-                    Records -> restore(Store, Records, epochs(Bytes), Deadline)
-                catch
-                    throw:{refused, Reason, Props} -> {error, {Reason, Props}}
+                case read(Bytes, data) of
+                    {ok, Records} -> write_all(Store, Records, Deadline);
+                    Refused -> Refused
                 end
             end);
         Refused -> Refused
@@ -118,20 +134,18 @@ import(Store, Bytes, Options) when is_binary(Bytes), byte_size(Bytes) =< ?MAX_BY
 import(_, Bytes, _) when is_binary(Bytes) -> too_large();
 import(_, _, _) -> kb_call:refuse(invalid_request, <<"an import takes the bytes of a file">>).
 
-epochs(Bytes) ->
-    case re:run(Bytes, "\\A%% coding: latin-1; epochs: incarnation ([0-9]{1,5})\n", [{capture, all_but_first, binary}]) of
-        {match, [Incarnation]} -> [binary_to_integer(Incarnation)];
-        nomatch -> []
-    end.
-
-restore(Store, Records, [Incarnation], Deadline) ->
-    Left = max(1, Deadline - erlang:monotonic_time(millisecond)),
-    case kb_commit:own(Store, raise_epochs, #{above => Incarnation bsl 48}, Left) of
-        {ok, _} -> restore(Store, Records, [], Deadline);
-        Refused -> Refused
+%% All that a file says, checked.
+-spec read(binary(), scope()) -> {ok, [entry()]} | kb_call:refusal().
+read(Bytes, Scope) when byte_size(Bytes) =< ?MAX_BYTES ->
+    try {ok, records(binary:split(Bytes, <<"\n">>, [global]), {encoding(Bytes), Scope})}
+    catch
+        throw:{refused, Reason, Props} -> {error, {Reason, Props}}
     end;
-%% Nodes first, conditions after: they may be about nodes that come later.
-restore(Store, Records, [], Deadline) ->
+read(_, _) -> too_large().
+
+%% Nodes first, conditions after: they may be about nodes that come later. `Deadline' in milliseconds of the monotonic clock.
+-spec write_all(atom(), [entry()], integer()) -> kb_call:answer().
+write_all(Store, Records, Deadline) ->
     Bare = [{Path, Payload} || {Path, Payload, _} <- Records],
     Conditional = [{Path, Payload, Options} || {Path, Payload, Options} <- Records, map_size(Options) > 0],
     case in_chunks(Store, Bare, Deadline) of
@@ -186,7 +200,7 @@ encoding(Bytes) ->
         _ -> latin1
     end.
 
-records(Lines, Encoding) -> records(Lines, 1, {[], outside}, Encoding, []).
+records(Lines, Reading) -> records(Lines, 1, {[], outside}, Reading, []).
 
 %% A term may go over several lines; most have one each. `Place': whether a line begins within a text.
 records([], Number, {Scan, _}, _, Records) ->
@@ -194,15 +208,15 @@ records([], Number, {Scan, _}, _, Records) ->
         {done, {eof, _}, _} -> lists:reverse(Records);
         _ -> refused(Number - 1, <<"the file ends within a record">>)
     end;
-records([Line | Lines], Number, {Scan, Place}, Encoding, Records) ->
+records([Line | Lines], Number, {Scan, Place}, {Encoding, Scope} = Reading, Records) ->
     After = may_be_scanned(Line, Place, Encoding, Number),
     case erl_scan:tokens(Scan, characters(Line, Encoding, Number), Number) of
         {more, More} ->
-            records(Lines, Number + 1, {More, After}, Encoding, Records);
+            records(Lines, Number + 1, {More, After}, Reading, Records);
         {done, {ok, Tokens, _}, []} when After =:= outside ->
-            case record(Tokens, Number) of
-                implicit -> records(Lines, Number + 1, {[], After}, Encoding, Records);
-                Record -> records(Lines, Number + 1, {[], After}, Encoding, [Record | Records])
+            case record(Tokens, {Number, Scope}) of
+                implicit -> records(Lines, Number + 1, {[], After}, Reading, Records);
+                Record -> records(Lines, Number + 1, {[], After}, Reading, [Record | Records])
             end;
         {done, {ok, _, _}, _} -> refused(Number, <<"one record on a line">>);
         {done, _, _} -> refused(Number, <<"not a file of khepri_export_erlang">>)
@@ -215,10 +229,10 @@ characters(Line, utf8, Number) ->
         _ -> refused(Number, <<"this line is not in UTF-8, as the file says it is">>)
     end.
 
-record(Tokens, Number) ->
+record(Tokens, {Number, _} = Place) ->
     ok = segments_are_short(Tokens, Number),
     try erl_parse:parse_term(Tokens) of
-        {ok, Term} -> checked(Term, Number);
+        {ok, Term} -> checked(Term, Place);
         {error, _} -> refused(Number, <<"not an Erlang term">>)
     catch
         error:_ -> refused(Number, <<"not an Erlang term">>)
@@ -232,21 +246,21 @@ segments_are_short([{':', _} | _], Number) ->
 segments_are_short([_ | Tokens], Number) -> segments_are_short(Tokens, Number);
 segments_are_short([], _) -> ok.
 
-checked({put, Path, '$__NO_PAYLOAD__', #{keep_while := KeepWhile} = Options}, Number)
+checked({put, Path, '$__NO_PAYLOAD__', #{keep_while := KeepWhile} = Options}, {Number, _} = Place)
   when map_size(Options) =:= 1, map_size(KeepWhile) =:= 1 ->
     case KeepWhile of
         ?IMPLICIT(Path) -> implicit;
-        _ -> {writable(Path, Number), khepri_payload:none(), conditions(KeepWhile, Number)}
+        _ -> {writable(Path, Place), khepri_payload:none(), conditions(KeepWhile, Number)}
     end;
-checked({put, Path, '$__NO_PAYLOAD__', Options}, Number) when is_map(Options) ->
-    {writable(Path, Number), khepri_payload:none(), put_options(Options, Number)};
-checked({put, Path, {p_data, Data}, Options}, Number) when is_map(Options) ->
+checked({put, Path, '$__NO_PAYLOAD__', Options}, {Number, _} = Place) when is_map(Options) ->
+    {writable(Path, Place), khepri_payload:none(), put_options(Options, Number)};
+checked({put, Path, {p_data, Data}, Options}, {Number, _} = Place) when is_map(Options) ->
     ok = valid(kb_validate:data(Data), Number),
-    {writable(Path, Number), khepri_payload:data(Data), put_options(Options, Number)};
-checked({put, _, Sproc, _}, Number) when element(1, Sproc) =:= p_sproc ->
+    {writable(Path, Place), khepri_payload:data(Data), put_options(Options, Number)};
+checked({put, _, Sproc, _}, {Number, _}) when element(1, Sproc) =:= p_sproc ->
     refused(not_allowed, Number, <<"a stored procedure is not imported: export with the condition {if_has_data, true}, and put "
                                    "procedures by put_sproc">>);
-checked(_, Number) ->
+checked(_, {Number, _}) ->
     refused(Number, <<"not a record {put, Path, Payload, Options} of khepri_export_erlang">>).
 
 put_options(Options, _) when map_size(Options) =:= 0 -> #{};
@@ -269,7 +283,8 @@ condition(Condition, Number) ->
 watched(Path, Number) ->
     native(fun(Native) -> kb_path:watched([kb_condition:shown(Component) || Component <- Native]) end, Path, Number).
 
-writable(Path, Number) -> native(fun kb_path:writable/1, Path, Number).
+writable([bridge | _] = Path, {_, instance}) -> Path;
+writable(Path, {Number, _}) -> native(fun kb_path:writable/1, Path, Number).
 
 native(Check, Path, Number) ->
     try length(Path) of

@@ -57,3 +57,16 @@ def test_what_is_no_export_is_refused_in_one_line(place: Path, tmp_path: Path) -
         done = run(place, *arguments, stdin=b"no export")
         assert done.returncode == 1
         assert done.stderr.count(b"\n") == 1
+
+
+def test_a_backup_is_written_and_refused_by_a_cluster_that_knows_something(
+    place: Path, tmp_path: Path
+) -> None:
+    run(place, "put", "/:stock/wood", "3")
+    file = tmp_path / "instance.backup"
+    made = run(place, "backup", str(file), "--json")
+    assert made.returncode == 0
+    assert json.loads(made.stdout)["bytes"] == file.stat().st_size
+    refused = run(place, "restore", str(file))
+    assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1)
+    assert b"just started" in refused.stderr

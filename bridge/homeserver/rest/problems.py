@@ -108,6 +108,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "entity_exists": Kind(409, "An entity of this name exists", "Choose another name."),
     "scene_changed": Kind(412, "The scene was changed", "Read it again, and send its ETag in If-Match."),
     "name_in_use": Kind(409, "This server has an open session", "Close it, or wait until its lease is over."),
+    "restoring": Kind(503, "A backup is being restored", "Try again when that has ended."),
     "outcome_forgotten": Kind(
         409, "This Idempotency-Key is too old", "Read what became of it; use a new key."
     ),
