@@ -20,7 +20,7 @@ from bridge.homeserver.rest import (
 )
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
-from bridge.homeserver.rest.problems import MEDIA_TYPE, Problem, add_handlers
+from bridge.homeserver.rest.problems import Problem, add_handlers, problem_of
 from bridge.homeserver.rest.tracing import Tracing
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -45,10 +45,7 @@ carries an `Idempotency-Key` may be repeated, at any process, and is applied onc
 `application/problem+json`.
 """
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    status: problem_of(description)
     for status, description in (
         (400, "The request is malformed"),
         (401, "No valid access token"),
@@ -85,7 +82,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(BodyLimit, settings=context.settings)
     app.add_middleware(AddressLimit, settings=context.settings)
     app.add_middleware(Tracing)
-    add_handlers(app)
+    add_handlers(app, [route for router in ROUTERS for route in router.routes])
     for router in ROUTERS:
         app.include_router(router)
     _describe(app)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 from starlette.requests import Request
 
 from bridge.authority import AskEnded, Outcome, inbox_message
@@ -34,9 +34,16 @@ class Wanted(BaseModel):
 
     known_owner: Name = Field(description="The owner as the player saw it.", examples=["Player1"])
     known_epoch: Epoch = Field(default="0", description="The epoch likewise; it counts with `authority`.")
-    authority: bool = Field(default=False, description="Whether the player's server is to simulate it, too.")
+    authority: StrictBool = Field(
+        default=False, description="Whether the player's server is to simulate it, too."
+    )
     seconds: float = Field(
-        default=30.0, ge=0.001, le=3600, allow_inf_nan=False, description="How long the master may take."
+        default=30.0,
+        strict=True,
+        ge=0.001,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long the master may take.",
     )
     player: Name | None = Field(
         default=None, description="In whose name, for operators.", examples=["Player2"]
@@ -74,7 +81,7 @@ class Asks(BaseModel):
 class Decision(BaseModel):
     """What the master says."""
 
-    grant: bool = Field(description="true: the player gets it.")
+    grant: StrictBool = Field(description="true: the player gets it.")
 
 
 @router.post(

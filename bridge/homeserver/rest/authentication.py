@@ -91,7 +91,7 @@ class TokenAuthenticator:
 
 _bearer: Final = HTTPBearer(
     bearerFormat="JWT",
-    scheme_name="access token",
+    scheme_name="access_token",
     description="A `kb-access+jwt` of at most five minutes, from `POST /v1/tokens`.",
     auto_error=False,
 )

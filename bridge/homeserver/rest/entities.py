@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -9,15 +10,18 @@ from pydantic import BaseModel, Field
 
 from bridge.authority import EntityRecord, Rule
 from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
-from bridge.homeserver.rest.context import Here
+from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.idempotency import Writes
-from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.players import PlayerName
 from bridge.homeserver.rest.reading import Fresh, entity_named, entity_records, names_held, names_owned
+from bridge.homeserver.rest.servers import ServerName
 from bridge.homeserver.rest.shapes import Entity, Name
 
-router = APIRouter(prefix="/v1/entities", tags=["entities"])
+router = APIRouter(prefix="/v1", tags=["entities"])
 
 EntityName = Annotated[Name, Path(description="Name of an entity.", examples=["ball"])]
+After = Annotated[Name | None, Query(description="Those whose names come after this one.")]
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
 
 class EntityPage(BaseModel):
@@ -51,34 +55,7 @@ class Receiver(BaseModel):
     to: Name = Field(description="A player.", examples=["Player2"])
 
 
-@router.get("", dependencies=[Fresh])
-async def entities(
-    here: Here,
-    _: Anyone,
-    owner: Annotated[Name | None, Query(description="Those that this player owns.")] = None,
-    server: Annotated[Name | None, Query(description="Those that this server simulates.")] = None,
-    after: Annotated[Name | None, Query(description="Those whose names come after this one.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 100,
-) -> EntityPage:
-    """List the entities of an owner or of a server."""
-    if (owner is None) == (server is None):
-        raise ProblemError(
-            "invalid_request", "list the entities of an owner, or of a server: name one of them"
-        )
-    found = await names_owned(here, owner) if owner is not None else await names_held(here, str(server))
-    names = sorted(name for name in found if after is None or name > after)
-    records = await entity_records(here, names[:limit])
-    # The index and the records are read one after the other: what moved in between is in its new place.
-    listed = [
-        record for record in records if owner in (None, record.owner) and server in (None, record.server)
-    ]
-    return EntityPage(
-        entities=[Entity.of(record) for record in listed],
-        next=names[limit - 1] if len(names) > limit else None,
-    )
-
-
-@router.get("/{entity}", dependencies=[Fresh], responses={304: {"description": "It is as it was"}})
+@router.get("/entities/{entity}", dependencies=[Fresh], responses={304: {"description": "It is as it was"}})
 async def show(
     entity: EntityName,
     here: Here,
@@ -97,19 +74,19 @@ async def show(
     return Entity.of(record)
 
 
-@router.put("/{entity}/rule")
+@router.put("/entities/{entity}/rule")
 async def set_rule(entity: EntityName, body: NewRule, who: PlayerOrOperator, writes: Writes) -> Entity:
     """Change what happens when another player requests it; for its master."""
     return Entity.of(await writes.ownership.set_rule(entity, body.rule, by=who.party))
 
 
-@router.put("/{entity}/master")
+@router.put("/entities/{entity}/master")
 async def set_master(entity: EntityName, body: NewMaster, who: PlayerOrOperator, writes: Writes) -> Entity:
     """Name another master; for its master."""
     return Entity.of(await writes.ownership.set_master(entity, body.master, by=who.party))
 
 
-@router.put("/{entity}/default-owner")
+@router.put("/entities/{entity}/default-owner")
 async def set_default_owner(
     entity: EntityName, body: NewDefaultOwner, who: PlayerOrOperator, writes: Writes
 ) -> Entity:
@@ -117,16 +94,52 @@ async def set_default_owner(
     return Entity.of(await writes.ownership.set_default_owner(entity, body.default_owner, by=who.party))
 
 
-@router.post("/{entity}/transfer")
+@router.post("/entities/{entity}/transfer")
 async def transfer(entity: EntityName, body: Receiver, who: PlayerOrOperator, writes: Writes) -> Entity:
     """Give it to a player, whoever simulates it; for its owner and its master."""
     return Entity.of(await writes.ownership.transfer(entity, body.to, by=who.party))
 
 
-@router.post("/{entity}/revoke")
+@router.post("/entities/{entity}/revoke")
 async def revoke(entity: EntityName, who: PlayerOrOperator, writes: Writes) -> Entity:
     """Take it from its owner, or give it back, to its default owner; for its owner and its master."""
     return Entity.of(await writes.ownership.revoke(entity, by=who.party))
+
+
+@router.get("/players/{player}/entities", dependencies=[Fresh])
+async def owned(
+    player: PlayerName, here: Here, _: Anyone, after: After = None, limit: Limit = 100
+) -> EntityPage:
+    """List what a player owns."""
+    return await _page(
+        here, await names_owned(here, player), lambda record: record.owner == player, after, limit
+    )
+
+
+@router.get("/servers/{server}/entities", dependencies=[Fresh])
+async def simulated(
+    server: ServerName, here: Here, _: Anyone, after: After = None, limit: Limit = 100
+) -> EntityPage:
+    """List what a server simulates."""
+    return await _page(
+        here, await names_held(here, server), lambda record: record.server == server, after, limit
+    )
+
+
+async def _page(
+    here: Context,
+    found: Iterable[str],
+    still: Callable[[EntityRecord], bool],
+    after: str | None,
+    limit: int,
+) -> EntityPage:
+    names = sorted(name for name in found if after is None or name > after)
+    records = await entity_records(here, names[:limit])
+    return EntityPage(
+        # Index and records are read one after the other: what moved in between is in its new place.
+        entities=[Entity.of(record) for record in records if still(record)],
+        next=names[limit - 1] if len(names) > limit else None,
+    )
 
 
 def etag(record: EntityRecord) -> str:

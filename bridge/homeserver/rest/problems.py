@@ -8,7 +8,7 @@ wrong here), ``advice`` (what to do), ``trace``, and what the homeserver said ab
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
 
 from bridge.errors import (
     BridgeError,
@@ -114,7 +115,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "bad_release": Kind(422, "No release of this entity", "Send the holder's signed release as it came."),
     "invalid_key": Kind(
-        422, "No usable key", "Send the public P-256 key (JWK) that your token was got with."
+        403, "Not the key of the token", "Send the public P-256 key (JWK) that your token was got with."
     ),
     # --- of other instances
     "away": Kind(409, "The entity is at another instance", "Ask there; `instance` says where it went."),
@@ -192,6 +193,12 @@ class Problem(BaseModel):
     trace: str = Field(description="Names this request in logs and traces: 32 hexadecimal digits.")
 
 
+def problem_of(description: str) -> dict[str, Any]:
+    """A response with a problem, as the OpenAPI document describes it."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
 def as_problem(error: BridgeError) -> ProblemError:
     """What a caller is told of an error."""
     match error:
@@ -233,8 +240,13 @@ def too_many(detail: str) -> ProblemError:
     return ProblemError("too_many_requests", detail, headers={"Retry-After": _RETRY_SECONDS})
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Have every error of the application end as a problem."""
+def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Have every error of the application end as a problem.
+
+    Args:
+        app: the application.
+        routes: all that it has.
+    """
 
     @app.exception_handler(BridgeError)
     async def _bridge(request: Request, error: Exception) -> Response:
@@ -250,8 +262,11 @@ def add_handlers(app: FastAPI) -> None:
     async def _http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _OF_STATUS.get(error.status_code, "http")
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(routes, request))
         members = {"status": error.status_code}
-        problem = ProblemError(kind, _phrase(error.status_code), members=members, headers=error.headers)
+        problem = ProblemError(kind, _phrase(error.status_code), members=members, headers=headers)
         return problem_response(request, problem)
 
     @app.exception_handler(Exception)
@@ -262,6 +277,12 @@ def add_handlers(app: FastAPI) -> None:
 
 
 _OF_STATUS: Final = {400: "malformed", 404: "no_resource", 405: "method_not_allowed", 413: "too_large"}
+
+
+def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
+    """Of all routes of a path: whoever refuses a method has looked at the first of them alone."""
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
 def _phrase(status: int) -> str:

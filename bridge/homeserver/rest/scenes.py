@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Path, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, OperatorOnly
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.idempotency import Writes
-from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.problems import ProblemError, problem_of
 from bridge.homeserver.rest.reading import Fresh, record_at
 from bridge.homeserver.rest.shapes import Name
 from bridge.khepri import (
@@ -36,6 +36,10 @@ SCENES: Final = Atom("scenes")
 MAX_SERVERS: Final = 256
 """of one scene"""
 
+CHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    412: problem_of("The scene is no longer at the version of If-Match")
+}
+
 SceneName = Annotated[Name, Path(description="Name of a scene.", examples=["pitch"])]
 IfMatch = Annotated[
     str | None,
@@ -51,7 +55,7 @@ class SceneContent(BaseModel):
     servers: list[Name] = Field(
         max_length=MAX_SERVERS, description="Who simulates it.", examples=[["sim1", "sim2"]]
     )
-    hand_out: bool = Field(
+    hand_out: StrictBool = Field(
         default=True, description="Whether everybody is told these servers' addresses; else tickets alone do."
     )
 
@@ -86,7 +90,7 @@ async def show(scene: SceneName, here: Here, _: Anyone, response: Response) -> S
     return found
 
 
-@router.put("/{scene}", responses={201: {"description": "It is new", "model": Scene}})
+@router.put("/{scene}", responses={201: {"description": "It is new", "model": Scene}, **CHANGED})
 async def put(
     scene: SceneName,
     body: SceneContent,
@@ -121,7 +125,7 @@ async def put(
     return made
 
 
-@router.delete("/{scene}", status_code=204)
+@router.delete("/{scene}", status_code=204, responses=CHANGED)
 async def delete(
     scene: SceneName, here: Here, _: OperatorOnly, writes: Writes, known: IfMatch = None
 ) -> None:

@@ -13,7 +13,7 @@ from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.reading import Fresh, bridge_path, server_named
 from bridge.homeserver.rest.scenes import hides_address
-from bridge.homeserver.rest.shapes import Name
+from bridge.homeserver.rest.shapes import Name, Number
 from bridge.khepri import NameMatches
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
@@ -25,7 +25,7 @@ class Address(BaseModel):
     """Where a server's data plane listens."""
 
     host: str = Field(min_length=1, max_length=255, pattern=r"^[0-9A-Za-z.:_-]+$", examples=["192.0.2.7"])
-    port: int = Field(description="UDP.", ge=1, le=65_535, examples=[4000])
+    port: Number = Field(description="UDP.", ge=1, le=65_535, examples=[4000])
 
 
 class ServerInfo(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from bridge.authority import EntityRecord, Rule
 
@@ -24,12 +24,25 @@ def _name(text: str) -> str:
     return text
 
 
+def _number(value: object) -> object:
+    if isinstance(value, str | bool):
+        raise ValueError("a number is no text and no boolean")
+    return value
+
+
+_SEGMENT = r"[^/\x00-\x1f\x7f-\x9f]+$"
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=r"^[^/\x00-\x1f\x7f-\x9f]+$"),
+    StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=f"^{_SEGMENT}"),
     AfterValidator(_name),
+    # The engine that validates knows no look-ahead; readers of the description do.
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES, "pattern": rf"^(?!\.\.?$){_SEGMENT}"}
+    ),
 ]
 """of a player, a server, an entity or a scene"""
+Number = Annotated[int, BeforeValidator(_number)]
+"""a whole number: JSON may write it 4000.0, but not as a text"""
 Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$"), Field(examples=["281474976710657"])]
 """decimal, 0 … 2^64 − 1"""
 

@@ -54,7 +54,7 @@ async def test_a_body_is_bounded_whether_or_not_it_tells_its_length(told: bool, 
 
     app = FastAPI()
     app.add_route("/", read, methods=["POST"])
-    add_handlers(app)
+    add_handlers(app, app.routes)
     transport = httpx.ASGITransport(Tracing(BodyLimit(app, RestSettings(max_body_bytes=100))))
     async with httpx.AsyncClient(transport=transport, base_url="http://rest") as client:
         response = await client.post("/", content=bytes(100 + size) if told else chunks())

@@ -75,7 +75,7 @@ def test_every_kind_says_what_to_do(kind: str) -> None:
 def _client() -> httpx.AsyncClient:
     app = FastAPI()
     app.add_middleware(Tracing)
-    add_handlers(app)
+    add_handlers(app, app.routes)
 
     @app.post("/echo")
     async def echo(body: Body) -> int:
