@@ -185,7 +185,11 @@ async def term(side: Instance, kind: str, *names: str) -> Any:
 
 def instance_cluster(name: str, *, nodes: int = 1) -> LocalCluster:
     """A cluster of an instance, not yet started."""
-    return LocalCluster(LocalClusterConfig(nodes=nodes, instance=name, release=target().release))
+    # No server of these tests renews its session.
+    environment = {"KB_LEASE_MS": "3600000"}
+    return LocalCluster(
+        LocalClusterConfig(nodes=nodes, instance=name, release=target().release, environment=environment)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from bridge.authority import Message
 from bridge.errors import BridgeError
@@ -29,6 +29,7 @@ async def federating(
     signer: Signer,
     config: CourierConfig | None = None,
     on_message: Callable[[Message], None] = lambda message: None,
+    checkpoint: Callable[[str], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Desk]:
     """Carry what is in escrow, and yield the desk that answers others.
 
@@ -38,10 +39,17 @@ async def federating(
         signer: its key.
         config: times and bounds of the courier.
         on_message: is told of each document of a transfer that crossed, for traces.
+        checkpoint: of the courier, for tests that end it there.
     """
     async with HttpLink() as link:
         courier = Courier(
-            store, instance=instance, signer=signer, link=link, config=config, on_message=on_message
+            store,
+            instance=instance,
+            signer=signer,
+            link=link,
+            config=config,
+            on_message=on_message,
+            checkpoint=checkpoint,
         )
         carrying = asyncio.create_task(_carry(courier))
         try:
