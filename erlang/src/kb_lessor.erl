@@ -13,6 +13,8 @@
 
 -define(TICK_MS, 50).
 -define(TRANSACTION_MS, 2000).
+%% What hangs with a leader that is gone is made again: the lease of those who wait for it goes on running.
+-define(BEAT_TIMEOUT_MS, 1000).
 -define(FEED_WINDOW, 10000).
 -define(LESSOR_CALL_MS, 1500).
 -define(LESSOR_PATIENCE_MS, 1500).
@@ -149,10 +151,7 @@ to_lessor(Message, #state{store = Store} = State) ->
 heard({renewed, Renewal}, #state{lease = Lease} = State) ->
     State#state{lease = kb_lease:renew(Renewal, now_ms(), Lease)};
 heard({streams, Ref, _, _, _} = Answer, #state{asking = Asking} = State) ->
-    case Asking of
-        #{Ref := Pid} -> Pid ! Answer;
-        _ -> ok
-    end,
+    _ = [Pid ! Answer || #{Ref := Pid} <- [Asking]],
     State.
 
 renewal(Pid, Session, Number, Tick, Load, Obeyed)
@@ -212,7 +211,7 @@ beat(#state{lease = Lease, store = Store, generation = Generation} = State) ->
     case kb_lease:beat(now_ms(), Lease) of
         {submit, Unknown, Submitted} ->
             Request = #{generation => Generation, sessions => Unknown},
-            {_, Begun} = work(beat, fun() -> kb_commit:own(Store, beat, Request, ?TRANSACTION_MS) end,
+            {_, Begun} = work(beat, fun() -> kb_commit:own(Store, beat, Request, ?BEAT_TIMEOUT_MS) end,
                               State#state{lease = Submitted}),
             Begun;
         {wait, Waiting} -> State#state{lease = Waiting}
