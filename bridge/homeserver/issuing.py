@@ -1,0 +1,270 @@
+"""Who gets what signed: certificates, access tokens, peer tokens, hand-off tickets.
+
+Signatures and times are checked here, by the keys that are published; then the tree decides, in one
+transaction each, whether the key counts and the proof is new; only then the signer is asked.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.authority import Credentials, KeyState, NotEnrolledError, ServerRecord, UnknownServerError
+from bridge.errors import ConfigurationError, SignatureError
+from bridge.etf import Atom
+from bridge.homeserver.trust import Trusted
+from bridge.jose.credentials import (
+    AccessToken,
+    Certificate,
+    Enrolment,
+    PeerToken,
+    Proof,
+    Role,
+    Signer,
+    Ticket,
+    read_certificate_untrusted,
+    read_enrolment_untrusted,
+    read_proof_untrusted,
+)
+from bridge.jose.credentials.proof import ACCESS, PEER
+from bridge.jose.encoding import base64url_encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuingSettings:
+    """How long what is issued lasts, and who may register."""
+
+    open_registration: bool = False
+    """whether anybody may register a name for a player; else an operator enrols each"""
+    certificate_seconds: int = 30 * 86_400
+    """of a certificate; it is renewed with the same key, or another one, by its holder"""
+    access_seconds: int = AccessToken.MAX_LIFETIME_S
+    """of an access token"""
+    peer_seconds: int = PeerToken.MAX_LIFETIME_S
+    """of a peer token"""
+    ticket_seconds: int = 60
+    """of a ticket: from the homeserver to the server's door"""
+
+    def __post_init__(self) -> None:
+        for what, seconds, longest in (
+            ("certificate", self.certificate_seconds, Certificate.MAX_LIFETIME_S),
+            ("access token", self.access_seconds, AccessToken.MAX_LIFETIME_S),
+            ("peer token", self.peer_seconds, PeerToken.MAX_LIFETIME_S),
+            ("ticket", self.ticket_seconds, Ticket.MAX_LIFETIME_S),
+        ):
+            if not 1 <= seconds <= longest:
+                raise ConfigurationError(f"a {what} lasts 1 to {longest} seconds, not {seconds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """Something signed.
+
+    Attributes:
+        token: compact JWS.
+        expires_at: Unix seconds.
+    """
+
+    token: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduced:
+    """A peer token, and the server that it is for."""
+
+    issued: Issued
+    peer: ServerRecord
+
+
+class Issuing:
+    """Issues what an instance signs.
+
+    Args:
+        credentials: of the instance's tree.
+        signer: of the instance.
+        trust: its published keys.
+        instance: its name.
+        clock: gives Unix seconds.
+        random: gives so many random bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        signer: Signer,
+        trust: Trusted,
+        instance: str,
+        settings: IssuingSettings | None = None,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.credentials = credentials
+        self.settings = settings or IssuingSettings()
+        self._signer = signer
+        self._trust = trust
+        self._instance = instance
+        self._clock = clock
+        self._random = random
+
+    async def publish(self) -> None:
+        """Have the signer's keys published: the first one signs, the others will."""
+        current, *following = await self._signer.keys()
+        await self.credentials.publish_key(current, KeyState.CURRENT)
+        for key in following:
+            await self.credentials.publish_key(key, KeyState.NEXT)
+
+    def read_enrolment(self, text: str) -> Enrolment:
+        """Check a request for a certificate: it is by its own key, for this instance, and fresh.
+
+        Raises:
+            SignatureError: it is not.
+        """
+        return read_enrolment_untrusted(text, instance=self._instance, now=self._clock())
+
+    def read_proof(self, text: str) -> tuple[Proof, Certificate]:
+        """Check a proof of possession and the certificate in it.
+
+        Raises:
+            SignatureError: one of them does not hold.
+        """
+        now = self._clock()
+        return read_proof_untrusted(text, keys=self._trust.keys(now), instance=self._instance, now=now)
+
+    async def is_holder(self, enrolment: Enrolment) -> bool:
+        """Whether the name is enrolled with this very key already: then this is a renewal."""
+        known = await self.credentials.subject(enrolment.role, enrolment.subject)
+        return known is not None and known.key.thumbprint() == enrolment.key.thumbprint()
+
+    async def certify(
+        self, enrolment: Enrolment, *, previous: str | None = None, operator: bool = False
+    ) -> Issued:
+        """Certify a name and a key.
+
+        Args:
+            previous: thumbprint of the name's key until now, which its holder has shown.
+            operator: whether an operator wants it so.
+
+        Raises:
+            NameTakenError: another key has the name, or another name the key.
+            RevokedError: the key was revoked.
+            SignatureError: the signer refuses, as it does certificates of operators.
+        """
+        if enrolment.role is Role.OPERATOR:
+            raise SignatureError("certificates of operators are made with homeserver certify")
+        now = int(self._clock())
+        made = Certificate(
+            subject=enrolment.subject,
+            role=enrolment.role,
+            key=enrolment.key,
+            instance=self._instance,
+            issued_at=now,
+            expires_at=now + self.settings.certificate_seconds,
+            id=self._new_id(),
+        )
+        await self.credentials.enrol(made, previous=previous, operator=operator)
+        return await self._signed(Certificate.TYP, made.claims(), made.expires_at)
+
+    async def access(self, proof: Proof, certificate: Certificate) -> Issued:
+        """Give an access token for a proof that was checked.
+
+        Raises:
+            SignatureError: the proof asks for something else.
+            ReplayedError: it was shown before.
+            RevokedError: its key or its certificate was revoked.
+            NotEnrolledError: the name has another key by now.
+        """
+        if proof.use != ACCESS:
+            raise SignatureError("this proof asks for no access token")
+        await self.credentials.authenticate(proof, certificate)
+        now = int(self._clock())
+        made = AccessToken(
+            subject=certificate.subject,
+            role=certificate.role,
+            thumbprint=certificate.thumbprint,
+            instance=self._instance,
+            issued_at=now,
+            expires_at=min(now + self.settings.access_seconds, certificate.expires_at),
+            id=self._new_id(),
+        )
+        return await self._signed(AccessToken.TYP, made.claims(), made.expires_at)
+
+    async def introduce(
+        self, proof: Proof, certificate: Certificate, *, peer_certificate: str | None = None
+    ) -> Introduced:
+        """Give a token for a peer, and the peer's key and address (R0-32, R0-15).
+
+        Args:
+            peer_certificate: of the peer, where the asker has it; it must be in force and the peer's.
+
+        Raises:
+            SignatureError: the proof asks for something else, or the peer's certificate is not one.
+            UnknownServerError: there is no such server, or it is away.
+        """
+        if proof.use != PEER:
+            raise SignatureError("this proof asks for no peer token")
+        theirs = None if peer_certificate is None else self._read_certificate(peer_certificate)
+        if theirs is not None and (theirs.subject, theirs.role) != (proof.peer, Role.SERVER):
+            raise SignatureError("the peer's certificate is of somebody else")
+        peer = await self.credentials.authenticate(proof, certificate)
+        assert peer is not None
+        if theirs is not None and theirs.thumbprint != peer.thumbprint:
+            raise SignatureError("the peer's certificate is of another key than the peer's")
+        now = int(self._clock())
+        made = PeerToken(
+            subject=certificate.subject,
+            role=certificate.role,
+            thumbprint=certificate.thumbprint,
+            peer=peer.server,
+            instance=self._instance,
+            issued_at=now,
+            expires_at=min(now + self.settings.peer_seconds, certificate.expires_at),
+            id=self._new_id(),
+        )
+        return Introduced(issued=await self._signed(PeerToken.TYP, made.claims(), made.expires_at), peer=peer)
+
+    async def ticket(self, player: str, *, server: ServerRecord, room: str) -> Issued:
+        """Give a player a ticket into a room, with the player's data as the leader has it (R4-1).
+
+        Raises:
+            NotEnrolledError: nobody was enrolled under that name, or that key was revoked.
+            UnknownServerError: the server is away.
+            SignatureError: no ticket can be made of this.
+        """
+        if server.session is None:
+            raise UnknownServerError(f"{server.server} is away", reason=Atom("no_server"))
+        known = await self.credentials.subject(Role.PLAYER, player)
+        if known is None or await self.credentials.is_revoked(known.key.thumbprint()):
+            raise NotEnrolledError(f"{player} has no key that counts", reason=Atom("not_enrolled"))
+        now = int(self._clock())
+        made = Ticket(
+            subject=player,
+            key=known.key.public(),
+            server=server.server,
+            session=base64url_encode(server.session),
+            room=room,
+            data=await self.credentials.player_data(player),
+            nonce=self._new_id(),
+            instance=self._instance,
+            issued_at=now,
+            expires_at=now + self.settings.ticket_seconds,
+        )
+        return await self._signed(Ticket.TYP, made.claims(), made.expires_at)
+
+    def _read_certificate(self, text: str) -> Certificate:
+        now = self._clock()
+        certificate = read_certificate_untrusted(
+            text, keys=self._trust.keys(now), instance=self._instance, now=now
+        )
+        if self._trust.is_revoked(certificate.thumbprint) or self._trust.is_revoked(certificate.id):
+            raise SignatureError("the peer's certificate was revoked")
+        return certificate
+
+    async def _signed(self, typ: str, claims: dict[str, object], expires_at: int) -> Issued:
+        return Issued(token=await self._signer.sign(typ, claims), expires_at=expires_at)
+
+    def _new_id(self) -> str:
+        return base64url_encode(self._random(16))
