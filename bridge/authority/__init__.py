@@ -1,6 +1,6 @@
 """Authority over entities: requests, messages, fences, holdings, traces and the history checker."""
 
-from bridge.authority.credentials import Credentials, InstanceKey, KeyState, Subject, ring_at
+from bridge.authority.credentials import Credentials, InstanceKey, KeyState, Revocation, Subject, ring_at
 from bridge.authority.fence import Fence, Verdict
 from bridge.authority.history import (
     Acceptance,
@@ -158,6 +158,7 @@ __all__ = [
     "Requested",
     "RestoringError",
     "Returned",
+    "Revocation",
     "RevokedError",
     "Rule",
     "ServerRecord",

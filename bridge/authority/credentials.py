@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bridge.authority.ownership import OPERATOR, Party
 from bridge.authority.records import Fields, ServerRecord
-from bridge.authority.requests import Requests, name_bytes
+from bridge.authority.requests import PATIENCE, Requests, name_bytes
 from bridge.errors import DecodeError, KeyFormatError
 from bridge.etf import Atom
 from bridge.jose import Jwk
@@ -82,6 +82,30 @@ def ring_at(keys: Iterable[InstanceKey], now: float) -> Keyring:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A key or a certificate that counts no more.
+
+    Attributes:
+        credential: thumbprint of the key, or id of the certificate.
+        at_ms: when it was revoked, Unix milliseconds.
+    """
+
+    credential: str
+    reason: str
+    at_ms: int
+
+    @classmethod
+    def from_term(cls, term: Any) -> Revocation:
+        """Decode a record.
+
+        Raises:
+            DecodeError: a member is missing or of another type.
+        """
+        fields = Fields(term)
+        return cls(credential=fields.text("id"), reason=fields.text("reason"), at_ms=fields.number("at"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Who was enrolled under a name.
 
@@ -124,11 +148,12 @@ class Credentials:
 
     Args:
         store: client of the instance's store.
+        patience: seconds to repeat a request until its outcome is known.
     """
 
-    def __init__(self, store: Khepri) -> None:
+    def __init__(self, store: Khepri, *, patience: float = PATIENCE) -> None:
         self._store = store
-        self._requests = Requests(store)
+        self._requests = Requests(store, patience=patience)
 
     async def enrol(
         self, certificate: Certificate, *, previous: str | None = None, operator: bool = False
@@ -180,13 +205,24 @@ class Credentials:
         peer = Fields(value).optional("peer")
         return None if peer is None else ServerRecord.from_term(peer)
 
-    async def revoke(self, credential: str, *, reason: str) -> None:
+    async def revoke(self, credential: str, *, reason: str) -> Revocation:
         """Let a key, by its thumbprint, or a single certificate, by its id, count no more; for good.
 
         Of a server's key: its peers drop it when they hear of it, its session ends with its lease. Of a key
         of the instance: nothing that it signed holds any more.
+
+        Returns:
+            The revocation, which may be an earlier one.
         """
-        await self._requests.ask("revoke_credential", id=credential.encode(), reason=name_bytes(reason))
+        value = await self._requests.ask(
+            "revoke_credential", id=credential.encode(), reason=name_bytes(reason)
+        )
+        return Revocation.from_term(value)
+
+    async def revocations(self) -> list[Revocation]:
+        """All that was revoked, the newest first, as the connected member has it."""
+        found = await self._store.get_many("/:bridge/:revoked/*")
+        return sorted(map(Revocation.from_term, found.values()), key=lambda one: -one.at_ms)
 
     async def publish_key(self, key: Jwk, state: KeyState) -> InstanceKey:
         """Publish a key of the instance as ``NEXT`` or ``CURRENT``; a current one before it retires.

@@ -52,11 +52,15 @@ def serve(
     signer: Annotated[
         Path | None,
         typer.Option(
-            help="Socket of the instance's signer; with it this process also answers other instances, and "
-            "carries what is in escrow for them.",
+            help="Socket of `homeserver signer`: with it this process gives certificates, tokens and tickets, "
+            "answers other instances, and carries what is in escrow for them.",
             show_default=False,
         ),
     ] = None,
+    open_registration: Annotated[
+        bool,
+        typer.Option("--open-registration", help="Let anybody register a name for a player that nobody has."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Serve the instance by REST until it is ended; run several behind a balancer.
@@ -64,22 +68,26 @@ def serve(
     It keeps nothing: any process answers any request. The options --tls-… are of its connection to the
     cluster, --https-… of what connects to it.
     """
+    from bridge.homeserver.issuing import IssuingSettings
     from bridge.homeserver.rest.serve import Listening
 
     listening = Listening.at(
         listen, tls_certificate=https_cert, tls_key=https_key, proxies=tuple(proxy or ())
     )
+    issuing = IssuingSettings(open_registration=open_registration)
 
     async def run(store: Khepri) -> None:
         from bridge.homeserver.federation.service import federating
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import serving, store_context
         from bridge.homeserver.signer.client import SignerClient
+        from bridge.homeserver.trust import Trust
 
         async with contextlib.AsyncExitStack() as stack:
-            context = await store_context(store)
-            if signer is not None:
-                key = await stack.enter_async_context(SignerClient(signer))
+            trust = await stack.enter_async_context(Trust(store))
+            key = None if signer is None else await stack.enter_async_context(SignerClient(signer))
+            context = await store_context(store, trust=trust, signer=key, issuing=issuing)
+            if key is not None:
                 desk = await stack.enter_async_context(
                     federating(store, instance=context.instance, signer=key)
                 )

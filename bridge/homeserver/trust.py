@@ -27,6 +27,7 @@ _KEYS: Final = Atom("keys")
 _REVOKED: Final = Atom("revoked")
 _WATCHED: Final[tuple[Path, ...]] = ([_BRIDGE, _KEYS], [_BRIDGE, _REVOKED])
 _START_SECONDS: Final = 30.0
+_RETRY_SECONDS = 1.0
 _ORDER: Final = tuple(KeyState)
 
 
@@ -111,7 +112,7 @@ class Trust:
                                 pass
             except BridgeError:
                 _log.exception("the feed of keys and revocations ended; it begins anew")
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _learn(self, path: NativePath, data: object) -> None:
         # Only ever forward: another member may be behind the one that was heard before.

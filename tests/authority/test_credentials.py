@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import replace
 from typing import Any
@@ -29,16 +28,11 @@ from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Proof, Role
-from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
-from tests.support.credentials import certificate, proof
-
-
-def new_id() -> str:
-    return base64url_encode(secrets.token_bytes(16))
+from tests.support.credentials import certificate, new_id, proof
 
 
 def enrolled(name: str, key: Jwk, **changes: Any) -> Certificate:

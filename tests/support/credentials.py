@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from bridge.jose import Jwk
 from bridge.jose.credentials import (
     AccessToken,
     Certificate,
+    Enrolment,
     GrantToken,
     PeerToken,
     Proof,
@@ -138,6 +140,24 @@ def proof(certificate_text: str, /, **changes: Any) -> Proof:
         "id": ID,
     }
     return Proof(**{**members, **changes})
+
+
+def enrolment(key: Jwk, /, **changes: Any) -> Enrolment:
+    """A request for a certificate of Alice's, made at ``NOW``."""
+    members: dict[str, Any] = {
+        "subject": "alice",
+        "role": Role.PLAYER,
+        "key": key.public(),
+        "instance": INSTANCE,
+        "issued_at": NOW,
+        "id": ID,
+    }
+    return Enrolment(**{**members, **changes})
+
+
+def new_id() -> str:
+    """An id that was never used."""
+    return base64url_encode(secrets.token_bytes(16))
 
 
 def issued(credential: Credential, issuer: Jwk = ISSUER, **claims: object) -> str:

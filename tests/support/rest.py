@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
 from fastapi import FastAPI
 
+from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.app import create_app
-from bridge.homeserver.rest.authentication import TokenAuthenticator
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.serve import store_context
 from bridge.homeserver.rest.settings import RestSettings
+from bridge.homeserver.trust import FixedTrust, Trusted
 from bridge.jose import Jwk
-from bridge.jose.credentials import AccessToken, Keyring, Role
+from bridge.jose.credentials import AccessToken, Role, Signer
 from bridge.jose.credentials.token import encode_token
 from bridge.khepri import Khepri
 from tests.support.credentials import ISSUER, KEYS, access_token
@@ -26,10 +27,6 @@ GENEROUS = RestSettings(
     address_rate=1e6, address_burst=1_000_000, caller_rate=1e6, caller_burst=1_000_000, keyed_rate=1e6
 )
 """limits that a test which is not about them never meets"""
-
-
-async def issuer_keys() -> Keyring:
-    return KEYS
 
 
 def bearer(
@@ -63,9 +60,17 @@ class Rest:
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
-    async def over(cls, store: Khepri, settings: RestSettings = GENEROUS) -> Self:
-        plain = await store_context(store, settings)
-        context = replace(plain, authenticator=TokenAuthenticator(issuer_keys, plain.instance))
+    async def over(
+        cls,
+        store: Khepri,
+        settings: RestSettings = GENEROUS,
+        *,
+        trust: Trusted | None = None,
+        signer: Signer | None = None,
+        issuing: IssuingSettings | None = None,
+    ) -> Self:
+        trust = trust or FixedTrust(KEYS)
+        context = await store_context(store, settings, trust=trust, signer=signer, issuing=issuing)
         return cls(create_app(context), context)
 
     async def __aenter__(self) -> Self:

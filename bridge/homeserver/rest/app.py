@@ -9,14 +9,18 @@ from fastapi import APIRouter, FastAPI
 import bridge
 from bridge.homeserver.rest import (
     asks,
+    certificates,
     entities,
     federation,
     feed,
+    keys,
     operations,
     players,
     scenes,
     servers,
     sessions,
+    tickets,
+    tokens,
 )
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
@@ -24,6 +28,10 @@ from bridge.homeserver.rest.problems import Problem, add_handlers, problem_of
 from bridge.homeserver.rest.tracing import Tracing
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
+    keys.router,
+    certificates.router,
+    tokens.router,
+    tickets.router,
     players.router,
     entities.router,
     asks.router,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, Protocol
 
@@ -15,7 +15,8 @@ from bridge.authority import OPERATOR, Party
 from bridge.errors import SignatureError
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.problems import ProblemError
-from bridge.jose.credentials import Keyring, Role, read_access_untrusted
+from bridge.homeserver.trust import Trusted
+from bridge.jose.credentials import Role, read_access_untrusted
 
 MAX_TOKEN_CHARACTERS: Final = 4096
 
@@ -65,22 +66,23 @@ class Authenticator(Protocol):
 
 
 class TokenAuthenticator:
-    """Checks access tokens of the instance by its public keys.
+    """Checks access tokens of the instance by its public keys, and what was revoked.
 
     Args:
-        keys: gives those that hold now.
+        trust: those that hold, and what does not.
         instance: name of the instance.
     """
 
-    def __init__(self, keys: Callable[[], Awaitable[Keyring]], instance: str) -> None:
-        self._keys = keys
+    def __init__(self, trust: Trusted, instance: str) -> None:
+        self._trust = trust
         self._instance = instance
 
     async def authenticate(self, token: str) -> Caller:
         """As of ``Authenticator``."""
-        access = read_access_untrusted(
-            token, keys=await self._keys(), instance=self._instance, now=time.time()
-        )
+        now = time.time()
+        access = read_access_untrusted(token, keys=self._trust.keys(now), instance=self._instance, now=now)
+        if self._trust.is_revoked(access.thumbprint):
+            raise SignatureError("its key was revoked")
         return Caller(
             subject=access.subject,
             role=access.role,
@@ -89,7 +91,7 @@ class TokenAuthenticator:
         )
 
 
-_bearer: Final = HTTPBearer(
+bearer_scheme: Final = HTTPBearer(
     bearerFormat="JWT",
     scheme_name="access_token",
     description="A `kb-access+jwt` of at most five minutes, from `POST /v1/tokens`.",
@@ -100,7 +102,7 @@ _bearer: Final = HTTPBearer(
 async def caller(
     request: Request,
     here: Here,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)],
 ) -> Caller:
     """Who the request is from; counts it.
 

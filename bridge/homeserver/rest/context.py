@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from bridge.authority import Ownership
+from bridge.homeserver.issuing import Issuing
 from bridge.homeserver.rest.settings import RestSettings
+from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
 
 if TYPE_CHECKING:
@@ -29,6 +33,9 @@ class Context:
         settings: limits and deadlines.
         desk: answers other instances; ``None`` where the instance's signer is not at hand.
         stopping: set once the service is to end, so that feeds do.
+        issuing: has certificates, tokens and tickets signed; ``None`` without a signer.
+        signer: of the instance, if the service has one.
+        clock: gives Unix seconds.
     """
 
     store: Khepri
@@ -38,6 +45,9 @@ class Context:
     settings: RestSettings = field(default_factory=RestSettings)
     desk: Desk | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    issuing: Issuing | None = None
+    signer: Signer | None = None
+    clock: Callable[[], float] = time.time
 
 
 def context(request: Request) -> Context:

@@ -29,6 +29,7 @@ from bridge.errors import (
     HandshakeError,
     OutcomeUnknownError,
     RemoteError,
+    SignatureError,
 )
 from bridge.etf import Atom
 from bridge.homeserver.rest.tracing import trace_of
@@ -79,6 +80,18 @@ KINDS: Final[Mapping[str, Kind]] = {
     "server_key_mismatch": Kind(
         403, "Another key holds this name", "Use the key that the name was first opened with."
     ),
+    "bad_proof": Kind(
+        401, "The proof does not hold", "Sign a new one with your certificate's key, for this instance, now."
+    ),
+    "bad_enrolment": Kind(
+        422,
+        "The enrolment does not hold",
+        "Sign a new one with the key it names, for this instance, now.",
+    ),
+    "replayed": Kind(401, "The proof was shown before", "Sign a new one for each request."),
+    "revoked": Kind(403, "The key or the certificate was revoked", "Make a new key, and ask the operator."),
+    "not_enrolled": Kind(403, "The key does not speak for the name", "Use the name's newest key."),
+    "registration_closed": Kind(403, "Nobody registers by himself here", "Ask an operator to enrol you."),
     # --- of what is there
     "no_entity": Kind(404, "No such entity", "Check the name; a server creates entities in its session."),
     "no_server": Kind(
@@ -117,6 +130,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invalid_key": Kind(
         403, "Not the key of the token", "Send the public P-256 key (JWK) that your token was got with."
     ),
+    "name_taken": Kind(409, "Another key holds this name", "Choose another name, or show the name's key."),
+    "key_taken": Kind(409, "Another name has this key", "Make a new key."),
     # --- of other instances
     "away": Kind(409, "The entity is at another instance", "Ask there; `instance` says where it went."),
     "unpinned": Kind(403, "Not of an instance that is trusted here", "Have its operator pin your key."),
@@ -132,6 +147,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         "It may have been done, or not",
         "Repeat it with the same Idempotency-Key, or read what is there now.",
     ),
+    "no_signer": Kind(503, "Nothing is signed here", "Ask another process of the service."),
+    "not_signed": Kind(503, "The signer refuses", "Ask again in a moment; see `detail`."),
     "refused": Kind(422, "The homeserver refused", "See `detail`."),
     "internal": Kind(500, "A defect of the service", "Tell its operator the `trace`."),
 }
@@ -213,6 +230,8 @@ def as_problem(error: BridgeError) -> ProblemError:
         case RemoteError(reason=Atom() as reason):
             name = _OTHER_NAMES.get(str(reason), str(reason))
             return ProblemError(name if name in KINDS else "refused", str(error), members=_said(error.props))
+        case SignatureError():
+            return _passing("not_signed", str(error))
         case ConfigurationError():
             return ProblemError("invalid_request", str(error))
     _log.error("unexpected error", exc_info=error)

@@ -15,12 +15,14 @@ from typing import Any, Final, Self
 import uvicorn
 from fastapi import FastAPI
 
-from bridge.authority import Ownership
+from bridge.authority import Credentials, Ownership
 from bridge.errors import ConfigurationError
+from bridge.homeserver.issuing import Issuing, IssuingSettings
 from bridge.homeserver.rest.authentication import TokenAuthenticator
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.settings import RestSettings
-from bridge.jose.credentials import Keyring
+from bridge.homeserver.trust import Trusted
+from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
 
 _GRACE_SECONDS: Final = 5
@@ -148,26 +150,45 @@ async def serving(app: FastAPI, listening: Listening) -> AsyncIterator[tuple[str
         started.cancel()
 
 
-async def store_context(store: Khepri, settings: RestSettings | None = None) -> Context:
-    """The context of a service over this store.
+async def store_context(
+    store: Khepri,
+    settings: RestSettings | None = None,
+    *,
+    trust: Trusted,
+    signer: Signer | None = None,
+    issuing: IssuingSettings | None = None,
+) -> Context:
+    """The context of a service over this store; what the signer has is published.
+
+    Args:
+        trust: the instance's keys and revocations.
+        signer: by which certificates, tokens and tickets are issued; without one, none are.
+        issuing: how long those last, and who may register.
 
     Raises:
-        BridgeError: the store does not answer.
+        BridgeError: the store or the signer does not answer.
     """
     settings = settings or RestSettings()
-    health = await store.health()
-    instance = health.instance
+    instance = (await store.health()).instance
+    issues = None
+    if signer is not None:
+        issues = Issuing(
+            credentials=Credentials(store, patience=settings.store_timeout),
+            signer=signer,
+            trust=trust,
+            instance=instance,
+            settings=issuing,
+        )
+        await issues.publish()
     return Context(
         store=store,
         ownership=Ownership(store, patience=settings.store_timeout),
         instance=instance,
-        authenticator=TokenAuthenticator(_no_keys, instance),
+        authenticator=TokenAuthenticator(trust, instance),
         settings=settings,
+        issuing=issues,
+        signer=signer,
     )
-
-
-async def _no_keys() -> Keyring:
-    return {}
 
 
 def _bind(listening: Listening) -> socket.socket:

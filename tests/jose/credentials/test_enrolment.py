@@ -6,21 +6,15 @@ import pytest
 
 from bridge.errors import SignatureError
 from bridge.jose import Jwk
-from bridge.jose.credentials import Enrolment, Role, read_enrolment_untrusted
+from bridge.jose.credentials import Enrolment, read_enrolment_untrusted
 from bridge.jose.credentials.token import encode_token
-from tests.support.credentials import ID, INSTANCE, NOW
+from tests.support.credentials import INSTANCE, NOW, enrolment
 
 ALICE, MALLORY = Jwk.generate(), Jwk.generate()
 
 
-def enrolment(**changes: Any) -> Enrolment:
-    members: dict[str, Any] = {
-        "subject": "alice",
-        "role": Role.PLAYER,
-        "key": ALICE.public(),
-        "instance": INSTANCE,
-    }
-    return Enrolment(**{**members, "issued_at": NOW, "id": ID, **changes})
+def request(**changes: Any) -> Enrolment:
+    return enrolment(ALICE, **changes)
 
 
 def read(token: str, *, now: float = NOW) -> Enrolment:
@@ -28,21 +22,21 @@ def read(token: str, *, now: float = NOW) -> Enrolment:
 
 
 def test_a_request_by_its_own_key_holds() -> None:
-    assert read(enrolment().signed(ALICE)) == enrolment()
+    assert read(request().signed(ALICE)) == request()
 
 
 def test_nobody_enrols_a_key_that_somebody_else_has() -> None:
     with pytest.raises(SignatureError):
-        read(enrolment().signed(MALLORY))
+        read(request().signed(MALLORY))
 
 
 def test_a_request_to_another_instance_is_refused() -> None:
     with pytest.raises(SignatureError, match="another instance"):
-        read(enrolment(instance="ruby").signed(ALICE))
+        read(request(instance="ruby").signed(ALICE))
 
 
 def test_a_request_ages_fast() -> None:
-    token = enrolment().signed(ALICE)
+    token = request().signed(ALICE)
     for now in (NOW - 30.001, NOW + 60):
         with pytest.raises(SignatureError):
             read(token, now=now)
@@ -53,4 +47,4 @@ def test_a_request_ages_fast() -> None:
 )
 def test_claims_beyond_the_one_form_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(SignatureError):
-        read(encode_token(Enrolment.TYP, {**enrolment().claims(), **change}, ALICE))
+        read(encode_token(Enrolment.TYP, {**request().claims(), **change}, ALICE))

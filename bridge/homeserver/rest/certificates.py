@@ -1,0 +1,70 @@
+"""Certificates: whose a key is. Got once, renewed by their holders (R0-32)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from bridge.homeserver.rest.authentication import Caller, bearer_scheme, caller
+from bridge.homeserver.rest.context import Here
+from bridge.homeserver.rest.issuing import Issues, refusing
+from bridge.homeserver.rest.problems import ProblemError
+from bridge.jose.credentials import Enrolment, Role
+
+router = APIRouter(prefix="/v1/certificates", tags=["certificates"])
+
+
+class Enrolling(BaseModel):
+    """A request for a certificate."""
+
+    enrolment: str = Field(
+        description="A `kb-enrolment+jwt`, signed by the key that it names.", max_length=Enrolment.MAX_BYTES
+    )
+
+
+class Certified(BaseModel):
+    """A certificate."""
+
+    certificate: str = Field(description="A `kb-certificate+jwt`.")
+    expires: int = Field(description="Unix seconds.")
+
+
+async def maybe_caller(
+    request: Request,
+    here: Here,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)],
+) -> Caller | None:
+    """Who the request is from, if it says so.
+
+    Raises:
+        ProblemError: its token does not hold.
+    """
+    return None if credentials is None else await caller(request, here, credentials)
+
+
+@router.post("", status_code=201)
+async def enrol(
+    body: Enrolling, issues: Issues, who: Annotated[Caller | None, Depends(maybe_caller)]
+) -> Certified:
+    """Give a certificate for a name and a key.
+
+    Without a token: a renewal with the same key; where registration is open, a name that nobody has, for a
+    player. With a token of the name's holder: another key. With an operator's: anything but an operator's.
+    """
+    with refusing("bad_enrolment"):
+        enrolment = issues.read_enrolment(body.enrolment)
+    if enrolment.role is Role.OPERATOR:
+        raise ProblemError("registration_closed", "operators are certified with `homeserver certify`")
+    by_operator = who is not None and who.role is Role.OPERATOR
+    previous = None
+    if who is not None and (who.subject, who.role) == (enrolment.subject, enrolment.role):
+        previous = who.thumbprint
+    is_open = issues.settings.open_registration and enrolment.role is Role.PLAYER
+    if not (by_operator or previous or is_open or await issues.is_holder(enrolment)):
+        raise ProblemError("registration_closed", f"{enrolment.role} {enrolment.subject} is not enrolled")
+    made = await issues.certify(enrolment, previous=previous, operator=by_operator)
+    return Certified(certificate=made.token, expires=made.expires_at)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bridge.homeserver.issuing import IssuingSettings
+from bridge.jose import Jwk
+from bridge.jose.credentials import Role, read_certificate_untrusted
+from bridge.khepri import Khepri
+from tests.support.cluster import fresh
+from tests.support.credentials import KEYS, KeySigner
+from tests.support.members import Member
+from tests.support.rest import Rest, bearer, kind
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+@pytest.fixture
+async def closed(store: Khepri) -> AsyncIterator[Rest]:
+    async with await Rest.over(store, signer=KeySigner()) as made:
+        yield made
+
+
+@pytest.fixture
+async def opened(store: Khepri) -> AsyncIterator[Rest]:
+    settings = IssuingSettings(open_registration=True)
+    async with await Rest.over(store, signer=KeySigner(), issuing=settings) as made:
+        yield made
+
+
+async def member(rest: Rest, role: Role = Role.PLAYER) -> Member:
+    return Member.of(rest.context, await rest.client(), fresh("Member"), role)
+
+
+async def test_where_registration_is_open_a_player_gets_a_name_that_nobody_has(opened: Rest) -> None:
+    """R0-32."""
+    alice, mallory = await member(opened), await member(opened)
+    response = await alice.enrol()
+    assert response.status_code == 201
+    made = read_certificate_untrusted(
+        alice.certificate, keys=KEYS, instance=opened.context.instance, now=time.time()
+    )
+    assert (made.subject, made.role, made.key) == (alice.name, Role.PLAYER, alice.key.public())
+    assert response.json()["expires"] == made.expires_at
+    mallory.name = alice.name
+    assert kind(await mallory.enrol()) == "name_taken"
+    mallory.name, mallory.key = fresh("Member"), alice.key
+    assert kind(await mallory.enrol()) == "key_taken"
+
+
+async def test_servers_and_operators_do_not_register_themselves(opened: Rest) -> None:
+    for role in (Role.SERVER, Role.OPERATOR):
+        assert kind(await (await member(opened, role)).enrol()) == "registration_closed"
+
+
+async def test_where_it_is_closed_an_operator_enrols(closed: Rest) -> None:
+    alice = await member(closed)
+    assert kind(await alice.enrol()) == "registration_closed"
+    here = closed.context.instance
+    assert kind(await alice.enrol(bearer(here, "root", Role.OPERATOR))) == "201"
+    assert kind(await alice.enrol(bearer(here, "bob"))) == "201", "a renewal, whoever carries it"
+    server = await member(closed, Role.SERVER)
+    assert kind(await server.enrol(bearer(here, "bob"))) == "registration_closed"
+    assert kind(await server.enrol(bearer(here, "root", Role.OPERATOR))) == "201"
+    boss = await member(closed, Role.OPERATOR)
+    assert kind(await boss.enrol(bearer(here, "root", Role.OPERATOR))) == "registration_closed"
+
+
+async def test_a_holder_renews_and_changes_its_key(closed: Rest) -> None:
+    """R0-24: rotation of a player's key."""
+    alice = await member(closed)
+    await alice.enrol(bearer(closed.context.instance, "root", Role.OPERATOR))
+    first = alice.certificate
+    assert kind(await alice.enrol()) == "201"
+    assert alice.certificate != first
+    token = (await alice.access()).json()["token"]
+    old, alice.key = alice.key, Jwk.generate()
+    assert kind(await alice.enrol()) == "registration_closed"
+    assert kind(await alice.enrol(token)) == "201"
+    assert kind(await alice.access()) == "200"
+    alice.key = old
+    alice.certificate = first
+    assert kind(await alice.access()) == "not_enrolled"
+
+
+@pytest.mark.parametrize(
+    "change", [{"instance": "elsewhere"}, {"issued_at": 1}, {"key": Jwk.generate().public()}], ids=str
+)
+async def test_an_enrolment_that_does_not_hold_is_refused(opened: Rest, change: dict[str, Any]) -> None:
+    alice = await member(opened)
+    assert kind(await alice.enrol(**change)) == "bad_enrolment"
+
+
+async def test_a_token_that_does_not_hold_is_no_help(opened: Rest) -> None:
+    alice = await member(opened)
+    assert kind(await alice.enrol("a.b.c")) == "unauthenticated"
+
+
+async def test_without_a_signer_nothing_is_given(rest: Rest) -> None:
+    alice = await member(rest)
+    assert kind(await alice.enrol()) == "no_signer"
+    body = {"enrolment": "x" * 5000}
+    assert kind(await alice.http.post("/v1/certificates", json=body)) in ("invalid_request", "no_signer")
