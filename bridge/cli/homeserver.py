@@ -52,7 +52,7 @@ def serve(
     signer: Annotated[
         Path | None,
         typer.Option(
-            help="Socket of `homeserver signer`: with it this process gives certificates, tokens and tickets, "
+            help="Socket of `homeserver signer`: with it this process gives certificates, tokens, tickets, "
             "answers other instances, and carries what is in escrow for them.",
             show_default=False,
         ),
@@ -87,6 +87,8 @@ def serve(
             trust = await stack.enter_async_context(Trust(store))
             key = None if signer is None else await stack.enter_async_context(SignerClient(signer))
             context = await store_context(store, trust=trust, signer=key, issuing=issuing)
+            if context.issuing is not None:
+                await stack.enter_async_context(context.issuing.publishing())
             if key is not None:
                 desk = await stack.enter_async_context(
                     federating(store, instance=context.instance, signer=key)

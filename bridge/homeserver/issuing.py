@@ -6,13 +6,17 @@ transaction each, whether the key counts and the proof is new; only then the sig
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.authority import Credentials, KeyState, NotEnrolledError, ServerRecord, UnknownServerError
-from bridge.errors import ConfigurationError, SignatureError
+from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
 from bridge.homeserver.trust import Trusted
 from bridge.jose.credentials import (
@@ -30,6 +34,11 @@ from bridge.jose.credentials import (
 )
 from bridge.jose.credentials.proof import ACCESS, PEER
 from bridge.jose.encoding import base64url_encode
+
+_log = logging.getLogger("bridge.homeserver.issuing")
+
+PUBLISH_SECONDS: Final = 15.0
+"""between two looks at which keys the signer has; who keeps keys may do so for a minute more"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +125,30 @@ class Issuing:
         await self.credentials.publish_key(current, KeyState.CURRENT)
         for key in following:
             await self.credentials.publish_key(key, KeyState.NEXT)
+
+    @contextlib.asynccontextmanager
+    async def publishing(self, *, every: float = PUBLISH_SECONDS) -> AsyncIterator[None]:
+        """Publish again and again, for a signer that is restarted with other keys.
+
+        Args:
+            every: seconds.
+        """
+
+        async def publish() -> None:
+            while True:
+                await asyncio.sleep(every)
+                try:
+                    await self.publish()
+                except BridgeError as error:
+                    _log.warning("the signer's keys could not be published: %s", error)
+
+        task = asyncio.create_task(publish())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     def read_enrolment(self, text: str) -> Enrolment:
         """Check a request for a certificate: it is by its own key, for this instance, and fresh.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +86,24 @@ async def test_what_the_signer_has_is_published() -> None:
     tree = Tree()
     await issuing(tree, KeySigner(one, two)).publish()
     assert tree.published == [(one.public(), KeyState.CURRENT), (two.public(), KeyState.NEXT)]
+
+
+async def test_a_signer_that_was_restarted_with_other_keys_is_published_again() -> None:
+    """R0-24."""
+    tree, key = Tree(), Jwk.generate()
+    signer = KeySigner(key)
+    issues = issuing(tree, signer)
+    async with issues.publishing(every=0.0):
+        while not tree.published:
+            await asyncio.sleep(0)
+        tree.published = []
+        signer.fail = True
+        for _ in range(10):
+            await asyncio.sleep(0)
+        signer.fail = False
+        while not tree.published:
+            await asyncio.sleep(0)
+    assert tree.published[0] == (key.public(), KeyState.CURRENT)
 
 
 async def test_nothing_outlives_the_certificate_that_was_shown() -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bridge.errors import ConnectionLostError
 from bridge.jose import Jwk
 from bridge.jose.credentials import (
     AccessToken,
@@ -36,11 +37,14 @@ class KeySigner:
 
     def __init__(self, *keys: Jwk) -> None:
         self._keys = list(keys or (ISSUER,))
+        self.fail = False
 
     async def sign(self, typ: str, claims: Mapping[str, object]) -> str:
         return encode_token(typ, claims, self._keys[0], max_bytes=16_384)
 
     async def keys(self) -> list[Jwk]:
+        if self.fail:
+            raise ConnectionLostError("the signer is away")
         return [key.public() for key in self._keys]
 
 

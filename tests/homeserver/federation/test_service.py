@@ -11,6 +11,7 @@ import pytest
 from bridge.homeserver.federation.service import federating
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
+from bridge.homeserver.trust import FixedTrust
 from tests.support.cluster import fresh
 from tests.support.federation import QUICK, Federation, Instance
 
@@ -23,7 +24,7 @@ async def served(side: Instance) -> AsyncIterator[str]:
     async with federating(
         side.store, instance=side.name, signer=side.signer, config=QUICK, on_message=side.messages.append
     ) as desk:
-        app = create_app(replace(await store_context(side.store), desk=desk))
+        app = create_app(replace(await store_context(side.store, trust=FixedTrust({})), desk=desk))
         async with serving(app, Listening()) as (url, _):
             yield url
 
