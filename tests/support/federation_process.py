@@ -19,6 +19,7 @@ from bridge.homeserver.federation.service import federating
 from bridge.homeserver.local import running_cluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
+from bridge.homeserver.trust import FixedTrust
 from bridge.jose import Jwk
 from tests.support.credentials import KeySigner
 
@@ -51,7 +52,7 @@ async def run(directory: Path, key: Jwk, port: int, step: str) -> None:
         _end(name, step)
 
     async with open_store(local_way(directory, running_cluster(directory))) as store:
-        context = await store_context(store)
+        context = await store_context(store, trust=FixedTrust({}))
         signer = KeySigner(key)
         async with federating(
             store, instance=context.instance, signer=signer, config=QUICK, checkpoint=checkpoint
