@@ -138,6 +138,7 @@ class ServerRecord:
         thumbprint: RFC 7638 thumbprint of that key.
         host: where its data plane listens.
         port: UDP port.
+        revoked: whether the key counts no more: nobody may talk to the server.
     """
 
     server: str
@@ -146,6 +147,7 @@ class ServerRecord:
     thumbprint: str
     host: str
     port: int
+    revoked: bool = False
 
     @classmethod
     def from_term(cls, term: Any) -> ServerRecord:
@@ -163,6 +165,7 @@ class ServerRecord:
             thumbprint=fields.text("thumbprint"),
             host=host,
             port=port,
+            revoked=fields.optional("revoked") is True,
         )
 
 

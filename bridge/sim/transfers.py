@@ -431,6 +431,9 @@ class Transfers:
         """Hear from the feed of a server, its key and where it listens."""
         if record.server == self.config.name or self._servers.get(record.server) == record:
             return
+        if record.revoked:
+            self.forget_server(record.server)
+            return
         self._servers[record.server] = record
         self._plane.tell(
             AddPeer(

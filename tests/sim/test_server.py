@@ -7,8 +7,10 @@ import signal
 
 import pytest
 
+from bridge.authority import Credentials
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
+from bridge.khepri import Khepri
 from bridge.node import HiddenNode
 from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem
 from tests.support.cluster import fresh
@@ -70,3 +72,15 @@ async def test_a_server_that_the_operator_takes_out_of_the_tree_loses_its_sessio
         assert answer == Atom("ok")
         await a.told(PeerSessionChanged, server=revoked.name, up=False, reason="peer_removed")
         await revoked.told(PeerSessionChanged, server=a.name, up=False, reason="peer_removed")
+
+
+async def test_a_server_whose_key_is_revoked_loses_its_sessions_with_all_peers(
+    cluster: LocalCluster, store: Khepri
+) -> None:
+    """R0-24: within the feed's time; it is met again once it has another key."""
+    async with simulation(cluster, fresh("sim")) as a, simulation(cluster, fresh("sim")) as b:
+        await a.meets(b)
+        record = await a.server.transfers._home.server(b.name)
+        await Credentials(store).revoke(record.thumbprint, reason="stolen")
+        await a.told(PeerSessionChanged, server=b.name, up=False, reason="peer_removed")
+        assert (await a.server.transfers._home.server(b.name)).revoked
