@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
@@ -50,8 +51,6 @@ class Proxy:
             self._server.close()
         for end in list(self._ends):
             end.abort()
-        if self._server is not None:
-            await self._server.wait_closed()
 
     def lines(self) -> tuple[Line, Line]:
         """There and back, of a new connection: its own luck."""
@@ -88,14 +87,19 @@ class _End(asyncio.Protocol):
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self._proxy.joined(self)
+        self.other.deliver()
 
     def data_received(self, data: bytes) -> None:
-        self.line.push(bytes(data), now=self._loop.time())
-        self._deliver()
+        self.line.push(bytes(data), now=time.monotonic())
+        self.deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._proxy.left(self)
         self.other.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
 
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -111,15 +115,19 @@ class _End(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Write what has arrived to the other end, once that stands."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for data in self.line.pop_due(now=self._loop.time()):
+        if not self.other.is_open:
+            return
+        # uvloop's own clock stands still within a turn, and counts whole milliseconds.
+        for data in self.line.pop_due(now=time.monotonic()):
             self.other.write(data)
         due = self.line.get_timer()
         if due is not None:
-            self._timer = self._loop.call_at(due, self._deliver)
+            self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self.deliver)
 
 
 class _Near(_End):
@@ -134,9 +142,6 @@ class _Near(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self._transport is not None
-        # What comes before the other end stands would have nowhere to go.
-        self._transport.pause_reading()
         self._opening = asyncio.create_task(self._open())
 
     async def _open(self) -> None:
@@ -144,9 +149,6 @@ class _Near(_End):
             await self._loop.create_connection(lambda: self.other, HOST, self._proxy.target)
         except OSError:
             self.abort()
-            return
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
 
 
 @asynccontextmanager
