@@ -277,8 +277,12 @@ class Endpoint:
         reason: DropReason | None
         if MIN_DATA_BYTES <= len(data) <= MAX_DATAGRAM_BYTES and data[0] == DATA:
             # The data path: what the general parser would find, without the object it would make.
-            reason = self._on_data(CONNECTION_ID.unpack_from(data, 1)[0], data, address, now=now)
-            if reason is not None:
+            session = self._by_connection.get(CONNECTION_ID.unpack_from(data, 1)[0])
+            if session is None:
+                self._drops[DropReason.UNKNOWN_CONNECTION] += 1
+            elif (reason := session.receive_datagram(data, address, now=now)) is None:
+                self._heard(session)
+            else:
                 self._drops[reason] += 1
             return
         try:
@@ -325,10 +329,14 @@ class Endpoint:
             self.receive_datagram(data[at : at + segment], address, now=now)
 
     def _heard(self, session: Session) -> None:
-        if session in self._unconfirmed and session.is_confirmed and not session.is_closed:
-            self._establish(session)
-        self._dirty[session] = None
-        if self._wait is None:
+        if session in self._unconfirmed:
+            if session.is_confirmed and not session.is_closed:
+                self._establish(session)
+            self._dirty[session] = None
+        elif session.acknowledger.waiting or session.acknowledger.is_due or not session.outbound.is_idle:
+            self._dirty[session] = None
+        # What else came moves timers back, as acknowledgements alone do.
+        if self._wait is None and session.has_events:
             self._ready[session] = None
         self._on_heard(session)
 

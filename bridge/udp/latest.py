@@ -44,7 +44,9 @@ class StreamNumbers:
 
     def advance(self, stream: int, number: int) -> bool:
         """Set the number of a stream if it is newer; whether it was."""
-        numbers = self._room(stream + 1)
+        numbers = self._numbers
+        if numbers is None or stream >= len(numbers):
+            numbers = self._room(stream + 1)
         known = int(numbers[stream])
         if known != _NONE and not 0 < (number - known) & _NUMBER_MASK < _HALF:
             return False

@@ -10,6 +10,7 @@ holds back reliable bytes; state has a rate of its own, since it is worthless wh
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -25,6 +26,10 @@ MAX_TRACKED: Final = 8192
 """Datagrams awaiting acknowledgement; beyond it the oldest runs count as lost."""
 
 
+_new: Final = tuple.__new__
+"""What the constructor of a named tuple comes down to, without the cost of calling it."""
+_GONE_KEPT: Final = 64
+"""Runs that are gone and may stay in a list beside as many as are not."""
 _GIVEN_UP_KEPT: Final = 64
 """Runs that were given up and might arrive all the same,"""
 _GIVEN_UP_TIMES: Final = 8
@@ -91,8 +96,8 @@ class SentLedger:
     """Datagrams of one session that were sent and not yet accounted for."""
 
     __slots__ = (
+        "_firsts",
         "_given_up",
-        "_newest",
         "_recovery_until",
         "_rtt",
         "_runs",
@@ -108,7 +113,7 @@ class SentLedger:
     def __init__(self, rtt: RttEstimator) -> None:
         self._rtt = rtt
         self._runs: dict[int, SentRun] = {}  # by first sequence, ascending
-        self._newest = -1  # the highest of those sequences ever
+        self._firsts: list[int] = []  # those sequences, some of them of runs that are gone
         self._window = float(INITIAL_WINDOW_BYTES)
         self._threshold = float(MAXIMUM_WINDOW_BYTES)
         self._recovery_until = -1
@@ -136,11 +141,12 @@ class SentLedger:
         """
         first = run.first
         self._runs[first] = run
-        if first > self._newest:
-            self._newest = first
-        else:
+        firsts = self._firsts
+        firsts.append(first)
+        if len(firsts) > 1 and first < firsts[-2]:
             # States that waited for their signature have lower sequences than what was sealed meanwhile.
             self._runs = dict(sorted(self._runs.items()))
+            firsts.sort()
         self.in_flight += run.count
         if run.is_reliable:
             self.reliable_bytes += run.size
@@ -165,38 +171,91 @@ class SentLedger:
             self.reliable_bytes -= run.size
 
     def acknowledge(self, largest: int, bits: int, *, now: float) -> Accounts:
-        """Apply an ACK frame."""
-        newest = self.largest_acknowledged = max(self.largest_acknowledged, largest)
+        """Apply an ACK frame.
+
+        Looked at are the runs it names, and from the oldest on those that it lets count as lost: however many
+        are in flight, a peer cannot make each of its acknowledgements cost them all.
+        """
+        newest = self.largest_acknowledged
+        if largest > newest:
+            self.largest_acknowledged = newest = largest
+        runs = self._runs
+        if len(runs) == 1 and not self._given_up and (run := runs.get(largest)) and run.count == 1:
+            # What a server's player answers to each tick: it is what the rest of this would come to.
+            return _new(Accounts, (self._all_arrived(run), [], []))
         named = bits << 1 | 1  # bit n stands for largest - n
         late = self._arrived_late(named, largest, now=now) if self._given_up else []
-        suspect_below = newest - REORDER_THRESHOLD
-        sent_before = now - self._rtt.reorder_time()
         arrived: list[Fate] = []
         lost: list[Fate] = []
-        for first, run in self._runs.items():
-            if first > newest:
-                break
-            outstanding = run.outstanding
-            got = outstanding & self._named_in_run(named, largest - first, run.count)
-            if got:
-                arrived.append(Fate(run, got))
-                outstanding &= ~got
-                if run.is_reliable and first > self._recovery_until:
-                    self._grow(run.size)
-            if outstanding and run.sent_at <= sent_before and first <= suspect_below:
+        firsts = self._firsts
+        lost_to = 0
+        suspect_below = newest - REORDER_THRESHOLD
+        if firsts and firsts[0] <= suspect_below:
+            sent_before = now - self._rtt.reorder_time()
+            for first in firsts:
+                run = runs.get(first)
+                if first > suspect_below or (run is not None and run.sent_at > sent_before):
+                    break
+                lost_to += 1
+                if run is None:
+                    continue
+                got = self._decide(run, named, largest, arrived)
+                outstanding = run.outstanding & ~got
                 gone = outstanding & ((1 << min(suspect_below - first + 1, run.count)) - 1)
                 if gone:
-                    lost.append(Fate(run, gone))
+                    lost.append(_new(Fate, (run, gone)))
                     if run.is_reliable and first > self._recovery_until:
                         self._shrink()
+        # Runs do not overlap: of those that begin below what is named, only the last may reach into it.
+        begin = max(lost_to, bisect_right(firsts, largest - bits.bit_length()) - 1)
+        for first in firsts[begin : bisect_right(firsts, largest)]:
+            run = runs.get(first)
+            if run is not None:
+                self._decide(run, named, largest, arrived)
         for run, got in arrived:
             self._account(run, got)
             self.arrived += got.bit_count()
-        for run, gone in lost:
-            self._account(run, gone)
-            self.lost += gone.bit_count()
-        self._given_up += lost
-        return Accounts(arrived, lost, late)
+        if lost:
+            for run, gone in lost:
+                self._account(run, gone)
+                self.lost += gone.bit_count()
+            self._given_up += lost
+        self._forget_gone()
+        return _new(Accounts, (arrived, lost, late))
+
+    def _all_arrived(self, run: SentRun) -> list[Fate]:
+        """The only datagram in flight arrived."""
+        if run.is_reliable and run.first > self._recovery_until:
+            self._grow(run.size)
+        self._runs.clear()
+        self._firsts.clear()
+        self.in_flight = self.reliable_bytes = run.outstanding = 0
+        self.arrived += 1
+        return [_new(Fate, (run, 1))]
+
+    def _decide(self, run: SentRun, named: int, largest: int, arrived: list[Fate]) -> int:
+        """Which of a run's datagrams arrived, noted in ``arrived``."""
+        distance = largest - run.first
+        got = run.outstanding & self._named_in_run(named, distance, run.count)
+        if got:
+            arrived.append(_new(Fate, (run, got)))
+            if run.is_reliable and run.first > self._recovery_until:
+                self._grow(run.size)
+        return got
+
+    def _forget_gone(self) -> None:
+        """Drop first sequences of runs that are gone: the oldest, and others once they are most."""
+        firsts, runs = self._firsts, self._runs
+        if not runs:
+            firsts.clear()
+        elif len(firsts) > 2 * len(runs) + _GONE_KEPT:
+            self._firsts = list(runs)
+        else:
+            gone = 0
+            while firsts[gone] not in runs:
+                gone += 1
+            if gone:
+                del firsts[:gone]
 
     def _arrived_late(self, named: int, largest: int, *, now: float) -> list[Fate]:
         since = now - _GIVEN_UP_TIMES * self._rtt.reorder_time()

@@ -67,8 +67,9 @@ class Opener:
         first, _, sequence = DATA_HEADER.unpack_from(data)
         if not self.replay.is_fresh(sequence):
             return DropReason.REPLAYED
-        view = memoryview(data)
-        header, sealed = view[:DATA_HEADER_BYTES], view[DATA_HEADER_BYTES:]
+        if type(data) is not memoryview:
+            data = memoryview(data)
+        header, sealed = data[:DATA_HEADER_BYTES], data[DATA_HEADER_BYTES:]
         phases = self.phases
         if first == phases.first_byte:
             try:

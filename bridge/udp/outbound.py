@@ -259,6 +259,18 @@ class Outbound:
             self.rate.held_back()
             self.paced_until = self._pacer.ready_at()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be sent but perhaps an acknowledgement."""
+        return not (
+            self.latest.pending
+            or self.reliable.buffered
+            or self.unordered.buffered
+            or self.ping_wanted
+            or self._outbox
+            or self.is_closed
+        )
+
     def take_lone(self, stamp: int, *, now: float) -> Lone | None:
         """The one state that waits, as a datagram to be sealed, if it may go and nothing goes along.
 
@@ -465,10 +477,16 @@ class Outbound:
             self._note_states(run, present)
         for run, present in arrived:
             self.rate.arrived(present.bit_count(), run.sent_at)
-            self._note_states(run, present)
-            for fragment in run.carried.fragments:
+            carried = run.carried
+            if carried.batch is not None:
+                self.latest.acknowledge_run(*carried.batch, present)
+                continue
+            for state in carried.states:
+                self.latest.acknowledge(*state)
+            for fragment in carried.fragments:
                 self.unordered.acknowledge(*fragment)
-        self._resend(lost)
+        if lost:
+            self._resend(lost)
         if self.rate.update(rtt=self._rtt.smoothed, now=now):
             self._pacer.set_rate(self.rate.bytes_per_second)
         if arrived:

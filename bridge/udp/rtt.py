@@ -28,7 +28,8 @@ class RttEstimator:
             self.smoothed = rtt
             self.variation = rtt / 2
         else:
-            self.minimum = min(self.minimum, rtt)
+            if rtt < self.minimum:
+                self.minimum = rtt
             self.variation += (abs(self.smoothed - rtt) - self.variation) / 4
             self.smoothed += (rtt - self.smoothed) / 8
         self.latest = rtt
@@ -48,5 +49,6 @@ class RttEstimator:
         9/8 round trips (RFC 9002, 6.1.2), or as late as some came not long ago (as RFC 8985, section 7.2):
         what yields under loss must not yield to jitter, which the smoothed round trip does not show.
         """
-        late = max(self.smoothed, self.latest or self._initial) * 1.125
-        return max(late, self.smoothed + self._lateness)
+        smoothed, latest = self.smoothed, self.latest or self._initial
+        late = (smoothed if smoothed > latest else latest) * 1.125
+        return late if late > smoothed + self._lateness else smoothed + self._lateness

@@ -457,18 +457,15 @@ class Session:
     def _accept_states(self, opened: OpenedRun, end: int, size: int, address: Address, *, now: float) -> None:
         sequences, plaintexts = opened
         self._opener.mark_run(sequences)
-        self._count(len(plaintexts), size, now=now)
+        self._last_received = now
+        self._datagrams_received += len(plaintexts)
+        self._bytes_received += len(plaintexts) * size
         stamp, echo, hold = PROLOGUE.unpack_from(plaintexts[-1])
         self._stamps.receive(stamp, echo, hold, now=now)
         if address != self.address:
             self._challenge(address, size=size, now=now)
         self._note_eliciting(urgent=False, now=now, count=len(plaintexts))
         self._inbox.accept_run(sequences, plaintexts, end, now=now)
-
-    def _count(self, count: int, size: int, *, now: float) -> None:
-        self._last_received = now
-        self._datagrams_received += count
-        self._bytes_received += count * size
 
     def _take(
         self, sequence: int, size: int, plaintext: bytes, address: Address, *, now: float
@@ -500,11 +497,13 @@ class Session:
     ) -> None:
         newest = self._replay.largest
         self._replay.mark(sequence)
-        self._count(1, size, now=now)
+        self._last_received = now
+        self._datagrams_received += 1
+        self._bytes_received += size
         stamp, echo, hold = PROLOGUE.unpack_from(plaintext)
         if sequence > newest:
             self._stamps.receive(stamp, echo, hold, now=now)
-            if address != self.address:
+            if address != self.outbound.address:
                 is_asked = any(type(frame) is PathChallenge for frame in frames)
                 spare = size - CHALLENGE_DATAGRAM_BYTES if is_asked else size
                 self._challenge(address, size=spare, now=now)
@@ -663,6 +662,16 @@ class Session:
                 return
             else:
                 await self._wait(self)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether :meth:`next_event` may give something."""
+        return bool(
+            self._inbox.states
+            or self._reliable_in.buffered
+            or self._unordered_in.has_message
+            or self._closed_event
+        )
 
     def next_event(self) -> SessionEvent | None:
         """The next event, or ``None``: messages, then states, then the end.

@@ -37,7 +37,11 @@ _HEADS: Final = np.dtype(
 
 
 class StateInbox:
-    """States of one session, as events in the order they came."""
+    """States of one session.
+
+    Attributes:
+        states: as events in the order they came.
+    """
 
     __slots__ = (
         "_drops",
@@ -48,8 +52,8 @@ class StateInbox:
         "_maximum",
         "_peer",
         "_session_id",
-        "_states",
         "_verifier",
+        "states",
     )
 
     def __init__(
@@ -79,7 +83,7 @@ class StateInbox:
         self._drops = drops
         self._max_streams = max_streams
         self._latest = LatestReceiver(max_streams=max_streams)
-        self._states: deque[StateReceived | StatesReceived] = deque()
+        self.states: deque[StateReceived | StatesReceived] = deque()
         self._kept = 0
 
     def state_end(self, plaintexts: Matrix) -> int | None:
@@ -217,10 +221,10 @@ class StateInbox:
         )
 
     def _keep(self, event: StateReceived | StatesReceived, count: int) -> None:
-        self._states.append(event)
+        self.states.append(event)
         self._kept += count
-        while self._kept > self._maximum and len(self._states) > 1:
-            self._drops[DropReason.STATE_OVERFLOW] += self._forget(self._states.popleft())
+        while self._kept > self._maximum and len(self.states) > 1:
+            self._drops[DropReason.STATE_OVERFLOW] += self._forget(self.states.popleft())
 
     def _forget(self, event: StateReceived | StatesReceived) -> int:
         count = len(event) if isinstance(event, StatesReceived) else 1
@@ -229,8 +233,8 @@ class StateInbox:
 
     def pop(self) -> StateReceived | StatesReceived | None:
         """The oldest event, or ``None``."""
-        if not self._states:
+        if not self.states:
             return None
-        event = self._states.popleft()
+        event = self.states.popleft()
         self._forget(event)
         return event
