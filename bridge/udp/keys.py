@@ -171,10 +171,6 @@ class Aead:
         except InvalidTag:
             raise BoxError("a datagram of a run is not authentic") from None
 
-    def nonce(self, sequence: int) -> bytes:
-        """Of one datagram."""
-        return (self._iv ^ sequence).to_bytes(_IV_BYTES, "big")
-
     def _nonces(self, sequences: npt.NDArray[np.uint64]) -> list[bytes]:
         nonces = np.empty((len(sequences), _IV_BYTES), dtype=np.uint8)
         nonces[:, :4] = self._iv_head
@@ -195,7 +191,10 @@ def seal_each(
         aeads: n, and as many sequences.
     """
     ciphers = [aead.cipher for aead in aeads]
-    nonces = [aead.nonce(sequence) for aead, sequence in zip(aeads, sequences, strict=True)]
+    nonces = [
+        (aead._iv ^ sequence).to_bytes(_IV_BYTES, "big")
+        for aead, sequence in zip(aeads, sequences, strict=True)
+    ]
     deque(map(_SEAL_INTO, ciphers, nonces, plaintexts, headers, sealed), maxlen=0)
 
 

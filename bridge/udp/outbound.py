@@ -74,6 +74,7 @@ class Outbound:
     __slots__ = (
         "_acknowledger",
         "_config",
+        "_had_messages",
         "_opening",
         "_outbox",
         "_pacer",
@@ -149,6 +150,7 @@ class Outbound:
         )
         self._outbox: list[Transmit] = []
         self._unproven: list[Unproven] = []
+        self._had_messages = False
         self._prefers_unordered = False  # whose turn it is, where both kinds of messages wait
         self.ping_wanted = False
         self.is_closed = False
@@ -259,13 +261,35 @@ class Outbound:
             self.rate.held_back()
             self.paced_until = self._pacer.ready_at()
 
+    def write_ordered(self, message: bytes) -> None:
+        """Queue a message for the ordered stream.
+
+        Raises:
+            LimitExceededError: as :meth:`bridge.udp.reliable.ReliableSender.write`.
+        """
+        self.reliable.write(message)
+        self._had_messages = True
+
+    def write_unordered(self, message: bytes) -> None:
+        """Queue a message without an order.
+
+        Raises:
+            LimitExceededError: as :meth:`bridge.udp.unordered.UnorderedSender.write`.
+        """
+        self.unordered.write(message)
+        self._had_messages = True
+
+    def _has_messages(self) -> bool:
+        """Whether any are held; asked where there were when it was last asked, or some were written since."""
+        self._had_messages = bool(self.reliable.buffered or self.unordered.buffered)
+        return self._had_messages
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent but perhaps an acknowledgement."""
         return not (
             self.latest.pending
-            or self.reliable.buffered
-            or self.unordered.buffered
+            or (self._had_messages and self._has_messages())
             or self.ping_wanted
             or self._outbox
             or self.is_closed
@@ -289,8 +313,7 @@ class Outbound:
             or self.is_closed
             or self._verifier is not None
             or self._outbox
-            or self.reliable.buffered
-            or self.unordered.buffered
+            or (self._had_messages and self._has_messages())
             or self._acknowledger.rides(now=now)
             or ledger.in_flight >= self._config.max_flight_datagrams
             or sequence >= phases.due_from
@@ -429,7 +452,8 @@ class Outbound:
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         # Most datagrams go while no message waits: that is asked first.
         return (
-            bool(self.reliable.buffered or self.unordered.buffered)
+            self._had_messages
+            and self._has_messages()
             and (self.reliable.has_pending or self.unordered.has_pending)
             and (self._probing or self.ledger.reliable_bytes + unsealed < self.ledger.window_bytes)
         )
@@ -514,7 +538,8 @@ class Outbound:
             or self.reliable.in_flight
             or self.unordered.in_flight
             or (
-                (self.reliable.buffered or self.unordered.buffered)
+                self._had_messages
+                and self._has_messages()
                 and (self.reliable.is_blocked or self.unordered.is_blocked)
             )
         )

@@ -292,7 +292,7 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self.outbound.reliable.write(message)
+        self.outbound.write_ordered(message)
         self._on_pending(self)
 
     @property
@@ -321,7 +321,7 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self.outbound.unordered.write(message)
+        self.outbound.write_unordered(message)
         self._on_pending(self)
 
     async def drain(self, *, at_most: int | None = None) -> None:

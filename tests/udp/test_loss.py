@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +156,61 @@ def test_what_is_recorded_late_is_accounted_for_by_its_sequence() -> None:
     arrived = ledger.acknowledge(4, 0b1111, now=0.01).arrived
     assert [(fate.run.first, fate.bits) for fate in arrived] == [(0, 0b11111)]
     assert ledger.in_flight == 1
+
+
+def test_an_acknowledgement_costs_what_it_names_however_many_are_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent_at = 100.0
+    ledger = SentLedger(RttEstimator(1.0))
+    for sequence in range(4096):
+        ledger.record(SentRun(sequence, sent_at, 100, Carried()))
+    looked_at: list[int] = []
+    decide = SentLedger._decide
+
+    def counted(self: SentLedger, run: SentRun, *rest: Any) -> int:
+        looked_at.append(run.first)
+        return decide(self, run, *rest)
+
+    monkeypatch.setattr(SentLedger, "_decide", counted)
+    ledger.acknowledge(4000, 1 << 9, now=sent_at)
+    assert set(looked_at) <= set(range(3989, 4001))
+    assert ledger.in_flight == 4094
+    looked_at.clear()
+    ledger.acknowledge(4000, 0, now=sent_at + 10)  # by now all before are lost
+    assert len(looked_at) == 4000 - 1 - 2
+    assert ledger.in_flight == 4096 - 4001 + 2
+
+
+@given(st.data())
+def test_the_ledger_agrees_with_one_that_looks_at_everything(data: st.DataObject) -> None:
+    """Runs and single ones, named, lost, late and out of order: what a plain list of bits would say."""
+    rtt = RttEstimator(0.1)
+    ledger = SentLedger(rtt)
+    out: dict[int, float] = {}
+    sequence, now = 0, 100.0
+    for _ in range(data.draw(st.integers(1, 30))):
+        now += data.draw(st.sampled_from([0.0, 0.01, 0.2]))
+        if data.draw(st.booleans()):
+            count = data.draw(st.sampled_from([1, 1, 1, 5, 216]))
+            ledger.record(SentRun(sequence, now, 100, Carried(), count))
+            out |= dict.fromkeys(range(sequence, sequence + count), now)
+            sequence += count + data.draw(st.integers(0, 2))
+        elif sequence:
+            largest = data.draw(st.integers(0, sequence - 1))
+            bits = data.draw(st.integers(0, (1 << min(largest, 300)) - 1))
+            before = dict(out)
+            newest = max(ledger.largest_acknowledged, largest)
+            accounts = ledger.acknowledge(largest, bits, now=now)
+            named = {largest} | {largest - 1 - n for n in range(300) if bits >> n & 1}
+            arrived = sequences(accounts.arrived)
+            assert arrived == named & before.keys()
+            old = now - rtt.reorder_time()
+            lost = {n for n, at in before.items() if n <= newest - 3 and at <= old} - arrived
+            assert sequences(accounts.lost) == lost
+            out = {n: at for n, at in out.items() if n not in arrived | lost}
+            assert ledger.in_flight == len(out)
+
+
+def sequences(fates: list[Fate]) -> set[int]:
+    return {run.first + n for run, bits in fates for n in range(run.count) if bits >> n & 1}

@@ -60,9 +60,9 @@ def test_small_states_share_a_datagram() -> None:
 def test_both_kinds_of_messages_stop_where_credit_does() -> None:
     """R0-31: a sender stops at zero credit."""
     out = outbound(window=1000)
-    out.reliable.write(bytes(3000))
-    out.unordered.write(bytes(900))
-    out.unordered.write(bytes(900))
+    out.write_ordered(bytes(3000))
+    out.write_unordered(bytes(900))
+    out.write_unordered(bytes(900))
     assert sent(out) > 0
     assert sent(out) == 0
     assert (out.reliable.available_credit, out.unordered.available_credit) == (0, 100)
@@ -71,7 +71,7 @@ def test_both_kinds_of_messages_stop_where_credit_does() -> None:
 
 def test_what_was_lost_goes_out_again_and_states_do_not() -> None:
     out = outbound()
-    out.reliable.write(b"message")
+    out.write_ordered(b"message")
     assert sent(out) == 1
     out.latest.put(0, b"state")
     assert sent(out) == 1
