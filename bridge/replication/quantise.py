@@ -28,7 +28,10 @@ COMPACT_ROTATION_BITS: Final = 9
 _UNIT_TOLERANCE: Final = 1e-6
 """A squared length this close to 1 is taken as 1. What was rounded once is closer, hence never rescaled."""
 
-_OTHERS: Final = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+_OTHERS: Final = np.array([[1, 0, 0, 0], [2, 2, 1, 1], [3, 3, 3, 2]])
+"""Of each index of the largest component, a column: the three others."""
+_SOURCES: Final = np.array([[3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 3, 2], [0, 1, 2, 3]])
+"""Inverse, a row for each: where the components are among those three and the largest, which comes last."""
 
 Packed = npt.NDArray[np.uint64]
 
@@ -40,7 +43,9 @@ def steps(values: Floats, step: float, bits: int) -> npt.NDArray[np.int64]:
     infinity must not become a wrapped, plausible one.
     """
     limit = float(1 << (bits - 1))
-    rounded = np.clip(np.rint(values * (1.0 / step)), -limit, limit - 1.0)
+    rounded = values * (1.0 / step)
+    np.rint(rounded, out=rounded)
+    np.clip(rounded, -limit, limit - 1.0, out=rounded)
     # The test is one pass over a small array; nan_to_num would be four over the large one.
     if np.isnan(rounded.sum()):
         rounded = np.nan_to_num(rounded, nan=0.0)
@@ -54,39 +59,56 @@ def pack_rotations(rotations: Floats, bits: int) -> Packed:
     and all bits set never occurs. Lengths are normalised; what has none (or no numbers) is the identity.
     """
     count = len(rotations)
-    squares = np.einsum("ij,ij->i", rotations, rotations)
+    x, y, z, w = columns = np.ascontiguousarray(rotations.T, dtype=np.float64)
+    squares = x * x + y * y + z * z + w * w
     if not (np.abs(squares - 1.0) <= _UNIT_TOLERANCE).all():
-        rotations = _normalised(rotations, squares)
-    base = np.arange(0, 4 * count, 4)
-    flat = np.ascontiguousarray(rotations).reshape(-1)
-    largest = np.abs(rotations).argmax(axis=1)
+        columns = np.ascontiguousarray(_normalised(rotations, squares).T)
+    largest = _largest(columns)
+    # Picked from one flat array: a choice by conditions takes five times as long.
+    flat, base = columns.reshape(-1), np.arange(count)
     limit = (1 << (bits - 1)) - 1
-    scale = np.copysign(np.sqrt(2.0) * limit, flat.take(base + largest))
-    others = flat.take(base[:, None] + _OTHERS.take(largest, axis=0)) * scale[:, None]
-    rounded = np.clip(np.rint(others), -limit, limit)
+    scale = np.copysign(np.sqrt(2.0) * limit, flat.take(largest * count + base))
+    rounded = flat.take((_OTHERS * count).take(largest, axis=1) + base)
+    rounded *= scale
+    np.rint(rounded, out=rounded)
+    np.clip(rounded, -limit, limit, out=rounded)
     _leave_room_for_the_largest(rounded, limit)
-    whole = (rounded + limit).astype(np.uint64)
+    rounded += limit
+    whole = rounded.astype(np.int64).view(np.uint64)
     word: Packed = largest.astype(np.uint64)
-    for column in range(3):
-        word = word << np.uint64(bits) | whole[:, column]
+    for component in whole:
+        word <<= np.uint64(bits)
+        word |= component
     return word
 
 
+def _largest(columns: Floats) -> npt.NDArray[np.intp]:
+    """Of columns of quaternions, shape (4, n), the component of largest magnitude, the first of several."""
+    a, b, c, d = np.abs(columns)
+    one, three = b > a, d > c
+    two = np.maximum(c, d) > np.maximum(a, b)
+    largest: npt.NDArray[np.intp] = (two.view(np.uint8) << 1 | (three & two | one & ~two)).astype(np.intp)
+    return largest
+
+
 def _leave_room_for_the_largest(rounded: Floats, limit: int) -> None:
-    """Make components smaller, in place, until the one left out is as large as each of them.
+    """Make components, shape (3, n), smaller in place until the one left out is as large as each of them.
 
     Rounding may have made several of nearly equal size so large that none of that size is left. Then the
     rotation read from them would be another one, and round differently again.
     """
-    squares = rounded * rounded
-    crowded = np.flatnonzero(2.0 * limit * limit - squares.sum(axis=1) < squares.max(axis=1))
+    crowded = _crowded(rounded, limit)
     while len(crowded):
-        rows = rounded[crowded]
-        most = np.abs(rows).argmax(axis=1)
-        rows[np.arange(len(rows)), most] -= np.sign(rows[np.arange(len(rows)), most])
-        rounded[crowded] = rows
-        squares = rows * rows
-        crowded = crowded[2.0 * limit * limit - squares.sum(axis=1) < squares.max(axis=1)]
+        columns = rounded[:, crowded]
+        at = (np.abs(columns).argmax(axis=0), np.arange(len(crowded)))
+        columns[at] -= np.sign(columns[at])
+        rounded[:, crowded] = columns
+        crowded = crowded[_crowded(columns, limit)]
+
+
+def _crowded(rounded: Floats, limit: int) -> npt.NDArray[np.intp]:
+    a, b, c = rounded * rounded
+    return np.flatnonzero(2.0 * limit * limit - (a + b + c) < np.maximum(np.maximum(a, b), c))
 
 
 def _normalised(rotations: Floats, squares: Floats) -> Floats:
@@ -112,17 +134,16 @@ def unpack_rotations(packed: Packed, bits: int) -> Floats:
     packing the result gives the word of ``pack_rotations`` again. Words that it never makes are read as well.
     """
     largest, whole = split_rotations(packed, bits)
-    a, b, c = whole * (1.0 / (np.sqrt(2.0) * ((1 << (bits - 1)) - 1)))
-    missing = np.sqrt(np.maximum(0.0, 1.0 - (a * a + b * b + c * c)))
+    count = len(packed)
+    known = np.empty((4, count))
+    np.multiply(whole, 1.0 / (np.sqrt(2.0) * ((1 << (bits - 1)) - 1)), out=known[:3])
+    a, b, c, missing = known
+    np.sqrt(np.maximum(0.0, 1.0 - (a * a + b * b + c * c)), out=missing)
     most = np.maximum(np.maximum(np.abs(a), np.abs(b)), np.abs(c))
-    missing = np.maximum(missing, most * (1.0 + 2.0**-40))
-    # Each component is one of two others or the one left out; an indexed store takes twice the time.
-    rotations = np.empty((len(packed), 4))
-    rotations[:, 0] = np.where(largest == 0, missing, a)
-    rotations[:, 1] = np.where(largest == 1, missing, np.where(largest == 0, a, b))
-    rotations[:, 2] = np.where(largest == 2, missing, np.where(largest == 3, c, b))
-    rotations[:, 3] = np.where(largest == 3, missing, c)
-    return rotations
+    np.maximum(missing, most * (1.0 + 2.0**-40), out=missing)
+    at = (_SOURCES * count).take(largest, axis=0)
+    at += np.arange(count)[:, None]
+    return known.reshape(-1).take(at)
 
 
 def impossible_rotations(packed: Packed, bits: int) -> npt.NDArray[np.bool_]:

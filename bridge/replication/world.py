@@ -196,14 +196,24 @@ class World:
 
         Of a slot named twice the last state counts.
         """
-        self._lock[slots] += np.uint64(1)
-        self._tick[slots] = ticks
-        self._position[slots] = positions
-        self._rotation[slots] = rotations
-        self._velocity[slots] = velocities
-        self._angular_velocity[slots] = angular_velocities
-        self._flags[slots] = flags
-        self._lock[slots] += np.uint64(1)
+        where = self._neighbours(slots)
+        self._lock[where] += np.uint64(1)
+        self._tick[where] = ticks
+        self._position[where] = positions
+        self._rotation[where] = rotations
+        self._velocity[where] = velocities
+        self._angular_velocity[where] = angular_velocities
+        self._flags[where] = flags
+        self._lock[where] += np.uint64(1)
+
+    def _neighbours(self, slots: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
+        """The slots as a slice if they follow each other, as those of a simulation may: it costs a tenth."""
+        if len(slots):
+            first, last = int(slots[0]), int(slots[-1])
+            is_run = first >= 0 and last < self.capacity and last - first == len(slots) - 1
+            if is_run and (slots[1:] - slots[:-1] == 1).all():
+                return slice(first, last + 1)
+        return slots
 
     def store(self, slots: npt.NDArray[np.intp], states: States) -> None:
         """``scatter`` of whole states."""
@@ -235,15 +245,15 @@ class World:
             ConfigurationError: the writer died inside a write.
         """
         for _ in range(_READ_ATTEMPTS):
-            before = self._lock[slots]
+            before = self._lock.take(slots)
             states = States(
-                ticks=self._tick[slots],
-                positions=self._position[slots],
-                rotations=self._rotation[slots],
-                velocities=self._velocity[slots],
-                angular_velocities=self._angular_velocity[slots],
-                flags=self._flags[slots].astype(np.uint8),
+                ticks=self._tick.take(slots),
+                positions=self._position.take(slots, axis=0),
+                rotations=self._rotation.take(slots, axis=0),
+                velocities=self._velocity.take(slots, axis=0),
+                angular_velocities=self._angular_velocity.take(slots, axis=0),
+                flags=self._flags.take(slots).astype(np.uint8),
             )
-            if not (before % 2).any() and np.array_equal(before, self._lock[slots]):
+            if not (before % 2).any() and np.array_equal(before, self._lock.take(slots)):
                 return states
         raise ConfigurationError("a slot was left half-written: its simulation died; start it again")
