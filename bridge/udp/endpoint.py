@@ -33,7 +33,7 @@ from bridge.udp.config import UdpConfig
 from bridge.udp.cookie import SECRET_BYTES
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
 from bridge.udp.evidence import ProofVerifier, TickSigner
-from bridge.udp.evidence.tree import MAX_LEAVES, SALT_BYTES
+from bridge.udp.evidence.tree import MAX_LEAVES, SALT_BYTES, LeafHasher
 from bridge.udp.handshake import (
     Agreement,
     HandshakeState,
@@ -135,7 +135,8 @@ class Endpoint:
         self._newest_init: dict[str, int] = {}
 
         self._workspace = Workspace()
-        self._signer = TickSigner(identity)
+        self._hasher = LeafHasher()
+        self._signer = TickSigner(identity, self._hasher)
         self._pace = SigningPace(per_second=config.signatures_per_second, burst=config.signature_burst)
         self._held: dict[Session, None] = {}  # with states that wait for their turn to be signed
         self._outbox: list[Transmit] = []
@@ -487,6 +488,7 @@ class Endpoint:
             session_id=handshake.session_id,
             # Twice what an endpoint like this one makes: ticks bunch up on their way.
             checks=TokenBucket(rate=2 * config.signatures_per_second, burst=2 * config.signature_burst),
+            hasher=self._hasher,
         )
 
     def _establish(self, session: Session) -> None:

@@ -24,10 +24,10 @@ from bridge.udp.evidence.tree import (
     HASH_BYTES,
     MAX_LEAVES,
     SALT_BYTES,
+    LeafHasher,
     Matrix,
     climb,
     leaf_hash,
-    leaf_hashes,
     paths,
 )
 from bridge.udp.wire import PROOF
@@ -61,10 +61,11 @@ class TickSigner:
         signatures_made: since the beginning.
     """
 
-    __slots__ = ("_identity", "_thumbprint", "signatures_made")
+    __slots__ = ("_hasher", "_identity", "_thumbprint", "signatures_made")
 
-    def __init__(self, identity: Jwk) -> None:
+    def __init__(self, identity: Jwk, hasher: LeafHasher | None = None) -> None:
         """Sign with a private key on P-256."""
+        self._hasher = hasher or LeafHasher()
         self._identity = identity
         self._thumbprint = identity.thumbprint_bytes()
         self.signatures_made = 0
@@ -102,7 +103,7 @@ class TickSigner:
             else:
                 count = len(plaintexts)
                 sequences = np.arange(first_sequence, first_sequence + count, dtype=np.uint64)
-                leaves += leaf_hashes(context, columns[done : done + count], sequences, plaintexts)
+                leaves += self._hasher.hashes(context, columns[done : done + count], sequences, plaintexts)
         return leaves
 
     def _tree(self, leaves: list[bytes], salts: Matrix, sealed_at_ms: int) -> list[Matrix]:

@@ -32,10 +32,10 @@ from bridge.udp.evidence.proof import (
 from bridge.udp.evidence.tree import (
     HASH_BYTES,
     MAX_LEAVES,
+    LeafHasher,
     Matrix,
     climb,
     leaf_hash,
-    leaf_hashes,
     path_length,
     paths,
 )
@@ -66,6 +66,7 @@ class ProofVerifier:
     __slots__ = (
         "_checks",
         "_context",
+        "_hasher",
         "_refused",
         "_roots",
         "recipient",
@@ -74,17 +75,27 @@ class ProofVerifier:
         "signatures_checked",
     )
 
-    def __init__(self, *, sender: Jwk, recipient: bytes, session_id: bytes, checks: TokenBucket) -> None:
+    def __init__(
+        self,
+        *,
+        sender: Jwk,
+        recipient: bytes,
+        session_id: bytes,
+        checks: TokenBucket,
+        hasher: LeafHasher | None = None,
+    ) -> None:
         """Check what ``sender`` signed for us.
 
         Args:
             checks: bounds how many signatures are checked; what comes under yet another root is refused.
+            hasher: shared by the sessions of one endpoint.
         """
         self.sender = sender
         self.recipient = recipient
         self.session_id = session_id
         self._context = sender.thumbprint_bytes() + recipient + session_id
         self._checks = checks
+        self._hasher = hasher or LeafHasher()
         self._roots: dict[_Tree, bytes] = {}
         self._refused: dict[tuple[_Tree, bytes], None] = {}
         self.signatures_checked = 0
@@ -120,7 +131,7 @@ class ProofVerifier:
         depth, excess = divmod(proofs.shape[1] - PATH_AT, HASH_BYTES)
         if excess or not 0 <= depth <= MAX_PROOF_DEPTH:
             return proven
-        leaves = leaf_hashes(
+        leaves = self._hasher.hashes(
             self._context, proofs[:, SALT_AT:SIGNATURE_AT], sequences, plaintexts[:, :proof_at]
         )
         well_formed = (proofs[:, 0] == PROOF) & (proofs[:, DEPTH_AT] == depth)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from bridge.udp.evidence.tree import (
     CONTEXT_BYTES,
     MAX_LEAVES,
+    LeafHasher,
     climb,
     leaf_hash,
-    leaf_hashes,
     path_length,
     paths,
 )
 from bridge.udp.wire import MAX_PROOF_DEPTH
+from bridge.udp.workspace import RUN_ROWS
 
 SIZES = st.one_of(st.integers(1, 40), st.integers(1, MAX_LEAVES))
 
@@ -76,13 +77,29 @@ def test_paths_get_no_longer_towards_the_end_of_a_tree() -> None:
         assert lengths[0] == (size - 1).bit_length() <= MAX_PROOF_DEPTH
 
 
-@given(st.integers(1, 5), st.integers(0, 300), st.binary(min_size=CONTEXT_BYTES, max_size=CONTEXT_BYTES))
-def test_many_leaves_are_hashed_as_one_is(count: int, size: int, context: bytes) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 2, 5, RUN_ROWS, RUN_ROWS + 1]),
+            st.integers(0, 300),
+            st.binary(min_size=CONTEXT_BYTES, max_size=CONTEXT_BYTES),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_many_leaves_are_hashed_as_one_is(runs: list[tuple[int, int, bytes]]) -> None:
+    hasher = LeafHasher()
+    for count, size, context in runs:
+        check_leaves(hasher, count, size, context)
+
+
+def check_leaves(hasher: LeafHasher, count: int, size: int, context: bytes) -> None:
     chance = np.random.default_rng(size)
     salts = chance.integers(0, 256, (count, 16), dtype=np.uint8)
     plaintexts = chance.integers(0, 256, (count, size), dtype=np.uint8)
     sequences = np.arange(2**63, 2**63 + count, dtype=np.uint64)
-    assert leaf_hashes(context, salts, sequences, plaintexts) == [
+    assert hasher.hashes(context, salts, sequences, plaintexts) == [
         leaf_hash(context, salt.tobytes(), int(sequence), plaintext.tobytes())
         for salt, sequence, plaintext in zip(salts, sequences, plaintexts, strict=True)
     ]
