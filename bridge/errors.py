@@ -9,8 +9,9 @@
     ├── DeadlineError             our own deadline passed; nothing was changed, or it was only a read
     │   └── OutcomeUnknownError   a write may have been applied; ask again with the same operation id
     ├── ProtocolError             the peer sent something that its protocol does not allow
-    │   ├── DecodeError           bytes that are no term, datagram or message
-    │   └── LimitExceededError    bytes that ask for more than a named limit
+    │   └── DecodeError           bytes that are no term, datagram or message
+    ├── LimitExceededError        more than a named limit allows, of what this side was given or keeps
+    │   └── PeerLimitError        bytes of a peer that ask for more: also a ProtocolError
     ├── RemoteError               the peer understood and refused; ``reason`` keeps what it said
     │   ├── KhepriError           the store refused; one subclass per reason in ``bridge.khepri``
     │   ├── AuthorityError        the homeserver refused an authority request
@@ -73,8 +74,8 @@ class DecodeError(ProtocolError):
     """Bytes that do not decode."""
 
 
-class LimitExceededError(ProtocolError):
-    """Bytes that would need more than a limit allows.
+class LimitExceededError(BridgeError):
+    """More than a limit of this side allows: an argument too large, or too much that waits already.
 
     Attributes:
         limit: the name of the limit, as in the configuration.
@@ -85,6 +86,10 @@ class LimitExceededError(ProtocolError):
         super().__init__(f"more than {limit}={maximum}{f' {unit}' if unit else ''}")
         self.limit = limit
         self.maximum = maximum
+
+
+class PeerLimitError(LimitExceededError, ProtocolError):
+    """Bytes of a peer that would need more than a limit allows."""
 
 
 class RemoteError(BridgeError):

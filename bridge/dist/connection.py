@@ -47,6 +47,7 @@ from bridge.errors import (
     DecodeError,
     InvalidStateError,
     LimitExceededError,
+    PeerLimitError,
     ProtocolError,
 )
 from bridge.etf import (
@@ -426,7 +427,7 @@ class DistConnection:
                 pos += 4
                 continue
             if length > self._config.max_packet_bytes:
-                self._end_by(LimitExceededError("max_packet_bytes", self._config.max_packet_bytes, "bytes"))
+                self._end_by(PeerLimitError("max_packet_bytes", self._config.max_packet_bytes, "bytes"))
                 return size
             end = pos + 4 + length
             if end > size:

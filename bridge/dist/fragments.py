@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from bridge.dist.headers import Atoms
-from bridge.errors import DecodeError, LimitExceededError
+from bridge.errors import DecodeError, PeerLimitError
 from bridge.etf import TermLimits, decode_bare_untrusted
 
 _TAIL_WITHIN: Final = 131_072
@@ -71,7 +71,7 @@ class FragmentedMessage:
 
         Raises:
             DecodeError: no term, or something follows it.
-            LimitExceededError: over one of the limits.
+            PeerLimitError: over one of the limits.
         """
         if self.size < self.expected:
             raise DecodeError(f"a payload of {self.expected} bytes came with {self.size}")
@@ -149,7 +149,7 @@ class Assembler:
 
         Raises:
             DecodeError: the sequence is under way already, or the fragment has number 0.
-            LimitExceededError: over one of the limits.
+            PeerLimitError: over one of the limits.
         """
         if message.left < 0:
             raise DecodeError("fragments are counted down to 1")
@@ -160,7 +160,7 @@ class Assembler:
         if not message.left:
             return message
         if len(self._messages) >= self._max_sequences:
-            raise LimitExceededError("max_sequences", self._max_sequences, "fragmented messages at once")
+            raise PeerLimitError("max_sequences", self._max_sequences, "fragmented messages at once")
         self._messages[sequence] = message
         self._hold(message.expected or message.size)
         return None
@@ -170,7 +170,7 @@ class Assembler:
 
         Raises:
             DecodeError: no such sequence, or not its next fragment.
-            LimitExceededError: over one of the limits.
+            PeerLimitError: over one of the limits.
         """
         message = self._messages.get(sequence)
         if message is None:
@@ -197,9 +197,9 @@ class Assembler:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_message_bytes:
-            raise LimitExceededError("max_packet_bytes", self._max_message_bytes, "bytes")
+            raise PeerLimitError("max_packet_bytes", self._max_message_bytes, "bytes")
 
     def _hold(self, size: int) -> None:
         self.held_bytes += size
         if self.held_bytes > self._max_held_bytes:
-            raise LimitExceededError("max_held_bytes", self._max_held_bytes, "bytes")
+            raise PeerLimitError("max_held_bytes", self._max_held_bytes, "bytes")

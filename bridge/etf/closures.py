@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridge.errors import DecodeError, LimitExceededError
+from bridge.errors import DecodeError, PeerLimitError
 from bridge.etf.limits import TermLimits
 
 _U16: Final = struct.Struct(">H").unpack_from
@@ -50,7 +50,7 @@ def spell_out(
 
     Raises:
         DecodeError: the content is not that of a fun.
-        LimitExceededError: it refers to more than ``max_atoms`` atoms by number.
+        PeerLimitError: it refers to more than ``max_atoms`` atoms by number.
     """
     out = bytearray(data[start : start + _HEAD])
     left = 4 + _U32(data, start + 21)[0]
@@ -66,7 +66,7 @@ def spell_out(
         if tag == 82:
             named += 1
             if named > limits.max_atoms:
-                raise LimitExceededError("max_atoms", limits.max_atoms, "atoms written out in funs")
+                raise PeerLimitError("max_atoms", limits.max_atoms, "atoms written out in funs")
             out.extend(data[copied:at])
             out.extend(name(data[at + 1]).wire)
             copied = at + 2

@@ -13,7 +13,7 @@ from itertools import repeat
 from math import isfinite
 from typing import Any, Final
 
-from bridge.errors import DecodeError, LimitExceededError
+from bridge.errors import DecodeError, PeerLimitError
 from bridge.etf.keys import CROWD, MAX_HASHED_DEPTH, erlang_map, wary_map
 from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
 from bridge.etf.rare import (
@@ -47,7 +47,7 @@ def decode_term(data: bytes, *, limits: TermLimits = DEFAULT_LIMITS) -> Any:
 
     Raises:
         DecodeError: malformed, truncated, or something follows the term.
-        LimitExceededError: over one of the limits.
+        PeerLimitError: over one of the limits.
     """
     return decode_term_untrusted(data, limits)
 
@@ -65,10 +65,10 @@ def decode_prefix_untrusted(data: bytes, offset: int, limits: TermLimits = DEFAU
 
     Raises:
         DecodeError: malformed or truncated.
-        LimitExceededError: over one of the limits.
+        PeerLimitError: over one of the limits.
     """
     if len(data) - offset > limits.max_bytes:
-        raise LimitExceededError("max_bytes", limits.max_bytes, "bytes")
+        raise PeerLimitError("max_bytes", limits.max_bytes, "bytes")
     if type(data) is not bytes:
         data = bytes(data)
     try:
@@ -104,12 +104,12 @@ def decode_bare_untrusted(
 
     Raises:
         DecodeError: malformed or truncated, or an index that ``atoms`` does not have.
-        LimitExceededError: over one of the limits.
+        PeerLimitError: over one of the limits.
 
     Source: Erlang "External Term Format", section "Distribution Header".
     """
     if len(data) - offset > limits.max_bytes:
-        raise LimitExceededError("max_bytes", limits.max_bytes, "bytes")
+        raise PeerLimitError("max_bytes", limits.max_bytes, "bytes")
     if type(data) is not bytes:
         data = bytes(data)
     try:
@@ -123,7 +123,7 @@ def decode_bare_untrusted(
 def _inflate(data: bytes, start: int, limits: TermLimits) -> bytes:
     (size,) = _U32(data, start)
     if size > limits.max_inflated_bytes:
-        raise LimitExceededError("max_inflated_bytes", limits.max_inflated_bytes, "bytes")
+        raise PeerLimitError("max_inflated_bytes", limits.max_inflated_bytes, "bytes")
     inflater = zlib.decompressobj()
     try:
         inflated = inflater.decompress(memoryview(data)[start + 4 :], size + 1)
@@ -221,10 +221,10 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     continue
                 room -= count
                 if room < 0:
-                    raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                    raise PeerLimitError("max_elements", limits.max_elements, "elements")
                 if len(stack) >= watched:
                     if watched == limits.max_depth:
-                        raise LimitExceededError("max_depth", watched, "levels")
+                        raise PeerLimitError("max_depth", watched, "levels")
                     watched = limits.max_depth
                     wary = True
                 stack.append((kind, items, left))
@@ -242,7 +242,7 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     truncated()
                 room -= pos - start
                 if room < 0:
-                    raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                    raise PeerLimitError("max_elements", limits.max_elements, "elements")
                 items.append(list(data[start:pos]))
             elif tag == 110 or tag == 111:
                 value, pos = big_at(tag, data, pos + 1)
@@ -284,7 +284,7 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                         truncated()
                     room -= count
                     if room < 0:
-                        raise LimitExceededError("max_elements", limits.max_elements, "elements")
+                        raise PeerLimitError("max_elements", limits.max_elements, "elements")
                     left = repeat(None, count)
                     continue
                 else:

@@ -11,7 +11,7 @@ from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn
 
-from bridge.errors import DecodeError, LimitExceededError
+from bridge.errors import DecodeError, PeerLimitError
 from bridge.etf.closures import spell_out
 from bridge.etf.limits import TermLimits
 from bridge.etf.terms import (
@@ -48,7 +48,7 @@ def truncated() -> NoReturn:
 
 def _count_atom(unseen: int, limits: TermLimits) -> int:
     if not unseen:
-        raise LimitExceededError("max_atoms", limits.max_atoms, "new atoms")
+        raise PeerLimitError("max_atoms", limits.max_atoms, "new atoms")
     return unseen - 1
 
 
@@ -123,7 +123,7 @@ def rare_at(
 
     Raises:
         DecodeError: malformed.
-        LimitExceededError: too many new atoms.
+        PeerLimitError: too many new atoms.
         IndexError, struct.error, UnicodeDecodeError: truncated, or an atom that is no text.
     """
     value: Any
@@ -179,7 +179,7 @@ def rare_at(
                 raise DecodeError("a fun is too short to be one")
             content, written = spell_out(data, pos + 4, end, partial(_cached_name, cached), limits)
             if written > unseen:
-                raise LimitExceededError("max_atoms", limits.max_atoms, "atoms written out in funs")
+                raise PeerLimitError("max_atoms", limits.max_atoms, "atoms written out in funs")
             return Closure(content), end, unseen - written
         case 77:  # BIT_BINARY_EXT
             (length,) = _U32(data, pos)

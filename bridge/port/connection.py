@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.errors import ConfigurationError, DecodeError, HandshakeError, LimitExceededError, ProtocolError
+from bridge.errors import (
+    ConfigurationError,
+    DecodeError,
+    HandshakeError,
+    LimitExceededError,
+    PeerLimitError,
+    ProtocolError,
+)
 from bridge.etf import DEFAULT_LIMITS, Atom, Pid, TermLimits, decode_term_untrusted, encode_term, shorten
 
 VERSION: Final = 1
@@ -123,7 +130,7 @@ class PortConnection:
         """Take bytes of the stream, in any pieces.
 
         Raises:
-            DecodeError, LimitExceededError, ProtocolError: the other side broke the protocol; end the port.
+            DecodeError, PeerLimitError, ProtocolError: the other side broke the protocol; end the port.
             HandshakeError: it speaks another version.
         """
         buffer = self._buffer
@@ -133,7 +140,7 @@ class PortConnection:
         while len(buffer) - pos >= 4:
             size = int.from_bytes(buffer[pos : pos + 4], "big")
             if size > self._config.max_packet_bytes:
-                raise LimitExceededError("max_packet_bytes", self._config.max_packet_bytes, "bytes")
+                raise PeerLimitError("max_packet_bytes", self._config.max_packet_bytes, "bytes")
             if len(buffer) - pos - 4 < size:
                 break
             with memoryview(buffer) as view:

@@ -51,6 +51,8 @@ _RECEIVE_CALLS: Final = 64
 _RECEIVE_BYTES: Final = 1 << 19
 """nor bytes, half a millisecond of a fat link: acknowledgements go at the end of the turn."""
 _EVENTS_PER_TURN: Final = 4096
+_FULL_PAUSE: Final = 0.01
+"""Seconds until timers are looked at again while the kernel has no room for datagrams."""
 _UNREACHABLE: Final = (
     "no handshake with peer {} was completed: it does not run at the address given here, "
     "has not added this engine with its public key, has another key than the one given here, or was removed"
@@ -417,6 +419,9 @@ class UdpEngine:
         if self._conditioner is not None:
             held = self._conditioner.get_timer()
             when = held if when is None else when if held is None else min(when, held)
+        if when is not None and self._is_writing:
+            # What is due cannot go before the kernel has room, and would be due again at once until then.
+            when = max(when, time.monotonic() + _FULL_PAUSE)
         # A timer that moved back fires early, finds nothing due and is armed anew.
         if when is None or (self._timer_at is not None and self._timer_at <= when):
             return

@@ -187,32 +187,19 @@ class LatestSender:
 
 
 class LatestReceiver:
-    """Knows the newest state number of each stream."""
+    """Knows the newest state number of each stream; which streams are allowed, the owner knows."""
 
-    __slots__ = ("_max_streams", "_newest")
+    __slots__ = ("_newest",)
 
-    def __init__(self, *, max_streams: int) -> None:
-        self._max_streams = max_streams
+    def __init__(self) -> None:
         self._newest = StreamNumbers()
 
     def accept(self, stream: int, number: int) -> bool:
-        """Whether this state is newer than all before on its stream; then it becomes the newest.
-
-        Raises:
-            LimitExceededError: the peer uses a stream beyond those allowed.
-        """
-        if stream >= self._max_streams:
-            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
+        """Whether this state is newer than all before on its stream; then it becomes the newest."""
         return self._newest.advance(stream, number)
 
     def accept_run(self, streams: npt.NDArray[np.intp], numbers: Numbers) -> npt.NDArray[np.bool_]:
-        """Like :meth:`accept` for many states in their order, shapes (n,) with n above zero.
-
-        Raises:
-            LimitExceededError: the peer uses a stream beyond those allowed.
-        """
-        if int(streams.max()) >= self._max_streams:
-            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
+        """Like :meth:`accept` for many states in their order, shapes (n,) with n above zero."""
         # Within a batch streams ascend, so a run is cut only where one batch ends and the next begins.
         cuts = np.flatnonzero(streams[1:] <= streams[:-1]) + 1
         if not len(cuts):

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bridge.errors import LimitExceededError
 from bridge.udp.events import StateReceived, StatesReceived
 from bridge.udp.evidence import Evidence, EvidenceRun, ProofVerifier
 from bridge.udp.evidence.proof import are_proofs
@@ -82,7 +81,7 @@ class StateInbox:
         self._maximum = maximum
         self._drops = drops
         self._max_streams = max_streams
-        self._latest = LatestReceiver(max_streams=max_streams)
+        self._latest = LatestReceiver()
         self.states: deque[StateReceived | StatesReceived] = deque()
         self._kept = 0
 
@@ -200,12 +199,11 @@ class StateInbox:
             evidence: from :meth:`prove`.
         """
         stream, number, payload = state
-        try:
-            if not self._latest.accept(stream, number):
-                self._drops[DropReason.STALE_STATE] += 1
-                return
-        except LimitExceededError:
+        if stream >= self._max_streams:
             self._drops[DropReason.STATE_STREAMS] += 1
+            return
+        if not self._latest.accept(stream, number):
+            self._drops[DropReason.STALE_STATE] += 1
             return
         self._keep(
             StateReceived(

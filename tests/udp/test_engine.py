@@ -470,6 +470,27 @@ async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_th
         )
 
 
+async def test_timers_do_not_run_hot_while_the_kernel_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_engines(config=UdpConfig(min_probe_timeout=0.001, initial_rtt=0.001)) as (a, _):
+        session = await a.connect("b", timeout=20)
+        # As after a send that found no room, on a socket that stays so.
+        monkeypatch.setattr(a, "_is_writing", True)
+        session.send_reliable(b"waits, and is probed for")
+        fired = 0
+        on_timer = a._on_timer
+
+        def counted() -> None:
+            nonlocal fired
+            fired += 1
+            on_timer()
+
+        monkeypatch.setattr(a, "_on_timer", counted)
+        a._rearm()
+        await asyncio.sleep(0.3)
+        assert fired <= 40
+        monkeypatch.undo()
+
+
 async def test_a_raising_callback_is_reported_and_the_engine_goes_on() -> None:
     reported: list[object] = []
     asyncio.get_running_loop().set_exception_handler(
