@@ -61,6 +61,15 @@ def serve(
         bool,
         typer.Option("--open-registration", help="Let anybody register a name for a player that nobody has."),
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Address and TCP port where Prometheus finds metrics of the instance and this process, "
+            "for a network of the operator's own.",
+            metavar="HOST:PORT",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the instance by REST until it is ended; run several behind a balancer.
@@ -78,6 +87,7 @@ def serve(
 
     async def run(store: Khepri) -> None:
         from bridge.homeserver.federation.service import federating
+        from bridge.homeserver.metrics import exposing
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import serving, store_context
         from bridge.homeserver.signer.client import SignerClient
@@ -94,6 +104,8 @@ def serve(
                     federating(store, instance=context.instance, signer=key)
                 )
                 context = replace(context, desk=desk)
+            if metrics is not None:
+                await stack.enter_async_context(exposing(metrics, store, context.registry))
             url, ended = await stack.enter_async_context(serving(create_app(context), listening))
             emit({"url": url}, as_json=as_json, text=f"serving {url}")
             await ended

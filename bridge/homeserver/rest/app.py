@@ -24,6 +24,7 @@ from bridge.homeserver.rest import (
 )
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
+from bridge.homeserver.rest.measuring import Measuring
 from bridge.homeserver.rest.problems import Problem, add_handlers, problem_of
 from bridge.homeserver.rest.tracing import Tracing
 
@@ -90,6 +91,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(BodyLimit, settings=context.settings)
     app.add_middleware(AddressLimit, settings=context.settings)
     app.add_middleware(Tracing)
+    app.add_middleware(Measuring, registry=context.registry)
     add_handlers(app, [route for router in ROUTERS for route in router.routes])
     for router in ROUTERS:
         app.include_router(router)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
 
 from bridge.authority import Ownership
 from bridge.homeserver.issuing import Issuing
@@ -32,6 +33,7 @@ class Context:
         authenticator: who a bearer token is of.
         settings: limits and deadlines.
         desk: answers other instances; ``None`` where the instance's signer is not at hand.
+        registry: of the metrics of this process.
         stopping: set once the service is to end, so that feeds do.
         issuing: has certificates, tokens and tickets signed; ``None`` without a signer.
         signer: of the instance, if the service has one.
@@ -44,6 +46,7 @@ class Context:
     authenticator: Authenticator
     settings: RestSettings = field(default_factory=RestSettings)
     desk: Desk | None = None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     issuing: Issuing | None = None
     signer: Signer | None = None
