@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import struct
 import time
@@ -172,6 +173,8 @@ async def port_mapper(ports: Mapping[str, int]) -> AsyncIterator[int]:
             pass
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     server = await asyncio.start_server(answer, HOST, 0)
     try:

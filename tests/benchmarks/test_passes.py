@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.passes.central import Central, Said
+from benchmarks.passes.picture import svg
 from benchmarks.passes.proxy import port_answer, port_mapper, proxied
+from benchmarks.passes.publish import tables
 from benchmarks.passes.road import Line, Road
+from benchmarks.passes.series import Crossing, Trial, crossing_passes, run_series, summary
 from bridge.dist import encode_port_please, parse_port_please
+from bridge.errors import InvalidStateError
+from bridge.sim.match import generate_match
 
 
 class Luck(Random):
@@ -94,14 +101,19 @@ async def test_the_port_mapper_tells_of_its_nodes_alone() -> None:
             writer.write(encode_port_please(name))
             registered = parse_port_please(await reader.read())
             writer.close()
+            await writer.wait_closed()
             assert (None if registered is None else registered.port) == told
 
 
 async def test_a_proxy_passes_on_both_ways_after_the_way_and_ends_with_either_end() -> None:
+    ended = asyncio.Event()
+
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
             writer.write(data)
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     loop = asyncio.get_running_loop()
@@ -114,6 +126,82 @@ async def test_a_proxy_passes_on_both_ways_after_the_way_and_ends_with_either_en
         assert await reader.readexactly(4) == b"ping"
         assert loop.time() - began >= 0.036
         writer.close()
-        assert await reader.read() == b""
+        await writer.wait_closed()
+        async with asyncio.timeout(10):
+            await ended.wait()
     server.close()
     await server.wait_closed()
+
+
+RESULTS = {
+    "benchmark": "passes",
+    "case2": {
+        rtt: {
+            "p50_ms": 3.0 + float(rtt),
+            "p95_ms": 9.0,
+            "p99_ms": 12.0,
+            "before_arrival": 0.99,
+            "within_100_ms": 1.0,
+            "failed": 0,
+            "model_ms": 2.0 + float(rtt),
+            "messages": 4.0,
+            "critical_path": 2,
+        }
+        for rtt in ("0", "50")
+    },
+    "case3_loss_5": {"50": {"passes": 3, "failed": 3}},
+}
+
+
+def test_the_picture_is_xml_with_a_panel_for_each_loss() -> None:
+    picture = svg(RESULTS)
+    ElementTree.fromstring(picture)
+    assert "0 % loss" in picture
+    assert "5 % loss" in picture
+
+
+def test_the_tables_hold_the_measurement_against_the_model() -> None:
+    text = tables(RESULTS)
+    assert "| Case 2: push | 3 / 9 / 12; 99.0% | 53 / 9 / 12; 99.0% |" in text
+    assert "| Case 2: push | 4.0 | 2 | 1.02 (53 / 52 ms) | 100.0% |" in text
+    assert "| Case 3: direct update | – |" in text
+
+
+def test_a_series_counts_what_failed_as_not_in_time() -> None:
+    trials = [
+        Trial(flight_ms=10.0, took_ms=5.0, seen_ms=8.0),
+        Trial(flight_ms=10.0, took_ms=None, error="no"),
+    ]
+    row = summary(trials)
+    assert (row["p50_ms"], row["before_arrival"], row["failed"], row["seen_p50_ms"]) == (5.0, 0.5, 1, 8.0)
+    assert summary(trials[1:]) == {"passes": 1, "failed": 1}
+
+
+async def test_passes_are_begun_whatever_becomes_of_those_before() -> None:
+    match = generate_match(passes=40, seconds=40.0, seed=1)
+    passes = crossing_passes(match, 10)
+    assert {(one.giver, one.taker) for one in passes} == {("sim1", "sim2"), ("sim2", "sim1")}
+    begun: list[int] = []
+    waiting = asyncio.Event()
+
+    async def attempt(one: Crossing) -> tuple[float, float | None]:
+        begun.append(one.play.number)
+        if len(begun) == len(passes):
+            waiting.set()
+        await waiting.wait()
+        if one is passes[0]:
+            raise InvalidStateError("refused")
+        return 1.0, None
+
+    trials = await run_series(passes, attempt, per_second=1_000.0)
+    assert begun == [one.play.number for one in passes]
+    assert [t.error for t in trials if t.error] == ["InvalidStateError: refused"]
+
+
+def test_the_central_server_obeys_the_owner_alone() -> None:
+    central = Central()
+    first = central.receive("sim1", Said("hand", bytes(16), 0, "ball", "sim2", (1.0, 0.0, 0.0)))
+    assert [(to, said.kind, said.hop) for to, said in first] == [("sim1", "told", 1), ("sim2", "handed", 1)]
+    assert central.receive("sim1", Said("input", bytes(16), 0, "ball", "sim2")) == []
+    (answer,) = central.receive("sim2", Said("input", bytes(16), 0, "ball", "sim1", (0.0, 2.0, 0.0)))
+    assert answer == ("sim1", Said("view", bytes(16), 1, "ball", "sim1", (0.0, 2.0, 0.0)))
