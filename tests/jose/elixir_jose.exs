@@ -76,6 +76,11 @@ defmodule Answers do
     %{flattened: flattened, compact: compact}
   end
 
+  defp ask("sign_headed", %{"key" => key, "payload" => payload, "header" => header}) do
+    signed = JOSE.JWS.sign(JOSE.JWK.from_map(key), decode(payload), header)
+    %{compact: elem(JOSE.JWS.compact(signed), 1)}
+  end
+
   defp ask("verify", %{"key" => key, "token" => token}) do
     {holds, payload, _} = JOSE.JWK.verify(token, JOSE.JWK.from_map(key))
     %{holds: holds, payload: encode(payload)}

@@ -65,6 +65,9 @@ do(<<"sign">>, #{<<"key">> := Key, <<"payload">> := Payload}) ->
 do(<<"verify">>, #{<<"key">> := Key, <<"token">> := Token}) ->
     {Holds, Payload, _} = jose_jwk:verify(Token, jose_jwk:from_map(Key)),
     #{holds => Holds, payload => encode(Payload)};
+do(<<"sign_headed">>, #{<<"key">> := Key, <<"payload">> := Payload, <<"header">> := Header}) ->
+    Signed = jose_jws:sign(jose_jwk:from_map(Key), decode(Payload), Header),
+    #{compact => element(2, jose_jws:compact(Signed))};
 %% docs/protocol.md section 4, by what jose has: `members` are those of the signed header that do not follow from keys.
 do(<<"seal_signed_box">>, #{<<"recipient">> := Recipient, <<"sender">> := Sender, <<"plaintext">> := Text,
                             <<"members">> := Members}) ->
