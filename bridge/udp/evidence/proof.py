@@ -46,13 +46,6 @@ class ProofFields(NamedTuple):
     path: bytes
 
 
-def encode_proof(proof: ProofFields) -> bytes:
-    """Bytes of a PROOF frame."""
-    size, leaf, sealed_at_ms, salt, signature, path = proof
-    depth = len(path) // HASH_BYTES
-    return _PROOF.pack(PROOF, size, leaf, sealed_at_ms, salt, signature, depth) + path
-
-
 def parse_proof_untrusted(frame: bytes | memoryview) -> ProofFields:
     """Read a PROOF frame, which reaches to the end of its datagram.
 

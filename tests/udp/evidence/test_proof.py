@@ -11,12 +11,12 @@ from bridge.udp.evidence.proof import (
     SALT_AT,
     SIGNATURE_AT,
     ProofFields,
-    encode_proof,
     parse_proof_untrusted,
     root_message,
 )
 from bridge.udp.evidence.tree import path_length
 from bridge.udp.wire import MAX_PROOF_BYTES
+from tests.support.proofs import encode_proof
 
 
 @st.composite
