@@ -10,13 +10,15 @@
 -export([initial_state/0, command/1, precondition/2, next_state/3, postcondition/3]).
 -export([run/2]).
 
--define(SESSIONS, [<<"sa">>, <<"sb">>, <<"sc">>, <<"sd">>]).
+%% Those of one letter are of one server, one after the other.
+-define(SESSIONS, [<<"sa">>, <<"sb">>, <<"sc">>, <<"sd">>, <<"ta">>, <<"tb">>, <<"tc">>, <<"td">>]).
 -define(PLAYERS, [<<"ann">>, <<"bob">>, <<"cid">>, <<"dan">>]).
 -define(ENTITIES, [<<"gun">>, <<"hat">>]).
 
--record(entity, {owner, master, heir = undefined, rule, holder}).
+%% `dues': whose releases are due, the next one first.
+-record(entity, {owner, master, heir = undefined, rule, holder, dues = []}).
 -record(ask, {master, entity, player, session, authority, expires}).
--record(model, {open = [], closed = [], players = #{}, entities = #{}, asks = [], times = #{}}).
+-record(model, {open = [], closed = [], players = #{}, entities = #{}, asks = [], times = #{}, generation = 0}).
 
 the_decisions_are_those_of_the_model_test_() ->
     {timeout, 300, fun() -> ?assert(proper:quickcheck(prop(), [{numtests, 500}, {max_size, 60}, {to_file, user}])) end}.
@@ -60,8 +62,13 @@ command(#model{players = Players, asks = Asks}) ->
     By = frequency([{2, operator}, {3, oneof(?PLAYERS)}]),
     frequency([{40, oneof([request(Player, Session) || {Player, Session} <- Here])} || Here =/= []] ++
               [{25, oneof([answer(Ask) || Ask <- Asks])} || Asks =/= []] ++
-              [{1, call(open_session, #{session => oneof(?SESSIONS)})},
-               {1, call(close_session, #{session => oneof(?SESSIONS)})},
+              [{3, call(open_session, #{session => oneof(?SESSIONS)})},
+               {1, call(close_session, #{session => oneof(?SESSIONS), successors => successors()})},
+               {1, call(end_session, #{session => oneof(?SESSIONS), successors => successors()})},
+               {1, call(expire, #{session => oneof(?SESSIONS), successors => successors(),
+                                  knows => frequency([{3, true}, {1, false}])})},
+               {1, call(take, #{lease_ms => range(500, 3000)})},
+               {1, call(beat, #{sessions => proper_types:list(oneof(?SESSIONS)), knows => boolean()})},
                {4, call(create_entity, (maps:with([entity, session], Base))
                         #{owner => oneof(?PLAYERS), master => oneof(?PLAYERS), rule => rule()})},
                {8, call(enter, maps:with([player, session], Base))},
@@ -94,6 +101,8 @@ answer(#ask{master = Master, entity = Entity, player = Player}) ->
 %% As a list: this PropEr generates nothing inside maps.
 call(Function, Request) -> {call, ?MODULE, run, [Function, maps:to_list(Request)]}.
 
+successors() -> proper_types:list(oneof(?SESSIONS)).
+
 rule() -> frequency([{1, allow}, {1, deny}, {3, ask}]).
 
 %% A session's id is drawn at random, so none is ever opened again.
@@ -112,8 +121,16 @@ run(Function, Members) ->
     {Answer, After}.
 
 informed(open_session, #{session := Session}, _) ->
-    #{server => server(Session), session => Session, key => <<>>, thumbprint => Session, address => {<<"h">>, 1},
+    #{server => server(Session), session => Session, key => <<>>, thumbprint => server(Session), address => {<<"h">>, 1},
       lease_ms => 3000};
+informed(Function, Request, Tree) when Function =:= expire; Function =:= beat ->
+    Generation = case Tree of
+                     #{[bridge, lessor] := #{generation := Current}} -> Current;
+                     _ -> 0
+                 end,
+    named(Request#{generation => case Request of #{knows := true} -> Generation; _ -> Generation - 1 end});
+informed(Function, Request, _) when Function =:= close_session; Function =:= end_session -> named(Request);
+informed(take, Request, _) -> Request#{node => <<"hs1">>};
 informed(Function, #{entity := Entity} = Request, Tree) ->
     Traced = Request#{trace => <<7:128>>, hop => 0},
     case maps:get([bridge, entities, Entity], Tree, undefined) of
@@ -131,7 +148,11 @@ informed(Function, #{entity := Entity} = Request, Tree) ->
     end;
 informed(_, Request, _) -> Request.
 
-server(Session) -> <<"server-", Session/binary>>.
+named(#{successors := Successors} = Request) ->
+    Request#{successors => maps:from_list([{Entity, Successors} || Entity <- ?ENTITIES])};
+named(Request) -> Request.
+
+server(<<_, Letter>>) -> <<"server-", Letter>>.
 
 decide(Function, Request, Tree) ->
     kb_authority:decide(Function, Request, fun(Path) -> maps:get(Path, Tree, undefined) end,
@@ -157,10 +178,22 @@ postcondition(Model, {call, _, run, [Function, Members]}, {Answer, Tree}) ->
               [{Function, Expected, outcome(Answer)}, {records, seen(Next), seen_in(Tree)} | indexed(Tree) ++ told(Next, Tree)]).
 
 step(open_session, #{session := Session}, #model{open = Open} = Model) ->
-    {ok, Model#model{open = lists:usort([Session | Open])}};
-step(close_session, #{session := Session}, #model{open = Open, closed = Closed, entities = Entities} = Model) ->
-    Left = maps:map(fun(_, #entity{holder = Holder} = E) when Holder =:= Session -> E#entity{holder = undefined};
-                       (_, E) -> E
+    case of_server(Session, Open) of
+        [Other] when Other =/= Session -> {name_in_use, Model};
+        _ -> {ok, Model#model{open = lists:usort([Session | Open])}}
+    end;
+step(take, _, #model{generation = Generation} = Model) -> {ok, Model#model{generation = Generation + 1}};
+step(beat, #{knows := Knows}, Model) -> {case Knows of true -> ok; false -> deposed end, Model};
+step(expire, #{knows := false}, Model) -> {deposed, Model};
+step(Function, #{session := Session, successors := Successors}, #model{open = Open, closed = Closed, entities = Entities} = Model)
+  when Function =:= close_session; Function =:= end_session; Function =:= expire ->
+    Left = maps:map(fun(_, #entity{holder = Holder, dues = Dues} = E) ->
+                            Due = Dues -- [Session],
+                            case [S || S <- Successors, S =/= Session, lists:member(S, Open), not lists:member(S, Due)] of
+                                _ when Holder =/= Session -> E#entity{dues = Due};
+                                [Next | _] -> E#entity{holder = Next, dues = Due};
+                                [] -> E#entity{holder = undefined, dues = Due}
+                            end
                     end, Entities),
     Ended = [Session || lists:member(Session, Open)],
     {ok, Model#model{open = Open -- Ended, closed = Ended ++ Closed, entities = Left,
@@ -268,17 +301,25 @@ on(pull, #{session := Session, owner := Owner, knows := Knows}, Name, Entity, #m
         _ when Entity#entity.holder =:= Session -> {already_held, Model};
         _ when not Knows -> {conflict, Model};
         _ when not Free -> {denied, Model};
-        _ -> {ok, with(Name, Entity#entity{owner = Owner, holder = Session}, Model)}
+        _ -> {ok, with(Name, (pulled(Session, Entity))#entity{owner = Owner}, Model)}
     end;
 on(_, #{session := Session}, _, #entity{holder = Holder}, Model) when Holder =/= Session -> {not_holder, Model};
 on(push, #{to := To, owner := Owner}, Name, #entity{holder = Holder} = Entity, #model{open = Open} = Model) ->
-    case lists:member(To, Open) of
-        _ when To =:= Holder -> {already_held, Model};
-        true -> {ok, with(Name, Entity#entity{owner = Owner, holder = To}, Model)};
-        false -> {no_server, Model}
+    case of_server(To, Open) of
+        [Holder] -> {already_held, Model};
+        [Session] -> {ok, with(Name, Entity#entity{owner = Owner, holder = Session, dues = []}, Model)};
+        [] -> {no_server, Model}
     end;
-on(give, #{owner := Owner}, Name, Entity, Model) -> {ok, with(Name, Entity#entity{owner = Owner}, Model)};
-on(release, _, Name, Entity, Model) -> {ok, with(Name, Entity#entity{holder = undefined}, Model)}.
+on(give, #{owner := Owner}, Name, Entity, Model) -> {ok, with(Name, Entity#entity{owner = Owner, dues = []}, Model)};
+on(release, _, Name, Entity, Model) -> {ok, with(Name, Entity#entity{holder = undefined, dues = []}, Model)}.
+
+of_server(Session, Open) -> [Other || Other <- Open, server(Other) =:= server(Session)].
+
+%% Whoever pulls waits for the holder and those that it waits for, up to where it gave the entity away itself.
+pulled(Session, #entity{holder = Session} = Entity) -> Entity;
+pulled(Session, #entity{holder = Holder, dues = Dues} = Entity) ->
+    Due = lists:takewhile(fun(Other) -> Other =/= Session end, [Holder || Holder =/= undefined] ++ Dues),
+    Entity#entity{holder = Session, dues = Due}.
 
 by(Roles, #{by := By}, #entity{owner = Owner, master = Master}, Model, Fun) ->
     case By =:= operator orelse By =:= Master orelse (lists:member(owner, Roles) andalso By =:= Owner) of
@@ -286,10 +327,13 @@ by(Roles, #{by := By}, #entity{owner = Owner, master = Master}, Model, Fun) ->
         false -> {case Roles of [master] -> not_master; _ -> not_owner end, Model}
     end.
 
-won(Player, Session, Authority, Name, #entity{holder = Holder} = Entity, Model) ->
+won(Player, Session, Authority, Name, Entity, Model) ->
     Left = [A || #ask{entity = E} = A <- Model#model.asks, E =/= Name],
-    settled(with(Name, Entity#entity{owner = Player, holder = case Authority of true -> Session; false -> Holder end},
-                 Model#model{asks = Left})).
+    Won = case Authority of
+              true -> pulled(Session, Entity);
+              false -> Entity
+          end,
+    settled(with(Name, Won#entity{owner = Player}, Model#model{asks = Left})).
 
 %% The time of a master's asks is kept as long as there are any.
 at(Master, At, #model{times = Times, asks = Asks} = Model) ->
@@ -309,22 +353,26 @@ with(Name, Entity, #model{entities = Entities} = Model) -> Model#model{entities 
 
 %% What the model and the tree must agree about.
 
-seen(#model{open = Open, players = Players, entities = Entities, asks = Asks}) ->
-    {Open, Players, Entities,
+seen(#model{open = Open, players = Players, entities = Entities, asks = Asks, generation = Generation}) ->
+    {Generation, Open, Players, Entities,
      lists:sort([{M, E, P, S, A, X} || #ask{master = M, entity = E, player = P, session = S, authority = A, expires = X}
                                            <- Asks])}.
 
 seen_in(Tree) ->
     Open = lists:sort([Session || [bridge, sessions, Session] <- maps:keys(Tree)]),
-    {Open,
+    {maps:get(generation, maps:get([bridge, lessor], Tree, #{}), 0), Open,
      maps:from_list([{Player, Session} || {[bridge, players, Player], #{session := Session}} <- maps:to_list(Tree),
                                           lists:member(Session, Open)]),
-     maps:from_list([{Name, #entity{owner = Owner, master = Master, heir = Heir, rule = Rule, holder = Holder}}
+     maps:from_list([{Name, #entity{owner = Owner, master = Master, heir = Heir, rule = Rule, holder = Holder,
+                                    dues = dues(Due)}}
                      || {[bridge, entities, Name], #{owner := Owner, master := Master, default_owner := Heir, rule := Rule,
-                                                     session := Holder}} <- maps:to_list(Tree)]),
+                                                     session := Holder, awaiting := Due}} <- maps:to_list(Tree)]),
      lists:sort([{Master, E, P, S, A, X}
                  || {[bridge, asks, Master], #{pending := Pending}} <- maps:to_list(Tree),
                     #{entity := E, player := P, session := S, authority := A, expires := X} <- Pending])}.
+
+dues(undefined) -> [];
+dues(#{session := Session} = Due) -> [Session | dues(maps:get(awaiting, Due, undefined))].
 
 indexed(Tree) ->
     Entities = [{Name, Record} || {[bridge, entities, Name], Record} <- maps:to_list(Tree)],
