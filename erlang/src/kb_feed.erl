@@ -136,8 +136,9 @@ init([]) ->
     {ok, Size} = application:get_env(khepri_bridge, feed_ring),
     {ok, #state{run = crypto:strong_rand_bytes(8), ring = ets:new(?MODULE, [set, private]), size = Size}}.
 
-handle_call({resume, _, _, _}, _From, #state{subscribers = Subscribers} = State)
-  when map_size(Subscribers) >= ?MAX_SUBSCRIBERS ->
+%% However many servers there are, this member's own lessor hears of them.
+handle_call({resume, _, {Pid, _, _}, _}, _From, #state{subscribers = Subscribers} = State)
+  when map_size(Subscribers) >= ?MAX_SUBSCRIBERS, node(Pid) =/= node() ->
     {reply, full, State};
 handle_call({resume, Ref, Spec, {Run, Sequence}}, _From, #state{run = Run, last = Last, size = Size} = State)
   when is_integer(Sequence), Sequence =< Last, Sequence >= Last - Size, Sequence >= 0 ->

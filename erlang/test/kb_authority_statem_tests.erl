@@ -62,10 +62,10 @@ command(#model{players = Players, asks = Asks}) ->
     By = frequency([{2, operator}, {3, oneof(?PLAYERS)}]),
     frequency([{40, oneof([request(Player, Session) || {Player, Session} <- Here])} || Here =/= []] ++
               [{25, oneof([answer(Ask) || Ask <- Asks])} || Asks =/= []] ++
-              [{3, call(open_session, #{session => oneof(?SESSIONS)})},
+              [{8, call(open_session, #{session => oneof(?SESSIONS)})},
                {1, call(close_session, #{session => oneof(?SESSIONS), successors => successors()})},
-               {1, call(end_session, #{session => oneof(?SESSIONS), successors => successors()})},
-               {1, call(expire, #{session => oneof(?SESSIONS), successors => successors(),
+               {2, call(end_session, #{session => oneof(?SESSIONS), successors => successors()})},
+               {2, call(expire, #{session => oneof(?SESSIONS), successors => successors(),
                                   knows => frequency([{3, true}, {1, false}])})},
                {1, call(take, #{lease_ms => range(500, 3000)})},
                {1, call(beat, #{sessions => proper_types:list(oneof(?SESSIONS)), knows => boolean()})},
@@ -83,7 +83,7 @@ command(#model{players = Players, asks = Asks}) ->
                                              default_owner => oneof([undefined | ?PLAYERS])})},
                {4, call(transfer, #{entity => oneof(?ENTITIES), by => By, to => oneof(?PLAYERS)})},
                {3, call(revoke, #{entity => oneof(?ENTITIES), by => By})},
-               {4, call(pull, (maps:with([entity, session], Base))
+               {12, call(pull, (maps:with([entity, session], Base))
                         #{owner => oneof(?PLAYERS), knows => frequency([{5, true}, {1, false}])})},
                {3, call(push, (maps:with([entity, session], Base))#{owner => oneof(?PLAYERS), to => oneof(?SESSIONS)})},
                {2, call(give, (maps:with([entity, session], Base))#{owner => oneof(?PLAYERS)})},
