@@ -83,6 +83,11 @@ class SimulationProcess:
         except TimeoutError:
             raise DeadlineError(f"{self.name} was not ready in {_START_SECONDS:.0f} s") from None
 
+    async def wait(self) -> None:
+        """Wait until the process has ended, of itself or by another's hand."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def spawn(self, entity: str, *, owner: str, position: tuple[float, float, float]) -> int:
         """Create an entity there; its epoch."""
         return await self._ask(Spawn(id=next(self._ids), entity=entity, owner=owner, position=position))
