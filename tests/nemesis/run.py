@@ -61,7 +61,7 @@ class Outcome:
         asked: requests of the schedule; ``skipped`` were not asked because too many were under way.
         faults: how often each came.
         restarts: how often a simulation server was started.
-        recovered_s: seconds after all was mended until writes and takes of every entity worked; ``None``: never.
+        recovered_s: seconds after all was mended until every entity was written and taken; ``None``: never.
         violations: counter-examples of the history, what is not whole in the tree, what did not recover.
     """
 
