@@ -21,11 +21,15 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.passes.central import central_server, clients_of
+from benchmarks.passes.establish import newcomer
+from benchmarks.passes.instance import services
+from benchmarks.passes.proxy import proxied
 from benchmarks.passes.road import Road
 from benchmarks.passes.series import Crossing, Trial, crossing_passes, run_series, summary
 from benchmarks.passes.stage import commit_ms, problem_note, stage
 from benchmarks.udp.processes import note
-from bridge.authority import CASES, messages_per_transfer, transfers
+from bridge.authority import CASES, Message, messages_per_transfer, transfers
+from bridge.cli.record import write_record
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.sim.match import Match, generate_match, load_match
 
@@ -34,6 +38,7 @@ MATCH: Final = Path(os.environ.get("BRIDGE_SHARED", ROOT.parent / "shared")) / "
 RESULTS: Final = ROOT / "benchmarks" / "results" / "passes.json"
 
 SERIES: Final = {
+    "establish": "establish",
     "case2": "push",
     "case2_pull": "pull",
     "case2_switch": "switch",
@@ -41,15 +46,15 @@ SERIES: Final = {
     "client_server": "central_transfer",
     "client_server_update": "central_update",
 }
-"""case of the trace behind each series; the first four are the product's, on a stage"""
-_COMMITTED: Final = ("case1", "case2", "case2_pull", "case2_switch")
+"""case of the trace behind each series"""
+_COMMITTED: Final = ("establish", "case1", "case2", "case2_pull", "case2_switch")
 _WARM_UP: Final = 6
 _Cell = dict[str, list[Trial]]
 
 
 async def _on_stage(
     cluster: LocalCluster, road: Road, match: Match, passes: list[Crossing], wanted: list[str], rate: float
-) -> tuple[_Cell, dict[str, Any]]:
+) -> tuple[_Cell, float, list[Message]]:
     cell: _Cell = {}
     async with stage(cluster, road, match) as running:
         attempts = {
@@ -64,18 +69,28 @@ async def _on_stage(
                 await run_series(passes[:_WARM_UP], attempt, per_second=rate)
                 cell[name] = await run_series(passes, attempt, per_second=rate)
                 note(f"  {name}: {_line(cell[name])}{problem_note(running.problems)}")
-        counts = _counts(await running.messages())
-    return cell, {"commit_ms": round(commit, 3), "counts": counts}
+        messages = await running.messages()
+        if "establish" in wanted:
+            async with (
+                services(cluster) as instance,
+                proxied({"rest": instance.port}, road) as ports,
+                newcomer(ports["rest"], instance.name) as player,
+            ):
+                await run_series(passes[:_WARM_UP], player.establish, per_second=rate)
+                cell["establish"] = await run_series(passes, player.establish, per_second=rate)
+                note(f"  establish: {_line(cell['establish'])}")
+            messages += player.messages
+    return cell, round(commit, 3), messages
 
 
 def _beside_central(
     road: Road, passes: list[Crossing], wanted: list[str], rate: float
-) -> tuple[_Cell, dict[str, Any]]:
+) -> tuple[_Cell, list[Message]]:
     cell: _Cell = {}
     with central_server(road) as (pipe, key, identities):
         address = pipe.recv()
 
-        async def run() -> list[Any]:
+        async def run() -> list[Message]:
             async with clients_of(address, key, identities, road) as clients:
                 attempts = {"client_server": clients.hand, "client_server_update": clients.input}
                 for name, attempt in attempts.items():
@@ -87,8 +102,7 @@ def _beside_central(
 
         messages = uvloop.run(run())
         pipe.send("end")
-        counts = _counts([*messages, *pipe.recv()])
-    return cell, counts
+        return cell, [*messages, *pipe.recv()]
 
 
 def _line(trials: list[Trial]) -> str:
@@ -101,7 +115,7 @@ def _line(trials: list[Trial]) -> str:
     return f"{text}, {s['failed']} failed{problem_note(errors)}"
 
 
-def _counts(messages: list[Any]) -> dict[str, Any]:
+def _counts(messages: list[Message]) -> dict[str, Any]:
     """Messages and critical path of each case, of the transfers whose every message crossed."""
     counts = {}
     whole = [t for t in transfers(messages) if t.is_whole]
@@ -177,6 +191,7 @@ def main() -> None:
     parser.add_argument("--loss", type=float, nargs="+", default=[0, 1, 5], help="per cent")
     parser.add_argument("--only", choices=list(SERIES), action="append")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--record", type=Path, help="directory for messages.jsonl, which `trace` counts")
     parser.add_argument("--json", action="store_true", help="JSON is what is printed in any case")
     arguments = parser.parse_args()
     if arguments.match.is_file():
@@ -187,6 +202,7 @@ def main() -> None:
     wanted = arguments.only or list(SERIES)
     pooled: defaultdict[tuple[float, float], _Cell] = defaultdict(lambda: defaultdict(list))
     facts: dict[tuple[float, float], dict[str, Any]] = {}
+    crossed: list[Message] = []
     began = time.monotonic()
     result: dict[str, Any] = {}
     with LocalCluster(LocalClusterConfig(nodes=3), note) as cluster:
@@ -195,17 +211,19 @@ def main() -> None:
                 for rtt in arguments.rtt_ms:
                     note(f"{time.monotonic() - began:.0f} s: RTT {rtt:g} ms, loss {loss:g} %")
                     road = Road(rtt_ms=rtt, loss=loss / 100, seed=number + 1)
-                    cell, fact = uvloop.run(
+                    cell, commit, messages = uvloop.run(
                         _on_stage(cluster, road, match, passes, wanted, arguments.per_second)
                     )
-                    beside, counts = _beside_central(road, passes, wanted, arguments.per_second)
+                    beside, more = _beside_central(road, passes, wanted, arguments.per_second)
                     for series, trials in (cell | beside).items():
                         pooled[rtt, loss][series] += trials
-                    fact["counts"] |= counts
-                    facts[rtt, loss] = fact
+                    crossed += messages + more
+                    facts[rtt, loss] = {"commit_ms": commit, "counts": _counts(messages + more)}
                     result = _result(pooled, facts, arguments, match)
                     result["seconds"] = round(time.monotonic() - began)
                     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.record is not None:
+        write_record(arguments.record, [], crossed)
     print(json.dumps(result))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 NAMES: Final = {
+    "establish": "establishment",
     "case1": "Case 1: other instance",
     "case2": "Case 2: push",
     "case2_pull": "Case 2: pull",
@@ -21,7 +22,11 @@ NAMES: Final = {
 }
 """by key of the results, in the order of the tables"""
 _COLOURS: Final = dict(
-    zip(NAMES, ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#000000", "#999999"), strict=True)
+    zip(
+        NAMES,
+        ("#e69f00", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#000000", "#999999"),
+        strict=True,
+    )
 )
 _WIDTH: Final = 290
 _HEIGHT: Final = 300
