@@ -31,6 +31,8 @@ PURE_FILES = (
     "authority/fence.py",
     "authority/history.py",
     "authority/holding.py",
+    "authority/lease.py",
+    "authority/lessor.py",
     "authority/linearizability.py",
     "authority/messages.py",
     "authority/records.py",

@@ -19,7 +19,18 @@ from bridge.authority.history import (
     encode_entry,
 )
 from bridge.authority.holding import Holding, Holdings, Phase
-from bridge.authority.homeserver import Homeserver, OpenedSession
+from bridge.authority.homeserver import Ended, EndReason, Homeserver, OpenedSession
+from bridge.authority.lease import Lease
+from bridge.authority.lessor import (
+    LESSOR,
+    Lost,
+    Recalled,
+    Renewed,
+    Streaming,
+    lessor_message,
+    renew,
+    streams,
+)
 from bridge.authority.linearizability import Known, RecordView
 from bridge.authority.messages import (
     Accepted,
@@ -43,6 +54,7 @@ from bridge.authority.records import (
     Away,
     Closed,
     EntityRecord,
+    Failover,
     Grant,
     InboxMessage,
     Outcome,
@@ -92,6 +104,7 @@ from bridge.authority.trace import (
 __all__ = [
     "CASES",
     "HOME",
+    "LESSOR",
     "OPERATOR",
     "Acceptance",
     "Accepted",
@@ -111,9 +124,12 @@ __all__ = [
     "ConflictError",
     "Credentials",
     "DeniedError",
+    "EndReason",
+    "Ended",
     "EntityExistsError",
     "EntityRecord",
     "Entry",
+    "Failover",
     "Fence",
     "Final",
     "Formula",
@@ -128,6 +144,8 @@ __all__ = [
     "Journal",
     "KeyState",
     "Known",
+    "Lease",
+    "Lost",
     "MasterAwayError",
     "Message",
     "NameInUseError",
@@ -149,10 +167,12 @@ __all__ = [
     "Phase",
     "PlayerRecord",
     "Recall",
+    "Recalled",
     "RecordFile",
     "RecordView",
     "Release",
     "Released",
+    "Renewed",
     "ReplayedError",
     "Replied",
     "Requested",
@@ -163,6 +183,7 @@ __all__ = [
     "Rule",
     "ServerRecord",
     "Step",
+    "Streaming",
     "Subject",
     "TooManyAsksError",
     "Transfer",
@@ -179,11 +200,14 @@ __all__ = [
     "encode_entry",
     "encode_message",
     "inbox_message",
+    "lessor_message",
     "messages_per_transfer",
     "record_path",
     "release_context",
+    "renew",
     "ring_at",
     "server_abroad",
+    "streams",
     "transfers",
     "view_of",
 ]

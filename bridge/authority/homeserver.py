@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from bridge.authority.recording import Journal
@@ -13,6 +14,15 @@ from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_membe
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, OperationId
+
+
+class EndReason(StrEnum):
+    """Why a session is ended by somebody who knows that nothing acts for it any more."""
+
+    DEAD = "dead"
+    """all processes that could seal are dead"""
+    DRAINED = "drained"
+    """they have stopped"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,19 @@ class OpenedSession:
     held: tuple[EntityRecord, ...]
     lease_ms: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What became of the entities of a session that ended.
+
+    Attributes:
+        released: those that are dormant now.
+        passed: those that another server goes on with, and which one.
+    """
+
+    released: list[str]
+    passed: dict[str, str]
 
 
 class Homeserver:
@@ -77,12 +100,13 @@ class Homeserver:
             generation=value[Atom("generation")],
         )
 
-    async def close_session(self) -> None:
-        """End the session, after all that sealed for it has stopped.
+    async def close_session(self) -> Ended:
+        """End this session, in whose name nothing acts any more; successors go on with what it held."""
+        return _ended(await self._ask("close_session"))
 
-        What it held passes to servers that have it streamed in, or becomes dormant.
-        """
-        await self._ask("close_session")
+    async def end_session(self, reason: EndReason) -> Ended:
+        """The same, said by somebody else who knows that nothing acts in its name."""
+        return _ended(await self._ask("end_session", reason=Atom(reason.value)))
 
     async def create_entity(self, *, entity: str, owner: str, master: str, rule: Rule) -> EntityRecord:
         """Make an entity that this session holds; the spawner is usually owner and master (R0-8)."""
@@ -178,3 +202,13 @@ class Homeserver:
 
     async def _ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
         return await self._requests.ask(function, session=self.session, **request)
+
+
+def _ended(value: Mapping[Any, Any]) -> Ended:
+    return Ended(
+        released=[name.decode(errors="replace") for name in value[Atom("released")]],
+        passed={
+            entity.decode(errors="replace"): server.decode(errors="replace")
+            for entity, server in value[Atom("passed")]
+        },
+    )

@@ -21,11 +21,16 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaiting:
-    """The release that a granted authority still waits for."""
+    """The release that a granted authority still waits for.
+
+    Attributes:
+        awaiting: the release that this holder waited for itself when the entity was taken from it.
+    """
 
     session: bytes
     server: str
     epoch: int
+    awaiting: Awaiting | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,21 @@ class EntityRecord:
             away=_away(fields.optional("away")),
         )
 
+    def due_to(self, session: bytes, epoch: int) -> Awaiting | None:
+        """The release that a session's grant waits for, also where the entity was taken from it since.
+
+        Raises:
+            LookupError: the record does not name this grant, so says nothing about it.
+        """
+        if (self.session, self.epoch) == (session, epoch):
+            return self.awaiting
+        link = self.awaiting
+        while link is not None:
+            if (link.session, link.epoch) == (session, epoch):
+                return link.awaiting
+            link = link.awaiting
+        raise LookupError(f"{self.entity} at {self.epoch} names no grant of {epoch} to this session")
+
 
 def _away(term: Any) -> Away | None:
     if term is None:
@@ -123,8 +143,12 @@ def _away(term: Any) -> Away | None:
 
 def _awaiting(term: Any) -> Awaiting:
     fields = _Fields(term)
+    older = fields.optional("awaiting")
     return Awaiting(
-        session=fields.binary("session"), server=fields.text("server"), epoch=fields.number("epoch")
+        session=fields.binary("session"),
+        server=fields.text("server"),
+        epoch=fields.number("epoch"),
+        awaiting=None if older is None else _awaiting(older),
     )
 
 
@@ -239,6 +263,26 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failover:
+    """The session that held an entity is no more; this server, which streams it, is to go on with it.
+
+    Attributes:
+        epoch: of the grant.
+        previous: the epoch of the ended session's grant.
+        giver: its server.
+        awaiting: an older holder's release that is due before this server may act.
+    """
+
+    entity: str
+    epoch: int
+    previous: int
+    giver: str
+    owner: str
+    awaiting: Awaiting | None
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
     """The homeserver gave the entity to another server; this one must stop and send its release.
 
@@ -319,7 +363,7 @@ class AskEnded:
     step: Step
 
 
-InboxMessage = Grant | Recall | Ask | AskEnded | Closed | Returned
+InboxMessage = Grant | Failover | Recall | Ask | AskEnded | Closed | Returned
 
 
 def inbox_message(term: Any) -> InboxMessage:
@@ -332,6 +376,17 @@ def inbox_message(term: Any) -> InboxMessage:
     match str(fields.member("type")):
         case "grant":
             return _grant(term)
+        case "failover":
+            due = fields.optional("awaiting")
+            return Failover(
+                entity=fields.text("entity"),
+                epoch=fields.number("epoch"),
+                previous=fields.number("previous"),
+                giver=fields.text("from"),
+                owner=fields.text("owner"),
+                awaiting=None if due is None else _awaiting(due),
+                step=Step.from_term(term),
+            )
         case "recall":
             unread = fields.optional("unread")
             return Recall(

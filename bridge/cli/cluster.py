@@ -26,6 +26,16 @@ Directory = Annotated[
 ]
 _FOLLOW_SECONDS: Final = 0.2
 
+LeaseMs = Annotated[
+    int | None,
+    typer.Option(
+        "--lease-ms",
+        help="How long a simulation server's session lasts without being renewed, in milliseconds.",
+        min=500,
+        max=3_600_000,
+        show_default="3000",
+    ),
+]
 Name = Annotated[str, typer.Option("--name", help="Name of the cluster, where several run on this machine.")]
 
 
@@ -61,6 +71,7 @@ def up(
         Path | None,
         typer.Option(help="Directory of the compiled modules that --functions names.", show_default=False),
     ] = None,
+    lease_ms: LeaseMs = None,
     as_json: Json = False,
 ) -> None:
     """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`."""
@@ -77,6 +88,7 @@ def up(
             environment={
                 "KB_FUNCTIONS": functions,
                 "KB_CODE_PATH": str(code_path.absolute()) if code_path is not None else "",
+                "KB_LEASE_MS": "" if lease_ms is None else str(lease_ms),
             },
             detached=True,
         ),

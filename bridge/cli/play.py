@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.cluster import Directory, Name, cluster_directory
+from bridge.cli.cluster import Directory, LeaseMs, Name, cluster_directory
 from bridge.cli.output import Json, emit, example, fail
 from bridge.errors import ConfigurationError
 
@@ -77,6 +77,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the generated match.")] = 1,
     linger_ms: Linger = 200,
     network: Network = None,
+    lease_ms: LeaseMs = None,
     record: Record = None,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +93,7 @@ def demo(
             linger_ms=linger_ms,
             network=_conditions(network),
             directory=None,
+            lease_ms=lease_ms,
             sims=(),
             record=record,
             as_json=as_json,
@@ -108,6 +110,7 @@ def replay_passes(
     ] = 60.0,
     linger_ms: Linger = 200,
     network: Network = None,
+    lease_ms: LeaseMs = None,
     name: Name = "local",
     directory: Directory = None,
     sims: Annotated[
@@ -141,6 +144,7 @@ def replay_passes(
             linger_ms=linger_ms,
             network=_conditions(network),
             directory=place if running else None,
+            lease_ms=lease_ms,
             sims=tuple(sims or ()),
             record=record,
             as_json=as_json,

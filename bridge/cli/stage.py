@@ -18,7 +18,12 @@ from bridge.cli.output import emit, progress
 from bridge.cli.record import write_record
 from bridge.cli.score import result_object, result_table
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig, read_cookie, running_cluster
+from bridge.homeserver.local import (
+    LocalCluster,
+    LocalClusterConfig,
+    read_cookie,
+    running_cluster,
+)
 from bridge.khepri import Khepri
 from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
@@ -86,6 +91,7 @@ async def play(
     linger_ms: int,
     network: NetworkConditions | None,
     directory: Path | None,
+    lease_ms: int | None,
     sims: tuple[str, ...],
     record: Path | None,
     as_json: bool,
@@ -98,6 +104,7 @@ async def play(
         linger_ms: how long former holders send on.
         network: what datagrams between the two servers on this machine go through, both ways.
         directory: of a running cluster; ``None`` starts one of three nodes for this replay.
+        lease_ms: of sessions, where a cluster is started.
         sims: ``NAME=COMMAND`` of simulation servers to use instead of two on this machine.
         record: where to leave history and messages.
         as_json: print one object instead of the table.
@@ -105,7 +112,7 @@ async def play(
     Raises:
         BridgeError: the cluster or a server could not start, or a pass failed for good.
     """
-    with cluster_stage(directory) as stage:
+    with cluster_stage(directory, lease_ms=lease_ms) as stage:
         progress(
             f"{match.source}: {len(match.passes)} passes of {len(match.players)} players in "
             f"{match.seconds / speed:.0f} s, two servers, {len(stage.members)} homeservers"
@@ -151,12 +158,15 @@ class _Ticker:
 
 
 @contextmanager
-def cluster_stage(directory: Path | None) -> Iterator[Stage]:
+def cluster_stage(directory: Path | None, *, lease_ms: int | None = None) -> Iterator[Stage]:
     """The running cluster of a directory; without one, a cluster of three nodes that ends with the block."""
     if directory is not None:
         yield _running(directory)
         return
-    with LocalCluster(LocalClusterConfig(nodes=3), progress) as cluster:
+    config = LocalClusterConfig(
+        nodes=3, environment={"KB_LEASE_MS": "" if lease_ms is None else str(lease_ms)}
+    )
+    with LocalCluster(config, progress) as cluster:
         yield _running(cluster.directory)
 
 

@@ -319,8 +319,6 @@ class LocalCluster:
             directory=self._directory,
             environment={
                 **_environment(self.state.epmd_port),
-                # Simulation servers do not renew their sessions yet.
-                "KB_LEASE_MS": "3600000",
                 **self._config.environment,
                 "HOME": str(data),
                 "KB_NODE": node.name,

@@ -41,6 +41,9 @@ class Asks:
         players: requests in the names of players.
         record: keeps a message that crossed.
         on_event: is told of questions to masters without a handler.
+
+    Attributes:
+        players: who has entered here, with their handlers.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Asks:
         self._record = record
         self._on_event = on_event
         self._handlers: dict[str, AskHandler] = {}
+        self.players: dict[str, AskHandler | None] = {}
         self._open: dict[tuple[str, str], Ask] = {}
         self._waiting: dict[bytes, asyncio.Future[AskEnded]] = {}
 
@@ -69,11 +73,13 @@ class Asks:
         else:
             self._handlers[player] = on_ask
         await self._players.enter(player, self._session)
+        self.players[player] = on_ask
 
     async def leave(self, player: str) -> list[str]:
         """The player is here no more; see `Transfers.leave`."""
         passed = await self._players.leave(player, self._session)
         self._handlers.pop(player, None)
+        self.players.pop(player, None)
         return passed
 
     async def take_ask(self, ask: Ask) -> None:

@@ -72,9 +72,16 @@ class Bodies:
         """Leave this slot as it is: its state is being given away."""
         self._held[slot] = False
 
-    def step(self, seconds: float) -> None:
-        """Move what is held by one tick and publish it."""
+    def step(self, seconds: float, *, moving: bool = True) -> None:
+        """Move what is held by one tick and publish it.
+
+        Args:
+            seconds: of a tick.
+            moving: whether this server may move anything; the ticks count in any case.
+        """
         self.tick += 1
+        if not moving:
+            return
         slots = np.flatnonzero(self._held)
         if not len(slots):
             return

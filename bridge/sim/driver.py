@@ -59,6 +59,17 @@ class SimulationProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the server's control plane.
+
+        Raises:
+            ClosedError: it was not started.
+        """
+        if self._process is None:
+            raise ClosedError(f"{self.name} does not run")
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it and wait until it has a session.
 

@@ -48,6 +48,26 @@ class EntityUpdated(msgspec.Struct, frozen=True, kw_only=True, tag="updated"):
     at_ns: int
 
 
+class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag="session_opened"):
+    """The server lost its session and has opened another one, which holds nothing yet."""
+
+    lease_ms: int
+
+
+class SessionLost(msgspec.Struct, frozen=True, kw_only=True, tag="session_lost"):
+    """The server's session has ended at the homeserver: what it held is others' to simulate."""
+
+    entities: tuple[str, ...]
+    at_ns: int
+
+
+class FellSilent(msgspec.Struct, frozen=True, kw_only=True, tag="fell_silent"):
+    """The lease was not renewed in time: nothing is simulated or sealed until it is again."""
+
+    entities: int
+    at_ns: int
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     """Something that nobody waits for went wrong; ``fatal``: the server cannot go on."""
 
@@ -55,4 +75,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="problem"):
     fatal: bool
 
 
-ServerEvent = AuthorityGained | StateAccepted | PeerSessionChanged | Asked | EntityUpdated | Problem
+ServerEvent = (
+    AuthorityGained
+    | StateAccepted
+    | PeerSessionChanged
+    | Asked
+    | EntityUpdated
+    | SessionOpened
+    | SessionLost
+    | FellSilent
+    | Problem
+)

@@ -21,9 +21,12 @@ from bridge.sim.events import (
     Asked,
     AuthorityGained,
     EntityUpdated,
+    FellSilent,
     PeerSessionChanged,
     Problem,
     ServerEvent,
+    SessionLost,
+    SessionOpened,
     StateAccepted,
 )
 from bridge.sim.server import SimulationServer
@@ -142,6 +145,9 @@ Line = (
     | PeerSessionChanged
     | Asked
     | EntityUpdated
+    | SessionOpened
+    | SessionLost
+    | FellSilent
     | Problem
 )
 

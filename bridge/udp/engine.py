@@ -96,6 +96,7 @@ class UdpEngine:
         *,
         identity: Jwk,
         on_event: Callable[[UdpEvent], None] | None = None,
+        before_sealing: Callable[[], None] | None = None,
         conditioner: Conditioner | None = None,
     ) -> None:
         """Make an engine; the socket is opened on entering it.
@@ -103,9 +104,12 @@ class UdpEngine:
         Args:
             identity: private P-256 key.
             on_event: must be quick and should not raise; what it raises goes to the loop's handler.
+            before_sealing: called each time before datagrams are sealed, after all receiving; what it
+                withdraws (``Session.drop_states``) is not sealed.
             conditioner: a bad network for outgoing datagrams; for tests and rehearsals.
         """
         self._config = config
+        self._before_sealing = before_sealing
         self._on_event = on_event
         self._conditioner = conditioner
         self._endpoint = Endpoint(
@@ -390,6 +394,8 @@ class UdpEngine:
             # The kernel is full: what waits in sessions is superseded there, and not sent when it is stale.
             return
         self._has_pending = False
+        if self._before_sealing is not None:
+            self._before_sealing()
         now = time.monotonic()
         transmits = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:

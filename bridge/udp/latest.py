@@ -159,6 +159,12 @@ class LatestSender:
         self.waiting += rows
         return number
 
+    def drop(self) -> None:
+        """Forget what is unsent, as if it had been superseded."""
+        self.superseded += self.waiting
+        self.waiting = 0
+        self.pending.clear()
+
     def sent(self, state: PendingState, count: int) -> None:
         """``count`` of a pending state's rows were sealed; a state without more is forgotten."""
         self.waiting -= count

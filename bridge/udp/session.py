@@ -265,6 +265,10 @@ class Session:
         self._on_pending(self)
         return number
 
+    def drop_states(self) -> None:
+        """Forget the states that were not sent yet; what the peer has it keeps."""
+        self.outbound.latest.drop()
+
     @property
     def states_waiting(self) -> int:
         """States not sent yet: above zero after a flush where the peer or the path is too slow for them."""

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from bridge.authority import (
     Away,
     Closed,
     EntityRecord,
+    Failover,
     Grant,
     Outcome,
     PlayerRecord,
@@ -28,6 +30,7 @@ from bridge.etf import Atom
 from tests.support.terms import terms
 
 SESSION = b"s" * 16
+OTHER = b"o" * 16
 TRACE = b"t" * 16
 UNDEFINED = Atom("undefined")
 
@@ -53,6 +56,11 @@ GRANT = {
     Atom("type"): Atom("grant"),
     Atom("from"): b"sim1",
     **term(entity=b"ball", epoch=8, previous=7, owner=b"Player2", box=b"a.b", trace=TRACE, hop=1),
+}
+FAILOVER = {
+    Atom("type"): Atom("failover"),
+    Atom("from"): b"sim1",
+    **term(entity=b"ball", epoch=9, previous=7, owner=b"Player2", awaiting=UNDEFINED, trace=TRACE, hop=1),
 }
 RECALL = {
     Atom("type"): Atom("recall"),
@@ -83,6 +91,7 @@ DECODERS: list[tuple[Callable[[Any], object], dict[Atom, Any]]] = [
     (EntityRecord.from_term, ENTITY),
     (ServerRecord.from_term, SERVER),
     (inbox_message, GRANT),
+    (inbox_message, FAILOVER),
     (inbox_message, RECALL),
     (inbox_message, ASK),
     (inbox_message, ENDED),
@@ -106,9 +115,43 @@ def test_a_dormant_entity_has_no_session_and_no_server() -> None:
 
 
 def test_what_an_entity_awaits_is_decoded() -> None:
-    awaited = term(session=SESSION, server=b"sim2", epoch=6, awaiting=term(epoch=5))
+    older = term(session=OTHER, server=b"sim3", epoch=5)
+    awaited = term(session=SESSION, server=b"sim2", epoch=6, awaiting=older)
     record = EntityRecord.from_term(ENTITY | term(awaiting=awaited))
-    assert record.awaiting == Awaiting(session=SESSION, server="sim2", epoch=6)
+    oldest = Awaiting(session=OTHER, server="sim3", epoch=5)
+    assert record.awaiting == Awaiting(session=SESSION, server="sim2", epoch=6, awaiting=oldest)
+
+
+def test_what_is_due_to_a_grant_is_read_from_the_whole_chain_of_waits() -> None:
+    """docs/authority-model.md, MIDDLE_WAITS: the record is no longer its own."""
+    oldest = Awaiting(session=b"a" * 16, server="sim1", epoch=5)
+    middle = Awaiting(session=b"b" * 16, server="sim2", epoch=6, awaiting=oldest)
+    record = replace(EntityRecord.from_term(ENTITY), session=b"c" * 16, epoch=7, awaiting=middle)
+    assert record.due_to(b"c" * 16, 7) == middle
+    assert record.due_to(b"b" * 16, 6) == oldest
+    assert record.due_to(b"a" * 16, 5) is None
+    for session, epoch in ((b"b" * 16, 7), (b"d" * 16, 6)):
+        with pytest.raises(LookupError, match="names no grant"):
+            record.due_to(session, epoch)
+
+
+@pytest.mark.parametrize(
+    ("awaiting", "due"),
+    [
+        (UNDEFINED, None),
+        (term(session=OTHER, server=b"sim3", epoch=5), Awaiting(session=OTHER, server="sim3", epoch=5)),
+    ],
+)
+def test_a_failover_carries_no_release_but_what_is_due(awaiting: Any, due: Awaiting | None) -> None:
+    assert inbox_message(FAILOVER | term(awaiting=awaiting)) == Failover(
+        entity="ball",
+        epoch=9,
+        previous=7,
+        giver="sim1",
+        owner="Player2",
+        awaiting=due,
+        step=Step(trace=TRACE, hop=1),
+    )
 
 
 def test_a_player_record_says_where_the_player_is() -> None:

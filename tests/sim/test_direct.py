@@ -91,7 +91,7 @@ async def test_who_is_not_the_owner_or_not_there_changes_nothing_and_is_counted(
     await until(lambda: direct.refused == 1)
     await here.server.transfers.update(ball, by=ann, velocity=(0.0, float("nan"), 0.0))
     await until(lambda: direct.refused == 2)
-    session = holder.server.transfers._servers[here.name].session
+    session = holder.server.transfers._standing._servers[here.name].session
     late = Update(trace=bytes(16), hop=0, entity=ball, epoch=1, by=ann, velocity=(0.0, 5.0, 0.0))
     direct.take(here.name, session, late, 0)
     await here.server.transfers.leave(ann)
@@ -110,7 +110,7 @@ async def test_what_one_holds_oneself_or_nobody_does_takes_no_update(pair: Pair)
         await holder.server.transfers.update(ball, by=ann, velocity=(0.0, 0.0, 0.0))
     known = await here.server.transfers._home.entity(ball)
     await holder.server.transfers._home.release(entity=ball, epoch=known.epoch)
-    await until(lambda: here.server.transfers._entities[ball].server is None)
+    await until(lambda: here.server.transfers._standing.entities[ball].server is None)
     with pytest.raises(InvalidStateError, match="nobody simulates"):
         await here.server.transfers.update(ball, by=ann, velocity=(0.0, 0.0, 0.0))
 

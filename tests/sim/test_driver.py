@@ -85,7 +85,7 @@ async def test_ownership_is_read_after_every_simulation_server_was_killed(
         assert report.malformed == 0
         servers = children() - before
         processes = servers.union(*(descendants(pid) for pid in servers))
-        assert len(processes) == 4
+        assert len(processes) == 6
         for pid in servers:
             os.kill(pid, signal.SIGSTOP)
         waiting = asyncio.create_task(two.report())
@@ -95,7 +95,8 @@ async def test_ownership_is_read_after_every_simulation_server_was_killed(
         with pytest.raises(ClosedError, match="ended"):
             await waiting
         record = await store.get([Atom("bridge"), Atom("entities"), ball], favor="consistency")
-        assert (record[Atom("owner")], record[Atom("server")]) == (b"Player3", one.name.encode())
+        # Their guardians may have ended their sessions by now, which changes the authority alone.
+        assert record[Atom("owner")] == b"Player3"
     finally:
         await one.close()
         await two.close()

@@ -5,9 +5,12 @@ from bridge.sim.events import (
     Asked,
     AuthorityGained,
     EntityUpdated,
+    FellSilent,
     PeerSessionChanged,
     Problem,
     ServerEvent,
+    SessionLost,
+    SessionOpened,
     StateAccepted,
 )
 
@@ -32,6 +35,9 @@ EVENTS: list[tuple[ServerEvent, bytes]] = [
         EntityUpdated(entity="ball", by="P", owner="Q", at_ns=1),
         b'{"type":"updated","entity":"ball","by":"P","owner":"Q","at_ns":1}',
     ),
+    (SessionOpened(lease_ms=3000), b'{"type":"session_opened","lease_ms":3000}'),
+    (SessionLost(entities=("ball",), at_ns=1), b'{"type":"session_lost","entities":["ball"],"at_ns":1}'),
+    (FellSilent(entities=2, at_ns=1), b'{"type":"fell_silent","entities":2,"at_ns":1}'),
     (Problem(text="no", fatal=True), b'{"type":"problem","text":"no","fatal":true}'),
 ]
 

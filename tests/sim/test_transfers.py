@@ -219,7 +219,7 @@ async def test_what_another_server_holds_is_seen_where_it_is(trio: Trio, ball: s
             while where(observer, ball) != pytest.approx([10.0, 20.0, 30.0]):
                 await asyncio.sleep(0.005)
         await a.server.transfers.push(ball, owner="Player2", to=b.name)
-        await b.acts(ball, a.server.transfers._holdings[ball].epoch)
+        await b.acts(ball, a.server.transfers._standing.holdings[ball].epoch)
         b.server.transfers.place(ball, (11.0, 20.0, 30.0))
         for observer in (a, c):
             while where(observer, ball) != pytest.approx([11.0, 20.0, 30.0]):
@@ -395,7 +395,7 @@ async def test_the_end_of_a_middle_holders_session_makes_the_older_release_due(
             await middle.server.close()
     await second
     assert ball in b.server.transfers.held()
-    await c.sees(ball, b.server.transfers._holdings[ball].epoch, b)
+    await c.sees(ball, b.server.transfers._standing.holdings[ball].epoch, b)
 
 
 async def test_a_release_signed_by_a_third_server_does_not_end_the_wait(
@@ -428,7 +428,7 @@ async def test_a_release_signed_by_a_third_server_does_not_end_the_wait(
     with a.frozen():
         pulling = asyncio.create_task(b.server.transfers.pull(ball, owner="Player2"))
         answer = (await Messages(b).until("answer")).messages[-1]
-        granted = b.server.transfers._holdings[ball].epoch
+        granted = b.server.transfers._standing.holdings[ball].epoch
         forged = Released(trace=answer.trace, hop=2, entity=ball, epoch=granted, box=box)
         known = len(b.problems())
         c.server._plane.tell(SendMessage(to=b.name, message=encode_message(forged)))
@@ -474,6 +474,7 @@ async def test_spawning_takes_a_dormant_entity_and_never_a_held_one(
         with pytest.raises(ConflictError) as caught:
             await a.server.transfers.spawn(ball, owner="Player2", position=(0, 0, 0))
         assert caught.value.winner == leaver.name
+        await leaver.server.transfers._home.release(entity=ball, epoch=epoch)
     record = await a.server.transfers.spawn(ball, owner="Player2", position=(0, 0, 0))
     assert record.epoch > epoch
     await b.sees(ball, record.epoch, a)

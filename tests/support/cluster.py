@@ -41,12 +41,19 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
     return HiddenNode(f"{fresh('test')}@127.0.0.1", cookie=cluster.cookie, config=config)
 
 
-def local_cluster(*, nodes: int = 3) -> LocalCluster:
-    """A cluster, not yet started, of what this test run is about (`tests.support.target`)."""
+def local_cluster(*, nodes: int = 3, lease_ms: int = 3_600_000) -> LocalCluster:
+    """A cluster, not yet started, of what this test run is about (`tests.support.target`).
+
+    Sessions of most tests are opened and never renewed; tests of leases have clusters of their own.
+    """
     allowed = ",".join(f"kb_demo_functions:{function}" for function in FUNCTIONS)
-    # Tests open sessions and renew none; what leases do has clusters of its own.
-    environment = {"KB_FUNCTIONS": allowed, "KB_LEASE_MS": "3600000"}
-    return LocalCluster(LocalClusterConfig(nodes=nodes, release=target().release, environment=environment))
+    return LocalCluster(
+        LocalClusterConfig(
+            nodes=nodes,
+            release=target().release,
+            environment={"KB_FUNCTIONS": allowed, "KB_LEASE_MS": str(lease_ms)},
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from bridge.sim.dataplane import DataPlaneClient
+from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.messages import AddPeer, Event, Start
+
+LEASE_NS = 3_600 * 10**9
+"""longer than any test"""
 
 
 class Plane:
@@ -28,7 +32,7 @@ class Plane:
     def settings(self, **values: Any) -> Start:
         fields: dict[str, Any] = {
             "server": self.name,
-            "session": self.session,
+            "run": self.session,
             "host": "127.0.0.1",
             "port": 0,
             "capacity": 8,
@@ -63,6 +67,8 @@ async def running(name: str, **values: Any) -> AsyncIterator[Plane]:
     plane = Plane(name)
     try:
         await plane.client.start(plane.settings(**values))
+        plane.client.begin_session(plane.session)
+        plane.client.deadline.set(boot_ns() + LEASE_NS)
         yield plane
     finally:
         await plane.client.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,14 @@ def children(pid: int | None = None) -> set[int]:
     return found
 
 
+def data_plane(pids: Iterable[int]) -> int:
+    """The data plane among processes that a server started; the other one is its guardian."""
+    (found,) = [
+        pid for pid in pids if b"bridge.sim.guardian" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:
@@ -106,11 +114,17 @@ def simulation_config(cluster: LocalCluster, name: str, **values: Any) -> Simula
 
 
 @contextlib.asynccontextmanager
-async def simulation(cluster: LocalCluster, name: str, **values: Any) -> AsyncIterator[Observed]:
+async def simulation(
+    cluster: LocalCluster,
+    name: str,
+    *,
+    server_class: type[SimulationServer] = SimulationServer,
+    **values: Any,
+) -> AsyncIterator[Observed]:
     """A running server."""
     observed = Observed()
     before = children()
-    async with SimulationServer(simulation_config(cluster, name, **values), observed.on_event) as server:
+    async with server_class(simulation_config(cluster, name, **values), observed.on_event) as server:
         observed.server = server
-        (observed.data_plane,) = children() - before
+        observed.data_plane = data_plane(children() - before)
         yield observed

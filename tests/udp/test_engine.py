@@ -68,12 +68,15 @@ async def two_engines(
     config: UdpConfig | None = None,
     on_a: Callable[[UdpEvent], None] | None = None,
     on_b: Callable[[UdpEvent], None] | None = None,
+    before_sealing: Callable[[], None] | None = None,
     conditioner: Conditioner | None = None,
 ) -> AsyncIterator[tuple[UdpEngine, UdpEngine]]:
     low, high, _ = sorted_keys()
     chosen = config or UdpConfig()
     async with (
-        UdpEngine(chosen, identity=low, on_event=on_a, conditioner=conditioner) as a,
+        UdpEngine(
+            chosen, identity=low, on_event=on_a, before_sealing=before_sealing, conditioner=conditioner
+        ) as a,
         UdpEngine(chosen, identity=high, on_event=on_b) as b,
     ):
         a.add_peer(Peer(name="b", public_key=high.public(), address=b.local_address))
@@ -437,6 +440,26 @@ async def test_an_engine_that_is_not_open_refuses() -> None:
         await anext(engine.events())
     with pytest.raises(InvalidStateError):
         engine.start_connect("b")
+
+
+async def test_what_is_withdrawn_before_sealing_is_not_sent() -> None:
+    recorder = Recorder()
+    may_send = True
+
+    def withdraw() -> None:
+        if not may_send:
+            session.drop_states()
+
+    async with two_engines(on_b=recorder, before_sealing=withdraw) as (a, _):
+        session = await a.connect("b", timeout=20)
+        may_send = False
+        session.send_state(b"withdrawn")
+        a.flush()
+        may_send = True
+        session.send_state(b"sent")
+        session.send_reliable(b"after it")
+        await recorder.until(lambda events: any(isinstance(event, MessageReceived) for event in events))
+        assert [event.payload for event in recorder.events if isinstance(event, StateReceived)] == [b"sent"]
 
 
 async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_the_newest_goes() -> None:

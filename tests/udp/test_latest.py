@@ -106,3 +106,12 @@ def test_acknowledgements_out_of_order_leave_the_newest() -> None:
     sender.acknowledge(0, 5)
     sender.acknowledge(0, 3)
     assert sender.acknowledged(0) == 5
+
+
+def test_what_is_dropped_is_neither_pending_nor_waiting_and_numbers_go_on() -> None:
+    sender = LatestSender(max_streams=8)
+    sender.put(0, b"one")
+    assert sender.put(1, b"two") == 1
+    sender.drop()
+    assert (sender.pending, sender.waiting, sender.superseded) == ({}, 0, 2)
+    assert sender.put(0, b"three") == 2

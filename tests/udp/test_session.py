@@ -115,6 +115,16 @@ def test_only_the_newest_unsent_state_of_a_stream_is_sent() -> None:
     assert a.statistics().states_superseded == 2
 
 
+def test_states_that_were_withdrawn_before_they_were_sealed_are_not_sent() -> None:
+    a, b = bare_sessions()
+    a.send_state(b"old", stream=1)
+    a.drop_states()
+    assert a.states_waiting == 0
+    a.send_state(b"new", stream=1)
+    exchange(a, b, now=100.0)
+    assert [event.payload for event in drain(b) if isinstance(event, StateReceived)] == [b"new"]
+
+
 def test_a_state_that_arrives_after_a_newer_one_is_dropped() -> None:
     a, b = bare_sessions()
     late = []

@@ -14,11 +14,15 @@ from typing import Final
 
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, DecodeError, InvalidStateError
 from bridge.replication import World
+from bridge.sim.dataplane.deadline import Deadline, shared_size
 from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
+    BeginSession,
     Command,
+    EndSession,
     Event,
     Fatal,
+    FindStreamed,
     MakeReport,
     Opened,
     OpenRelease,
@@ -26,13 +30,17 @@ from bridge.sim.dataplane.messages import (
     Refused,
     Report,
     Sealed,
+    SessionEnded,
     Shutdown,
     Start,
     Stop,
+    Streamed,
     decode_event,
     encode_frame,
 )
 
+PROGRAM = "bridge.sim.dataplane.process"
+"""the module that is run; tests of faults put one around it in its place"""
 _START_SECONDS: Final = 20.0
 """a Python process with numpy and cryptography takes half a second; a loaded machine takes many times that"""
 _ANSWER_SECONDS: Final = 10.0
@@ -44,10 +52,12 @@ class DataPlaneClient:
 
     Attributes:
         world: the shared slots; this side writes those of what the server holds.
+        deadline: until when the data plane may seal; this side sets it.
         ready: key and address, once ``start`` has returned.
     """
 
     world: World
+    deadline: Deadline
     ready: Ready
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
@@ -59,8 +69,13 @@ class DataPlaneClient:
         self._reading: asyncio.Task[None] | None = None
         self._closing = False
 
-    async def start(self, start: Start) -> Ready:
+    async def start(self, start: Start, *, life: int | None = None) -> Ready:
         """Start the process.
+
+        Args:
+            start: how it is to run.
+            life: a descriptor that it holds open as long as it lives; whoever has the other end of that pipe
+                knows when it is dead.
 
         Raises:
             ConfigurationError: it cannot run; the text is its own.
@@ -68,18 +83,19 @@ class DataPlaneClient:
         # An anonymous file instead of multiprocessing.shared_memory: no name to collide or to clean up,
         # and Python 3.11's resource tracker would unlink a named block when the child ends.
         world_fd = os.memfd_create("khepri-bridge-world", os.MFD_CLOEXEC)
-        size = World.size(start.capacity)
+        size = shared_size(start.capacity)
         os.ftruncate(world_fd, size)
-        self.world = World(mmap.mmap(world_fd, size), start.capacity)
+        memory = mmap.mmap(world_fd, size)
+        self.world, self.deadline = World(memory, start.capacity), Deadline(memory, start.capacity)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "bridge.sim.dataplane.process",
+                PROGRAM,
                 str(theirs.fileno()),
                 str(world_fd),
-                pass_fds=(theirs.fileno(), world_fd),
+                pass_fds=(theirs.fileno(), world_fd, *(() if life is None else (life,))),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_environment(),
             )
@@ -112,6 +128,38 @@ class DataPlaneClient:
         if self._writer is None or self._writer.is_closing():
             raise ClosedError("the data plane has ended")
         self._writer.write(encode_frame(command))
+
+    def begin_session(self, session: bytes) -> None:
+        """Act in the name of this session from now on; what was held before is let go."""
+        self.tell(BeginSession(session=session))
+
+    async def end_session(self) -> None:
+        """Seal nothing more; returns once that is so.
+
+        Raises:
+            ClosedError: the process has ended, so it is so.
+        """
+        # First, since a data plane that is busy with datagrams reads this before it reads the command.
+        self.deadline.set(0)
+        number = next(self._ids)
+        answer = await self._ask(number, EndSession(id=number))
+        if not isinstance(answer, SessionEnded):
+            raise InvalidStateError(_refusal(answer))
+
+    async def find_streamed(
+        self, entities: tuple[str, ...], *, max_age_ns: int, seconds: float
+    ) -> tuple[str, ...]:
+        """Those of the entities whose newest state lies in the world, not older than that.
+
+        Args:
+            seconds: how long to wait for the answer.
+        """
+        number = next(self._ids)
+        question = FindStreamed(id=number, entities=entities, max_age_ns=max_age_ns)
+        answer = await self._ask(number, question, seconds)
+        if not isinstance(answer, Streamed):
+            raise InvalidStateError(_refusal(answer))
+        return answer.entities
 
     async def stop_sealing(self, entity: str, to: str, *, linger_ns: int = 0) -> str:
         """Stop acting for an entity and get the signed release.
@@ -171,6 +219,15 @@ class DataPlaneClient:
         if self._reading is not None:
             await self._reading
 
+    async def _make_sure(self) -> None:
+        """One that does not answer may still seal: it counts as ended when the kernel says so."""
+        assert self._process is not None
+        self.deadline.set(0)
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+
     async def _ask(self, number: int, command: Command, seconds: float = _ANSWER_SECONDS) -> Event:
         future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -186,16 +243,26 @@ class DataPlaneClient:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while (event := await _read_event(reader)) is not None:
             match event:
-                case Sealed(id=number) | Opened(id=number) | Refused(id=number) | Report(id=number):
+                case (
+                    Sealed(id=number)
+                    | Opened(id=number)
+                    | Refused(id=number)
+                    | Report(id=number)
+                    | SessionEnded(id=number)
+                    | Streamed(id=number)
+                ):
                     future = self._waiting.get(number)
                     if future is not None and not future.done():
                         future.set_result(event)
                 case _:
                     self._on_event(event)
+        if self._writer is not None:
+            self._writer.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ClosedError("the data plane has ended"))
         if not self._closing:
+            await self._make_sure()
             self._on_event(Fatal(error="the data plane has ended"))
 
 

@@ -21,7 +21,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """First frame: how to run. The answer is ``Ready``."""
 
     server: str
-    session: bytes
+    run: bytes
+    """16 bytes that name this process in records"""
     host: str
     port: int
     capacity: int
@@ -32,6 +33,26 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """directory where what happens is written as it does (``bridge.authority.recording``)"""
     network: str = ""
     """text of ``NetworkConditions`` that what it sends goes through; empty: straight to the kernel"""
+
+
+class BeginSession(msgspec.Struct, frozen=True, kw_only=True, tag="begin_session"):
+    """Act in the name of this session from now on: 16 bytes."""
+
+    session: bytes
+
+
+class EndSession(msgspec.Struct, frozen=True, kw_only=True, tag="end_session"):
+    """Seal nothing more for anything. The answer is ``SessionEnded``."""
+
+    id: int
+
+
+class FindStreamed(msgspec.Struct, frozen=True, kw_only=True, tag="find_streamed"):
+    """Which of these entities are followed, with state not older than that? The answer is ``Streamed``."""
+
+    id: int
+    entities: tuple[str, ...]
+    max_age_ns: int
 
 
 class AddPeer(msgspec.Struct, frozen=True, kw_only=True, tag="add_peer"):
@@ -120,6 +141,9 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
 
 Command = (
     Start
+    | BeginSession
+    | EndSession
+    | FindStreamed
     | AddPeer
     | RemovePeer
     | RaiseFence
@@ -161,6 +185,26 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
     id: int
     error: str
+
+
+class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="session_ended"):
+    """Nothing is sealed any more."""
+
+    id: int
+
+
+class Streamed(msgspec.Struct, frozen=True, kw_only=True, tag="streamed"):
+    """Entities of the question whose newest state lies in the shared world."""
+
+    id: int
+    entities: tuple[str, ...]
+
+
+class WentSilent(msgspec.Struct, frozen=True, kw_only=True, tag="went_silent"):
+    """The deadline is over: states of what is held are sealed no more, until it is set anew."""
+
+    entities: int
+    at_ns: int
 
 
 class PeerUp(msgspec.Struct, frozen=True, kw_only=True, tag="peer_up"):
@@ -233,6 +277,9 @@ Event = (
     | Sealed
     | Opened
     | Refused
+    | SessionEnded
+    | Streamed
+    | WentSilent
     | PeerUp
     | PeerDown
     | PeerMessageReceived

@@ -45,7 +45,7 @@ from bridge.replication import (
     state_hash,
     ticks_of,
 )
-from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived
+from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived, WentSilent
 from bridge.sim.dataplane.receiving import Receiving
 
 MAX_HANDLES: Final = 65_536
@@ -77,6 +77,9 @@ class Link(Protocol):
     @property
     def reliable_taken(self) -> int:
         """Up to where the peer has taken messages, as its credit tells."""
+
+    def drop_states(self) -> None:
+        """Forget the states that were not sealed yet."""
 
     def send_reliable(self, message: bytes) -> None:
         """Send a message that arrives, in order, as long as the session stands."""
@@ -125,9 +128,10 @@ class DataPlane:
 
     Args:
         server: its name.
-        session: its session, 16 bytes.
+        run: what names this process in records of what it accepted, 16 bytes.
         key: its private key.
         world: the slots that the simulation writes.
+        may_seal: whether the lease lasts, now.
         emit: takes events for the control plane.
         record: takes what happens, as it does, for a record that survives this process.
     """
@@ -136,14 +140,17 @@ class DataPlane:
         self,
         *,
         server: str,
-        session: bytes,
+        run: bytes,
         key: Jwk,
         world: World,
+        may_seal: Callable[[], bool],
         emit: Callable[[Event], None],
         record: Callable[[Entry], None] | None = None,
     ) -> None:
         self._server = server
-        self._session = session
+        self._session = b""
+        self._may_seal = may_seal
+        self._is_silent = False
         self._key = key
         self._world = world
         self._emit = emit
@@ -156,9 +163,7 @@ class DataPlane:
         self._next_handle = 0
         self._entries: list[Entry] = []
         self._bindings = Bindings()
-        self._receiving = Receiving(
-            server=server, session=session, world=world, fence=self._fence, on_first=emit
-        )
+        self._receiving = Receiving(server=server, session=run, world=world, fence=self._fence, on_first=emit)
         self._malformed = 0
 
     @property
@@ -170,6 +175,40 @@ class DataPlane:
     def malformed(self) -> int:
         """Payloads of authenticated peers that did not decode."""
         return self._malformed + self._receiving.malformed
+
+    @property
+    def session(self) -> bytes:
+        """The present session; none before the first."""
+        return self._session
+
+    def begin_session(self, session: bytes) -> None:
+        """Act in the name of this session (16 bytes); whatever the one before it held is let go."""
+        self.end_session()
+        self._session = session
+
+    def end_session(self) -> None:
+        """Act for nothing more, and sign no more releases of what was held."""
+        for sealing in self._holding.values():
+            self._close(sealing)
+        self._holding.clear()
+        self._stopped.clear()
+        self._lingering.clear()
+        self._drop_states()
+
+    def before_sealing(self, *, now_ns: int) -> None:
+        """Look at the deadline once more, after all receiving: what it forbids is not sealed.
+
+        Without this, what a slow path held back since the last tick would be sealed with an echo that was
+        received after the lease, and accepted (``docs/authority-model.md``, ECHO_AFTER_CHECK).
+        """
+        if self._may_seal():
+            self._is_silent = False
+        else:
+            self._fall_silent(now_ns)
+
+    def streamed(self, entities: Sequence[str], *, max_age_ns: int, now_ns: int) -> tuple[str, ...]:
+        """Those of the entities that are followed, with state not older than that."""
+        return self._receiving.streamed(entities, since_ns=now_ns - max_age_ns)
 
     def add_peer(self, *, server: str, key: Jwk, session: bytes | None) -> None:
         """Know a server by the key that the homeserver has for it; a new key replaces the old one."""
@@ -402,8 +441,22 @@ class DataPlane:
                 )
             )
 
+    def _fall_silent(self, now_ns: int) -> None:
+        self._drop_states()
+        if not self._is_silent and self._holding:
+            self._is_silent = True
+            self._emit(WentSilent(entities=len(self._holding), at_ns=now_ns))
+
+    def _drop_states(self) -> None:
+        for peer in self._peers.values():
+            if peer.link is not None:
+                peer.link.drop_states()
+
     def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
         if not sealings:
+            return
+        if not self._may_seal():
+            self._fall_silent(now_ns)
             return
         for sealing in sealings:
             # A record sealed while lingering is a planted fault, no act; receivers count it as late.

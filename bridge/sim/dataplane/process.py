@@ -24,13 +24,17 @@ from bridge.authority import RecordFile, encode_entry, record_path
 from bridge.errors import BridgeError, ConfigurationError, KeyFormatError
 from bridge.jose import Jwk
 from bridge.replication import World
+from bridge.sim.dataplane.deadline import Deadline, shared_size
 from bridge.sim.dataplane.keys import load_or_create_key
 from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
     AddPeer,
+    BeginSession,
     Command,
+    EndSession,
     Event,
     Fatal,
+    FindStreamed,
     Follow,
     Hold,
     MakeReport,
@@ -45,9 +49,11 @@ from bridge.sim.dataplane.messages import (
     Report,
     Sealed,
     SendMessage,
+    SessionEnded,
     Shutdown,
     Start,
     Stop,
+    Streamed,
     decode_command,
     encode_frame,
 )
@@ -80,7 +86,9 @@ _DRAIN_POLL_SECONDS: Final = 0.01
 class DataPlaneProcess:
     """Joins engine, plane and control socket; everything runs in one event loop."""
 
-    def __init__(self, start: Start, world: World, key: Jwk, send: Callable[[Event], None]) -> None:
+    def __init__(
+        self, start: Start, world: World, deadline: Deadline, key: Jwk, send: Callable[[Event], None]
+    ) -> None:
         self._start = start
         self._key = key
         self._send = send
@@ -93,14 +101,17 @@ class DataPlaneProcess:
             ),
             identity=key,
             on_event=self._on_event,
+            before_sealing=lambda: self._plane.before_sealing(now_ns=time.monotonic_ns()),
             conditioner=_conditioner(start),
         )
         self._record = _record_file(start)
+        self._deadline = deadline
         self._plane = DataPlane(
             server=start.server,
-            session=start.session,
+            run=start.run,
             key=key,
             world=world,
+            may_seal=lambda: not deadline.is_over(),
             emit=send,
             record=None if self._record is None else self._record.write,
         )
@@ -134,6 +145,14 @@ class DataPlaneProcess:
     async def _carry_out(self, command: Command) -> None:
         now_ns = time.monotonic_ns()
         match command:
+            case BeginSession(session=session):
+                self._plane.begin_session(session)
+            case EndSession(id=number):
+                self._plane.end_session()
+                self._send(SessionEnded(id=number))
+            case FindStreamed(id=number, entities=entities, max_age_ns=max_age_ns):
+                found = self._plane.streamed(entities, max_age_ns=max_age_ns, now_ns=now_ns)
+                self._send(Streamed(id=number, entities=found))
             case AddPeer():
                 self._add_peer(command)
             case RemovePeer(server=server):
@@ -256,7 +275,9 @@ class DataPlaneProcess:
         """Written before anything is sealed: a record of less than was done would prove nothing."""
         if self._record is None:
             return
-        self._record.alive(self._start.server, self._start.session, now_ns)
+        # A tick of one that may not act bounds nothing.
+        if not self._deadline.is_over():
+            self._record.alive(self._start.server, self._plane.session, now_ns)
         if now_ns - self._recorded_ns >= _RECORD_NS:
             for acceptance in self._plane.accepted_since(self._recorded_ns):
                 self._record.write(acceptance)
@@ -287,7 +308,7 @@ class DataPlaneProcess:
 def _record_file(start: Start) -> RecordFile | None:
     if start.record_dir is None:
         return None
-    return RecordFile(record_path(start.record_dir, start.server, start.session, "acts"))
+    return RecordFile(record_path(start.record_dir, start.server, start.run, "acts"))
 
 
 def _conditioner(start: Start) -> Conditioner | None:
@@ -318,9 +339,10 @@ async def serve(control: socket.socket, world_fd: int) -> None:
             writer.write(encode_frame(event))
 
     try:
-        memory = mmap.mmap(world_fd, World.size(start.capacity))
+        memory = mmap.mmap(world_fd, shared_size(start.capacity))
         key = load_or_create_key(start.key_file)
-        await DataPlaneProcess(start, World(memory, start.capacity), key, send).run(reader)
+        world, deadline = World(memory, start.capacity), Deadline(memory, start.capacity)
+        await DataPlaneProcess(start, world, deadline, key, send).run(reader)
     except BridgeError as error:
         send(Fatal(error=str(error)))
     except OSError as error:

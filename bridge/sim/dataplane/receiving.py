@@ -177,6 +177,17 @@ class Receiving:
         self._followed.pop(entity, None)
         self._slot[self._rows_of.get(entity, [])] = _NONE
 
+    def streamed(self, entities: Iterable[str], *, since_ns: int) -> tuple[str, ...]:
+        """Those of the entities whose newest grant's state was accepted since then, and is in the world."""
+        return tuple(entity for entity in entities if self._is_streamed(entity, since_ns))
+
+    def _is_streamed(self, entity: str, since_ns: int) -> bool:
+        rows = self._rows_of.get(entity)
+        if entity not in self._followed or not rows:
+            return False
+        # Accepted before it was followed is kept nowhere.
+        return bool(self._tick[rows[-1]] != _NONE and self._last_ns[rows[-1]] >= since_ns)
+
     def receive(self, server: str, payloads: Payloads, *, echo_age: float | None, now_ns: int) -> None:
         """Judge the records of payloads of one size, shape (n, size), in the order they came.
 

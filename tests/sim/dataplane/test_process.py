@@ -34,7 +34,7 @@ from tests.support.simulation import children
 
 async def main():
     client = DataPlaneClient(lambda event: None)
-    start = Start(server="sim1", session=bytes(16), host="127.0.0.1", port=0, capacity=8, rate_hz=60.0)
+    start = Start(server="sim1", run=bytes(16), host="127.0.0.1", port=0, capacity=8, rate_hz=60.0)
     await client.start(start)
     print(*children(), flush=True)
     await asyncio.sleep(1000)

@@ -1,0 +1,287 @@
+"""What a server is told about its entities, by the homeserver and by other servers, and does about it.
+
+Every change of authority is a message in the inbox that the homeserver keeps for this server's session, with
+the other side's signed release where one is due. The feed alone only ends waits: nothing acts on a read.
+"""
+
+from __future__ import annotations
+
+from bridge.authority import (
+    HOME,
+    Accepted,
+    Ask,
+    AskEnded,
+    Bind,
+    EntityRecord,
+    Failover,
+    Grant,
+    Homeserver,
+    InboxMessage,
+    Offer,
+    Outcome,
+    PeerMessage,
+    Phase,
+    Recall,
+    Recalled,
+    Released,
+    Step,
+    Update,
+)
+from bridge.errors import InvalidStateError
+from bridge.sim.asks import Asks
+from bridge.sim.dataplane.messages import RaiseFence
+from bridge.sim.direct import DirectUpdates
+from bridge.sim.standing import Spawn, Standing
+
+
+class Obedience:
+    """Serves what one session is told.
+
+    Args:
+        standing: what it holds, and whom it knows.
+        home: requests of the session.
+        asks: questions of the rule ``ask``.
+        direct: updates of players at other servers (Case 3).
+        spawn: runs work in the background and reports its failure.
+    """
+
+    def __init__(
+        self, *, standing: Standing, home: Homeserver, asks: Asks, direct: DirectUpdates, spawn: Spawn
+    ) -> None:
+        self._standing = standing
+        self._home = home
+        self._asks = asks
+        self._direct = direct
+        self._spawn = spawn
+        self._recalls: dict[str, Recall] = {}
+        self._later: dict[str, AskEnded | Failover] = {}
+        self._answered: dict[str, int] = {}
+        self._early: dict[str, tuple[str, Released, int]] = {}
+
+    def obeyed(self, recalls: tuple[Recalled, ...]) -> list[Recalled]:
+        """Of the recalls that the lessor believes open, those that this session has obeyed."""
+        return [recall for recall in recalls if self._standing.has_obeyed(*recall)]
+
+    # -- the feed -----------------------------------------------------------------------------
+
+    def learn_entity(self, record: EntityRecord) -> None:
+        """Hear from the feed who holds an entity; what is older than known changes nothing."""
+        standing = self._standing
+        standing.note_owner(record)
+        known = standing.entities.get(record.entity)
+        if known is not None and record.version <= known.version:
+            return
+        standing.entities[record.entity] = record
+        standing.raise_fence(record)
+        phase = standing.holdings[record.entity].phase
+        if phase is Phase.RELEASING and record.session != standing.session:
+            # Nobody answers an offer, and the answer to a push may be lost; that the homeserver names
+            # another holder is the answer.
+            standing.holdings.follow(record.entity, record.epoch)
+        if self._awaits_other(record):
+            self._spawn(self._wait_anew(record))
+
+    def _awaits_other(self, record: EntityRecord) -> bool:
+        """Whether the release that is due to this server's grant is no longer the one it waits for.
+
+        The entity may have been taken from it since, so that its own grant stands in the chain of waits:
+        whoever waits for its release would wait for ever if it went on waiting for a session that ended.
+        """
+        holding = self._standing.holdings[record.entity]
+        if holding.phase is not Phase.AWAITING:
+            return False
+        try:
+            due = record.due_to(self._standing.session, holding.epoch)
+        except LookupError:
+            return False
+        return holding.awaited != (None if due is None else due.epoch)
+
+    async def _wait_anew(self, record: EntityRecord) -> None:
+        """The session of the former holder ended: an older holder's release is due now, or nobody's."""
+        standing, entity = self._standing, record.entity
+        async with standing.locks[entity]:
+            if not self._awaits_other(record):
+                return
+            epoch = standing.holdings[entity].epoch
+            due = record.due_to(standing.session, epoch)
+            if due is not None:
+                await standing.know(due.server)
+                standing.givers[entity] = due.server
+                standing.holdings.wait_anew(entity, epoch, due.epoch)
+                self._look_for_early(entity)
+                return
+            standing.take_newest(entity)
+            standing.holdings.wait_no_more(entity, epoch)
+            await self._begin(entity, epoch)
+
+    # -- the inbox ----------------------------------------------------------------------------
+
+    async def read_inbox(self, message: InboxMessage) -> None:
+        """Obey the homeserver: a grant, a recall, a question to a master here, or the end of an own one."""
+        if isinstance(message, Ask):
+            await self._asks.take_ask(message)
+            return
+        async with self._standing.locks[message.entity]:
+            match message:
+                case Grant():
+                    await self._take_grant(message)
+                case Recall():
+                    await self._obey(message)
+                case AskEnded() | Failover():
+                    await self._take_later(message)
+
+    async def _take_later(self, told: AskEnded | Failover) -> None:
+        """News of a grant without a release: to be acted on once an older one has been let go of."""
+        standing = self._standing
+        holding = standing.holdings[told.entity]
+        epoch = _granted_epoch(told, standing.session)
+        # As with grants, old news may come again.
+        if epoch > holding.epoch:
+            if holding.phase in (Phase.HOLDING, Phase.AWAITING):
+                # It was recalled before it was granted again, and the recall has not been read yet.
+                self._later[told.entity] = told
+                return
+            if holding.phase is Phase.RELEASING:
+                standing.holdings.follow(told.entity, holding.epoch)
+            if isinstance(told, AskEnded):
+                await standing.granted(told.record)
+            else:
+                standing.crossed(told.step, "failover", HOME, standing.name)
+                await standing.gain(told.entity, told.epoch, told.awaiting)
+            self._look_for_early(told.entity)
+        if isinstance(told, AskEnded):
+            self._asks.end(told)
+
+    async def _take_grant(self, grant: Grant) -> None:
+        standing = self._standing
+        if grant.epoch <= standing.holdings[grant.entity].epoch:
+            return  # The feed is at least once, and a snapshot tells old news.
+        standing.crossed(grant.step, "grant", HOME, standing.name)
+        await standing.know(grant.giver)
+        standing.take_over(
+            grant.entity, await standing.open(grant.entity, grant.giver, grant.previous, grant.box)
+        )
+        standing.act(grant.entity, standing.holdings.grant(grant.entity, grant.epoch).epoch)
+        step = grant.step.next()
+        standing.tell(
+            grant.giver, Accepted(trace=step.trace, hop=step.hop, entity=grant.entity, epoch=grant.epoch)
+        )
+
+    async def _obey(self, recall: Recall) -> None:
+        standing = self._standing
+        if recall.unread is not None:
+            await self._take_grant(recall.unread)
+        holding = standing.holdings[recall.entity]
+        if recall.taker == standing.name or recall.granted <= self._answered.get(recall.entity, 0):
+            return  # Old news: a snapshot of the feed tells the inbox again.
+        if holding.phase is Phase.AWAITING and recall.epoch == holding.epoch:
+            self._recalls[recall.entity] = recall
+            return
+        # What was released to somebody who did not get it, because a pull came first or because its session
+        # ended, is signed again for the one who is due it now.
+        acting = holding.phase in (Phase.HOLDING, Phase.RELEASING)
+        if recall.epoch != (holding.epoch if acting else standing.released.get(recall.entity)):
+            return
+        standing.crossed(recall.step, "recall", HOME, standing.name)
+        await standing.know(recall.taker)
+        box = await standing.stop(recall.entity, recall.taker)
+        self._answered[recall.entity] = recall.granted
+        standing.holdings.follow(recall.entity, recall.granted)
+        standing.plane.tell(RaiseFence(entity=recall.entity, epoch=recall.granted, server=recall.taker))
+        step = recall.step.next()
+        standing.tell(
+            recall.taker,
+            Released(trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box),
+        )
+        later = self._later.pop(recall.entity, None)
+        if later is not None:
+            await self._take_later(later)
+
+    # -- other servers ------------------------------------------------------------------------
+
+    async def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
+        """Serve a message of another server, received at ``at_ns``."""
+        match message:
+            case Released():
+                await self._take_release(server, message, at_ns)
+            case Accepted():
+                self._standing.crossed(_step(message), "accepted", server, self._standing.name, at_ns)
+            case Offer():
+                await self._claim(server, message, at_ns)
+            case Update():
+                self._direct.take(server, self._standing.session_of(server), message, at_ns)
+            case Bind():
+                pass
+
+    async def _take_release(self, server: str, message: Released, at_ns: int) -> None:
+        standing, entity = self._standing, message.entity
+        async with standing.locks[entity]:
+            holding = standing.holdings[entity]
+            if message.epoch > holding.epoch and entity in standing.entities:
+                # Its grant is on its way: of an ask, the holder may hear sooner than the asker.
+                self._early[entity] = (server, message, at_ns)
+                return
+            if holding.phase is not Phase.AWAITING or holding.epoch != message.epoch:
+                return
+            assert holding.awaited is not None
+            # The key is that of the holder the homeserver named, whoever delivered the box (R0-20).
+            giver = standing.givers[entity]
+            try:
+                state = await standing.open(entity, giver, holding.awaited, message.box)
+            except InvalidStateError:
+                if server != giver:
+                    # An older holder may have heard sooner than this server that its release is due again.
+                    self._early[entity] = (server, message, at_ns)
+                raise
+            standing.take_over(entity, state)
+            standing.crossed(_step(message), "released", server, standing.name, at_ns)
+            standing.holdings.receive_release(entity, message.epoch, holding.awaited)
+            await self._begin(entity, message.epoch)
+
+    def _look_for_early(self, entity: str) -> None:
+        """A release that came before this server knew that it waits for it."""
+        if self._standing.holdings[entity].phase is Phase.AWAITING and entity in self._early:
+            self._spawn(self._take_release(*self._early.pop(entity)))
+
+    async def _claim(self, server: str, message: Offer, at_ns: int) -> None:
+        standing = self._standing
+        async with standing.locks[message.entity]:
+            step = _step(message)
+            standing.crossed(step, "offer", server, standing.name, at_ns)
+            # Opened first: an entity claimed with a release that does not open would be nobody's.
+            state = await standing.open(message.entity, server, message.epoch, message.box)
+            record = await self._home.claim(
+                entity=message.entity, owner=message.owner, box=message.box, step=step.next()
+            )
+            standing.crossed(step.next(), "claim", standing.name, HOME)
+            standing.crossed(step.next().next(), "answer", HOME, standing.name)
+            standing.take_over(message.entity, state)
+            standing.act(message.entity, standing.holdings.grant(message.entity, record.epoch).epoch)
+
+    def end_switch(self, server: str, entity: str, at_ns: int) -> None:
+        """The first state under the new epoch is the last message of a switch (R0-33)."""
+        standing = self._standing
+        to, step = standing.offers.pop(entity, ("", None))
+        if step is not None and server == to:
+            claim = step.next()
+            standing.crossed(claim.next().next(), "state", server, standing.name, at_ns)
+
+    async def _begin(self, entity: str, epoch: int) -> None:
+        """Act after a wait, and at once obey the recall that came meanwhile."""
+        self._standing.act(entity, epoch)
+        self._early.pop(entity, None)
+        recall = self._recalls.pop(entity, None)
+        if recall is not None:
+            await self._obey(recall)
+
+
+def _granted_epoch(told: AskEnded | Failover, session: bytes) -> int:
+    """The epoch that the news grants to this session; 0 where it grants nothing to it."""
+    if isinstance(told, Failover):
+        return told.epoch
+    granted = told.outcome is Outcome.GRANTED and told.record.session == session
+    return told.record.epoch if granted else 0
+
+
+def _step(message: Released | Accepted | Offer) -> Step:
+    return Step(trace=message.trace, hop=message.hop)

@@ -1,0 +1,350 @@
+"""One session of a simulation server, from its opening to its end.
+
+A server that loses its session opens another one; what the old one held, and was about to do, ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Final
+
+from bridge.authority import (
+    EntityRecord,
+    Homeserver,
+    Journal,
+    Lease,
+    Message,
+    NameInUseError,
+    Ownership,
+    PeerMessage,
+    PlayerRecord,
+    Recalled,
+    ServerRecord,
+    inbox_message,
+)
+from bridge.errors import BridgeError, DeadlineError, DecodeError
+from bridge.etf import Atom
+from bridge.khepri import Deleted, Khepri, NativePath, NodeNotFoundError, Path, Snapshot, Updated, path_text
+from bridge.node import Gateway
+from bridge.sim.asks import AskHandler, Asks
+from bridge.sim.bodies import Bodies
+from bridge.sim.config import SimulationConfig
+from bridge.sim.dataplane import DataPlaneClient
+from bridge.sim.dataplane.deadline import boot_ns
+from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
+from bridge.sim.events import Problem, ServerEvent
+from bridge.sim.obedience import Obedience
+from bridge.sim.renewals import Renewals
+from bridge.sim.slots import Slots
+from bridge.sim.standing import Standing
+from bridge.sim.transfers import Transfers
+
+_BRIDGE: Final = Atom("bridge")
+_SERVERS: Final = Atom("servers")
+_PLAYERS: Final = Atom("players")
+_ENTITIES: Final = Atom("entities")
+_INBOX: Final = Atom("inbox")
+_LESSOR: Final = Atom("lessor")
+_START_SECONDS: Final = 30.0
+"""until the first snapshot of the feed and the first acknowledgement; an election may be going on"""
+_DEFAULT_LEASE_MS: Final = 3_000
+_NAME_ASKS_PER_LEASE: Final = 10
+_NAME_LEASES: Final = 3
+"""How long an earlier session of the name is waited for; a lessor, even a new one, ends it within two."""
+_STREAMED_LEASES: Final = 2
+"""The state of a holder that died silently is as old as its lease when its successor is looked for."""
+_STREAMED_SECONDS: Final = 0.09
+"""for an answer that counts if it is there in 100 ms"""
+
+_log = logging.getLogger("bridge.sim")
+
+
+class Tenure:
+    """A session and all that hangs on it.
+
+    Args:
+        config: of the server.
+        store: client of the instance's store.
+        gateway: the connection to a homeserver.
+        plane: the data plane, running.
+        bodies: the simulation.
+        slots: of the shared world.
+        messages: takes every control message that crosses.
+        journal: records requests and answers.
+        on_event: is told what happens; must not block.
+
+    Attributes:
+        session: 16 random bytes.
+        transfers: what the session may be asked to do.
+        obedience: what it may be told.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: SimulationConfig,
+        store: Khepri,
+        gateway: Gateway,
+        plane: DataPlaneClient,
+        bodies: Bodies,
+        slots: Slots,
+        messages: list[Message],
+        journal: Journal | None,
+        on_event: Callable[[ServerEvent], None],
+    ) -> None:
+        self.session = secrets.token_bytes(16)
+        self._config = config
+        self._store = store
+        self._gateway = gateway
+        self._plane = plane
+        self._bodies = bodies
+        self._on_event = on_event
+        self._home = Homeserver(store, self.session, journal=journal)
+        self._players = Ownership(store, journal=journal)
+        self._standing = Standing(
+            config=config,
+            home=self._home,
+            plane=plane,
+            bodies=bodies,
+            slots=slots,
+            messages=messages,
+            on_event=on_event,
+        )
+        self._asks = Asks(
+            name=config.name,
+            session=self.session,
+            players=self._players,
+            record=messages.append,
+            on_event=on_event,
+        )
+        self.transfers = Transfers(
+            standing=self._standing,
+            home=self._home,
+            players=self._players,
+            asks=self._asks,
+            may_act=self.may_act,
+            on_event=on_event,
+            spawn=self.spawn,
+        )
+        self.obedience = Obedience(
+            standing=self._standing,
+            home=self._home,
+            asks=self._asks,
+            direct=self.transfers.direct,
+            spawn=self.spawn,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lease: Lease | None = None
+        self._over: asyncio.Task[None] | None = None
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease, as the homeserver told it."""
+        assert self._lease is not None
+        return self._lease.lease_ns // 1_000_000
+
+    @property
+    def players(self) -> Mapping[str, AskHandler | None]:
+        """Who has entered here."""
+        return self._asks.players
+
+    def may_act(self) -> bool:
+        """Whether the lease lasts, now."""
+        return self._lease is not None and not self._lease.is_over(boot_ns())
+
+    async def open(self, players: Mapping[str, AskHandler | None]) -> None:
+        """Open the session, wait while its name is in use, and until its lease has begun.
+
+        Args:
+            players: who is here already, and enters again.
+
+        Raises:
+            AuthorityError: refused for good.
+            NameInUseError: an earlier session of that name did not end.
+            KhepriError, OutcomeUnknownError, DeadlineError: no homeserver could open it, or keep it.
+        """
+        lease_ms = await self._open()
+        margin_ns = round(MAX_ECHO_AGE_SECONDS * 1e9)
+        self._lease = Lease(self.session, lease_ms * 1_000_000, margin_ns=margin_ns)
+        self._plane.begin_session(self.session)
+        renewals = Renewals(
+            gateway=self._gateway, lease=self._lease, deadline=self._plane.deadline, load=self
+        )
+        # The feed of servers and entities first: a grant names a giver whose key must be known by then.
+        watching = asyncio.Event()
+        self._over = asyncio.create_task(self._run(renewals, watching))
+        begun = asyncio.create_task(_all_set(watching, renewals.acknowledged))
+        await asyncio.wait((begun, self._over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if self._over.done():
+            self._over.result()
+        elif not begun.done():
+            begun.cancel()
+            raise DeadlineError(
+                f"the session of {self._config.name} was not acknowledged in {_START_SECONDS:.0f} s: "
+                "do the homeservers have a leader?"
+            )
+        for player, handler in players.items():
+            await self.transfers.enter(player, handler)
+
+    async def lost(self) -> None:
+        """Wait until the session is lost; what ends its feed or its renewals otherwise is raised."""
+        assert self._over is not None
+        await asyncio.shield(self._over)
+
+    def fence(self) -> None:
+        """Stop all that acts in this session's name, at once."""
+        if self._lease is not None:
+            self._lease.lose()
+        self._plane.deadline.set(0)
+        self._standing.end()
+
+    async def end(self) -> None:
+        """End the work that is under way for it."""
+        tasks = [*self._tasks, *(() if self._over is None else (self._over,))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Tell the homeserver that nothing acts any more, so that others go on with what was held."""
+        await self._home.close_session()
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run work in the background as long as the session lasts; its failure is told."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
+        """Serve a message of another server."""
+        self.spawn(self.obedience.take_message(server, message, at_ns))
+
+    # -- what a renewal says ------------------------------------------------------------------
+
+    def tick(self) -> int:
+        """The simulation's step counter."""
+        return self._bodies.tick
+
+    def held(self) -> int:
+        """Entities held."""
+        return len(self._standing.held())
+
+    def obeyed(self, recalls: tuple[Recalled, ...]) -> list[Recalled]:
+        """Of the recalls that the lessor believes open, those that were obeyed."""
+        return self.obedience.obeyed(recalls)
+
+    async def streamed(self, entities: tuple[str, ...]) -> tuple[str, ...]:
+        """Of these entities, those whose newest state is here."""
+        assert self._lease is not None
+        return await self._plane.find_streamed(
+            entities, max_age_ns=_STREAMED_LEASES * self._lease.lease_ns, seconds=_STREAMED_SECONDS
+        )
+
+    # -- opening ------------------------------------------------------------------------------
+
+    async def _open(self) -> int:
+        ready = self._plane.ready
+        assumed = await self._assumed_lease_ms() / 1000
+        deadline = asyncio.get_running_loop().time() + _NAME_LEASES * assumed
+        while True:
+            try:
+                opened = await self._home.open_session(
+                    server=self._config.name,
+                    key=ready.key,
+                    thumbprint=ready.thumbprint,
+                    address=(ready.host, ready.port),
+                )
+            except NameInUseError as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise NameInUseError(
+                        f"another server runs as {self._config.name}: stop it, or take another name",
+                        reason=error.reason,
+                        props=error.props,
+                    ) from error
+                await asyncio.sleep(assumed / _NAME_ASKS_PER_LEASE)
+            else:
+                return opened.lease_ms
+
+    async def _assumed_lease_ms(self) -> int:
+        """The lease that an earlier session of the name has, most likely."""
+        try:
+            lessor = await self._store.get([_BRIDGE, _LESSOR])
+        except NodeNotFoundError:
+            return _DEFAULT_LEASE_MS
+        lease_ms = lessor.get(Atom("lease_ms"))
+        return lease_ms if isinstance(lease_ms, int) else _DEFAULT_LEASE_MS
+
+    # -- the feed -----------------------------------------------------------------------------
+
+    async def _run(self, renewals: Renewals, watching: asyncio.Event) -> None:
+        # Without its feed a server would not hear that it was recalled, and go on as if it held.
+        tasks = {asyncio.create_task(renewals.run()), asyncio.create_task(self._watch(watching))}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, ready: asyncio.Event) -> None:
+        inbox: Path = [_BRIDGE, _INBOX, self.session]
+        watched = ([_BRIDGE, _SERVERS], [_BRIDGE, _PLAYERS], [_BRIDGE, _ENTITIES], inbox)
+        async with self._store.watch(*watched) as feed:
+            async for change in feed:
+                match change:
+                    case Snapshot(nodes=nodes):
+                        # Keys first: a grant in the inbox names a giver, and its release opens with that key.
+                        for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
+                            for path, data in nodes.items():
+                                if path[1] == kind:
+                                    self._learn(path, data)
+                        ready.set()
+                    case Updated(path=path, data=data):
+                        self._learn(path, data)
+                    case Deleted(path=path):
+                        self._forget(path)
+
+    def _learn(self, path: NativePath, data: object) -> None:
+        if len(path) < 3 or data is None:
+            return
+        try:
+            self._learn_record(path, data)
+        except DecodeError as error:
+            # A record of another version of the homeserver: the rest of the feed still counts.
+            self._on_event(Problem(text=f"{path_text(path)}: {error}", fatal=False))
+
+    def _learn_record(self, path: NativePath, data: object) -> None:
+        if path[1] == _SERVERS:
+            self._standing.learn_server(ServerRecord.from_term(data))
+        elif path[1] == _PLAYERS:
+            self.transfers.direct.learn_player(PlayerRecord.from_term(data))
+        elif path[1] == _ENTITIES:
+            self.obedience.learn_entity(EntityRecord.from_term(data))
+        elif len(path) in (4, 6):
+            self.spawn(self.obedience.read_inbox(inbox_message(data)))
+
+    def _forget(self, path: NativePath) -> None:
+        if len(path) != 3 or not isinstance(path[2], bytes):
+            return
+        name = path[2].decode(errors="replace")
+        if path[1] == _SERVERS:
+            self._standing.forget_server(name)
+        elif path[1] == _PLAYERS:
+            self.transfers.direct.forget_player(name)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, BridgeError):
+                _log.error("a task of %s failed", self._config.name, exc_info=error)
+            self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))
+
+
+async def _all_set(*events: asyncio.Event) -> None:
+    for event in events:
+        await event.wait()

@@ -1,0 +1,392 @@
+"""Servers that die, stand still, hang, disobey or are cut off: others go on, and nobody acts beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.authority import (
+    Entry,
+    Homeserver,
+    NameInUseError,
+    OpenedSession,
+    Recall,
+    check,
+    decode_entries,
+)
+from bridge.errors import InvalidStateError
+from bridge.homeserver.local import LocalCluster
+from bridge.sim.dataplane.deadline import boot_ns
+from bridge.sim.events import AuthorityGained, FellSilent, Problem, SessionLost, SessionOpened, StateAccepted
+from bridge.sim.server import SimulationServer
+from tests.support.cluster import fresh, local_cluster
+from tests.support.server_process import ServerProcess, recorded, server_process
+from tests.support.simulation import Observed, children, simulation
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+LEASE_MS = 1_500
+
+
+@pytest.fixture(scope="module")
+def leased() -> Iterator[LocalCluster]:
+    """Three homeservers whose sessions last as long as a test can wait."""
+    with local_cluster(lease_ms=LEASE_MS) as running:
+        yield running
+
+
+@pytest.fixture
+def ball() -> str:
+    return fresh("ball")
+
+
+class Stage:
+    """Two servers of the test's process: one that can take over, and one that only looks on."""
+
+    def __init__(self, successor: Observed, witness: Observed) -> None:
+        self.successor = successor
+        self.witness = witness
+
+    async def sees(self, ball: str, holder: str) -> None:
+        for one in (self.successor, self.witness):
+            await one.told(StateAccepted, entity=ball, sender=holder)
+        await until(lambda: self.successor.server.transfers.state(ball).position.any())
+
+    async def goes_on(self, ball: str) -> AuthorityGained:
+        """Wait until the successor acts and the witness accepts its state."""
+        await self.successor.until(lambda: ball in self.successor.server.transfers.held())
+        await self.witness.told(StateAccepted, entity=ball, sender=self.successor.name)
+        gained = [e for e in self.successor.events if isinstance(e, AuthorityGained) and e.entity == ball]
+        return gained[-1]
+
+    async def entries(self) -> list[Entry]:
+        reports = [await one.server.report() for one in (self.successor, self.witness)]
+        return decode_entries(line for report in reports for line in report.history)
+
+
+@pytest.fixture
+async def stage(leased: LocalCluster) -> AsyncIterator[Stage]:
+    async with (
+        simulation(leased, fresh("successor")) as successor,
+        # Without slots for what others hold it streams nothing in, so it is no successor.
+        simulation(leased, fresh("witness"), follow=0) as witness,
+    ):
+        yield Stage(successor, witness)
+
+
+def assert_single(entries: list[Entry]) -> None:
+    """No two holders at an instant, and nothing of an old one accepted after a newer one."""
+    verdict = check(entries)
+    assert verdict.acts >= 2
+    assert [violation.text for violation in verdict.violations] == []
+
+
+async def spawned(holder: ServerProcess | Observed, ball: str) -> int:
+    if isinstance(holder, ServerProcess):
+        return await holder.driver.spawn(ball, owner="Player1", position=(1.0, 2.0, 3.0))
+    record = await holder.server.transfers.spawn(ball, owner="Player1", position=(1.0, 2.0, 3.0))
+    return record.epoch
+
+
+@pytest.mark.parametrize("killed", [("control",), ("data",), ("control", "data")])
+async def test_when_processes_of_a_server_are_killed_another_one_goes_on_at_once(
+    leased: LocalCluster, stage: Stage, ball: str, tmp_path: Path, killed: tuple[str, ...]
+) -> None:
+    """R0-48, B-5: the guardian ends the session when nothing is left that could seal."""
+    async with server_process(leased, fresh("sim"), "--record-dir", str(tmp_path)) as holder:
+        epoch = await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        began = time.monotonic_ns()
+        holder.kill(*(getattr(holder, name) for name in killed))
+        gained = await stage.goes_on(ball)
+        measured(f"killed {' and '.join(killed)}: goes on after {(gained.at_ns - began) / 1e6:.1f} ms")
+        assert gained.epoch > epoch
+        assert stage.successor.server.transfers.state(ball).position.tolist() == [1.0, 2.0, 3.0]
+    assert_single(await stage.entries() + recorded(tmp_path))
+
+
+async def test_a_server_that_stops_in_order_passes_on_what_it_has(
+    leased: LocalCluster, stage: Stage, ball: str, tmp_path: Path
+) -> None:
+    """R0-A5."""
+    async with server_process(leased, fresh("sim"), "--record-dir", str(tmp_path)) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+    await stage.goes_on(ball)
+    assert_single(await stage.entries() + recorded(tmp_path))
+
+
+async def test_nobody_who_could_go_on_leaves_the_entity_dormant(leased: LocalCluster, ball: str) -> None:
+    async with simulation(leased, fresh("witness"), follow=0) as witness:
+        async with server_process(leased, fresh("sim")) as holder:
+            epoch = await spawned(holder, ball)
+            await witness.told(StateAccepted, entity=ball)
+            holder.kill(holder.control, holder.data)
+            transfers = witness.server.transfers
+            await until(lambda: transfers._standing.entities[ball].session is None)
+        assert (await transfers.spawn(ball, owner="Player1", position=(0, 0, 0))).epoch > epoch
+
+
+async def test_a_guardian_that_died_is_replaced_and_the_new_one_knows_the_session(
+    leased: LocalCluster, stage: Stage, ball: str
+) -> None:
+    async with server_process(leased, fresh("sim")) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        holder.kill(holder.guardian)
+        await holder.told(Problem, fatal=False)
+        await until(lambda: len(children(holder.control) - {holder.guardian}) == 2)
+        (again,) = children(holder.control) - {holder.guardian, holder.data}
+        await until(lambda: is_connected(again))
+        holder.kill(holder.control, holder.data)
+        await stage.goes_on(ball)
+
+
+async def test_what_a_server_frozen_past_its_lease_says_is_not_accepted_and_it_notices(
+    leased: LocalCluster, stage: Stage, ball: str
+) -> None:
+    """SIGSTOP between the look at the deadline and the sending: docs/authority-model.md, ECHO_AFTER_CHECK."""
+    async with server_process(leased, fresh("sim"), module="tests.support.freezing_server") as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        before = (await stage.witness.server.report()).verdicts.get("stale", 0)
+        os.kill(holder.data, signal.SIGUSR1)
+        await until(lambda: is_stopped(holder.data))
+        holder.stop(holder.control)
+        frozen = time.monotonic_ns()
+        gained = await stage.goes_on(ball)
+        measured(f"frozen: another one goes on after {(gained.at_ns - frozen) / 1e6:.0f} ms")
+        holder.go_on(holder.data, holder.control)
+        lost = await holder.told(SessionLost)
+        assert lost.entities == (ball,)
+        await holder.told(SessionOpened)
+        await holder.told(StateAccepted, entity=ball, sender=stage.successor.name)
+        assert (await stage.witness.server.report()).verdicts.get("stale", 0) > before
+        report = await holder.driver.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_a_control_plane_that_stands_still_silences_its_data_plane_before_the_lease_ends(
+    leased: LocalCluster, stage: Stage, ball: str, tmp_path: Path
+) -> None:
+    async with server_process(leased, fresh("sim"), "--record-dir", str(tmp_path)) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        holder.stop(holder.control)
+        gained = await stage.goes_on(ball)
+        holder.go_on(holder.control)
+        silent = await holder.told(FellSilent)
+        assert silent.at_ns < gained.at_ns
+        await holder.told(SessionOpened)
+        report = await holder.driver.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+class Hanging(SimulationServer):
+    """Its simulation stands still when told so; all else goes on."""
+
+    hangs = False
+
+    def _step(self, seconds: float) -> None:
+        if not self.hangs:
+            super()._step(seconds)
+
+
+async def test_a_simulation_that_hangs_loses_its_session(
+    leased: LocalCluster, stage: Stage, ball: str
+) -> None:
+    """Renewals come, their tick stands still: it is acknowledged no more, and ended after a lease."""
+    async with simulation(leased, fresh("sim"), server_class=Hanging) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        assert isinstance(holder.server, Hanging)
+        began = time.monotonic_ns()
+        holder.server.hangs = True
+        gained = await stage.goes_on(ball)
+        measured(f"hung: another one goes on after {(gained.at_ns - began) / 1e6:.0f} ms")
+        await holder.told(SessionLost, entities=(ball,))
+        silent = [event for event in holder.events if isinstance(event, FellSilent)]
+        assert silent
+        assert silent[0].at_ns < gained.at_ns
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_a_recall_not_obeyed_for_a_lease_ends_the_session_of_who_does_not(
+    leased: LocalCluster, stage: Stage, ball: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with simulation(leased, fresh("sim")) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        disobey(holder, monkeypatch)
+        began = time.monotonic_ns()
+        record = await stage.successor.server.transfers.pull(ball, owner="Player2")
+        gained = await stage.goes_on(ball)
+        measured(f"unwilling: the new holder acts after {(gained.at_ns - began) / 1e6:.0f} ms")
+        assert gained.epoch == record.epoch
+        await holder.told(SessionLost, entities=(ball,))
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_who_waits_in_the_middle_hears_that_nothing_is_due_and_obeys(
+    leased: LocalCluster, stage: Stage, ball: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/authority-model.md, MIDDLE_WAITS: the record is no longer the middle one's."""
+    async with simulation(leased, fresh("sim")) as first, simulation(leased, fresh("middle")) as middle:
+        await spawned(first, ball)
+        await stage.sees(ball, first.name)
+        await middle.told(StateAccepted, entity=ball)
+        disobey(first, monkeypatch)
+        waiting = asyncio.create_task(middle.server.transfers.pull(ball, owner="Player2"))
+        successor = stage.successor.server.transfers
+        await until(lambda: successor._standing.entities[ball].server == middle.name)
+        last = asyncio.create_task(successor.pull(ball, owner="Player3"))
+        await until(lambda: middle.server._present._standing.entities[ball].server == stage.successor.name)
+        os.kill(first.data_plane, signal.SIGKILL)
+        await waiting
+        await last
+        assert ball in successor.held()
+        assert ball not in middle.server.transfers.held()
+        report = await middle.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_a_second_process_of_a_name_waits_until_the_first_is_gone(
+    leased: LocalCluster, stage: Stage, ball: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/authority-model.md, OPEN_ENDS_EARLIER."""
+    key_file, name = str(tmp_path / "key.pem"), fresh("sim")
+    refused: list[NameInUseError] = []
+    genuine = Homeserver.open_session
+
+    async def noted(home: Homeserver, **values: Any) -> OpenedSession:
+        try:
+            return await genuine(home, **values)
+        except NameInUseError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(Homeserver, "open_session", noted)
+    async with AsyncExitStack() as second_stack:
+        async with simulation(leased, name, key_file=key_file) as first:
+            await spawned(first, ball)
+            await stage.sees(ball, name)
+            second = asyncio.create_task(
+                second_stack.enter_async_context(
+                    simulation(leased, name, key_file=key_file, node=f"{name}_again@127.0.0.1")
+                )
+            )
+            await until(lambda: len(refused) > 1)
+            assert refused[0].session == first.server.session
+            assert not second.done()
+            assert ball in first.server.transfers.held()
+        again = await second
+        assert again.server.session != b""
+        await stage.goes_on(ball)
+
+
+async def test_a_name_that_stays_in_use_is_refused_with_what_to_do(
+    leased: LocalCluster, tmp_path: Path
+) -> None:
+    key_file, name = str(tmp_path / "key.pem"), fresh("sim")
+    async with simulation(leased, name, key_file=key_file):
+        with pytest.raises(Exception, match=f"another server runs as {name}: stop it"):
+            async with simulation(leased, name, key_file=key_file, node=f"{name}_again@127.0.0.1"):
+                pass
+
+
+async def test_who_hears_no_homeserver_falls_silent_before_its_lease_ends_and_goes_on_when_it_does(
+    ball: str,
+) -> None:
+    with local_cluster(lease_ms=LEASE_MS) as own:
+        async with simulation(own, fresh("sim")) as holder, simulation(own, fresh("witness")) as witness:
+            epoch = await spawned(holder, ball)
+            await witness.told(StateAccepted, entity=ball)
+            members = [node.process.pid for node in own.state.nodes if node.process is not None]
+            for pid in members:
+                os.kill(pid, signal.SIGSTOP)
+            await holder.told(FellSilent)
+            lease = holder.server._present._lease
+            assert lease is not None
+            ends = lease.acts_until_ns - (boot_ns() - time.monotonic_ns())
+            report = await holder.server.report()
+            acts = [e for e in decode_entries(report.history) if getattr(e, "entity", "") == ball]
+            assert all(getattr(act, "last_ns", 0) <= ends for act in acts)
+            with pytest.raises(InvalidStateError, match="lease"):
+                holder.server.transfers.place(ball, (0.0, 0.0, 0.0))
+            for pid in members:
+                os.kill(pid, signal.SIGCONT)
+            await until(lambda: holder.server._present.may_act())
+            # A lessor that stood still starts all countdowns anew, and a new one waits: the session is open.
+            assert not [event for event in holder.events if isinstance(event, SessionLost)]
+            given = await holder.server.transfers.give(ball, owner="Player3")
+            assert (given.server, given.epoch) == (holder.name, epoch)
+
+
+async def test_a_leader_that_stands_still_costs_no_session(ball: str) -> None:
+    with local_cluster(lease_ms=3_000) as own:
+        async with simulation(own, fresh("sim")) as holder, simulation(own, fresh("witness")) as witness:
+            epoch = await spawned(holder, ball)
+            await witness.told(StateAccepted, entity=ball)
+            (leader,) = [
+                node.process.pid
+                for node in own.state.nodes
+                if node.process is not None and node.name == await leader_of(holder)
+            ]
+            os.kill(leader, signal.SIGSTOP)
+            try:
+                # Longer than a lease: whoever still holds after it was acknowledged by another leader.
+                await asyncio.sleep(4.5)
+                assert holder.server._present.may_act()
+            finally:
+                os.kill(leader, signal.SIGCONT)
+            silent = [event for event in holder.events if isinstance(event, FellSilent)]
+            measured(f"leader stopped: fell silent {len(silent)} times")
+            assert not [event for event in holder.events if isinstance(event, SessionLost)]
+            given = await holder.server.transfers.give(ball, owner="Player3")
+            assert (given.server, given.epoch) == (holder.name, epoch)
+
+
+def measured(text: str) -> None:
+    """Times are told, not asserted."""
+    sys.stdout.write(f"{text}\n")
+
+
+async def leader_of(observed: Observed) -> str:
+    return str((await observed.server._store.health(timeout=10.0)).leader)
+
+
+def disobey(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server be unwilling: recalls reach it, and it goes on."""
+    obedience = observed.server._present.obedience
+
+    async def nothing(_: Recall) -> None:
+        pass
+
+    monkeypatch.setattr(obedience, "_obey", nothing)
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def is_connected(pid: int) -> bool:
+    """Whether a guardian has a socket to a homeserver."""
+    links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(link.startswith("socket:") for link in links) >= 2
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)

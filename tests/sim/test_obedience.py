@@ -1,0 +1,148 @@
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import pytest
+
+from bridge.authority import Awaiting, Failover, Phase, Recall, Released, Step
+from bridge.sim.asks import Asks
+from bridge.sim.direct import DirectUpdates
+from bridge.sim.obedience import Obedience
+from tests.support.sealing import SESSION, Bench, record
+
+STEP = Step(trace=bytes(16), hop=0)
+
+
+class Told(Bench):
+    """What one session is told, and does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.obedience = Obedience(
+            standing=self.standing,
+            home=self.home,
+            asks=cast(Asks, None),
+            direct=cast(DirectUpdates, None),
+            spawn=self._spawn,
+        )
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        self.tasks.append(asyncio.ensure_future(work))
+
+    async def learns(self, *records: Any) -> None:
+        for one in records:
+            self.obedience.learn_entity(one)
+        await asyncio.gather(*self.tasks)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def failover(epoch: int, awaiting: Awaiting | None = None) -> Failover:
+    return Failover(
+        entity="ball",
+        epoch=epoch,
+        previous=epoch - 1,
+        giver="sim2",
+        owner="Player1",
+        awaiting=awaiting,
+        step=STEP,
+    )
+
+
+def recall(epoch: int, granted: int, taker: str) -> Recall:
+    return Recall(entity="ball", epoch=epoch, granted=granted, taker=taker, owner="Player2", step=STEP)
+
+
+def due(server: str, epoch: int, older: Awaiting | None = None) -> Awaiting:
+    return Awaiting(session=server.encode().ljust(16, b"-"), server=server, epoch=epoch, awaiting=older)
+
+
+async def test_a_successor_goes_on_at_once_where_nothing_is_due(told: Told) -> None:
+    await told.obedience.read_inbox(failover(5))
+    assert told.plane.held() == [("ball", 5)]
+    assert [message.kind for message in told.messages] == ["failover"]
+
+
+async def test_a_successor_waits_for_an_older_holders_release(told: Told) -> None:
+    """docs/authority-model.md, FAILOVER_FORGETS_DUES."""
+    await told.obedience.read_inbox(failover(5, due("sim3", 3)))
+    assert told.plane.held() == []
+    released = Released(trace=bytes(16), hop=1, entity="ball", epoch=5, box="a.b")
+    await told.obedience.take_message("sim3", released, 1)
+    assert told.plane.held() == [("ball", 5)]
+
+
+async def test_a_release_that_comes_before_its_grant_was_read_is_kept_for_it(told: Told) -> None:
+    """Of an ask, the holder may hear sooner than the asker."""
+    released = Released(trace=bytes(16), hop=1, entity="ball", epoch=5, box="a.b")
+    await told.obedience.take_message("sim3", released, 1)
+    await told.learns(record(5, session=SESSION, server="sim1"))
+    await told.obedience.take_message("sim3", released, 1)
+    await told.obedience.read_inbox(failover(5, due("sim3", 3)))
+    await told.learns()
+    assert told.plane.held() == [("ball", 5)]
+
+
+async def test_an_old_failover_is_old_news(told: Told) -> None:
+    """docs/authority-model.md, STALE_ANSWER: a snapshot of the feed tells the inbox again."""
+    for _ in range(2):
+        await told.obedience.read_inbox(failover(5))
+    await told.obedience.read_inbox(recall(5, 6, "sim3"))
+    await told.obedience.read_inbox(failover(5))
+    assert told.plane.held() == [("ball", 5)]
+    assert told.standing.held() == []
+
+
+async def test_a_failover_before_the_recall_that_precedes_it_was_read_waits_for_it(told: Told) -> None:
+    await told.standing.gain("ball", 5, None)
+    await told.obedience.read_inbox(failover(7))
+    assert told.plane.held() == [("ball", 5)]
+    await told.obedience.read_inbox(recall(5, 6, "sim3"))
+    assert told.plane.stopped == [("ball", "sim3")]
+    assert told.plane.held() == [("ball", 5), ("ball", 7)]
+
+
+async def test_who_gave_an_entity_away_may_be_its_successor(told: Told) -> None:
+    await told.standing.gain("ball", 5, None)
+    await told.standing.stop("ball", "sim3")
+    await told.obedience.read_inbox(failover(7))
+    assert told.plane.held() == [("ball", 5), ("ball", 7)]
+
+
+async def test_a_wait_ends_when_the_session_waited_for_ends(told: Told) -> None:
+    await told.standing.gain("ball", 6, due("sim2", 5))
+    await told.learns(record(6, session=SESSION, server="sim1", version=9))
+    assert told.plane.held() == [("ball", 6)]
+
+
+async def test_a_wait_is_for_the_older_holder_when_the_one_waited_for_ends(told: Told) -> None:
+    await told.standing.gain("ball", 6, due("sim2", 5, due("sim3", 4)))
+    await told.learns(record(6, session=SESSION, server="sim1", version=9, awaiting=due("sim3", 4)))
+    assert told.plane.held() == []
+    assert told.standing.givers == {"ball": "sim3"}
+    assert told.standing.holdings["ball"].awaited == 4
+
+
+async def test_who_waits_in_the_middle_hears_of_it_too_and_obeys_its_recall(told: Told) -> None:
+    """docs/authority-model.md, MIDDLE_WAITS: the record names a later grant."""
+    await told.standing.gain("ball", 6, due("sim2", 5))
+    await told.obedience.read_inbox(recall(6, 7, "sim3"))
+    mine = Awaiting(session=SESSION, server="sim1", epoch=6)
+    waits = Awaiting(session=SESSION, server="sim1", epoch=6, awaiting=due("sim2", 5))
+    await told.learns(record(7, server="sim3", version=8, awaiting=waits))
+    assert told.standing.holdings["ball"].phase is Phase.AWAITING
+    await told.learns(record(7, server="sim3", version=9, awaiting=mine))
+    assert told.plane.held() == [("ball", 6)]
+    assert told.plane.stopped == [("ball", "sim3")]
+    assert told.standing.held() == []
+    assert told.obedience.obeyed((("ball", 6), ("sack", 1))) == [("ball", 6)]
+
+
+async def test_a_record_that_says_nothing_of_a_wait_leaves_it(told: Told) -> None:
+    await told.standing.gain("ball", 6, due("sim2", 5))
+    await told.learns(record(9, server="sim3"))
+    assert told.standing.holdings["ball"].phase is Phase.AWAITING

@@ -1,0 +1,52 @@
+"""Sessions of a server that end, and what comes after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.authority import EndReason, Homeserver
+from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.homeserver.local import LocalCluster
+from bridge.sim.events import SessionLost, SessionOpened
+from tests.support.cluster import fresh, local_cluster
+from tests.support.simulation import simulation
+
+pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def leased() -> Iterator[LocalCluster]:
+    with local_cluster(lease_ms=1_500) as running:
+        yield running
+
+
+async def test_a_server_whose_session_ended_stops_says_so_and_opens_another_one(leased: LocalCluster) -> None:
+    async with simulation(leased, fresh("sim")) as one:
+        earlier, transfers = one.server.session, one.server.transfers
+        ball, player = fresh("ball"), fresh("Player")
+        record = await transfers.spawn(ball, owner=player, position=(1.0, 2.0, 3.0))
+        await transfers.enter(player)
+        await Homeserver(one.server._store, earlier).end_session(EndReason.DRAINED)
+        await one.told(SessionLost, entities=(ball,))
+        await one.told(SessionOpened, lease_ms=1_500)
+        assert one.server.session != earlier
+        assert one.server.transfers.held() == []
+        with pytest.raises(InvalidStateError, match="is over"):
+            await transfers.give(ball, owner="Player2")
+        # The player is here still, and the entity is anybody's to take.
+        again = await one.server.transfers.spawn(ball, owner=player, position=(0.0, 0.0, 0.0))
+        assert again.epoch > record.epoch
+        assert again.session == one.server.session
+        await one.server.transfers.leave(player)
+        assert one.problems() == []
+
+
+async def test_a_lease_shorter_than_echoes_may_be_old_is_refused() -> None:
+    with (
+        local_cluster(nodes=1, lease_ms=500) as short,
+        pytest.raises(ConfigurationError, match="KB_LEASE_MS"),
+    ):
+        async with simulation(short, fresh("sim")):
+            pass
