@@ -32,6 +32,8 @@ _NO_SESSION: Final = bytes(_ID_BYTES)
 _START_SECONDS: Final = 20.0
 _END_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 1.0
+"""between tries to start another guardian; meanwhile a dead server waits for its lease"""
 _READY: Final = b"ready\n"
 _NAMES: Final = 100
 """Different node names of one server's guardians: an earlier one may still be at its work, and names that
@@ -59,7 +61,7 @@ class Guardian:
 
         Args:
             config: of the server.
-            on_problem: told when a guardian ended by itself; another one takes its place.
+            on_problem: told when a guardian ended by itself, and whether another one took its place.
         """
         self._config = config
         self._on_problem = on_problem
@@ -130,10 +132,14 @@ class Guardian:
         while True:
             assert self._process is not None
             await self._process.wait()
-            self._on_problem("the guardian has ended; another one takes its place")
-            with contextlib.suppress(BridgeError):
+            try:
                 await self._start()
+            except BridgeError as error:
+                self._on_problem(f"the guardian has ended, and no other one starts: {error}")
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
                 os.write(self.life, self._session)
+                self._on_problem("the guardian had ended; another one has taken its place")
 
     async def _end(self) -> None:
         if self._process is None:
