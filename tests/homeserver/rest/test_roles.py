@@ -77,12 +77,12 @@ class Place:
 async def place(rest: Rest, server: Server) -> AsyncIterator[Place]:
     other = Server(server.store, fresh("sim"))
     await other.open()
-    names = [fresh(name) for name in ("Owner", "Master", "Guest", "Asker")]
+    owner, master, guest, asker = (fresh(name) for name in ("Owner", "Master", "Guest", "Asker"))
     thing = fresh("thing")
-    record = await server.home.create_entity(entity=thing, owner=names[0], master=names[1], rule=Rule.ASK)
-    for name in names:
+    record = await server.home.create_entity(entity=thing, owner=owner, master=master, rule=Rule.ASK)
+    for name in (owner, master, guest, asker):
         await rest.context.ownership.enter(name, other.session)
-    yield Place(rest, server, other, thing, *names, record)
+    yield Place(rest, server, other, thing, owner, master, guest, asker, record)
     await other.home.close_session()
 
 
