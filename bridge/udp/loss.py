@@ -28,8 +28,6 @@ MAX_TRACKED: Final = 8192
 
 _new: Final = tuple.__new__
 """What the constructor of a named tuple comes down to, without the cost of calling it."""
-_GONE_KEPT: Final = 64
-"""Runs that are gone and may stay in a list beside as many as are not."""
 _GIVEN_UP_KEPT: Final = 64
 """Runs that were given up and might arrive all the same,"""
 _GIVEN_UP_TIMES: Final = 8
@@ -96,8 +94,8 @@ class SentLedger:
     """Datagrams of one session that were sent and not yet accounted for."""
 
     __slots__ = (
-        "_firsts",
         "_given_up",
+        "_newest",
         "_recovery_until",
         "_rtt",
         "_runs",
@@ -113,7 +111,7 @@ class SentLedger:
     def __init__(self, rtt: RttEstimator) -> None:
         self._rtt = rtt
         self._runs: dict[int, SentRun] = {}  # by first sequence, ascending
-        self._firsts: list[int] = []  # those sequences, some of them of runs that are gone
+        self._newest = -1  # the highest of those sequences ever
         self._window = float(INITIAL_WINDOW_BYTES)
         self._threshold = float(MAXIMUM_WINDOW_BYTES)
         self._recovery_until = -1
@@ -141,12 +139,11 @@ class SentLedger:
         """
         first = run.first
         self._runs[first] = run
-        firsts = self._firsts
-        firsts.append(first)
-        if len(firsts) > 1 and first < firsts[-2]:
+        if first > self._newest:
+            self._newest = first
+        else:
             # States that waited for their signature have lower sequences than what was sealed meanwhile.
             self._runs = dict(sorted(self._runs.items()))
-            firsts.sort()
         self.in_flight += run.count
         if run.is_reliable:
             self.reliable_bytes += run.size
@@ -187,20 +184,16 @@ class SentLedger:
         late = self._arrived_late(named, largest, now=now) if self._given_up else []
         arrived: list[Fate] = []
         lost: list[Fate] = []
-        firsts = self._firsts
+        firsts = list(runs)
         lost_to = 0
         suspect_below = newest - REORDER_THRESHOLD
         if firsts and firsts[0] <= suspect_below:
             sent_before = now - self._rtt.reorder_time()
-            for first in firsts:
-                run = runs.get(first)
-                if first > suspect_below or (run is not None and run.sent_at > sent_before):
+            for first, run in runs.items():
+                if first > suspect_below or run.sent_at > sent_before:
                     break
                 lost_to += 1
-                if run is None:
-                    continue
-                got = self._decide(run, named, largest, arrived)
-                outstanding = run.outstanding & ~got
+                outstanding = run.outstanding & ~self._decide(run, named, largest, arrived)
                 gone = outstanding & ((1 << min(suspect_below - first + 1, run.count)) - 1)
                 if gone:
                     lost.append(_new(Fate, (run, gone)))
@@ -209,9 +202,7 @@ class SentLedger:
         # Runs do not overlap: of those that begin below what is named, only the last may reach into it.
         begin = max(lost_to, bisect_right(firsts, largest - bits.bit_length()) - 1)
         for first in firsts[begin : bisect_right(firsts, largest)]:
-            run = runs.get(first)
-            if run is not None:
-                self._decide(run, named, largest, arrived)
+            self._decide(runs[first], named, largest, arrived)
         for run, got in arrived:
             self._account(run, got)
             self.arrived += got.bit_count()
@@ -220,7 +211,6 @@ class SentLedger:
                 self._account(run, gone)
                 self.lost += gone.bit_count()
             self._given_up += lost
-        self._forget_gone()
         return _new(Accounts, (arrived, lost, late))
 
     def _all_arrived(self, run: SentRun) -> list[Fate]:
@@ -228,7 +218,6 @@ class SentLedger:
         if run.is_reliable and run.first > self._recovery_until:
             self._grow(run.size)
         self._runs.clear()
-        self._firsts.clear()
         self.in_flight = self.reliable_bytes = run.outstanding = 0
         self.arrived += 1
         return [_new(Fate, (run, 1))]
@@ -242,20 +231,6 @@ class SentLedger:
             if run.is_reliable and run.first > self._recovery_until:
                 self._grow(run.size)
         return got
-
-    def _forget_gone(self) -> None:
-        """Drop first sequences of runs that are gone: the oldest, and others once they are most."""
-        firsts, runs = self._firsts, self._runs
-        if not runs:
-            firsts.clear()
-        elif len(firsts) > 2 * len(runs) + _GONE_KEPT:
-            self._firsts = list(runs)
-        else:
-            gone = 0
-            while firsts[gone] not in runs:
-                gone += 1
-            if gone:
-                del firsts[:gone]
 
     def _arrived_late(self, named: int, largest: int, *, now: float) -> list[Fate]:
         since = now - _GIVEN_UP_TIMES * self._rtt.reorder_time()
