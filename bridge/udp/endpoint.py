@@ -9,11 +9,9 @@ the answer to a challenge.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import count
 from typing import Final
 
 import numpy as np
@@ -48,6 +46,7 @@ from bridge.udp.proving import SigningPace, Unproven
 from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
 from bridge.udp.statistics import DropReason, EndpointStatistics
+from bridge.udp.timers import Timers
 from bridge.udp.transmit import Transmit
 from bridge.udp.wire import (
     CONNECTION_ID,
@@ -143,9 +142,7 @@ class Endpoint:
         self._dirty: dict[Session, None] = {}
         self._ready: dict[Session, None] = {}
         self._events: deque[UdpEvent] = deque()
-        self._timers: list[tuple[float, int, Session]] = []
-        self._armed: dict[Session, float] = {}
-        self._order = count()
+        self._timers: Timers[Session] = Timers()
         self._is_closed = False
 
         self._drops: Counter[DropReason] = Counter()
@@ -510,7 +507,7 @@ class Endpoint:
 
     def _remove(self, session: Session) -> None:
         self._by_connection.pop(session.connection_id, None)
-        self._armed.pop(session, None)
+        self._timers.forget(session)
         self._dirty.pop(session, None)
         self._ready.pop(session, None)
         self._held.pop(session, None)
@@ -545,7 +542,7 @@ class Endpoint:
         for session in [session for session in self._unconfirmed if session.peer == name]:
             del self._unconfirmed[session]
             self._by_connection.pop(session.connection_id, None)
-            self._armed.pop(session, None)
+            self._timers.forget(session)
             self._dirty.pop(session, None)
             self._ready.pop(session, None)
             self._held.pop(session, None)
@@ -574,7 +571,7 @@ class Endpoint:
         unproven: list[tuple[Session, Unproven]] = []
         lone: list[Lone] = []
         stamp = stamp_of(now)
-        armed = self._armed
+        armed = self._timers.armed
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             for session in dirty:
@@ -641,20 +638,12 @@ class Endpoint:
             session.fail(error)
 
     def _arm(self, session: Session) -> None:
-        when = session.get_timer()
-        if when is None or session.connection_id not in self._by_connection:
-            return
-        armed = self._armed.get(session)
-        # A timer that moved back stays where it is and is looked at early: cheaper than one per datagram.
-        if armed is None or when < armed:
-            self._armed[session] = when
-            heapq.heappush(self._timers, (when, next(self._order), session))
+        if session.connection_id in self._by_connection:
+            self._timers.arm(session)
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` for never."""
-        while self._timers and self._armed.get(self._timers[0][2]) != self._timers[0][0]:
-            heapq.heappop(self._timers)
-        first = self._timers[0][0] if self._timers else None
+        first = self._timers.first()
         if not (self._held or self._initiators or self._responders):
             return first
         earliest = min(self._other_timers())
@@ -670,17 +659,12 @@ class Endpoint:
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due; early calls are harmless."""
-        while self._timers and self._timers[0][0] <= now:
-            when, _, session = heapq.heappop(self._timers)
-            if self._armed.get(session) != when:
-                continue
-            del self._armed[session]
-            due = session.get_timer()
-            if due is not None and due <= now:
+        for session in self._timers.due(now=now):
+            try:
                 session.handle_timer(now=now)
-                self._dirty[session] = None
-            else:
-                self._arm(session)
+            except Exception as error:
+                self._give_up(session, error)
+            self._dirty[session] = None
         if self._held and now >= self._pace.due_at:
             self._dirty |= self._held
             self._held.clear()
