@@ -74,7 +74,7 @@ class ContainerStage:
             "simulation clock": clock_image(client, simulation),
         }
         self._environment = environment or {}
-        self._network = _Network(client, homeserver)
+        self._network = Network(client, homeserver)
         self.cookie = self._network.cookie
         self._volume: Any = None
 
@@ -272,7 +272,7 @@ def _kill(container: Container) -> None:
         container.kill()
 
 
-class _Network(Homeservers):
+class Network(Homeservers):
     """Containers with fixed addresses, whose packets can be dropped."""
 
     def __init__(self, client: Any, image: str) -> None:
