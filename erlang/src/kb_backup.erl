@@ -76,7 +76,7 @@ fresh(Store, Records, Mark) ->
     end.
 
 names(Store, Path) ->
-    case khepri_adv:get_many(Store, Path, (?CONSISTENT)#{props_to_return => [child_names]}) of
+    case khepri_adv:get_many(Store, Path, maps:put(props_to_return, [child_names], ?CONSISTENT)) of
         {ok, #{Path := #{child_names := Names}}} -> {ok, Names};
         Error -> Error
     end.
