@@ -17,6 +17,7 @@ from bridge.authority.history import (
     check,
     decode_entries,
     encode_entry,
+    of_instance,
 )
 from bridge.authority.holding import Holding, Holdings, Phase
 from bridge.authority.homeserver import Ended, EndReason, Homeserver, OpenedSession
@@ -202,6 +203,7 @@ __all__ = [
     "inbox_message",
     "lessor_message",
     "messages_per_transfer",
+    "of_instance",
     "record_path",
     "release_context",
     "renew",

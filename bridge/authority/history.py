@@ -184,6 +184,25 @@ def decode_entries(lines: Iterable[bytes]) -> list[Entry]:
     return entries
 
 
+def of_instance(entries: Iterable[Entry], instance: str) -> list[Entry]:
+    """Records of one instance's servers, to be checked together with those of others.
+
+    Servers get ``@`` and the instance behind their names, as other instances name them; epochs rise for an
+    entity wherever it goes, so acts and what was accepted compare. What clients asked of one instance says
+    nothing about another's records: that is left out, and checked by itself.
+    """
+    qualified: list[Entry] = []
+    for entry in entries:
+        names = {
+            name: f"{value}@{instance}"
+            for name in ("server", "sender", "receiver")
+            if isinstance(value := getattr(entry, name, None), str) and "@" not in value
+        }
+        if not isinstance(entry, Called | Replied | Final):
+            qualified.append(msgspec.structs.replace(entry, **names))
+    return qualified
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A counter-example.

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from bridge.authority.recording import Journal
-from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step
+from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step, server_abroad
 from bridge.authority.refusals import UnknownServerError
 from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
@@ -196,6 +196,20 @@ class Homeserver:
     async def server(self, server: str) -> ServerRecord:
         """Key and address of a server (R0-15, R0-16)."""
         return ServerRecord.from_term(await self._requests.look_up("servers", server, UnknownServerError))
+
+    async def server_abroad(self, instance: str, server: str) -> ServerRecord:
+        """Key and address of a server of another instance, as that instance told last.
+
+        Raises:
+            UnknownServerError: it has told of none of that name, or is not pinned.
+        """
+        told = await self._requests.look_up("abroad", instance, UnknownServerError)
+        found = told[Atom("servers")].get(name_bytes(server))
+        if found is None:
+            raise UnknownServerError(
+                f"{instance} has told of no server {server}", reason=Atom("no_server"), props={}
+            )
+        return server_abroad(found, instance)
 
     async def _change(self, function: str, **request: Any) -> EntityRecord:
         return await self._requests.change(function, session=self.session, **request)

@@ -61,10 +61,13 @@ class Away:
     Attributes:
         instance: where it is, as far as was told, or is to go.
         in_escrow: whether that instance has yet to decide; else it has the entity, or has passed it on.
+        holder: its server that got the entity from here, with ``@`` and the instance behind its name;
+            ``None`` where that is not known.
     """
 
     instance: str
     in_escrow: bool
+    holder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,12 @@ def _away(term: Any) -> Away | None:
     if term is None:
         return None
     fields = _Fields(term)
-    return Away(instance=fields.text("instance"), in_escrow=fields.member("state") == Atom("escrow"))
+    instance, server = fields.text("instance"), fields.optional_text("server")
+    return Away(
+        instance=instance,
+        in_escrow=fields.member("state") == Atom("escrow"),
+        holder=None if server is None else abroad_name(server, instance),
+    )
 
 
 def _awaiting(term: Any) -> Awaiting:

@@ -245,18 +245,24 @@ def _conditions(text: str | None) -> NetworkConditions | None:
 
 def check_history(
     files: Annotated[
-        list[Path], typer.Argument(help="History files of one run: of all its servers and clients.")
+        list[str],
+        typer.Argument(
+            help="History files of one run: of all its servers and clients. INSTANCE=FILE for servers of "
+            "several instances.",
+            metavar="FILES...",
+        ),
     ],
     as_json: Json = False,
 ) -> None:
     """Prove from the records that no two servers held an entity at once, and that answers are linearizable.
 
-    Prints the counter-example where there is one, the shortest first.
+    Prints the counter-example where there is one, the shortest first. Across instances acts are checked, and
+    what was accepted; answers are of one instance, and checked where its files are given alone.
     """
     from bridge.authority import check
-    from bridge.cli.record import read_history
+    from bridge.cli.record import read_history_of
 
-    verdict = check([entry for file in files for entry in read_history(file)])
+    verdict = check([entry for file in files for entry in read_history_of(file)])
     kept = (
         f"{verdict.acts} acts: no two holders at an instant, nothing stale accepted, no state changed\n"
         f"{verdict.operations} operations, {verdict.unanswered} without a known end: linearizable, no "

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from bridge.authority import Entry, Message, decode_entries, encode_entry
+from bridge.authority import Entry, Message, decode_entries, encode_entry, of_instance
 from bridge.errors import ConfigurationError, DecodeError
 
 HISTORY: Final = "history.jsonl"
@@ -44,6 +44,19 @@ def read_history(file: Path) -> list[Entry]:
             return decode_entries(lines)
         del lines[-1]
     return decode_entries(lines)
+
+
+def read_history_of(argument: str) -> list[Entry]:
+    """Entries of ``FILE``, or of ``INSTANCE=FILE``, to be checked together with other instances'.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+        DecodeError: a line is no entry.
+    """
+    instance, is_given, file = argument.partition("=")
+    if not is_given or Path(argument).exists():
+        return read_history(Path(argument))
+    return of_instance(read_history(Path(file)), instance)
 
 
 def read_messages(file: Path) -> list[Message]:

@@ -12,6 +12,7 @@ from bridge.authority import (
     Ask,
     AskEnded,
     Bind,
+    Closed,
     EntityRecord,
     Failover,
     Grant,
@@ -24,10 +25,12 @@ from bridge.authority import (
     Recall,
     Recalled,
     Released,
+    Returned,
     Step,
     Update,
 )
 from bridge.errors import InvalidStateError
+from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.direct import DirectUpdates
@@ -42,16 +45,25 @@ class Obedience:
         home: requests of the session.
         asks: questions of the rule ``ask``.
         direct: updates of players at other servers (Case 3).
+        abroad: what comes from other instances, and goes there (Case 1).
         spawn: runs work in the background and reports its failure.
     """
 
     def __init__(
-        self, *, standing: Standing, home: Homeserver, asks: Asks, direct: DirectUpdates, spawn: Spawn
+        self,
+        *,
+        standing: Standing,
+        home: Homeserver,
+        asks: Asks,
+        direct: DirectUpdates,
+        abroad: Abroad,
+        spawn: Spawn,
     ) -> None:
         self._standing = standing
         self._home = home
         self._asks = asks
         self._direct = direct
+        self._abroad = abroad
         self._spawn = spawn
         self._recalls: dict[str, Recall] = {}
         self._later: dict[str, AskEnded | Failover] = {}
@@ -129,6 +141,10 @@ class Obedience:
                     await self._obey(message)
                 case AskEnded() | Failover():
                     await self._take_later(message)
+                case Closed():
+                    self._abroad.close(message)
+                case Returned():
+                    self._abroad.take_back(message)
 
     async def _take_later(self, told: AskEnded | Failover) -> None:
         """News of a grant without a release: to be acted on once an older one has been let go of."""
@@ -157,11 +173,13 @@ class Obedience:
         if grant.epoch <= standing.holdings[grant.entity].epoch:
             return  # The feed is at least once, and a snapshot tells old news.
         standing.crossed(grant.step, "grant", HOME, standing.name)
-        await standing.know(grant.giver)
+        await self._abroad.take_giver(grant)
         standing.take_over(
             grant.entity, await standing.open(grant.entity, grant.giver, grant.previous, grant.box)
         )
         standing.act(grant.entity, standing.holdings.grant(grant.entity, grant.epoch).epoch)
+        if grant.abroad is not None:
+            return  # The homeservers have told each other.
         step = grant.step.next()
         standing.tell(
             grant.giver, Accepted(trace=step.trace, hop=step.hop, entity=grant.entity, epoch=grant.epoch)

@@ -196,7 +196,8 @@ class Standing:
 
     def raise_fence(self, record: EntityRecord) -> None:
         """Have state of older grants refused from now on."""
-        self.plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=record.server or ""))
+        holder = record.server if record.away is None else record.away.holder
+        self.plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=holder or ""))
 
     # -- into acting, and out of it -----------------------------------------------------------
 

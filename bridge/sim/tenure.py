@@ -134,6 +134,7 @@ class Tenure:
             home=self._home,
             asks=self._asks,
             direct=self.transfers.direct,
+            abroad=self.transfers.abroad,
             spawn=self.spawn,
         )
         self._tasks: set[asyncio.Task[None]] = set()

@@ -29,6 +29,7 @@ from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
 from bridge.etf import Atom
 from bridge.khepri import UnknownOutcomeError
 from bridge.replication import WorldState
+from bridge.sim.abroad import Abroad
 from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.dataplane.messages import Follow
 from bridge.sim.direct import DirectUpdates
@@ -50,6 +51,7 @@ class Transfers:
 
     Attributes:
         direct: updates of players at other servers, and theirs there (Case 3).
+        abroad: what goes to servers of other instances (Case 1).
         refused_changes: changes of players who do not own what they would change (R0-6).
     """
 
@@ -70,6 +72,7 @@ class Transfers:
         self._players = players
         self._asks = asks
         self._may_act = may_act
+        self.abroad = Abroad(standing=standing, home=home)
         self.direct = DirectUpdates(
             name=standing.name,
             holder=self,
@@ -157,6 +160,10 @@ class Transfers:
             self._standing.holdings.follow(entity, record.epoch)
             self._standing.raise_fence(record)
             return record
+
+    async def push_abroad(self, entity: str, *, owner: str, instance: str, to: str) -> EntityRecord:
+        """Pass owner and authority to a server of another instance (Case 1); see ``Abroad.push``."""
+        return await self.abroad.push(entity, owner=owner, instance=instance, to=to)
 
     async def pull(self, entity: str, *, owner: str) -> EntityRecord:
         """Take owner and authority from whoever has it (Case 2, pull); returns once this server acts.

@@ -16,6 +16,7 @@ from bridge.authority.history import (
     check,
     decode_entries,
     encode_entry,
+    of_instance,
 )
 from bridge.authority.linearizability import Known, RecordView
 from bridge.errors import DecodeError
@@ -213,3 +214,21 @@ def test_a_line_that_is_no_entry_is_named() -> None:
 def test_a_line_that_is_no_utf_8_or_too_deep_is_no_entry(line: bytes) -> None:
     with pytest.raises(DecodeError, match="line 1"):
         decode_entries([line])
+
+
+def test_servers_of_two_instances_with_one_name_are_told_apart() -> None:
+    """What one instance accepted of another's server is that server's, whatever its own is called."""
+    there: list[Entry] = [act("a", 5, 100, 200), granted("a", 5)]
+    here: list[Entry] = [act("a", 3, 0, 50), accepted(5, 110, 210, sender="a@ruby"), *created()]
+    together = of_instance(here, "emerald") + of_instance(there, "ruby")
+    assert check(together).violations == []
+    assert check(together).operations == 0
+    assert {entry.server for entry in together if isinstance(entry, Act)} == {"a@emerald", "a@ruby"}
+    wrong = [accepted(5, 110, 210, sender="b@ruby")]
+    assert check([*together, *of_instance(wrong, "emerald")]).stale_acceptances
+
+
+def test_two_instances_that_act_at_once_are_found() -> None:
+    x = Act(server="a", session=A, entity="ball", epoch=3, first_ns=0, last_ns=50)
+    y = Act(server="a", session=B, entity="ball", epoch=5, first_ns=40, last_ns=90)
+    assert check(of_instance([x], "emerald") + of_instance([y], "ruby")).double_holders

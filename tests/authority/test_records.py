@@ -193,6 +193,8 @@ def test_an_entity_may_be_at_another_instance_or_on_its_way() -> None:
         away = term(instance=b"ruby", transfer=8, state=Atom(state))
         record = EntityRecord.from_term(ENTITY | term(away=away, session=UNDEFINED, server=UNDEFINED))
         assert record.away == Away(instance="ruby", in_escrow=in_escrow)
+        known = EntityRecord.from_term(ENTITY | term(away=away | term(server=b"sim2")))
+        assert known.away == Away(instance="ruby", in_escrow=in_escrow, holder="sim2@ruby")
     assert EntityRecord.from_term(ENTITY).away is None
 
 

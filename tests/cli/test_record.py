@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import Act, Message
-from bridge.cli.record import HISTORY, MESSAGES, read_history, read_messages, write_record
+from bridge.cli.record import (
+    HISTORY,
+    MESSAGES,
+    read_history,
+    read_history_of,
+    read_messages,
+    write_record,
+)
 from bridge.errors import BridgeError, ConfigurationError
 
 ACT = Act(server="a", session=b"a" * 16, entity="ball", epoch=1, first_ns=0, last_ns=9)
@@ -18,6 +25,17 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_record(tmp_path / "new" / "place", [ACT], [MESSAGE])
     assert read_history(tmp_path / "new" / "place" / HISTORY) == [ACT]
     assert read_messages(tmp_path / "new" / "place" / MESSAGES) == [MESSAGE]
+
+
+def test_a_file_may_be_of_an_instance(tmp_path: Path) -> None:
+    write_record(tmp_path, [ACT], [])
+    (entry,) = read_history_of(f"ruby={tmp_path / HISTORY}")
+    assert isinstance(entry, Act)
+    assert entry.server == "a@ruby"
+    write_record(tmp_path / "x=y", [ACT], [])
+    assert read_history_of(str(tmp_path / "x=y" / HISTORY)) == [ACT]
+    with pytest.raises(ConfigurationError):
+        read_history_of("none")
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:

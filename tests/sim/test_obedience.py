@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from bridge.authority import Awaiting, Failover, Phase, Recall, Released, Step
+from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.obedience import Obedience
@@ -24,6 +25,7 @@ class Told(Bench):
             home=self.home,
             asks=cast(Asks, None),
             direct=cast(DirectUpdates, None),
+            abroad=cast(Abroad, None),
             spawn=self._spawn,
         )
 

@@ -59,6 +59,9 @@ class Observed:
     async def sees(self, entity: str, epoch: int, sender: Observed) -> None:
         await self.told(StateAccepted, entity=entity, epoch=epoch, sender=sender.name)
 
+    async def told_state(self, entity: str, epoch: int, sender: str) -> None:
+        await self.told(StateAccepted, entity=entity, epoch=epoch, sender=sender)
+
     async def meets(self, other: Observed) -> None:
         await self.told(PeerSessionChanged, server=other.name, up=True)
 
