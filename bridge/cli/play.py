@@ -171,6 +171,18 @@ def simulate(
     register: Annotated[
         bool, typer.Option(help="Tell this host's port mapper; a host without Erlang has none.")
     ] = True,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate of this host (PEM); with the next two, connections to homeservers are TLS.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.", show_default=False)] = None,
+    tls_authority: Annotated[
+        Path | None,
+        typer.Option(help="The authority whose certificates are believed.", show_default=False),
+    ] = None,
     store: Annotated[str, typer.Option(help="Id of the store.")] = "homeserver",
     host: Annotated[
         str, typer.Option(help="Numeric address for state datagrams; other servers are told it.")
@@ -199,6 +211,7 @@ def simulate(
     """Run a simulation server until Ctrl-C, or the end of its commands; events go to standard output."""
     from bridge.cli.connection import read_cookie_file
     from bridge.cli.stage import local_simulation
+    from bridge.cli.target import tls_config
     from bridge.sim.config import SimulationConfig
     from bridge.sim.stdio import serve
 
@@ -225,6 +238,7 @@ def simulate(
             cookie=read_cookie_file(cookie_file),
             epmd_port=epmd_port,
             register=register,
+            tls=tls_config(tls_certificate, tls_key, tls_authority),
             store=store,
             host=host,
             port=port,

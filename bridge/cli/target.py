@@ -18,6 +18,7 @@ from bridge.errors import ConfigurationError, InvalidStateError
 
 if TYPE_CHECKING:
     from bridge.khepri import Khepri
+    from bridge.node import TlsConfig
 
 Result = TypeVar("Result")
 
@@ -158,16 +159,23 @@ class Target:
             raise InvalidStateError(f"{error}, or name a member of another one with --member") from None
         return local_way(place, state)
 
-    def _tls(self) -> Any:
-        from bridge.node import TlsConfig
+    def _tls(self) -> TlsConfig | None:
+        return tls_config(self.tls_certificate, self.tls_key, self.tls_authority)
 
-        files = (self.tls_certificate, self.tls_key, self.tls_authority)
-        match files:
-            case (Path() as certificate, Path() as key, Path() as authority):
-                return TlsConfig(certificate=certificate, key=key, authority=authority)
-            case (None, None, None):
-                return None
-        raise ConfigurationError("TLS takes --tls-certificate, --tls-key and --tls-authority, all three")
+
+def tls_config(certificate: Path | None, key: Path | None, authority: Path | None) -> TlsConfig | None:
+    """What the three options of TLS say together; nothing where none is given.
+
+    Raises:
+        ConfigurationError: one or two of them, or a file that cannot be read.
+    """
+    from bridge.node import TlsConfig
+
+    if certificate is not None and key is not None and authority is not None:
+        return TlsConfig(certificate=certificate, key=key, authority=authority)
+    if (certificate, key, authority) == (None, None, None):
+        return None
+    raise ConfigurationError("TLS takes --tls-certificate, --tls-key and --tls-authority, all three")
 
 
 def on_store(command: Callable[..., None]) -> Callable[..., None]:

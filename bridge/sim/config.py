@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
+from bridge.node import TlsConfig
 from bridge.udp import NetworkConditions
 
 
@@ -25,6 +26,8 @@ class SimulationConfig:
     register: bool = True
     """tell this host's port mapper, so that a second node of this name is refused; a host without Erlang
     has none, and the node then only dials"""
+    tls: TlsConfig | None = None
+    """certificates with which this server's nodes prove themselves; the cluster then speaks TLS alone"""
     store: str = "homeserver"
     """id of the store"""
     host: str = "127.0.0.1"

@@ -24,7 +24,7 @@ import msgspec
 from bridge.authority import EndReason, Homeserver
 from bridge.errors import BridgeError, ConfigurationError, DeadlineError
 from bridge.khepri import Khepri
-from bridge.node import Gateway, HiddenNode, NodeConfig
+from bridge.node import Gateway, HiddenNode, NodeConfig, TlsConfig
 from bridge.sim.config import SimulationConfig
 
 _ID_BYTES: Final = 16
@@ -47,6 +47,9 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     cookie: str | None
     epmd_port: int
     store: str
+    tls: tuple[str, ...] | None
+    """paths of certificate, key, authority and, where there are any, revocations"""
+    tls_key_password: str | None
 
 
 class Guardian:
@@ -102,6 +105,8 @@ class Guardian:
             cookie=config.cookie,
             epmd_port=config.epmd_port,
             store=config.store,
+            tls=None if config.tls is None else tuple(str(path.absolute()) for path in config.tls.files),
+            tls_key_password=None if config.tls is None else config.tls.key_password,
         )
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -158,7 +163,7 @@ class Guardian:
 
 async def guard(life: int, settings: _Settings, ready: Callable[[], None]) -> None:
     """Connect, wait for the end of the pipe, end the session that was told last."""
-    config = NodeConfig(epmd_port=settings.epmd_port, register=False)
+    config = NodeConfig(epmd_port=settings.epmd_port, register=False, tls=_tls(settings))
     async with (
         HiddenNode(settings.node, cookie=settings.cookie, config=config) as node,
         Gateway(node, settings.members) as gateway,
@@ -170,6 +175,19 @@ async def guard(life: int, settings: _Settings, ready: Callable[[], None]) -> No
         _let_go_of_standard_error()
         if session != _NO_SESSION:
             await Homeserver(store, session).end_session(EndReason.DEAD)
+
+
+def _tls(settings: _Settings) -> TlsConfig | None:
+    if settings.tls is None:
+        return None
+    certificate, key, authority, *revoked = settings.tls
+    return TlsConfig(
+        certificate=certificate,
+        key=key,
+        authority=authority,
+        revoked=revoked[0] if revoked else None,
+        key_password=settings.tls_key_password,
+    )
 
 
 def _let_go_of_standard_error() -> None:

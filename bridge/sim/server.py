@@ -132,7 +132,7 @@ class SimulationServer:
         )
         await self._plane.start(start, life=self._guardian.life)
         self._bodies = Bodies(self._plane.world)
-        node_config = NodeConfig(epmd_port=config.epmd_port, register=config.register)
+        node_config = NodeConfig(epmd_port=config.epmd_port, register=config.register, tls=config.tls)
         node = await self._stack.enter_async_context(
             HiddenNode(config.node, cookie=config.cookie, config=node_config)
         )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from bridge.authority import Credentials
+from bridge.errors import BridgeError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
+from bridge.homeserver.certificates import create_authority, issue_certificate
+from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
-from bridge.node import HiddenNode
+from bridge.node import HiddenNode, TlsConfig
 from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem
 from tests.support.cluster import fresh
 from tests.support.simulation import children, simulation
+from tests.support.target import target
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -84,3 +89,20 @@ async def test_a_server_whose_key_is_revoked_loses_its_sessions_with_all_peers(
         await Credentials(store).revoke(record.thumbprint, reason="stolen")
         await a.told(PeerSessionChanged, server=b.name, up=False, reason="peer_removed")
         assert (await a.server.transfers._home.server(b.name)).revoked
+
+
+async def test_a_server_and_its_guardian_join_a_cluster_that_speaks_tls_alone(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    create_authority(tmp_path, name="cluster", days=1, now=now)
+    issue_certificate(tmp_path, "127.0.0.1", days=1, now=now)
+    here = tmp_path / "127.0.0.1"
+    tls = TlsConfig(certificate=here / "node.pem", key=here / "node.key", authority=here / "authority.pem")
+    environment = {"KB_TLS_OPTFILE": str(here / "node.optfile")}
+    config = LocalClusterConfig(nodes=1, environment=environment, release=target().release)
+    with LocalCluster(config) as secure:
+        async with simulation(secure, "sim1", tls=tls) as server:
+            await server.server.transfers.spawn("ball", owner="Player1", position=(0, 0, 0))
+            assert server.server.transfers.held() == ["ball"]
+        with pytest.raises(BridgeError, match="TLS"):
+            async with simulation(secure, "sim2"):
+                pass
