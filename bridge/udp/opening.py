@@ -65,7 +65,7 @@ class Opener:
     def open(self, data: bytes | memoryview, *, now: float) -> tuple[int, bytes] | DropReason:
         """Sequence and plaintext of a datagram, or why it is none of this session's."""
         first, _, sequence = DATA_HEADER.unpack_from(data)
-        if not self.replay.is_fresh(sequence):
+        if sequence <= self.replay.largest and not self.replay.is_fresh(sequence):
             return DropReason.REPLAYED
         if type(data) is not memoryview:
             data = memoryview(data)

@@ -422,7 +422,7 @@ class Session:
         if self.is_closed:
             return self._drop(DropReason.CLOSED)
         opened = self._opener.open(data, now=now)
-        if isinstance(opened, DropReason):
+        if not isinstance(opened, tuple):
             return self._drop(opened)
         sequence, plaintext = opened
         return self._take(sequence, len(data), plaintext, address, now=now)
