@@ -161,7 +161,7 @@ members(set_default_owner) -> [{entity, name}, {by, party}, {default_owner, name
 members(transfer) -> [{entity, name}, {by, party}, {to, name}];
 members(revoke) -> [{entity, name}, {by, party}];
 members(enrol) ->
-    [{subject, name}, {role, role}, {key, key}, {thumbprint, thumbprint}, {certificate, credential}, {expires, seconds},
+    [{subject, local_name}, {role, role}, {key, key}, {thumbprint, thumbprint}, {certificate, credential}, {expires, seconds},
      {previous, credential_or_none}, {operator, boolean}];
 members(authenticate) ->
     [{subject, name}, {role, role}, {thumbprint, thumbprint}, {certificate, credential}, {proof, credential},
@@ -197,6 +197,8 @@ is(thumbprint, Value) -> is_binary(Value) andalso byte_size(Value) =:= 43;
 is(key, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_KEY_BYTES;
 is(box, Value) -> is_binary(Value);
 is(epoch, Value) -> is_integer(Value) andalso Value >= 0 andalso Value =< ?U64;
+%% `player@instance' is another instance's player, also where that one is pinned only later.
+is(local_name, Value) -> is(instance, Value);
 is(role, Value) -> lists:member(Value, [player, server, operator]);
 is(key_state, Value) -> Value =:= current orelse Value =:= next;
 %% A thumbprint, or an id of 16 bytes, in base64url.

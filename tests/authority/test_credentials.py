@@ -28,7 +28,7 @@ from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Proof, Role
-from bridge.khepri import Khepri
+from bridge.khepri import InvalidRequestError, Khepri
 from bridge.node import HiddenNode
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
@@ -62,6 +62,13 @@ async def test_a_name_belongs_to_the_key_that_had_it_first(store: Khepri) -> Non
     assert found is not None
     assert found.key == other.public()
     assert await credentials.subject(Role.PLAYER, fresh("player")) is None
+
+
+@erlang
+async def test_nobody_is_enrolled_as_another_instances_player(store: Khepri) -> None:
+    """docs/protocol.md §11: whoever has that name speaks for what such players own here."""
+    with pytest.raises(InvalidRequestError):
+        await Credentials(store).enrol(enrolled(f"{fresh('player')}@ruby", Jwk.generate()), operator=True)
 
 
 @erlang

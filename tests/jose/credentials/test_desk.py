@@ -27,14 +27,14 @@ def nonce(number: int) -> str:
 
 
 def test_ticket_first_then_the_connection() -> None:
-    """R4-7: whatever order things arrive in; R4-5: no back-end call."""
+    """R4-6: whatever order things arrive in; R4-4: no back-end call."""
     made, place = ticket(ALICE), desk()
     assert place.present_untrusted(issued(made), now=NOW) == Awaited(ticket=made)
     assert place.connect(A, 1, now=NOW) == Admitted(ticket=made, connection=1)
 
 
 def test_connection_first_then_the_ticket() -> None:
-    """R4-7."""
+    """R4-6."""
     made, place = ticket(ALICE), desk()
     assert place.connect(A, 1, now=NOW) is None
     assert not place.is_present(A)
@@ -44,7 +44,7 @@ def test_connection_first_then_the_ticket() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["ticket", "ticket again", "connect", "junk"])))
 def test_in_any_order_a_player_is_admitted_exactly_once(order: tuple[str, ...]) -> None:
-    """R4-7, R4-8."""
+    """R4-6, R4-8."""
     place, token, admitted = desk(), issued(ticket(ALICE)), 0
     for step in order:
         try:
@@ -62,7 +62,7 @@ def test_in_any_order_a_player_is_admitted_exactly_once(order: tuple[str, ...]) 
 
 
 def test_the_data_is_there_with_the_admission() -> None:
-    """R4-6: before play starts."""
+    """R4-5: before play starts."""
     place = desk()
     place.connect(A, 1, now=NOW)
     admitted = place.present_untrusted(issued(ticket(ALICE)), now=NOW)
