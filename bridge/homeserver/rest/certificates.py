@@ -46,7 +46,7 @@ async def maybe_caller(
     return None if credentials is None else await caller(request, here, credentials)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, openapi_extra={"security": [{}]})
 async def enrol(
     body: Enrolling, issues: Issues, who: Annotated[Caller | None, Depends(maybe_caller)]
 ) -> Certified:

@@ -84,7 +84,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         401, "The proof does not hold", "Sign a new one with your certificate's key, for this instance, now."
     ),
     "bad_enrolment": Kind(
-        422,
+        403,
         "The enrolment does not hold",
         "Sign a new one with the key it names, for this instance, now.",
     ),

@@ -15,6 +15,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from bridge.authority import Rule
+from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.context import Context
@@ -25,11 +26,13 @@ from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import fresh, hidden_node
+from tests.support.credentials import KeySigner
 from tests.support.rest import Rest, bearer
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 NOTHING: Any = None
+OPEN = IssuingSettings(open_registration=True)
 DOCUMENT = create_app(Context(store=NOTHING, ownership=NOTHING, instance="", authenticator=NOTHING)).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 # What If-Match names need not be there.
@@ -58,7 +61,7 @@ def running(cluster: LocalCluster) -> Iterator[Running]:
         async with (
             hidden_node(cluster) as node,
             Khepri.connect(node, cluster.members, store=cluster.store) as store,
-            await Rest.over(store) as rest,
+            await Rest.over(store, signer=KeySigner(), issuing=OPEN) as rest,
             serving(rest.app, Listening()) as (url, _),
         ):
             key = Jwk.generate()
