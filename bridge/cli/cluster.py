@@ -56,6 +56,9 @@ def cluster_directory(directory: Path | None, name: str) -> Path:
 def up(
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="Number of Erlang nodes, 1 to 9.")] = 3,
     name: Name = "local",
+    instance: Annotated[
+        str, typer.Option(help="Name of the instance, by which others that trust it know it.")
+    ] = "local",
     directory: Directory = None,
     epmd_port: Annotated[
         int | None, typer.Option(help="Port of the port mapper on 127.0.0.1.", show_default="a free one")
@@ -84,6 +87,7 @@ def up(
         LocalClusterConfig(
             nodes=nodes,
             directory=cluster_directory(directory, name),
+            instance=instance,
             epmd_port=epmd_port,
             environment={
                 "KB_FUNCTIONS": functions,

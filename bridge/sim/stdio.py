@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from bridge.authority import Message, Rule
+from bridge.authority import Closed, Message, Returned, Rule
 from bridge.errors import BridgeError, DecodeError, InvalidStateError
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import (
@@ -33,6 +33,9 @@ from bridge.sim.server import SimulationServer
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """bytes; the report of a long match is the longest line"""
+
+_ABROAD_SECONDS: Final = 120.0
+"""longer than a courier offers before it has an entity taken back"""
 
 _Id = Annotated[int, msgspec.Meta(ge=0)]
 Vector = tuple[float, float, float]
@@ -71,6 +74,19 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, tag="take"):
     owner: str
 
 
+class PushAbroad(msgspec.Struct, frozen=True, kw_only=True, tag="push_abroad"):
+    """Give a held entity to a server of another instance; carried out once that instance has decided.
+
+    Refused there, the entity stays: the command has failed.
+    """
+
+    id: _Id
+    entity: str
+    owner: str
+    instance: str
+    to: str
+
+
 class Enter(msgspec.Struct, frozen=True, kw_only=True, tag="enter"):
     """The player is at this server from now on."""
 
@@ -98,7 +114,7 @@ class Quit(msgspec.Struct, frozen=True, kw_only=True, tag="quit"):
     """Release everything and end; the end of standard input does the same."""
 
 
-Request = Spawn | Kick | Take | Enter | Update | MakeReport
+Request = Spawn | Kick | Take | PushAbroad | Enter | Update | MakeReport
 Command = Request | Quit
 
 
@@ -278,6 +294,8 @@ async def _answer(command: Request, server: SimulationServer) -> Line:
         case Take():
             record = await server.transfers.pull(command.entity, owner=command.owner)
             return Done(id=command.id, epoch=record.epoch)
+        case PushAbroad():
+            return await _push_abroad(command, server)
         case Enter():
             await server.transfers.enter(command.player)
             return Done(id=command.id, epoch=0)
@@ -297,6 +315,16 @@ async def _answer(command: Request, server: SimulationServer) -> Line:
                 received=report.received,
                 malformed=report.malformed,
             )
+
+
+async def _push_abroad(command: PushAbroad, server: SimulationServer) -> Line:
+    abroad = server.transfers.abroad
+    await abroad.push(command.entity, owner=command.owner, instance=command.instance, to=command.to)
+    match await abroad.decided(command.entity, seconds=_ABROAD_SECONDS):
+        case Closed(epoch=epoch):
+            return Done(id=command.id, epoch=epoch)
+        case Returned(reason=reason):
+            return Failed(id=command.id, error=f"{command.instance} refused: {reason}")
 
 
 async def _kick(command: Kick, server: SimulationServer) -> int:
