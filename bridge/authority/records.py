@@ -48,7 +48,7 @@ class PlayerRecord:
         Raises:
             DecodeError: a member is missing or of another type.
         """
-        fields = _Fields(term)
+        fields = Fields(term)
         return cls(
             player=fields.text("player"), session=fields.binary("session"), server=fields.text("server")
         )
@@ -104,7 +104,7 @@ class EntityRecord:
         Raises:
             DecodeError: a member is missing or of another type.
         """
-        fields = _Fields(term)
+        fields = Fields(term)
         awaiting = fields.optional("awaiting")
         return cls(
             entity=fields.text("entity"),
@@ -140,7 +140,7 @@ class EntityRecord:
 def _away(term: Any) -> Away | None:
     if term is None:
         return None
-    fields = _Fields(term)
+    fields = Fields(term)
     instance, server = fields.text("instance"), fields.optional_text("server")
     return Away(
         instance=instance,
@@ -150,7 +150,7 @@ def _away(term: Any) -> Away | None:
 
 
 def _awaiting(term: Any) -> Awaiting:
-    fields = _Fields(term)
+    fields = Fields(term)
     older = fields.optional("awaiting")
     return Awaiting(
         session=fields.binary("session"),
@@ -188,7 +188,7 @@ class ServerRecord:
         Raises:
             DecodeError: a member is missing or of another type.
         """
-        fields = _Fields(term)
+        fields = Fields(term)
         host, port = fields.address("address")
         return cls(
             server=fields.text("server"),
@@ -215,7 +215,7 @@ class Step:
     @classmethod
     def from_term(cls, term: Any) -> Step:
         """Decode ``trace`` and ``hop`` of an answer or an inbox message."""
-        fields = _Fields(term)
+        fields = Fields(term)
         return cls(trace=fields.binary("trace"), hop=fields.number("hop"))
 
 
@@ -380,7 +380,7 @@ def inbox_message(term: Any) -> InboxMessage:
     Raises:
         DecodeError: of another type, or a member is missing.
     """
-    fields = _Fields(term)
+    fields = Fields(term)
     match str(fields.member("type")):
         case "grant":
             return _grant(term)
@@ -450,7 +450,7 @@ def outcome_of(term: Any) -> Outcome:
     Raises:
         DecodeError: it is none.
     """
-    value = str(_Fields(term).member("outcome"))
+    value = str(Fields(term).member("outcome"))
     try:
         return Outcome(value)
     except ValueError:
@@ -458,9 +458,9 @@ def outcome_of(term: Any) -> Outcome:
 
 
 def _grant(term: Any) -> Grant:
-    fields = _Fields(term)
+    fields = Fields(term)
     abroad = fields.optional("abroad")
-    giver = None if abroad is None else server_abroad(abroad, _Fields(abroad).text("instance"))
+    giver = None if abroad is None else server_abroad(abroad, Fields(abroad).text("instance"))
     return Grant(
         entity=fields.text("entity"),
         epoch=fields.number("epoch"),
@@ -484,7 +484,7 @@ def server_abroad(term: Any, instance: str) -> ServerRecord:
     Raises:
         DecodeError: it is none.
     """
-    fields = _Fields(term)
+    fields = Fields(term)
     host, port = fields.address("address")
     return ServerRecord(
         server=abroad_name(fields.text("server"), instance),
@@ -496,8 +496,8 @@ def server_abroad(term: Any, instance: str) -> ServerRecord:
     )
 
 
-class _Fields:
-    """Typed access to the members of a record; a miss says which."""
+class Fields:
+    """Typed access to the members of a record; a ``DecodeError`` says which one is missing."""
 
     def __init__(self, term: Any) -> None:
         if not isinstance(term, Mapping):
@@ -505,37 +505,45 @@ class _Fields:
         self._term = term
 
     def member(self, name: str) -> Any:
+        """Whatever is there."""
         try:
             return self._term[Atom(name)]
         except KeyError:
             raise DecodeError(f"a record without {name}: {self._term!r:.200}") from None
 
     def optional(self, name: str) -> Any:
+        """Whatever is there; ``None`` where nothing or ``undefined`` is."""
         value = self._term.get(Atom(name))
         return None if value == Atom("undefined") else value
 
     def binary(self, name: str) -> bytes:
+        """A binary."""
         value = self.member(name)
         if not isinstance(value, bytes):
             raise DecodeError(f"{name} is no binary: {value!r:.100}")
         return value
 
     def optional_binary(self, name: str) -> bytes | None:
+        """A binary, or ``None``."""
         return None if self.optional(name) is None else self.binary(name)
 
     def text(self, name: str) -> str:
+        """A binary as text."""
         return self.binary(name).decode(errors="replace")
 
     def optional_text(self, name: str) -> str | None:
+        """A binary as text, or ``None``."""
         return None if self.optional(name) is None else self.text(name)
 
     def number(self, name: str) -> int:
+        """A whole number, not negative."""
         value = self.member(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise DecodeError(f"{name} is no number: {value!r:.100}")
         return value
 
     def address(self, name: str) -> tuple[str, int]:
+        """Host and port."""
         match self.member(name):
             case (bytes() as host, int() as port) if 0 < port < 65536:
                 return host.decode(errors="replace"), port
@@ -543,21 +551,20 @@ class _Fields:
                 raise DecodeError(f"no address of a server: {other!r:.100}")
 
     def name(self, name: str) -> str:
+        """A binary or an atom as text."""
         value = self.member(name)
         return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
     def flag(self, name: str) -> bool:
+        """A boolean."""
         value = self.member(name)
         if not isinstance(value, bool):
             raise DecodeError(f"{name} is no boolean: {value!r:.100}")
         return value
 
     def rule(self, name: str) -> Rule:
+        """A rule."""
         try:
             return Rule(str(self.member(name)))
         except ValueError:
             raise DecodeError(f"{name} is no rule: {self.member(name)!r:.100}") from None
-
-
-Fields = _Fields
-"""for records that other files of this room decode"""
