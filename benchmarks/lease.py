@@ -2,7 +2,8 @@
 
 They hold 100,000 entities. One Python node renews each of them every sixth of its lease, through the members
 in turn. Processor time of the three virtual machines is read from the kernel over two stretches: with nobody
-there, and with all sessions renewed. Prints one line of JSON; shares are of one core.
+there, and with all sessions renewed. With ``--kills`` the lessor's node is killed that often besides, and
+started again. Prints one line of JSON; shares are of one core.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import uvloop
 
 from bridge.authority import Homeserver
+from bridge.errors import BridgeError
 from bridge.etf import Atom, ExportFun
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.jose import Jwk
@@ -45,6 +47,8 @@ class Renewing:
         self._members = members
         self.sessions: list[bytes] = []
         self.load = 0
+        self.away: set[str] = set()
+        self.silence = 0.0
         self.acknowledgements = 0
         self.lost: set[bytes] = set()
 
@@ -58,17 +62,28 @@ class Renewing:
             for index, session in enumerate(sessions):
                 message: tuple[Any, ...] = (Atom("renew"), self._inbox.pid, session, number, number)
                 message += (self.load, [])
-                await self._node.send((_LESSOR, self._members[index % len(self._members)]), message)
+                await self._send(index, message)
                 if index % 20 == 19:
                     await asyncio.sleep(max(0.0, due + period * index / len(sessions) - time.monotonic()))
             due += period
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
+    async def _send(self, index: int, message: tuple[Any, ...]) -> None:
+        there = [member for member in self._members if member not in self.away]
+        member = there[index % len(there)]
+        try:
+            await self._node.send((_LESSOR, member), message)
+        except BridgeError:
+            self.away.add(member)
+
     async def receive(self) -> None:
         """Take what members say, until cancelled."""
+        last = time.monotonic()
         while True:
             message: Any = await self._inbox.receive()
             if message[0] is _RENEWED:
+                now = time.monotonic()
+                self.silence, last = max(self.silence, now - last), now
                 self.acknowledgements += 1
             else:
                 self.lost.add(message[1])
@@ -121,7 +136,21 @@ async def share(pids: Sequence[int], seconds: float) -> float:
     return (processor_seconds(pids) - before) / (time.monotonic() - begin)
 
 
-async def measure(cluster: LocalCluster, sessions: int, entities: int, seconds: float) -> dict[str, Any]:
+async def kill_lessors(cluster: LocalCluster, store: Khepri, renewing: Renewing, kills: int) -> None:
+    """Kill the lessor's node, wait two leases, start it again; so often."""
+    for _ in range(kills):
+        lessor = await store.get([_BRIDGE, Atom("lessor")], favor="consistency")
+        name = lessor[Atom("node")].decode()
+        await asyncio.to_thread(cluster.kill_node, name)
+        await asyncio.sleep(_LEASE_MS / 500)
+        await asyncio.to_thread(cluster.start_node, name)
+        renewing.away.clear()
+        await asyncio.sleep(_LEASE_MS / 1000)
+
+
+async def measure(
+    cluster: LocalCluster, sessions: int, entities: int, seconds: float, kills: int
+) -> dict[str, Any]:
     """Shares of one core, and what was renewed meanwhile."""
     pids = [node.process.pid for node in cluster.state.nodes if node.process is not None]
     await asyncio.sleep(2.0)
@@ -158,7 +187,10 @@ async def measure(cluster: LocalCluster, sessions: int, entities: int, seconds: 
         kept = await share(pids, seconds)
         python = (processor_seconds([os.getpid()]) - before) / seconds
         acknowledgements = renewing.acknowledgements
-        open_still = await store.count("/:bridge/:sessions/*")
+        renewing.silence = 0.0
+        await kill_lessors(cluster, store, renewing, kills)
+        silence = renewing.silence
+        open_still = await store.count("/:bridge/:sessions/*", favor="consistency")
         for task in working:
             task.cancel()
     return {
@@ -170,6 +202,7 @@ async def measure(cluster: LocalCluster, sessions: int, entities: int, seconds: 
         "sessions_lost": len(renewing.lost),
         "acknowledged_per_second": round(acknowledgements / seconds),
         "python_cpu_share": round(python, 4),
+        **({"kills": kills, "longest_silence_s": round(silence, 3)} if kills else {}),
     }
 
 
@@ -179,11 +212,14 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each of the two stretches")
+    parser.add_argument("--kills", type=int, default=0, help="of the lessor's node, after that")
     parser.add_argument("--json", action="store_true", help="accepted for all benchmarks; the output is JSON")
     arguments = parser.parse_args()
     cluster_config = LocalClusterConfig(nodes=3, environment={"KB_LEASE_MS": str(_LEASE_MS)})
     with LocalCluster(cluster_config) as cluster:
-        result = uvloop.run(measure(cluster, arguments.sessions, arguments.entities, arguments.seconds))
+        result = uvloop.run(
+            measure(cluster, arguments.sessions, arguments.entities, arguments.seconds, arguments.kills)
+        )
     print(
         json.dumps(
             result
