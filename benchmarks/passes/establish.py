@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 import httpx
 
@@ -16,8 +15,6 @@ from bridge.errors import InvalidStateError
 from bridge.jose import Jwk
 from bridge.jose.credentials import Enrolment, Proof, Role
 from bridge.jose.encoding import base64url_encode
-
-PLAYER: Final = "newcomer"
 
 
 class Newcomer:
@@ -31,13 +28,15 @@ class Newcomer:
         self.messages: list[Message] = []
         self._http = http
         self._instance = instance
+        # Somebody new each time: a name that is taken has another key.
+        self._name = f"newcomer-{secrets.token_hex(8)}"
         self._key = Jwk.generate()
         self._certificate = ""
 
     async def enrol(self) -> None:
         """Get a certificate, once in a month or so."""
         enrolment = Enrolment(
-            subject=PLAYER,
+            subject=self._name,
             role=Role.PLAYER,
             key=self._key.public(),
             instance=self._instance,
@@ -62,7 +61,7 @@ class Newcomer:
         end = time.monotonic_ns()
         trace = bytes.fromhex(answer.headers["Khepri-Trace"])
         for hop, (kind, sender, receiver) in enumerate(
-            (("token_request", PLAYER, HOME), ("token", HOME, PLAYER))
+            (("token_request", self._name, HOME), ("token", HOME, self._name))
         ):
             self.messages.append(
                 Message(trace=trace, hop=hop, kind=kind, sender=sender, receiver=receiver, at_ns=end)
