@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import uvloop
 
+from benchmarks.passes.abroad import stage_abroad
 from benchmarks.passes.central import central_server, clients_of
 from benchmarks.passes.establish import newcomer
 from benchmarks.passes.instance import services
@@ -39,6 +40,7 @@ RESULTS: Final = ROOT / "benchmarks" / "results" / "passes.json"
 
 SERIES: Final = {
     "establish": "establish",
+    "case1": "push_abroad",
     "case2": "push",
     "case2_pull": "pull",
     "case2_switch": "switch",
@@ -81,6 +83,18 @@ async def _on_stage(
                 note(f"  establish: {_line(cell['establish'])}")
             messages += player.messages
     return cell, round(commit, 3), messages
+
+
+async def _abroad(
+    clusters: tuple[LocalCluster, LocalCluster], road: Road, passes: list[Crossing], rate: float
+) -> tuple[_Cell, list[Message]]:
+    messages: list[Message] = []
+    async with stage_abroad(clusters, road, messages) as running:
+        await run_series(passes[:_WARM_UP], running.abroad, per_second=1.0 + rate / 5)
+        trials = await run_series(passes, running.abroad, per_second=rate)
+        note(f"  case1: {_line(trials)}{problem_note(running.problems)}")
+        of_servers = await running.messages()
+    return {"case1": trials}, [*of_servers, *messages]
 
 
 def _beside_central(
@@ -152,7 +166,7 @@ def _result(
         "passes": arguments.passes,
         "per_second": arguments.per_second,
         "rounds": arguments.rounds,
-        "nodes": 3,
+        "nodes": arguments.nodes,
         "jitter": "10 % of the round trip",
     }
     tables: defaultdict[str, dict[str, Any]] = defaultdict(dict)
@@ -189,6 +203,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of the whole table; samples are pooled")
     parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0, 20, 50, 100, 200])
     parser.add_argument("--loss", type=float, nargs="+", default=[0, 1, 5], help="per cent")
+    parser.add_argument("--nodes", type=int, default=3, help="homeservers of each instance")
     parser.add_argument("--only", choices=list(SERIES), action="append")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--record", type=Path, help="directory for messages.jsonl, which `trace` counts")
@@ -205,7 +220,8 @@ def main() -> None:
     crossed: list[Message] = []
     began = time.monotonic()
     result: dict[str, Any] = {}
-    with LocalCluster(LocalClusterConfig(nodes=3), note) as cluster:
+    near, far = (LocalClusterConfig(nodes=arguments.nodes, instance=name) for name in ("near", "far"))
+    with LocalCluster(near, note) as cluster, LocalCluster(far, note) as other:
         for number in range(arguments.rounds):
             for loss in arguments.loss:
                 for rtt in arguments.rtt_ms:
@@ -215,6 +231,12 @@ def main() -> None:
                         _on_stage(cluster, road, match, passes, wanted, arguments.per_second)
                     )
                     beside, more = _beside_central(road, passes, wanted, arguments.per_second)
+                    if "case1" in wanted:
+                        abroad, crossing = uvloop.run(
+                            _abroad((cluster, other), road, passes, arguments.per_second)
+                        )
+                        beside |= abroad
+                        more += crossing
                     for series, trials in (cell | beside).items():
                         pooled[rtt, loss][series] += trials
                     crossed += messages + more

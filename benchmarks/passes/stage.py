@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -38,14 +38,22 @@ _CENTRE: Final = (52.5, 34.0, 0.0)
 
 
 class Stage:
-    """Running servers, the balls they hold, and passes of each kind between them."""
+    """Running servers, the balls they hold, and passes of each kind between them.
+
+    Attributes:
+        servers: by name.
+        instances: by name of a server, where there is more than one.
+    """
 
     def __init__(self) -> None:
         self.servers: dict[str, SimulationProcess] = {}
+        self.instances: dict[str, str] = {}
         self.problems: list[str] = []
         self._up: set[str] = set()
         self._free: defaultdict[str, deque[str]] = defaultdict(deque)
         self._numbers = itertools.count(1)
+        # A ball that went to another instance in an earlier cell is not to be made again.
+        self._prefix = secrets.token_hex(4)
         self._waiting: dict[tuple[str, str, str], asyncio.Future[int]] = {}
         self._changed = asyncio.Event()
 
@@ -82,6 +90,10 @@ class Stage:
         """Case 2: the passer's server gives ball and authority away."""
         return await self._kick(crossing, "push")
 
+    async def abroad(self, crossing: Crossing) -> tuple[float, float | None]:
+        """Case 1: the passer's server gives to one of another instance."""
+        return await self._kick(crossing, "push", instance=self.instances[crossing.taker])
+
     async def switch(self, crossing: Crossing) -> tuple[float, float | None]:
         """R0-33: the passer's server offers, the receiver's claims."""
         return await self._kick(crossing, "offer")
@@ -109,7 +121,7 @@ class Stage:
         )
         return await self._outcome(updating, begin, obeys, None, ball, taker)
 
-    async def _kick(self, crossing: Crossing, way: str) -> tuple[float, float | None]:
+    async def _kick(self, crossing: Crossing, way: str, *, instance: str = "") -> tuple[float, float | None]:
         giver, taker, play = crossing.giver, crossing.taker, crossing.play
         ball = await self._ball(giver)
         acts, sees = self._expect("acts", taker, ball), self._expect("sees", giver, ball)
@@ -118,7 +130,7 @@ class Stage:
             self.servers[giver].kick(
                 ball,
                 owner=play.receiver,
-                to=taker,
+                to=f"{taker}@{instance}" if instance else taker,
                 position=(*play.origin, 0.0),
                 velocity=play.velocity,
                 way=way,
@@ -149,11 +161,12 @@ class Stage:
         """A ball that this server holds and the other one has seen, made where none is free."""
         if self._free[holder]:
             return self._free[holder].popleft()
-        ball = f"ball{next(self._numbers)}"
+        ball = f"ball-{self._prefix}-{next(self._numbers)}"
         (other,) = (name for name in self.servers if name != holder)
         sees = self._expect("sees", other, ball)
         await self.servers[holder].spawn(ball, owner="nobody", position=_CENTRE)
-        await sees
+        if not self.instances:
+            await sees
         return ball
 
     def _expect(self, what: str, server: str, ball: str) -> asyncio.Future[int]:
@@ -172,30 +185,40 @@ async def stage(cluster: LocalCluster, road: Road, match: Match) -> AsyncIterato
     """Servers whose every link to another host is that road; homeservers are one site, near each other."""
     running = Stage()
     async with AsyncExitStack() as stack:
-        epmd_port = cluster.epmd_port
-        network = road.datagrams()
-        if network is not None:
-            ports = await names(HOST, epmd_port)
-            members = {member.partition("@")[0]: member for member in cluster.members}
-            far = await stack.enter_async_context(
-                proxied({name: port for name, port in ports.items() if name in members}, road)
-            )
-            epmd_port = await stack.enter_async_context(port_mapper(far))
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
-        cookie = Path(directory) / "cookie"
-        cookie.touch(0o600)
-        cookie.write_text(cluster.cookie)
-        for name in SERVERS:
-            command = [*_command(cluster.members, cookie, epmd_port), "--name", name]
-            # The same server in every cell, as the homeservers know it.
-            command += ["--key-file", str(cluster.directory / f"{name}.pem")]
-            if network is not None:
-                command += ["--network", str(network)]
-            running.servers[name] = SimulationProcess(name, command, running.on_event)
-            stack.push_async_callback(running.servers[name].close)
-        await asyncio.gather(*(server.start() for server in running.servers.values()))
+        started = [start_server(stack, cluster, name, road, running.on_event) for name in SERVERS]
+        running.servers = dict(zip(SERVERS, await asyncio.gather(*started), strict=True))
         await running.begin(match)
         yield running
+
+
+async def start_server(
+    stack: AsyncExitStack,
+    cluster: LocalCluster,
+    name: str,
+    road: Road,
+    on_event: Callable[[str, ServerEvent], None],
+) -> SimulationProcess:
+    """A simulation server in a process of its own, the road before it on every side; ends with the stack."""
+    epmd_port = cluster.epmd_port
+    network = road.datagrams()
+    if network is not None:
+        ports = await names(HOST, epmd_port)
+        members = {member.partition("@")[0] for member in cluster.members}
+        near = {member: port for member, port in ports.items() if member in members}
+        far = await stack.enter_async_context(proxied(near, road))
+        epmd_port = await stack.enter_async_context(port_mapper(far))
+    cookie = cluster.directory / "passes.cookie"
+    cookie.touch(0o600)
+    cookie.write_text(cluster.cookie)
+    command = [*_command(cluster.members, cookie, epmd_port), "--name", name]
+    # The same server in every cell, as the homeservers know it.
+    command += ["--key-file", str(cluster.directory / f"{name}.pem")]
+    if network is not None:
+        command += ["--network", str(network)]
+    server = SimulationProcess(name, command, on_event)
+    stack.push_async_callback(server.close)
+    await server.start()
+    return server
 
 
 def _command(members: Iterable[str], cookie: Path, epmd_port: int) -> list[str]:

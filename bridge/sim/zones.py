@@ -2,7 +2,7 @@
 
 An entity at a border must not go to and fro: it is handed over only once it has been beyond the zone of its
 holder by a margin, for some time. Around each zone lies a strip whose entities its server follows as ghosts,
-so that it knows an entity before it gets it. What a server simulates and what it follows have budgets of their
+so it knows an entity before it gets it. What a server simulates and what it follows have budgets of their
 own: ghosts never push out what is simulated. Pure; arrays over all entities.
 """
 
