@@ -96,6 +96,11 @@ class SimulationServer:
         return self._present.transfers
 
     @property
+    def store(self) -> Khepri:
+        """Client of the instance's store, over the server's own connection."""
+        return self._store
+
+    @property
     def _present(self) -> Tenure:
         if self._tenure is None:
             raise ClosedError(f"{self.config.name} does not run: use 'async with'")
