@@ -7,10 +7,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bridge.authority import Rule
 from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, DecodeError
 from bridge.sim.events import ServerEvent
 from bridge.sim.stdio import (
     MAX_LINE_BYTES,
+    AnswerAsk,
     Done,
     Enter,
     Failed,
@@ -19,6 +21,7 @@ from bridge.sim.stdio import (
     Quit,
     Reported,
     Request,
+    RequestEntity,
     Spawn,
     Started,
     Take,
@@ -99,9 +102,13 @@ class SimulationProcess:
         if self._process is not None:
             await self._process.wait()
 
-    async def spawn(self, entity: str, *, owner: str, position: tuple[float, float, float]) -> int:
+    async def spawn(
+        self, entity: str, *, owner: str, position: tuple[float, float, float], rule: Rule = Rule.ALLOW
+    ) -> int:
         """Create an entity there; its epoch."""
-        return await self._ask(Spawn(id=next(self._ids), entity=entity, owner=owner, position=position))
+        return await self._ask(
+            Spawn(id=next(self._ids), entity=entity, owner=owner, position=position, rule=rule)
+        )
 
     async def kick(
         self,
@@ -133,6 +140,22 @@ class SimulationProcess:
     async def enter(self, player: str) -> None:
         """A player is there from now on."""
         await self._ask(Enter(id=next(self._ids), player=player))
+
+    async def request(
+        self, entity: str, *, player: str, authority: bool = True, seconds: float = 30.0
+    ) -> int:
+        """A player there asks for an entity; its epoch, once they have it, and the server acts for it."""
+        return await self._ask(
+            RequestEntity(
+                id=next(self._ids), entity=entity, player=player, authority=authority, seconds=seconds
+            )
+        )
+
+    async def answer(self, entity: str, *, player: str, by: str, grant: bool) -> int:
+        """The answer of a master there, who was told ``Asked``; the entity's epoch after it."""
+        return await self._ask(
+            AnswerAsk(id=next(self._ids), entity=entity, player=player, by=by, grant=grant)
+        )
 
     async def update(
         self, entity: str, *, by: str, velocity: tuple[float, float, float], owner: str | None = None

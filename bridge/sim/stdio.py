@@ -95,6 +95,26 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True, tag="enter"):
     player: str
 
 
+class RequestEntity(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
+    """A player here asks for an entity; its rule decides, or its master within ``seconds`` (R0-8)."""
+
+    id: _Id
+    entity: str
+    player: str
+    authority: bool = True
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 30.0
+
+
+class AnswerAsk(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
+    """The answer of a master here to what ``asked`` told."""
+
+    id: _Id
+    entity: str
+    player: str
+    by: str
+    grant: bool
+
+
 class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     """A player here changes an entity that another server holds, and may name its next owner (Case 3)."""
 
@@ -115,7 +135,7 @@ class Quit(msgspec.Struct, frozen=True, kw_only=True, tag="quit"):
     """Release everything and end; the end of standard input does the same."""
 
 
-Request = Spawn | Kick | Take | PushAbroad | Enter | Update | MakeReport
+Request = Spawn | Kick | Take | PushAbroad | Enter | RequestEntity | AnswerAsk | Update | MakeReport
 Command = Request | Quit
 
 
@@ -300,6 +320,16 @@ async def _answer(command: Request, server: SimulationServer) -> Line:
         case Enter():
             await server.transfers.enter(command.player)
             return Done(id=command.id, epoch=0)
+        case RequestEntity():
+            record = await server.transfers.request(
+                command.entity, player=command.player, authority=command.authority, seconds=command.seconds
+            )
+            return Done(id=command.id, epoch=record.epoch)
+        case AnswerAsk():
+            answered = await server.transfers.answer(
+                command.entity, player=command.player, by=command.by, grant=command.grant
+            )
+            return Done(id=command.id, epoch=answered.record.epoch)
         case Update():
             record = await server.transfers.update(
                 command.entity, by=command.by, velocity=command.velocity, owner=command.owner

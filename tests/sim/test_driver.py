@@ -6,16 +6,17 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from bridge.authority import decode_entries
+from bridge.authority import Rule, decode_entries
 from bridge.errors import ClosedError, ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.sim.driver import CommandFailedError, SimulationProcess
-from bridge.sim.events import ServerEvent, StateAccepted
+from bridge.sim.events import Asked, ServerEvent, StateAccepted
 from tests.support.cluster import fresh
 from tests.support.simulation import children, is_alive
 
@@ -34,11 +35,16 @@ class Told:
         self._changed.set()
 
     async def accepted(self, server: str, epoch: int) -> None:
-        async with asyncio.timeout(30):
-            while not any(
+        await self.until(
+            lambda: any(
                 name == server and isinstance(event, StateAccepted) and event.epoch == epoch
                 for name, event in self.events
-            ):
+            )
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -106,6 +112,35 @@ async def test_ownership_is_read_after_every_simulation_server_was_killed(
         while any(is_alive(pid) for pid in processes):
             await asyncio.sleep(0.01)
     assert children() == before
+
+
+@pytest.mark.erlang
+async def test_a_driver_asks_for_players_and_answers_for_masters(cluster: LocalCluster) -> None:
+    """R0-8."""
+    told = Told()
+    one, two = (
+        SimulationProcess(name, command(cluster, name), told) for name in (fresh("sim"), fresh("sim"))
+    )
+    gun, mia, bob = fresh("gun"), fresh("Mia"), fresh("Bob")
+    try:
+        await asyncio.gather(one.start(), two.start())
+        await one.enter(mia)
+        await two.enter(bob)
+        epoch = await one.spawn(gun, owner=mia, position=(0.0, 0.0, 0.0), rule=Rule.ASK)
+        await told.accepted(two.name, epoch)
+        for grant in (False, True):
+            waiting = asyncio.create_task(two.request(gun, player=bob))
+            await told.until(lambda: any(isinstance(event, Asked) for _, event in told.events))
+            told.events.clear()
+            answered = await one.answer(gun, player=bob, by=mia, grant=grant)
+            if grant:
+                assert await waiting == answered > epoch
+            else:
+                with pytest.raises(CommandFailedError, match="DeniedError"):
+                    await waiting
+    finally:
+        await one.close()
+        await two.close()
 
 
 @pytest.mark.parametrize(

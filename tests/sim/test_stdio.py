@@ -13,6 +13,7 @@ from bridge.authority import Message, Rule
 from bridge.errors import DecodeError
 from bridge.sim.events import EntityUpdated, Problem
 from bridge.sim.stdio import (
+    AnswerAsk,
     Command,
     Done,
     Enter,
@@ -23,6 +24,7 @@ from bridge.sim.stdio import (
     PushAbroad,
     Quit,
     Reported,
+    RequestEntity,
     Spawn,
     Started,
     Take,
@@ -39,6 +41,8 @@ COMMANDS: list[Command] = [
     Take(id=3, entity="ball", owner="P"),
     Enter(id=5, player="P"),
     PushAbroad(id=7, entity="ball", owner="P", instance="ruby", to="sim2"),
+    RequestEntity(id=7, entity="gun", player="P", authority=False, seconds=1.5),
+    AnswerAsk(id=8, entity="gun", player="P", by="M", grant=True),
     Update(id=6, entity="ball", by="P", velocity=(0.0, 1.0, 0.0), owner="Q"),
     MakeReport(id=4),
     Quit(),
