@@ -56,8 +56,8 @@ _NAME_LEASES: Final = 3
 """How long an earlier session of the name is waited for; a lessor, even a new one, ends it within two."""
 _STREAMED_LEASES: Final = 2
 """The state of a holder that died silently is as old as its lease when its successor is looked for."""
-_STREAMED_SECONDS: Final = 0.09
-"""for an answer that counts if it is there in 100 ms"""
+_STREAMED_SECONDS: Final = 0.28
+"""for an answer that counts if it is there in 300 ms"""
 
 _log = logging.getLogger("bridge.sim")
 

@@ -6,7 +6,7 @@
 
 -export_type([held/0, answer/0, successors/0]).
 
--define(PATIENCE_MS, 100).
+-define(PATIENCE_MS, 300).
 -define(MAX_NAMES, 1000).
 -define(MAX_CANDIDATES, 3).
 -define(READ_TIMEOUT_MS, 1000).
