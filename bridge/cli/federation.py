@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +90,8 @@ def add(
         found: list[Jwk] = pinned
         if thumbprint:
             found = pinned + await fetch_keys(url[0], thumbprint, ca=authority)
-        peer = Peer(instance=instance, urls=tuple(url), keys=tuple(found), ca=authority)
+        now = int(time.time())
+        peer = Peer(instance=instance, urls=tuple(url), keys=tuple(found), ca=authority, since=now)
         await Escrows(store).pin(peer)
         return peer
 

@@ -3,19 +3,26 @@
 
 -export([pin/2, unpin/2, note_servers/2]).
 
--import(kb_authority_tree, [peer_path/1, abroad_path/1, outgoing_path/1, refuse/2]).
+-import(kb_authority_tree, [peer_path/1, abroad_path/1, outgoing_path/1, incoming_path/1, refuse/2]).
 
-%% Again: what was pinned before is replaced.
+%% Again: what was pinned before is replaced, but for the time since when.
 -spec pin(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
 pin(#{instance := Instance} = Request, Read) ->
     case Read([bridge, identity]) of
         #{instance := Instance} -> refuse(invalid_request, <<"this is the instance itself">>);
         _ ->
-            Record = maps:with([instance, urls, keys, ca], Request),
-            {ok, Record, [{put, peer_path(Instance), Record} || Read(peer_path(Instance)) =/= Record]}
+            Pinned = Read(peer_path(Instance)),
+            Since = case Pinned of
+                        #{since := Known} -> Known;
+                        undefined -> maps:get(since, Request)
+                    end,
+            Record = (maps:with([instance, urls, keys, ca], Request))#{since => Since},
+            {ok, Record, [{put, peer_path(Instance), Record} || Pinned =/= Record]}
     end.
 
-%% Not while something is in escrow for it: nobody else could say what became of that.
+%% Not while something is in escrow for it: nobody else could say what became of that. The marks of what is over go
+%% too, or an instance that was founded anew under its old name would count from below them; what it sealed
+%% before it is pinned again is refused by `since'.
 -spec unpin(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
 unpin(#{instance := Instance}, Read) ->
     case Read(outgoing_path(Instance)) of
@@ -23,7 +30,8 @@ unpin(#{instance := Instance}, Read) ->
             refuse(escrow_open, <<"entities are in escrow for this instance: wait, or cancel and wait">>);
         _ ->
             {ok, #{instance => Instance},
-             [{delete, Path} || Path <- [peer_path(Instance), abroad_path(Instance)], Read(Path) =/= undefined]}
+             [{delete, Path} || Path <- [peer_path(Instance), abroad_path(Instance), outgoing_path(Instance),
+                                         incoming_path(Instance)], Read(Path) =/= undefined]}
     end.
 
 -spec note_servers(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().

@@ -45,7 +45,7 @@ action() ->
 founded() ->
     World = #world{trees = maps:from_list([{Instance, tree(Instance)} || Instance <- ?INSTANCES])},
     lists:foldl(fun(Act, Acc) -> {{ok, _}, Next} = Act(Acc), Next end, World,
-                [fun(W) -> decide(I, pin_peer, #{instance => P, urls => [], keys => [], ca => undefined}, W) end
+                [fun(W) -> decide(I, pin_peer, #{instance => P, urls => [], keys => [], ca => undefined, since => 0}, W) end
                  || I <- ?INSTANCES, P <- ?INSTANCES, I =/= P] ++
                 [fun(W) -> open(I, Number, W) end || I <- ?INSTANCES, Number <- [1, 2]] ++
                 [fun(W) -> decide(<<"x">>, create_entity, #{entity => E, owner => <<"ann">>, master => <<"ann">>, rule => allow,
@@ -316,6 +316,17 @@ what_no_peer_may_say_is_refused_for_good_test() ->
     #{transfer := Transfer} = Offer,
     {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => Transfer}, Pushed),
     ?assertMatch({{error, {settled, _}}, _}, decide(<<"y">>, accept_escrow, Offer, Settled)).
+
+who_is_trusted_no_more_begins_anew_test() ->
+    World = founded(),
+    Peer = #{instance => <<"y">>, urls => [], keys => [<<"other">>], ca => undefined, since => 9},
+    {{ok, #{since := 0, keys := [<<"other">>]}}, Again} = decide(<<"x">>, pin_peer, Peer, World),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(Again))#{instance => <<"y">>}, Again),
+    ?assertMatch({{error, {escrow_open, _}}, _}, decide(<<"x">>, unpin_peer, #{instance => <<"y">>}, Pushed)),
+    {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => 7}, Again),
+    {{ok, _}, Gone} = decide(<<"y">>, unpin_peer, #{instance => <<"x">>}, Settled),
+    ?assertEqual(undefined, read(<<"y">>, [bridge, incoming, <<"x">>], Gone)),
+    ?assertMatch({{ok, #{since := 9}}, _}, decide(<<"y">>, pin_peer, Peer#{instance => <<"x">>}, Gone)).
 
 pushed(World) ->
     #{session := Session, epoch := Epoch} = read(<<"x">>, [bridge, entities, <<"gun">>], World),

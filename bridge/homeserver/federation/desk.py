@@ -104,6 +104,8 @@ class Desk:
             question=None,
             now=self._clock(),
         )
+        if checked.issued_at < peer.since:
+            raise UnpinnedError(f"{asker} sealed this before it was trusted here")
         question = decode_question_untrusted(body)
         if checked.act != act_of(question):
             raise SignatureError("the seal is of another kind of document")

@@ -130,7 +130,7 @@ class Escrows:
     # --- peers
 
     async def pin(self, peer: Peer) -> None:
-        """Trust an instance; what was pinned of it before is replaced."""
+        """Trust an instance; what was pinned of it before is replaced, but for ``since``."""
         await self._store.request("pin_peer", peer.to_term())
 
     async def unpin(self, instance: str) -> None:

@@ -29,6 +29,7 @@ class Peer:
         keys: its public signing keys, pinned.
         ca: PEM of the authority, or of the very certificate, that its TLS must show; ``None``: the
             system's authorities do.
+        since: from when it has been trusted, Unix seconds: what it sealed before does not count.
 
     Raises:
         ConfigurationError: a name with an ``@``, no key, a key that cannot sign, no URL, or one that is in
@@ -39,6 +40,7 @@ class Peer:
     urls: tuple[str, ...]
     keys: tuple[Jwk, ...]
     ca: str | None = None
+    since: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.instance.encode()) <= 255 or "@" in self.instance:
@@ -68,6 +70,7 @@ class Peer:
             Atom("urls"): [url.encode() for url in self.urls],
             Atom("keys"): [key.public().to_json().encode() for key in self.keys],
             Atom("ca"): Atom("undefined") if self.ca is None else self.ca.encode(),
+            Atom("since"): self.since,
         }
 
     @classmethod
@@ -84,6 +87,7 @@ class Peer:
                 urls=tuple(url.decode() for url in term[Atom("urls")]),
                 keys=tuple(Jwk.from_json(key) for key in term[Atom("keys")]),
                 ca=None if ca == Atom("undefined") else ca.decode(),
+                since=int(term[Atom("since")]),
             )
         except (
             KeyError,

@@ -25,7 +25,7 @@ def peer(**changes: Any) -> Peer:
 
 @pytest.mark.parametrize("ca", [None, "-----BEGIN CERTIFICATE-----"])
 def test_a_peer_reads_back_from_the_tree(ca: str | None) -> None:
-    made = peer(ca=ca)
+    made = peer(ca=ca, since=7)
     assert Peer.from_term(made.to_term()) == made
     assert made.keyring == {KEY.thumbprint(): KEY.public()}
 
