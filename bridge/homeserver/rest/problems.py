@@ -149,6 +149,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "no_signer": Kind(503, "Nothing is signed here", "Ask another process of the service."),
     "not_signed": Kind(503, "The signer refuses", "Ask again in a moment; see `detail`."),
+    "not_acknowledged": Kind(
+        503,
+        "The lessor has not answered",
+        "Send the next renewal; act no longer than the lease you have.",
+    ),
     "refused": Kind(422, "The homeserver refused", "See `detail`."),
     "internal": Kind(500, "A defect of the service", "Tell its operator the `trace`."),
 }

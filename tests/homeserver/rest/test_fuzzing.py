@@ -12,7 +12,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from bridge.authority import Rule
 from bridge.homeserver.issuing import IssuingSettings
@@ -37,6 +38,8 @@ DOCUMENT = create_app(Context(store=NOTHING, ownership=NOTHING, instance="", aut
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 # What If-Match names need not be there.
 SCHEMA.config.checks.positive_data_acceptance.expected_statuses.append("412")
+SIGNED = ("/v1/certificates", "/v1/tokens", "/v1/tokens/peer", "/v1/tickets")
+"""what is sent there is signed: a text of the right form is not yet valid"""
 # A feed never ends: its own tests read it.
 OPERATIONS = SCHEMA.exclude(path="/v1/feed")
 
@@ -120,8 +123,15 @@ def test_every_operation_answers_as_its_description_says(
             if len(str(value)) % 2 == 0 and name in running.names:
                 case.path_parameters[name] = running.names[name]
     headers = {"Authorization": f"Bearer {running.tokens[_role(case)]}"}
-    # Members of a query that nobody knows are tolerated, and an access token is there in any case.
-    tolerated: list[Any] = [negative_data_rejection] if mutated <= {"query", "header"} else []
+    tolerated: list[Any] = []
+    if mutated <= {"query", "header"}:
+        # Members of a query that nobody knows are ignored, and an access token is there in any case.
+        tolerated.append(negative_data_rejection)
+    if case.path in SIGNED:
+        tolerated.append(positive_data_acceptance)
+    if case.path.endswith("/renewals"):
+        # One with a number that was sent before is never acknowledged: 503.
+        tolerated.append(not_a_server_error)
     case.call_and_validate(base_url=running.url, headers=headers, excluded_checks=tolerated)
 
 

@@ -15,7 +15,9 @@ from bridge.authority import Rule
 from bridge.cli.app import build_app
 from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.settings import RestSettings
+from bridge.jose import Jwk
 from bridge.jose.credentials import Role
+from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import hidden_node, local_cluster
@@ -51,9 +53,13 @@ async def test_every_line_of_curl_is_answered(guide_cluster: LocalCluster, tmp_p
         server = Server(store, "sim1")
         await server.open()
         await server.home.create_entity(entity="ball", owner="Player1", master="Player1", rule=Rule.DENY)
+        key = Jwk.generate()
         tokens = {
             "PLAYER1": bearer("local", "Player1"),
             "PLAYER2": bearer("local", "Player2"),
+            "SERVER": bearer("local", "home1", Role.SERVER, key=key),
+            "KEY": key.public().to_json(),
+            "SESSION": base64url_encode(bytes(range(16))),
             "OPERATOR": bearer("local", "ops", Role.OPERATOR),
         }
         process = await asyncio.create_subprocess_exec(

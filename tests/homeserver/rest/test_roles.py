@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from bridge.authority import EntityRecord, Rule
-from bridge.homeserver.rest import asks, entities, feed, players, scenes, servers, sessions
+from bridge.homeserver.rest import asks, entities, feed, players, renewals, scenes, servers, sessions
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
 from tests.support.authority import Server
@@ -20,7 +20,7 @@ from tests.support.rest import Rest, kind
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
-ROUTERS = (asks, entities, feed, players, scenes, servers, sessions)
+ROUTERS = (asks, entities, feed, players, renewals, scenes, servers, sessions)
 COLUMNS = ["nobody", "anyone", "owner", "master", "server", "holder", "operator"]
 
 
