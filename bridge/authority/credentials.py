@@ -205,6 +205,30 @@ class Credentials:
         peer = Fields(value).optional("peer")
         return None if peer is None else ServerRecord.from_term(peer)
 
+    async def attest(self, session: bytes, *, server: str, thumbprint: str, entity: str | None = None) -> int:
+        """Have it decided that a session is open, and holds an entity where one is named.
+
+        Args:
+            server: whose session it must be.
+            thumbprint: of the key that it must have been opened with.
+
+        Returns:
+            The epoch under which it holds the entity; 0 where none is named.
+
+        Raises:
+            NotHolderError: the session is not open, not that server's, or does not hold the entity.
+            UnknownEntityError: there is none.
+            RevokedError: the key was revoked.
+        """
+        value = await self._requests.ask(
+            "attest",
+            session=session,
+            server=name_bytes(server),
+            thumbprint=thumbprint.encode(),
+            entity=_UNDEFINED if entity is None else name_bytes(entity),
+        )
+        return Fields(value).number("epoch")
+
     async def revoke(self, credential: str, *, reason: str) -> Revocation:
         """Let a key, by its thumbprint, or a single certificate, by its id, count no more; for good.
 

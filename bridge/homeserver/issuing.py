@@ -23,9 +23,11 @@ from bridge.jose.credentials import (
     AccessToken,
     Certificate,
     Enrolment,
+    GrantToken,
     PeerToken,
     Proof,
     Role,
+    SessionTicket,
     Signer,
     Ticket,
     read_certificate_untrusted,
@@ -286,6 +288,47 @@ class Issuing:
             expires_at=now + self.settings.ticket_seconds,
         )
         return await self._signed(Ticket.TYP, made.claims(), made.expires_at)
+
+    async def session_ticket(self, session: bytes, *, server: str, thumbprint: str) -> Issued:
+        """Say that a session is open: for as long as a few seconds.
+
+        Raises:
+            NotHolderError: it is not, or not that server's under that key.
+            RevokedError: the key was revoked.
+        """
+        # The time first: what is decided then holds at least from then on.
+        now = int(self._clock())
+        await self.credentials.attest(session, server=server, thumbprint=thumbprint)
+        made = SessionTicket(
+            server=server,
+            session=base64url_encode(session),
+            thumbprint=thumbprint,
+            instance=self._instance,
+            issued_at=now,
+            expires_at=now + SessionTicket.MAX_LIFETIME_S,
+        )
+        return await self._signed(SessionTicket.TYP, made.claims(), made.expires_at)
+
+    async def grant(self, session: bytes, entity: str, *, server: str, thumbprint: str) -> tuple[str, int]:
+        """Say that a session was given an entity, for ever; it counts with a session ticket only.
+
+        Returns:
+            Compact JWS, and the epoch.
+
+        Raises:
+            NotHolderError: the session does not hold it, is not open, or not that server's under that key.
+            UnknownEntityError: there is none.
+            RevokedError: the key was revoked.
+        """
+        epoch = await self.credentials.attest(session, server=server, thumbprint=thumbprint, entity=entity)
+        made = GrantToken(
+            entity=entity,
+            epoch=epoch,
+            session=base64url_encode(session),
+            thumbprint=thumbprint,
+            instance=self._instance,
+        )
+        return await self._signer.sign(GrantToken.TYP, made.claims()), epoch
 
     def _read_certificate(self, text: str) -> Certificate:
         now = self._clock()

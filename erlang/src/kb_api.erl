@@ -10,7 +10,7 @@
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
 -export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
--export([enrol/3, authenticate/3, revoke_credential/3, publish_key/3, set_player_data/3]).
+-export([enrol/3, authenticate/3, attest/3, revoke_credential/3, publish_key/3, set_player_data/3]).
 -export([entity/2, server/2, servers/1]).
 
 -define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials, leases]).
@@ -186,6 +186,9 @@ enrol(Store, Request, Op) -> with_key(Store, enrol, thumbprint, Request, Op).
 
 -spec authenticate(term(), term(), term()) -> kb_call:answer().
 authenticate(Store, Request, Op) -> ask_now(Store, authenticate, Request, Op).
+
+-spec attest(term(), term(), term()) -> kb_call:answer().
+attest(Store, Request, Op) -> ask(Store, attest, Request, Op).
 
 -spec revoke_credential(term(), term(), term()) -> kb_call:answer().
 revoke_credential(Store, Request, Op) -> ask_now(Store, revoke_credential, Request, Op).

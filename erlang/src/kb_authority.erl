@@ -32,6 +32,7 @@ do(open_session, #{server := Server} = Request, Read, List) ->
     end;
 do(enrol, Request, Read, _List) -> kb_authority_credentials:enrol(Request, Read);
 do(authenticate, Request, Read, _List) -> kb_authority_credentials:authenticate(Request, Read);
+do(attest, Request, Read, _List) -> kb_authority_credentials:attest(Request, Read);
 do(revoke_credential, Request, Read, List) -> kb_authority_credentials:revoke(Request, Read, List);
 do(publish_key, Request, Read, List) -> kb_authority_credentials:publish_key(Request, Read, List);
 do(set_player_data, Request, Read, _List) -> kb_authority_credentials:set_player_data(Request, Read);

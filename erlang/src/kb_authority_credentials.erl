@@ -2,7 +2,7 @@
 %% instance itself signs with. Signatures were checked by whoever asks; here is decided what only the tree can know.
 -module(kb_authority_credentials).
 
--export([enrol/2, authenticate/2, revoke/3, publish_key/3, set_player_data/2, refused/2, unrevoked/2]).
+-export([enrol/2, authenticate/2, attest/2, revoke/3, publish_key/3, set_player_data/2, refused/2, unrevoked/2]).
 
 -import(kb_authority_tree, [server_path/1, session_path/1, player_path/1, refuse/2]).
 
@@ -78,6 +78,24 @@ once(#{subject := Subject, role := Role, proof := Proof, issued := Issued, at :=
              [{delete, [bridge, proofs, integer_to_binary(M)]} || M <- Old]
              ++ [{put, [bridge, proofs], Kept} || Kept =/= Known]
              ++ [{put, Path, #{at => At}}]}
+    end.
+
+%% That a session is open under a server's name and key, and that it holds an entity where one is named. Nothing is
+%% changed: it is a transaction because what is signed next says so, and a read may be of a leader that was deposed.
+-spec attest(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
+attest(#{session := Session, server := Server, thumbprint := Thumbprint, entity := Entity}, Read) ->
+    case {is_revoked(Thumbprint, Read), Read(session_path(Session))} of
+        {true, _} -> revoked();
+        {_, #{server := Server, thumbprint := Thumbprint}} -> held(Entity, Session, Read);
+        _ -> kb_authority_tree:no_session()
+    end.
+
+held(undefined, Session, _) -> {ok, #{session => Session, epoch => 0}, []};
+held(Entity, Session, Read) ->
+    case Read(kb_authority_tree:entity_path(Entity)) of
+        #{session := Session, epoch := Epoch} -> {ok, #{session => Session, epoch => Epoch}, []};
+        undefined -> refuse(no_entity, <<"no entity of this name">>);
+        Record -> kb_authority_tree:not_holder(Record)
     end.
 
 %% A key of a subject, a server or the instance, or a single certificate, counts no more. What a server with that key

@@ -166,6 +166,8 @@ members(enrol) ->
 members(authenticate) ->
     [{subject, name}, {role, role}, {thumbprint, thumbprint}, {certificate, credential}, {proof, credential},
      {issued, seconds}, {peer, name_or_none}];
+members(attest) ->
+    [{session, id}, {server, name}, {thumbprint, thumbprint}, {entity, name_or_none}];
 members(revoke_credential) -> [{id, credential}, {reason, name}];
 members(publish_key) -> [{kid, thumbprint}, {key, key}, {state, key_state}];
 members(set_player_data) -> [{player, name}, {data, player_data}, {by, party}];

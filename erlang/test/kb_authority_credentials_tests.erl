@@ -65,6 +65,22 @@ a_server_whose_key_was_revoked_opens_no_session_until_it_has_another_key_test() 
     {_, T4} = ok(open_session, opening(<<"b">>, <<"k2">>), T3),
     ?assertNot(maps:is_key(revoked, maps:get([bridge, servers, <<"b">>], T4))).
 
+what_a_session_holds_is_attested_to_its_own_key_only_test() ->
+    #{session := Session} = Opening = opening(<<"b">>, <<"k1">>),
+    {_, T1} = ok(open_session, Opening, tree()),
+    {#{epoch := Epoch}, T2} = ok(create_entity, #{entity => <<"gun">>, owner => <<"p">>, master => <<"p">>, rule => allow,
+                                                  session => Session}, T1),
+    Asked = #{session => Session, server => <<"b">>, thumbprint => <<"k1">>, entity => undefined},
+    {#{epoch := 0}, T2} = ok(attest, Asked, T2),
+    {#{epoch := Epoch}, T2} = ok(attest, Asked#{entity => <<"gun">>}, T2),
+    ?assertEqual(no_entity, refused(attest, Asked#{entity => <<"hat">>}, T2)),
+    ?assertEqual(no_session, refused(attest, Asked#{thumbprint => <<"k2">>}, T2)),
+    ?assertEqual(no_session, refused(attest, Asked#{server => <<"c">>}, T2)),
+    {_, T3} = ok(release, #{entity => <<"gun">>, session => Session, epoch => Epoch}, T2),
+    ?assertEqual(not_holder, refused(attest, Asked#{entity => <<"gun">>}, T3)),
+    {_, T4} = ok(revoke_credential, #{id => <<"k1">>, reason => <<"stolen">>, at => ?START_MS}, T3),
+    ?assertEqual(revoked, refused(attest, Asked, T4)).
+
 keys_of_the_instance_go_forward_only_test() ->
     Publish = fun(Kid, State, At, Tree) ->
                   ok(publish_key, #{kid => Kid, key => <<"jwk">>, state => State, at => ?START_MS + At}, Tree)

@@ -3,7 +3,7 @@
 A grant does not expire: it says what was granted, not what holds now. It counts only together with the
 session ticket of its holder that is in force (``session_ticket``), and below no later epoch.
 
-Source: ``docs/design.md``, "Fencing".
+Source: ``docs/protocol.md`` §10.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One signature for each session and a few seconds, however many entities it holds.
 
-Source: ``docs/design.md``, "Fencing".
+Source: ``docs/protocol.md`` §10.
 """
 
 from __future__ import annotations
