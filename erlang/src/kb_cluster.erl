@@ -19,7 +19,7 @@ start_link(Store) ->
 
 %% Local knowledge only, so it answers without a majority too.
 -spec health(atom()) -> #{node := node(), store := atom(), running := boolean(), leader := atom(),
-                          members := [node()], khepri := binary(), otp := binary(), _ => _}.
+                          members := [node()], khepri := binary(), otp := binary(), role := atom(), _ => _}.
 health(Store) ->
     Identity = case kb_store:identity(Store) of
                    undefined -> #{type => undefined, instance => undefined, cluster_id => undefined};
