@@ -91,7 +91,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.state.callers = CallerLimit(context.settings)
     app.state.readiness = operations.Readiness(context.store)
-    app.state.feeds = feed.Feeds(context.settings.max_feeds)
+    app.state.feeds = feed.Feeds(context.settings.max_feeds, context.settings.max_feeds_of_one)
     app.add_middleware(BodyLimit, settings=context.settings)
     app.add_middleware(AddressLimit, settings=context.settings)
     app.add_middleware(Tracing)

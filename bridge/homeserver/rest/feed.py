@@ -20,12 +20,12 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, Caller
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.events import event_of, snapshot_events
-from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.problems import ProblemError, too_many
 from bridge.homeserver.rest.reading import bridge_path
 from bridge.homeserver.rest.scenes import SCENES, hides_address
 from bridge.homeserver.rest.sessions import SessionId, session_of
@@ -60,16 +60,20 @@ class Feeds:
 
     Args:
         maximum: how many there may be.
+        of_one: how many of one caller.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, of_one: int) -> None:
         self._maximum = maximum
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._of_one = of_one
+        self._tasks: dict[asyncio.Task[None], tuple[Role, str]] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, here: Context, patterns: Sequence[Pattern], since: Cursor | None) -> _Watching:
+    def start(
+        self, here: Context, who: Caller, patterns: Sequence[Pattern], since: Cursor | None
+    ) -> _Watching:
         """Begin to watch.
 
         Raises:
@@ -77,9 +81,12 @@ class Feeds:
         """
         if len(self._tasks) >= self._maximum:
             raise ProblemError("too_many_feeds", "this process has no room", headers={"Retry-After": "1"})
+        caller = (who.role, who.subject)
+        if list(self._tasks.values()).count(caller) >= self._of_one:
+            raise too_many(f"{self._of_one} feeds of one caller are open")
         watching = _Watching(here, patterns, since)
-        self._tasks.add(watching.task)
-        watching.task.add_done_callback(self._tasks.discard)
+        self._tasks[watching.task] = caller
+        watching.task.add_done_callback(self._tasks.pop)
         return watching
 
 
@@ -131,13 +138,13 @@ async def feed(
 ) -> StreamingResponse:
     """Follow what changes: a snapshot, then every change in the order in which a member applied it.
 
-    Ends when the access token does; come back with a new one and `Last-Event-ID`.
+    Ends when the access token does, or its key is revoked; come back with a new one and `Last-Event-ID`.
     """
     patterns = await _patterns(here, who, topic or [], entity or [], session)
     subject = _digest(patterns)
-    watching = request.app.state.feeds.start(here, patterns, _since(last, subject))
+    watching = request.app.state.feeds.start(here, who, patterns, _since(last, subject))
     return StreamingResponse(
-        _events(here, who, watching, subject),
+        _events(here, who, _token(request), watching, subject),
         media_type="text/event-stream",
         # nginx and others would collect a stream before they pass it on.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -189,11 +196,14 @@ def _since(last: str | None, subject: str) -> Cursor | None:
         return None
 
 
-async def _events(here: Context, who: Caller, watching: _Watching, subject: str) -> AsyncIterator[bytes]:
+async def _events(
+    here: Context, who: Caller, token: str, watching: _Watching, subject: str
+) -> AsyncIterator[bytes]:
     stopping = asyncio.create_task(here.stopping.wait())
     getting: asyncio.Task[Change | Cursor | None] | None = None
     try:
         yield f"retry: {_RETRY_MS}\n\n".encode()
+        checked = time.monotonic()
         while (left := who.expires_at - time.time()) > 0:
             getting = getting or asyncio.create_task(watching.queue.get())
             await asyncio.wait(
@@ -203,6 +213,10 @@ async def _events(here: Context, who: Caller, watching: _Watching, subject: str)
             )
             if stopping.done():
                 break
+            if time.monotonic() - checked >= here.settings.feed_heartbeat:
+                checked = time.monotonic()
+                if not await _holds(here, token):
+                    break
             if not getting.done():
                 yield b": still here\n\n"
                 continue
@@ -226,6 +240,19 @@ async def _events(here: Context, who: Caller, watching: _Watching, subject: str)
         stopping.cancel()
         if getting is not None:
             getting.cancel()
+
+
+def _token(request: Request) -> str:
+    return request.headers["Authorization"].partition(" ")[2].strip()
+
+
+async def _holds(here: Context, token: str) -> bool:
+    """Whether a token would still be taken: its key may have been revoked since."""
+    try:
+        await here.authenticator.authenticate(token)
+    except SignatureError:
+        return False
+    return True
 
 
 def _is_for(who: Caller, event: str) -> bool:

@@ -31,6 +31,8 @@ class RestSettings:
     """the same after a quiet time"""
     max_feeds: int = 500
     """live feeds at once; a homeserver has room for 1,000 subscribers"""
+    max_feeds_of_one: int = 8
+    """of one caller: a page, a tool and what has not noticed yet that it was cut off"""
     feed_heartbeat: float = 15.0
     """seconds of silence after which a feed says that it lives: balancers cut connections that are silent"""
 

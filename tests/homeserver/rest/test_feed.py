@@ -13,11 +13,14 @@ import pytest
 from bridge.authority import Rule
 from bridge.homeserver.rest.serve import Listening, serving
 from bridge.homeserver.rest.settings import RestSettings
+from bridge.homeserver.trust import FixedTrust
+from bridge.jose import Jwk
 from bridge.jose.credentials import AccessToken, Role
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
+from tests.support.credentials import KEYS
 from tests.support.rest import GENEROUS, Rest, bearer, kind
 
 
@@ -169,6 +172,35 @@ async def test_a_silent_feed_says_that_it_lives_and_there_are_only_so_many(store
                     pass
             second = await client.get("/v1/feed", params={"topic": "asks"})
             assert (kind(second), second.status_code) == ("too_many_feeds", 503)
+
+
+class _Revoking(FixedTrust):
+    """Revokes while a service runs."""
+
+    def __init__(self) -> None:
+        super().__init__(KEYS)
+        self.known: set[str] = set()
+
+    def is_revoked(self, credential: str) -> bool:
+        return credential in self.known
+
+
+@erlang
+async def test_one_caller_has_a_few_feeds_and_a_revoked_key_none(store: Khepri) -> None:
+    """R0-6: a revocation ends a feed within a heartbeat."""
+    trust = _Revoking()
+    settings = RestSettings(max_feeds_of_one=1, feed_heartbeat=0.05)
+    async with await Rest.over(store, settings, trust=trust) as rest, _served(rest) as url:
+        key = Jwk.generate()
+        token = bearer(rest.context.instance, "a", key=key)
+        async with _following(url, token, topic="scenes") as stream:
+            await stream.until("complete")
+            client = await rest.client("a")
+            assert kind(await client.get("/v1/feed", params={"topic": "scenes"})) == "too_many_requests"
+            async with _following(url, bearer(rest.context.instance, "b"), topic="scenes") as other:
+                await other.until("complete")
+            trust.known.add(key.thumbprint())
+            await stream.until("end")
 
 
 @erlang
