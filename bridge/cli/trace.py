@@ -41,7 +41,8 @@ def trace(
     """Count the messages that really crossed in each case, against the formula.
 
     Without a file, every case is performed between four servers on a cluster of this machine (the one that
-    `up` started, else three nodes for this run), and the bounds and budgets are printed as well.
+    `up` started, else three nodes for this run), Case 1 with a second instance of one node for this run. The
+    bounds and budgets are printed as well.
     """
     from bridge.cli.play import asyncio_run
     from bridge.cli.record import read_messages
@@ -53,15 +54,19 @@ def trace(
 
 
 async def _live(place: Path, times: int, last: int, *, as_json: bool) -> None:
-    from contextlib import AsyncExitStack
+    from contextlib import AsyncExitStack, ExitStack
 
+    from bridge.cli.abroad import AbroadCase, can_perform, second_instance
     from bridge.cli.stage import cluster_stage
     from bridge.homeserver.cluster_state import load_state
     from bridge.sim.cases import Cases
     from bridge.sim.config import SimulationConfig
     from bridge.sim.server import SimulationServer
 
-    with cluster_stage(place if load_state(place) is not None else None) as stage:
+    with ExitStack() as places:
+        stage = places.enter_context(cluster_stage(place if load_state(place) is not None else None))
+        # Before the event loop has servers to keep alive: starting a cluster holds it up.
+        other = places.enter_context(second_instance()) if can_perform() else None
         cases = Cases()
         async with AsyncExitStack() as stack:
             servers = []
@@ -81,9 +86,13 @@ async def _live(place: Path, times: int, last: int, *, as_json: bool) -> None:
                 servers.append(await stack.enter_async_context(server))
             progress(f"{_SERVERS} servers, {len(stage.members)} homeservers, each case {times} times")
             await cases.perform(servers, times)
+            abroad = AbroadCase()
+            if other is not None:
+                await abroad.perform(stage.directory, servers[0], other, times)
+                cases.took_ms["push_abroad"] = abroad.took_ms
             # What answers the last of them is on its way still.
             await asyncio.gather(*(server.report() for server in servers))
-            messages = cases.messages()
+            messages = cases.messages() + abroad.messages
     _print(messages, last, as_json=as_json, cases=cases, members=len(stage.members))
 
 

@@ -68,11 +68,11 @@ def test_a_missing_record_is_one_clear_line() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_without_a_record_every_case_is_performed_and_bounds_and_budgets_printed(tmp_path: Path) -> None:
-    """R0-30, R0-33, R0-37, R0-38, R0-39."""
+    """R0-28, R0-30, R0-33, R0-37, R0-38, R0-39."""
     done = trace("--transfers", "2", "--dir", tmp_path / "none", "--json")
     assert done.returncode == 0, done.stderr
     result = last_line(done)
-    for case in ("push", "pull", "switch", "ask", "update"):
+    for case in ("push_abroad", "push", "pull", "switch", "ask", "update"):
         counts = result[case]
         assert counts["messages"] == counts["messages_formula"], case
         assert counts["critical_path"] == counts["critical_path_formula"], case
