@@ -36,6 +36,7 @@ from bridge.jose.credentials import (
 )
 from bridge.jose.credentials.proof import ACCESS, PEER
 from bridge.jose.encoding import base64url_encode
+from bridge.udp.bucket import HostBuckets
 
 _log = logging.getLogger("bridge.homeserver.issuing")
 
@@ -49,6 +50,11 @@ class IssuingSettings:
 
     open_registration: bool = False
     """whether anybody may register a name for a player; else an operator enrols each"""
+    enrolment_rate: float = 0.5
+    """enrolments a second of one host, operators' aside: with open registration each can be a name that is
+    gone, and the signer makes so many certificates for all"""
+    enrolment_burst: int = 50
+    """enrolments of one host after a quiet time: a household, or a hall behind one address"""
     certificate_seconds: int = 30 * 86_400
     """of a certificate; it is renewed with the same key, or another one, by its holder"""
     access_seconds: int = AccessToken.MAX_LIFETIME_S
@@ -59,6 +65,8 @@ class IssuingSettings:
     """of a ticket: from the homeserver to the server's door"""
 
     def __post_init__(self) -> None:
+        if self.enrolment_rate <= 0 or self.enrolment_burst < 1:
+            raise ConfigurationError("enrolment_rate is above zero, enrolment_burst 1 or more")
         for what, seconds, longest in (
             ("certificate", self.certificate_seconds, Certificate.MAX_LIFETIME_S),
             ("access token", self.access_seconds, AccessToken.MAX_LIFETIME_S),
@@ -99,6 +107,7 @@ class Issuing:
         trust: its published keys.
         instance: its name.
         clock: gives Unix seconds.
+        monotonic: gives seconds of a clock that never goes back, for limits.
         random: gives so many random bytes.
     """
 
@@ -111,6 +120,7 @@ class Issuing:
         instance: str,
         settings: IssuingSettings | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.credentials = credentials
@@ -119,7 +129,9 @@ class Issuing:
         self._trust = trust
         self._instance = instance
         self._clock = clock
+        self._monotonic = monotonic
         self._random = random
+        self._enrolments = HostBuckets(rate=self.settings.enrolment_rate, burst=self.settings.enrolment_burst)
 
     async def publish(self) -> None:
         """Have the signer's keys published: the first one signs, the others will."""
@@ -168,6 +180,10 @@ class Issuing:
         """
         now = self._clock()
         return read_proof_untrusted(text, keys=self._trust.keys(now), instance=self._instance, now=now)
+
+    def takes_enrolment(self, host: str) -> bool:
+        """Whether one more enrolment of this host, a numeric address, is not one too many; counts it."""
+        return self._enrolments.take(host, self._monotonic())
 
     async def is_holder(self, enrolment: Enrolment) -> bool:
         """Whether the name is enrolled with this very key already: then this is a renewal."""

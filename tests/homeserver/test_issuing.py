@@ -171,3 +171,9 @@ async def test_a_ticket_has_the_players_key_data_and_the_servers_run() -> None:
 def test_lifetimes_are_within_what_readers_take(name: str, seconds: int) -> None:
     with pytest.raises(ConfigurationError, match="lasts 1 to"):
         IssuingSettings(**{f"{name}_seconds": seconds})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"enrolment_rate": 0.0}, {"enrolment_burst": 0}], ids=str)
+def test_a_limit_of_nothing_is_none(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="enrolment"):
+        IssuingSettings(**change)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from bridge.homeserver.rest.authentication import Caller, bearer_scheme, caller
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Issues, refusing
-from bridge.homeserver.rest.problems import ProblemError
+from bridge.homeserver.rest.problems import ProblemError, too_many
 from bridge.jose.credentials import Enrolment, Role
 
 router = APIRouter(prefix="/v1/certificates", tags=["certificates"])
@@ -48,18 +48,23 @@ async def maybe_caller(
 
 @router.post("", status_code=201, openapi_extra={"security": [{}]})
 async def enrol(
-    body: Enrolling, issues: Issues, who: Annotated[Caller | None, Depends(maybe_caller)]
+    body: Enrolling,
+    issues: Issues,
+    request: Request,
+    who: Annotated[Caller | None, Depends(maybe_caller)],
 ) -> Certified:
     """Give a certificate for a name and a key.
 
     Without a token: a renewal with the same key; where registration is open, a name that nobody has, for a
     player. With a token of the name's holder: another key. With an operator's: anything but an operator's.
     """
+    by_operator = who is not None and who.role is Role.OPERATOR
+    if not by_operator and request.client is not None and not issues.takes_enrolment(request.client.host):
+        raise too_many("too many enrolments from one address")
     with refusing("bad_enrolment"):
         enrolment = issues.read_enrolment(body.enrolment)
     if enrolment.role is Role.OPERATOR:
         raise ProblemError("registration_closed", "operators are certified with `homeserver certify`")
-    by_operator = who is not None and who.role is Role.OPERATOR
     previous = None
     if who is not None and (who.subject, who.role) == (enrolment.subject, enrolment.role):
         previous = who.thumbprint

@@ -99,6 +99,15 @@ async def test_a_token_that_does_not_hold_is_no_help(opened: Rest) -> None:
     assert kind(await alice.enrol("a.b.c")) == "unauthenticated"
 
 
+async def test_one_address_does_not_take_all_names(store: Khepri) -> None:
+    settings = IssuingSettings(open_registration=True, enrolment_burst=2, enrolment_rate=1e-3)
+    async with await Rest.over(store, signer=KeySigner(), issuing=settings) as rest:
+        results = [kind(await (await member(rest)).enrol()) for _ in range(3)]
+        assert results == ["201", "201", "too_many_requests"]
+        operator = bearer(rest.context.instance, "root", Role.OPERATOR)
+        assert kind(await (await member(rest)).enrol(operator)) == "201"
+
+
 async def test_without_a_signer_nothing_is_given(rest: Rest) -> None:
     alice = await member(rest)
     assert kind(await alice.enrol()) == "no_signer"
