@@ -29,7 +29,7 @@ class Load(Protocol):
     """What a renewal says of the server, asked each time."""
 
     def tick(self) -> int:
-        """The simulation's step counter."""
+        """A count that rises while the server does its work, and stands still where it hangs."""
 
     def held(self) -> int:
         """Entities held."""

@@ -137,6 +137,8 @@ class Tenure:
             abroad=self.transfers.abroad,
             spawn=self.spawn,
         )
+        self._steps = 0
+        self._seen = (0, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lease: Lease | None = None
         self._over: asyncio.Task[None] | None = None
@@ -226,8 +228,15 @@ class Tenure:
     # -- what a renewal says ------------------------------------------------------------------
 
     def tick(self) -> int:
-        """The simulation's step counter."""
-        return self._bodies.tick
+        """Rises with each renewal before which both the simulation and the data plane went on.
+
+        A data plane that stands still seals nothing: the server hangs, whatever its simulation does.
+        """
+        now = (self._bodies.tick, self._plane.turns.count())
+        if all(one != before for one, before in zip(now, self._seen, strict=True)):
+            self._steps += 1
+            self._seen = now
+        return self._steps
 
     def held(self) -> int:
         """Entities held."""

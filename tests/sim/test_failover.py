@@ -218,6 +218,21 @@ async def test_a_simulation_that_hangs_loses_its_session(
         assert_single(await stage.entries() + decode_entries(report.history))
 
 
+async def test_a_data_plane_that_stands_still_loses_the_session_of_its_server(
+    leased: LocalCluster, stage: Stage, ball: str
+) -> None:
+    """Its control plane lives and renews, and nothing is sealed: that is a server that hangs."""
+    async with simulation(leased, fresh("sim")) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        with holder.frozen():
+            await stage.goes_on(ball)
+        await holder.told(SessionLost, entities=(ball,))
+        await holder.told(SessionOpened)
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
 async def test_a_recall_not_obeyed_for_a_lease_ends_the_session_of_who_does_not(
     leased: LocalCluster, stage: Stage, ball: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

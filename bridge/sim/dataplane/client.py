@@ -14,7 +14,7 @@ from typing import Final
 
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, DecodeError, InvalidStateError
 from bridge.replication import World
-from bridge.sim.dataplane.deadline import Deadline, shared_size
+from bridge.sim.dataplane.deadline import Deadline, Turns, shared_size
 from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
     BeginSession,
@@ -53,11 +53,13 @@ class DataPlaneClient:
     Attributes:
         world: the shared slots; this side writes those of what the server holds.
         deadline: until when the data plane may seal; this side sets it.
+        turns: those that the data plane has made.
         ready: key and address, once ``start`` has returned.
     """
 
     world: World
     deadline: Deadline
+    turns: Turns
     ready: Ready
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
@@ -87,6 +89,7 @@ class DataPlaneClient:
         os.ftruncate(world_fd, size)
         memory = mmap.mmap(world_fd, size)
         self.world, self.deadline = World(memory, start.capacity), Deadline(memory, start.capacity)
+        self.turns = Turns(memory, start.capacity)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._process = await asyncio.create_subprocess_exec(

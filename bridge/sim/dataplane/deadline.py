@@ -1,7 +1,8 @@
-"""Until when a data plane may seal: one word of the memory that it shares with its control plane.
+"""What a data plane and its control plane tell each other without a message: two words of shared memory.
 
-The control plane writes what the lease allows, the data plane reads it before each sealing. So a control
-plane that hangs, or lost the homeserver, or is dead, has stopped its data plane by then without a word.
+Until when may be sealed: the control plane writes what the lease allows, the data plane reads it before each
+sealing. So a control plane that hangs, or lost the homeserver, or is dead, has stopped its data plane by then
+without a word. And how many turns the data plane has made: one that stands still is a server that hangs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def boot_ns() -> int:
 
 
 def shared_size(capacity: int) -> int:
-    """Bytes of a world of so many slots and the deadline behind it."""
-    return World.size(capacity) + _WORD
+    """Bytes of a world of so many slots and the two words behind it."""
+    return World.size(capacity) + 2 * _WORD
 
 
 class Deadline:
@@ -41,3 +42,18 @@ class Deadline:
     def is_over(self) -> bool:
         """Whether nothing may be sealed now."""
         return boot_ns() >= int(self._word[0])
+
+
+class Turns:
+    """How many turns the data plane has made, in the word behind the deadline."""
+
+    def __init__(self, memory: bytearray | mmap.mmap, capacity: int) -> None:
+        self._word = np.frombuffer(memory, dtype=np.uint64, count=1, offset=World.size(capacity) + _WORD)
+
+    def made(self) -> None:
+        """One more; the data plane alone says so."""
+        self._word[0] += np.uint64(1)
+
+    def count(self) -> int:
+        """So many so far."""
+        return int(self._word[0])

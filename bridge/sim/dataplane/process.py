@@ -24,7 +24,7 @@ from bridge.authority import RecordFile, encode_entry, record_path
 from bridge.errors import BridgeError, ConfigurationError, KeyFormatError
 from bridge.jose import Jwk
 from bridge.replication import World
-from bridge.sim.dataplane.deadline import Deadline, shared_size
+from bridge.sim.dataplane.deadline import Deadline, Turns, shared_size
 from bridge.sim.dataplane.keys import load_or_create_key
 from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
@@ -87,9 +87,16 @@ class DataPlaneProcess:
     """Joins engine, plane and control socket; everything runs in one event loop."""
 
     def __init__(
-        self, start: Start, world: World, deadline: Deadline, key: Jwk, send: Callable[[Event], None]
+        self,
+        start: Start,
+        world: World,
+        deadline: Deadline,
+        turns: Turns,
+        key: Jwk,
+        send: Callable[[Event], None],
     ) -> None:
         self._start = start
+        self._turns = turns
         self._key = key
         self._send = send
         self._engine = UdpEngine(
@@ -267,6 +274,7 @@ class DataPlaneProcess:
             self._record_alive(now_ns)
             self._plane.tick(now_ns=now_ns)
             self._engine.flush()
+            self._turns.made()
             # A late turn is not made up for: latest-wins state needs the newest, not every one.
             due = max(due + period, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -342,7 +350,8 @@ async def serve(control: socket.socket, world_fd: int) -> None:
         memory = mmap.mmap(world_fd, shared_size(start.capacity))
         key = load_or_create_key(start.key_file)
         world, deadline = World(memory, start.capacity), Deadline(memory, start.capacity)
-        await DataPlaneProcess(start, world, deadline, key, send).run(reader)
+        turns = Turns(memory, start.capacity)
+        await DataPlaneProcess(start, world, deadline, turns, key, send).run(reader)
     except BridgeError as error:
         send(Fatal(error=str(error)))
     except OSError as error:
