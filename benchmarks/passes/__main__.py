@@ -168,6 +168,7 @@ def _result(
         "rounds": arguments.rounds,
         "nodes": arguments.nodes,
         "jitter": "10 % of the round trip",
+        "load": round(os.getloadavg()[0], 1),
     }
     tables: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for (rtt, loss), cell in pooled.items():
@@ -198,7 +199,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--match", type=Path, default=MATCH, help="event file; without it one is made up")
-    parser.add_argument("--passes", type=int, default=150, help="crossing passes in each cell and case")
+    parser.add_argument("--passes", type=int, default=100, help="crossing passes in each cell and case")
     parser.add_argument("--per-second", type=float, default=25.0, help="passes begun a second")
     parser.add_argument("--rounds", type=int, default=1, help="of the whole table; samples are pooled")
     parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0, 20, 50, 100, 200])
