@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.authority import Step
-from bridge.authority.requests import MAX_NAME_BYTES, name_bytes, step_members
+from bridge.authority.requests import MAX_NAME_BYTES, PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
+from bridge.khepri import OperationId
 
 
 def test_a_name_is_utf_8() -> None:
@@ -17,6 +20,30 @@ def test_a_name_is_utf_8() -> None:
 def test_a_name_has_1_to_255_bytes(name: str) -> None:
     with pytest.raises(ConfigurationError, match="1 to 255 bytes"):
         name_bytes(name)
+
+
+async def test_a_request_has_the_operation_ids_and_the_patience_that_it_is_given() -> None:
+    class Store:
+        """Keeps what it is asked."""
+
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, Any]] = []
+
+        async def request(self, function: str, argument: Any, **options: Any) -> Any:
+            self.asked.append((function, options))
+            return {}
+
+    ids = [OperationId(b"client", 1, sequence, 0) for sequence in (1, 2)]
+    store: Any = Store()
+    await Requests(store).ask("enter")
+    requests = Requests(store, patience=5.0, operations=iter(ids).__next__)
+    await requests.ask("enter")
+    await requests.ask("leave")
+    assert store.asked == [
+        ("enter", {"operation_id": None, "timeout": PATIENCE}),
+        ("enter", {"operation_id": ids[0], "timeout": 5.0}),
+        ("leave", {"operation_id": ids[1], "timeout": 5.0}),
+    ]
 
 
 def test_a_step_is_two_members_or_none() -> None:

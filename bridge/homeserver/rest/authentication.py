@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, Protocol
 
@@ -124,10 +124,10 @@ async def caller(
 Anyone = Annotated[Caller, Depends(caller)]
 
 
-def require(*roles: Role) -> Callable[[Caller], Caller]:
+def require(*roles: Role) -> Callable[[Caller], Awaitable[Caller]]:
     """A dependency: the caller, who must have one of these roles."""
 
-    def allowed(found: Anyone) -> Caller:
+    async def allowed(found: Anyone) -> Caller:
         if found.role not in roles:
             raise ProblemError(
                 "role",

@@ -53,8 +53,9 @@ class Context:
     clock: Callable[[], float] = time.time
 
 
-def context(request: Request) -> Context:
+async def context(request: Request) -> Context:
     """The context that ``create_app`` was given."""
+    # Asynchronous like all dependencies here: FastAPI runs others in threads, which costs more than they do.
     found: Context = request.app.state.context
     return found
 

@@ -15,7 +15,7 @@ from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.problems import ProblemError
 
 
-def issuing(here: Here) -> Issuing:
+async def issuing(here: Here) -> Issuing:
     """The issuing side of the service.
 
     Raises:
@@ -29,7 +29,7 @@ def issuing(here: Here) -> Issuing:
 Issues = Annotated[Issuing, Depends(issuing)]
 
 
-def credentials(here: Here) -> Credentials:
+async def credentials(here: Here) -> Credentials:
     """What the tree knows of credentials."""
     return Credentials(here.store, patience=here.settings.store_timeout)
 

@@ -6,7 +6,7 @@ from typing import Any
 from bridge.homeserver.rest.context import context
 
 
-def test_a_request_finds_the_context_of_its_application() -> None:
+async def test_a_request_finds_the_context_of_its_application() -> None:
     made: Any = object()
     request: Any = SimpleNamespace(app=SimpleNamespace(state=SimpleNamespace(context=made)))
-    assert context(request) is made
+    assert await context(request) is made
