@@ -216,8 +216,11 @@ class Standing:
         """
         # What this session itself released and nobody got is no other's to give.
         if awaiting is None or awaiting.session == self.session:
-            self.take_newest(entity)
-            self.act(entity, self.holdings.grant(entity, epoch).epoch)
+            newest = self.plane.world.read(self.slots[entity])
+            # First, since an answer that came again, or late, must not touch what is simulated.
+            self.holdings.grant(entity, epoch)
+            self.take_over(entity, newest)
+            self.act(entity, epoch)
             return True
         await self.know(awaiting.server)
         self.givers[entity] = awaiting.server

@@ -36,6 +36,18 @@ async def test_a_grant_with_a_release_due_waits_for_it(bench: Bench) -> None:
         bench.standing.must_follow("ball")
 
 
+async def test_an_answer_that_comes_again_revives_nothing(bench: Bench) -> None:
+    """docs/authority-model.md, STALE_ANSWER."""
+    await bench.standing.gain("ball", 5, None)
+    bench.bodies.place(bench.standing.slots["ball"], (1.0, 2.0, 3.0), (1.0, 0.0, 0.0))
+    await bench.standing.stop("ball", "sim2")
+    bench.standing.holdings.follow("ball", 6)
+    with pytest.raises(InvalidStateError, match="a grant of 5 after 6"):
+        await bench.standing.gain("ball", 5, None)
+    assert bench.plane.held() == [("ball", 5)]
+    assert bench.standing.held() == []
+
+
 async def test_what_this_session_released_itself_is_not_waited_for(bench: Bench) -> None:
     assert await bench.standing.gain("ball", 6, Awaiting(session=SESSION, server="sim1", epoch=5))
 
