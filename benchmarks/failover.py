@@ -94,7 +94,9 @@ async def take_away(
         if host:
             # A host that is lost says nothing later, either.
             holder.kill(holder.control, holder.data, holder.guardian)
-    return (await successor.first_sealed_ns(entity) - began) / 1e6
+    taken_ms = (await successor.first_sealed_ns(entity) - began) / 1e6
+    print(f"{entity}: {taken_ms:.1f} ms", file=sys.stderr, flush=True)
+    return taken_ms
 
 
 async def measure(
