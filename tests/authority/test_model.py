@@ -1,4 +1,4 @@
-"""The model of sessions, leases and grants (``docs/authority-model.md``), searched exhaustively by Spin."""
+"""The models of leases and grants, and of escrow (``docs/authority-model.md``), searched exhaustively by Spin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model_check(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_quick_configuration_keeps_all_properties() -> None:
     checked = model_check("--quick")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert len(checked.stdout.splitlines()) == 5, checked.stdout
+    assert len(checked.stdout.splitlines()) == 6, checked.stdout
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,8 @@ def test_every_quick_configuration_keeps_all_properties() -> None:
         "FAILOVER_TO_DUE",
         "MIDDLE_WAITS",
         "NEVER_EXPIRES",
+        "ESCROW_TAKES_BACK",
+        "ESCROW_FORGETS",
     ],
 )
 def test_a_seeded_defect_is_found(defect: str) -> None:
