@@ -1,4 +1,4 @@
-"""The models of leases and grants, and of escrow (``docs/authority-model.md``), searched exhaustively by Spin."""
+"""The models of leases and grants, and of escrow (``docs/authority-model.md``), searched by Spin."""
 
 from __future__ import annotations
 
