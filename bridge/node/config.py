@@ -113,10 +113,11 @@ class GatewayConfig:
     """seconds before a second round through the members; doubles, with jitter"""
     max_retry_delay: float = 0.5
     """seconds between rounds at most"""
-    probe_interval: float = 0.5
+    probe_interval: float = 0.25
     """seconds between looks at a member that is connected: a hung or cut-off one keeps its socket open"""
-    probe_timeout: float = 1.0
-    """seconds without an answer to such a look, and the member is left for another one"""
+    probe_timeout: float = 0.8
+    """seconds without an answer to such a look, and the member is left for another one; together with the
+    interval the outage that a client sees whose member is cut off, where others elect in less"""
 
     def __post_init__(self) -> None:
         if min(self.connect_timeout, self.probe_interval, self.probe_timeout) <= 0:
