@@ -14,9 +14,10 @@ class KhepriConfig:
 
     timeout: float = 5.0
     """seconds a call may take as a whole, repeats included"""
-    attempt_timeout: float = 1.0
+    attempt_timeout: float = 0.4
     """seconds the homeserver may spend on one attempt of a write that can be repeated: a call in flight
-    to a leader that is cut off waits out its whole time, and an election takes 0.2 to 0.6 s"""
+    to a leader that is cut off waits out its whole time, and so does one that begins just before another
+    is elected; an election takes 0.2 to 0.6 s, and 1.2 s after a cut"""
     retry_delay: float = 0.05
     """seconds between attempts while the store has no leader"""
 
