@@ -232,6 +232,8 @@ class Verdict:
         lost_entities: made, acknowledged, and nobody's in the end.
         doubled_entities: two instances have it in the end.
         undecided: entities whose search was given up; nothing is shown for them, and that is no proof.
+        travelled: entities that were put into escrow for another instance; what that decides is no answer of
+            this history, so the order of their answers is not searched.
     """
 
     acts: int
@@ -245,6 +247,7 @@ class Verdict:
     lost_entities: list[Violation] = field(default_factory=list)
     doubled_entities: list[Violation] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
+    travelled: list[str] = field(default_factory=list)
 
     @property
     def violations(self) -> list[Violation]:
@@ -288,6 +291,7 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
         lost_entities=_lost_entities(asked, finals),
         doubled_entities=_doubled_entities(finals),
         undecided=undecided,
+        travelled=_travelled(asked),
     )
 
 
@@ -367,7 +371,10 @@ def _linearizable(asked: _Asked, finals: Sequence[Final]) -> tuple[list[Violatio
             if len(finals) == 1:
                 of_entity[entity].append(_read(final, entity, record))
     sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
+    travelled = _travelled(asked)
     for entity, operations in of_entity.items():
+        if entity in travelled:
+            continue
         example = check_entity(operations, open_sessions=sessions)
         if example is None:
             continue
@@ -378,6 +385,12 @@ def _linearizable(asked: _Asked, finals: Sequence[Final]) -> tuple[list[Violatio
         shown = tuple(calls[id(operation)] for operation in example.operations if id(operation) in calls)
         found.append(Violation("ownership is linearizable", text, shown))
     return found, undecided
+
+
+def _travelled(asked: _Asked) -> list[str]:
+    return sorted(
+        {op.entity for _, op in asked if op.function == "push_abroad" and op.known is not Known.REFUSED}
+    )
 
 
 def _read(final: Final, entity: str, record: RecordView) -> Operation:

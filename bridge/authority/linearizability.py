@@ -155,10 +155,11 @@ def check_entity(
     if not operations:
         return None
     entity = operations[0].entity
+    operations, start = _begun(operations)
     try:
-        if _Search(operations, open_sessions).succeeds():
+        if _Search(operations, open_sessions, start).succeeds():
             return None
-        return _shortest(list(operations), open_sessions)
+        return _shortest(list(operations), open_sessions, start)
     except UndecidedError:
         return Counterexample(entity, f"{entity}: undecided after {MAX_STATES} states", (), undecided=True)
 
@@ -166,6 +167,29 @@ def check_entity(
 def permission(player: str | None, record: _Record) -> str:
     """What the rule says to a player who wants the entity: ``allow``, ``deny`` or ``ask`` (R0-8)."""
     return "allow" if player in (record.owner, record.master) else record.rule
+
+
+_Start = tuple[int, _Record | None]
+
+
+def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start]:
+    """What is to be searched, and from where.
+
+    An entity that nobody of the history made was there before, or came from another instance: the record that
+    is shown first is believed, and what may have been refused before it is left out.
+    """
+    shown = [op for op in operations if op.known is Known.OK and op.record is not None]
+    if not shown or any(
+        op.function == "create_entity" and op.known is not Known.REFUSED for op in operations
+    ):
+        return operations, (0, None)
+    first = min(shown, key=lambda op: (_version(op), op.answered_ns))
+    later = [
+        op
+        for op in operations
+        if op is not first and (op.known is not Known.REFUSED or op.called_ns > first.answered_ns)
+    ]
+    return later, (_version(first), _record(first))
 
 
 class _Node(NamedTuple):
@@ -186,7 +210,7 @@ class _Search:
         self,
         operations: Sequence[Operation],
         open_sessions: frozenset[bytes] | None,
-        start: tuple[int, _Record | None] = (0, None),
+        start: _Start,
     ) -> None:
         self._answered = sorted(
             (op for op in operations if op.known is not Known.UNKNOWN), key=lambda op: op.called_ns
@@ -343,6 +367,12 @@ class _Search:
 def _due(node: _Node, after: _Record) -> frozenset[bytes]:
     before = None if node.record is None else node.record.session
     return node.due if before in (None, _UNSEEN, after.session) else node.due | {before}
+
+
+def _record(operation: Operation) -> _Record:
+    view = operation.record
+    assert view is not None
+    return _Record(view.owner, view.master, view.rule, view.default_owner, view.session, view.epoch, True)
 
 
 def _version(operation: Operation) -> int:
@@ -532,20 +562,22 @@ def _heir(record: _Record) -> str:
     return record.master if record.default_owner is None else record.default_owner
 
 
-def _shortest(operations: list[Operation], open_sessions: frozenset[bytes] | None) -> Counterexample:
+def _shortest(
+    operations: list[Operation], open_sessions: frozenset[bytes] | None, start: _Start
+) -> Counterexample:
     """What had been answered when it first went wrong, and of that only the end that is needed."""
     answers = sorted(op.answered_ns for op in operations if op.known is not Known.UNKNOWN)
     low, high = 0, len(answers) - 1
     while low < high:
         middle = (low + high) // 2
-        if _Search(_until(operations, answers[middle]), open_sessions).succeeds():
+        if _Search(_until(operations, answers[middle]), open_sessions, start).succeeds():
             low = middle + 1
         else:
             high = middle
     prefix = _until(operations, answers[low])
     last = next(op for op in prefix if op.answered_ns == answers[low] and op.known is not Known.UNKNOWN)
     shown, needed = _suffix(prefix, open_sessions)
-    search = _Search(prefix, open_sessions)
+    search = _Search(prefix, open_sessions, start)
     search.succeeds()
     reached = search.deepest
     state = "no entity" if reached.record is None else f"version {reached.version}, {_words(reached.record)}"
@@ -577,18 +609,13 @@ def _suffix(
     granted = [op for op in prefix if op.known is Known.OK and op.record is not None]
     granted.sort(key=lambda op: op.answered_ns, reverse=True)
     for first in granted[:_SUFFIXES]:
-        view = first.record
-        assert view is not None
         later = [
             op if op.called_ns > first.answered_ns else _forgotten(op)
             for op in prefix
             if op is not first and (op.known is Known.UNKNOWN or op.answered_ns >= first.called_ns)
         ]
-        record = _Record(
-            view.owner, view.master, view.rule, view.default_owner, view.session, view.epoch, True
-        )
         try:
-            fails = not _Search(later, open_sessions, (view.version, record)).succeeds()
+            fails = not _Search(later, open_sessions, (_version(first), _record(first))).succeeds()
         except UndecidedError:
             continue
         if fails:

@@ -296,6 +296,7 @@ def check_history(
             "lost_entities": len(verdict.lost_entities),
             "doubled_entities": len(verdict.doubled_entities),
             "undecided": verdict.undecided,
+            "travelled": verdict.travelled,
             "violations": [violation.text for violation in verdict.violations],
         },
         as_json=as_json,

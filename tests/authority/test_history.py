@@ -188,6 +188,14 @@ def test_a_stale_read_that_was_taken_for_a_write_is_a_counter_example() -> None:
     assert verdict.lost_grants
 
 
+def test_an_entity_that_was_put_into_escrow_is_named_and_not_searched() -> None:
+    gone = asked(2, "push_abroad", 300, view(2, 1, None, "Cem"), session=A, epoch=1, owner="Cem")
+    back = asked(3, "give", 400, view(4, 9, A, "Bob"), session=A, epoch=9, owner="Bob")
+    verdict = check([*created(), *gone, *back])
+    assert verdict.violations == []
+    assert verdict.travelled == ["ball"]
+
+
 def test_a_request_without_an_answer_is_counted_and_harmless() -> None:
     verdict = check([*created(), *pulled(2, 200, 2, 2)[:1], final(ball=view(2, 2, B, "Bob"))])
     assert verdict.violations == []

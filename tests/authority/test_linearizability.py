@@ -197,6 +197,14 @@ def test_a_counter_example_is_the_end_of_a_long_history() -> None:
     assert found.operations[-1].epoch == 398
 
 
+def test_an_entity_that_nobody_here_made_is_followed_from_where_it_is_first_shown() -> None:
+    first = pulled(20, 7, 9, known=8)
+    before = refused("pull", 5, "conflict", session=C, owner="Cem", epoch=3, told_epoch=4)
+    exists = refused("create_entity", 1, "entity_exists", session=C)
+    assert check_entity([before, exists, first, pulled(60, 8, 11, C, known=9)], open_sessions=OPEN) is None
+    assert check_entity([before, first, pulled(60, 8, 11, C, known=8)], open_sessions=OPEN) is not None
+
+
 class Reference:
     """A record as the homeserver keeps it, written down plainly; every change makes a version."""
 
