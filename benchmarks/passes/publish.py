@@ -20,7 +20,7 @@ _PLACE: Final = re.compile(r"(<!-- results -->\n).*(<!-- end of results -->\n)",
 
 def tables(results: Mapping[str, Any]) -> str:
     """Markdown: a table for each loss, then messages."""
-    parts = []
+    parts = [_circumstances(results), ""]
     for suffix in losses(results):
         loss = suffix.removeprefix("_loss_") or "0"
         rtts = sorted({float(rtt) for name in NAMES for rtt in results.get(name + suffix, {})})
@@ -37,6 +37,17 @@ def tables(results: Mapping[str, Any]) -> str:
                 parts.append(f"| {title} | {' | '.join(_cell(rows.get(f'{rtt:g}')) for rtt in rtts)} |")
         parts.append("")
     return "\n".join([*parts, *_against_model(results), ""])
+
+
+def _circumstances(results: Mapping[str, Any]) -> str:
+    made = ", made up" if results["generated"] else ""
+    nodes = f"{results['nodes']} homeserver{'' if results['nodes'] == 1 else 's'}"
+    return (
+        f"{results['passes']} crossing passes of {results['match']}{made} in each cell and case, "
+        f"{results['per_second']:g} begun a second, {nodes} an instance, {results['processors']} cores, "
+        f"load average {results['load']} when the last cell was done: what is above the number of cores is "
+        "the work of others, and a pass waits for a core some ten times."
+    )
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

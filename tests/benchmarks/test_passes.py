@@ -135,6 +135,13 @@ async def test_a_proxy_passes_on_both_ways_after_the_way_and_ends_with_either_en
 
 RESULTS = {
     "benchmark": "passes",
+    "passes": 40,
+    "per_second": 25.0,
+    "match": "some match",
+    "generated": True,
+    "nodes": 1,
+    "processors": 2,
+    "load": 0.4,
     "case2": {
         rtt: {
             "p50_ms": 3.0 + float(rtt),
@@ -162,6 +169,8 @@ def test_the_picture_is_xml_with_a_panel_for_each_loss() -> None:
 
 def test_the_tables_hold_the_measurement_against_the_model() -> None:
     text = tables(RESULTS)
+    assert "40 crossing passes of some match, made up" in text
+    assert "1 homeserver an instance, 2 cores, load average 0.4" in text
     assert "| Case 2: push | 3 / 9 / 12; 99.0% | 53 / 9 / 12; 99.0% |" in text
     assert "| Case 2: push | 4.0 | 2 | 1.02 (53 / 52 ms) | 100.0% |" in text
     assert "| Case 3: direct update | – |" in text
