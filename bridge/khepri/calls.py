@@ -21,7 +21,7 @@ from bridge.khepri.reply import (
     is_transient,
     unwrap,
 )
-from bridge.khepri.together import Commit, Together
+from bridge.khepri.together import GROUPED_REQUESTS, AuthorityRequest, Commit, Together
 from bridge.khepri.window import Window
 
 KHEPRI: Final = "kb_khepri"
@@ -194,6 +194,9 @@ class StoreCalls:
         try:
             if timeout is None and (module, function) == (KHEPRI, "transaction"):
                 return await self.together.commits.run(Commit(argument, operation, deadline))
+            if module == API and function in GROUPED_REQUESTS:
+                request = AuthorityRequest(function, argument, operation, deadline)
+                return await self.together.requests.run(request)
             arguments = [self.store, argument, operation.term()]
             if options:
                 arguments.append(self.attempt_options())

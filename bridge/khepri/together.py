@@ -1,6 +1,7 @@
 """Which requests of a client go in one message when they are made at once, and how.
 
-Only those with default options: their deadlines are the same.
+Of reads and writes only those with default options, whose deadlines are the same; what has an operation id is
+made again by itself, with its own deadline, where the group was not answered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,27 @@ from bridge.khepri.options import milliseconds
 from bridge.khepri.reply import TRANSIENT, StoreUnavailableError, UngroupedError, is_transient, unwrap
 
 _MODULE: Final = "kb_khepri"
+_API: Final = "kb_api"
+GROUPED_REQUESTS: Final = frozenset(
+    {
+        "create_entity",
+        "give",
+        "push",
+        "pull",
+        "release",
+        "enter",
+        "leave",
+        "request",
+        "answer",
+        "withdraw",
+        "set_rule",
+        "set_master",
+        "set_default_owner",
+        "transfer",
+        "revoke",
+    }
+)
+"""functions of ``kb_api`` that ``kb_api:requests`` takes (``docs/protocol.md`` §7)"""
 _OK: Final = Atom("ok")
 _DONE: Final = (_OK, None)
 
@@ -29,6 +51,16 @@ class Commit:
     """A transaction: its operations on the wire, its id, and the time of the loop at which its wait ends."""
 
     operations: list[Any]
+    operation: OperationId
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityRequest:
+    """A request of ``docs/protocol.md`` §7: its function, map and id, and when its wait ends as above."""
+
+    function: str
+    argument: Any
     operation: OperationId
     deadline: float
 
@@ -56,12 +88,13 @@ class Requests(Protocol):
 
 
 class Together:
-    """Reads of data, plain writes and transactions of one client.
+    """Reads of data, plain writes, transactions and requests about authority of one client.
 
     Attributes:
         gets: of paths on the wire; gives properties.
         writes: of ``(put, path, data)`` and ``(delete, path)`` on the wire.
         commits: of transactions; gives results.
+        requests: about authority; gives the values of their answers.
     """
 
     def __init__(self, calls: Requests) -> None:
@@ -70,6 +103,7 @@ class Together:
         self.gets: Grouped[Any] = Grouped(self._get, self._get_each)
         self.writes: Grouped[tuple[Any, ...]] = Grouped(self._write, self._write_each)
         self.commits: Grouped[Commit] = Grouped(self._commit, self._commit_each)
+        self.requests: Grouped[AuthorityRequest] = Grouped(self._request, self._request_each)
 
     async def _get(self, path: Any, began: float | None) -> Any:
         calls = self._calls
@@ -112,15 +146,32 @@ class Together:
         return await calls.until_known(_MODULE, "transaction", arguments, commit.deadline)
 
     async def _commit_each(self, commits: list[Commit]) -> list[Any] | None:
-        # Whatever goes wrong here is harmless: each is made again, and its id says whether it was applied.
-        calls = self._calls
         requests = [(commit.operations, commit.operation.term()) for commit in commits]
-        arguments = [calls.store, requests, calls.attempt_options()]
-        left = min(commit.deadline for commit in commits) - asyncio.get_running_loop().time()
+        arguments = [self._calls.store, requests, self._calls.attempt_options()]
+        return await self._known(_MODULE, "transactions", arguments, commits)
+
+    async def _request(self, request: AuthorityRequest, _: float | None) -> Any:
+        calls = self._calls
+        arguments = [calls.store, request.argument, request.operation.term()]
+        return await calls.until_known(_API, request.function, arguments, request.deadline)
+
+    async def _request_each(self, requests: list[AuthorityRequest]) -> list[Any] | None:
+        terms = [(Atom(one.function), one.argument, one.operation.term()) for one in requests]
+        return await self._known(_API, "requests", [self._calls.store, terms], requests)
+
+    async def _known(
+        self,
+        module: str,
+        function: str,
+        arguments: list[Any],
+        items: Sequence[Commit | AuthorityRequest],
+    ) -> list[Any] | None:
+        # Whatever goes wrong here is harmless: each is made again, and its id says whether it was applied.
+        left = min(item.deadline for item in items) - asyncio.get_running_loop().time()
         # Each must have time for an attempt of its own.
-        timeout = min(2 * calls.config.attempt_timeout, left / 2)
+        timeout = min(2 * self._calls.config.attempt_timeout, left / 2)
         replies = unwrap(
-            await calls.caller.call(_MODULE, "transactions", arguments, timeout=timeout, idempotent=True)
+            await self._calls.caller.call(module, function, arguments, timeout=timeout, idempotent=True)
         )
         return _grouped(replies) if isinstance(replies, list) else None
 

@@ -11,11 +11,17 @@
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
 -export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
 -export([enrol/3, authenticate/3, attest/3, revoke_credential/3, publish_key/3, set_player_data/3]).
+-export([requests/2]).
 -export([entity/2, server/2, servers/1]).
 
 -define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials, leases]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
+-define(MAX_GROUP, 64).
+%% Requests that need nothing but to be valid and, some, to know when they came.
+-define(TIMELESS, [create_entity, give, push, pull, release, enter, leave, withdraw, set_rule, set_master,
+                   set_default_owner, transfer, revoke]).
+-define(TIMED, [request, answer]).
 
 -spec version() -> {ok, 1}.
 version() -> {ok, 1}.
@@ -214,6 +220,30 @@ claim(Store, Request, Op) ->
             end;
         Refused -> Refused
     end.
+
+%% Requests that one client makes at once, as one command of the log: each under its own operation id, with its own
+%% outcome. `ungrouped' where one of them is not to be had this way: each is to be made by itself then.
+-spec requests(term(), term()) -> kb_call:answer().
+requests(Store, Requests) when is_list(Requests), length(Requests) >= 1, length(Requests) =< ?MAX_GROUP ->
+    At = erlang:system_time(millisecond),
+    Checked = [grouped(Request, At) || Request <- Requests],
+    Clients = lists:usort([{Client, Incarnation} || {{Client, Incarnation, _, _}, _} <- Checked]),
+    case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso kb_validate:size(Requests) =:= ok of
+        true -> kb_commit:group(Store, Checked, ?AUTHORITY_TIMEOUT_MS);
+        false -> kb_commit:ungrouped()
+    end;
+requests(_, _) ->
+    kb_call:refuse(invalid_options, <<"1 to 64 requests, each {Function, Request, Op}, are made at once">>).
+
+grouped({Function, Request, Op}, At) when is_atom(Function) ->
+    IsTimed = lists:member(Function, ?TIMED),
+    case (IsTimed orelse lists:member(Function, ?TIMELESS)) andalso
+         {kb_validate:request(Function, Request), kb_validate:operation_id(Op)} of
+        {{ok, Valid}, {ok, Id}} when IsTimed -> {Id, {authority, Function, Valid#{at => At}}};
+        {{ok, Valid}, {ok, Id}} -> {Id, {authority, Function, Valid}};
+        _ -> refused
+    end;
+grouped(_, _) -> refused.
 
 -spec entity(term(), term()) -> kb_call:answer().
 entity(Store, Name) -> record(Store, entities, Name, no_entity).

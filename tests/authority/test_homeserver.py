@@ -406,3 +406,37 @@ async def test_a_name_has_1_to_255_bytes(servers: tuple[Server, Server], name: s
 async def test_a_session_id_has_16_bytes(store: Khepri) -> None:
     with pytest.raises(ConfigurationError, match="16 bytes"):
         Homeserver(store, b"short")
+
+
+async def test_requests_made_at_once_have_their_own_outcomes_and_are_applied_once(
+    servers: tuple[Server, Server], ball: str
+) -> None:
+    """As one command of the log; what one of them is refused keeps none beside it from being granted."""
+    a, b = servers
+    records = await asyncio.gather(*(a.spawn(f"{ball}-{n}") for n in range(40)))
+    assert len({record.epoch for record in records}) == 40
+    told = await asyncio.gather(
+        *(a.push(record, b) for record in records[:20]),
+        *(a.push(record, Server(b.store, "nobody")) for record in records[20:30]),
+        *(a.home.give(entity=record.entity, epoch=1, owner="x", step=STEP) for record in records[30:]),
+        return_exceptions=True,
+    )
+    pushed = [one for one in told if isinstance(one, EntityRecord)]
+    assert pushed == told[:20]
+    assert {(one.server, one.version) for one in pushed} == {(b.name, 2)}
+    assert [type(one) for one in told[20:]] == [UnknownServerError] * 10 + [NotHolderError] * 10
+
+
+async def test_two_pulls_made_at_once_have_one_winner(servers: tuple[Server, Server], ball: str) -> None:
+    """Both in one command of the log, as when they come in two."""
+    a, b = servers
+    record = await a.spawn(ball)
+    c = Server(b.store, fresh("sim"))
+    await c.open()
+    busy = [b.spawn(f"{ball}-{n}") for n in range(8)]
+    told = await asyncio.gather(*busy, b.pull(record), c.pull(record), return_exceptions=True)
+    taken, refused = told[-2:]
+    assert isinstance(taken, EntityRecord)
+    assert isinstance(refused, ConflictError)
+    assert refused.props["winner"] == b.name.encode()
+    await c.home.close_session()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import ConfigurationError, DeadlineError, OutcomeUnknownError
+from bridge.errors import ConfigurationError, DeadlineError, KhepriError, OutcomeUnknownError
 from bridge.etf import Atom, encode_term
 from bridge.khepri import (
     CompareAndSwap,
@@ -150,6 +150,32 @@ async def test_large_answers_come_one_by_one(store: Khepri, root: str) -> None:
     assert store.caller.current == member
     # Whatever prints the whole store after this prints it too.
     await store.delete(f"{root}/large")
+
+
+async def test_requests_made_at_once_keep_their_ids_when_their_group_is_refused() -> None:
+    class Slow(ScriptedCaller):
+        async def call(
+            self, module: str, function: str, args: Sequence[Any], *, timeout: float, idempotent: bool
+        ) -> Any:
+            await asyncio.sleep(0)
+            return await super().call(module, function, args, timeout=timeout, idempotent=idempotent)
+
+    caller = Slow(ok(0), refusal("ungrouped"), ok(1), refusal("not_owner"), ok(3))
+    store = Khepri(caller)
+    asked = [store.request("revoke", {Atom("entity"): b"%d" % n}, timeout=60) for n in range(4)]
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [told[0], told[1], told[3]] == [0, 1, 3]
+    assert isinstance(told[2], KhepriError)
+    assert [one.function for one in caller.asked] == ["revoke", "requests", "revoke", "revoke", "revoke"]
+    alone = [(Atom("revoke"), one.args[1], one.args[2]) for one in caller.asked[2:]]
+    assert caller.asked[1].args[1] == alone
+
+
+async def test_a_request_that_needs_more_than_a_valid_map_is_made_alone() -> None:
+    caller = ScriptedCaller(ok(0), ok(1), ok(2))
+    store = Khepri(caller)
+    await asyncio.gather(*(store.request("claim", {Atom("entity"): b"%d" % n}) for n in range(3)))
+    assert [one.function for one in caller.asked] == ["claim"] * 3
 
 
 @erlang
