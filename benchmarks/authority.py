@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -66,10 +66,10 @@ async def _cuts(arguments: argparse.Namespace) -> dict[str, Any]:
 async def _lease(arguments: argparse.Namespace) -> dict[str, Any]:
     say(f"lease: {arguments.sessions} sessions")
     with _cluster() as cluster:
-        return await lease.measure(cluster, arguments.sessions, 100 * arguments.sessions, 20.0)
+        return await lease.measure(cluster, arguments.sessions, 100 * arguments.sessions, 20.0, 0)
 
 
-PARTS: Final[dict[str, Callable[[argparse.Namespace], Awaitable[dict[str, Any]]]]] = {
+PARTS: Final[dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]]] = {
     "transfers": _transfers,
     "failover": _failover,
     "kills": _outage,

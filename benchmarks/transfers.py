@@ -22,6 +22,7 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.native import native_node
+from benchmarks.network import add_network_option
 from benchmarks.rpc import AT_ONCE, instructions
 from bridge.authority import ConflictError, EntityRecord, Rule
 from bridge.etf import Atom
@@ -31,6 +32,7 @@ from bridge.node import HiddenNode, NodeConfig
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer
+from bridge.udp import NetworkConditions
 from tests.support.authority import Server
 
 LEASE_MS: Final = 3_600_000
@@ -68,7 +70,12 @@ class Arrivals:
         return self._at_ns[kind, epoch]
 
 
-def simulation(cluster: LocalCluster, name: str, on_event: Callable[[ServerEvent], None]) -> SimulationServer:
+def simulation(
+    cluster: LocalCluster,
+    name: str,
+    on_event: Callable[[ServerEvent], None],
+    network: NetworkConditions | None = None,
+) -> SimulationServer:
     """A server that joins the cluster when it is entered."""
     config = SimulationConfig(
         name=name,
@@ -77,11 +84,14 @@ def simulation(cluster: LocalCluster, name: str, on_event: Callable[[ServerEvent
         cookie=cluster.cookie,
         epmd_port=cluster.epmd_port,
         register=False,
+        network=network,
     )
     return SimulationServer(config, on_event)
 
 
-async def latency(cluster: LocalCluster, store: Khepri, rounds: int) -> dict[str, Any]:
+async def latency(
+    cluster: LocalCluster, store: Khepri, rounds: int, network: NetworkConditions | None
+) -> dict[str, Any]:
     """Milliseconds of pushes and pulls, one at a time, and of a put between them."""
     arrivals = Arrivals()
     pushes: list[int] = []
@@ -89,8 +99,8 @@ async def latency(cluster: LocalCluster, store: Khepri, rounds: int) -> dict[str
     puts, seen = [], []
     conflicts = 0
     async with (
-        simulation(cluster, "sim1", arrivals.on_event) as one,
-        simulation(cluster, "sim2", arrivals.on_event),
+        simulation(cluster, "sim1", arrivals.on_event, network) as one,
+        simulation(cluster, "sim2", arrivals.on_event, network),
     ):
         record = await one.transfers.spawn("ball", owner="p", position=_ORIGIN)
         await arrivals.seen(record.epoch)
@@ -206,15 +216,21 @@ def _percentiles(name: str, values_ns: Sequence[int]) -> dict[str, float]:
 
 
 async def measure(
-    *, rounds: int = 1_000, tx_rounds: int = 7, calls: int = 4_096, say: Callable[[str], None]
+    *,
+    say: Callable[[str], None],
+    rounds: int = 1_000,
+    tx_rounds: int = 7,
+    calls: int = 4_096,
+    network: NetworkConditions | None = None,
 ) -> dict[str, Any]:
     """Latency and throughput, on a cluster of three of their own.
 
     Args:
+        say: is told how far it is.
         rounds: a push, a pull and a put each.
         tx_rounds: of both sides of the comparison.
         calls: 64 at once, on each side of one of those.
-        say: is told how far it is.
+        network: what the datagrams of the rounds go through.
     """
     config = LocalClusterConfig(nodes=3, environment={"KB_LEASE_MS": str(LEASE_MS)})
     with LocalCluster(config) as cluster:
@@ -222,7 +238,7 @@ async def measure(
         async with HiddenNode("bench@127.0.0.1", cookie=cluster.cookie, config=node_config) as node:
             say(f"transfers: {rounds} pushes and pulls")
             async with Khepri.connect(node, cluster.members, store=cluster.store) as store:
-                result = await latency(cluster, store, rounds)
+                result = await latency(cluster, store, rounds, network)
             say(f"transfers: {tx_rounds} rounds of {calls} requests, 64 at once")
             result |= await throughput(cluster, node, tx_rounds, calls)
             say("transfers: whole ones, 64 at once")
@@ -236,15 +252,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1_000, help="pushes, as many pulls, and puts")
     parser.add_argument("--tx-rounds", type=int, default=7, help="of both sides, 64 at once")
     parser.add_argument("--calls", type=int, default=4_096, help="in one of those")
+    add_network_option(parser)
     parser.add_argument("--json", action="store_true", help="JSON is what is printed in any case")
     arguments = parser.parse_args()
     measured = measure(
+        network=arguments.network,
         rounds=arguments.rounds,
         tx_rounds=arguments.tx_rounds,
         calls=arguments.calls,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    print(json.dumps({"benchmark": "transfers", "python": platform.python_version(), **uvloop.run(measured)}))
+    about = {
+        "benchmark": "transfers",
+        "python": platform.python_version(),
+        "network": str(arguments.network),
+    }
+    print(json.dumps(about | uvloop.run(measured)))
 
 
 if __name__ == "__main__":
