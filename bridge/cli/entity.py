@@ -96,6 +96,7 @@ def _print(
         "awaiting": awaiting,
         "epoch": record.epoch,
         "home": record.home,
+        "away": None if record.away is None else record.away.instance,
         "version": record.version,
     }
     rows = [(name, "none" if value is None else str(value)) for name, value in result.items()]

@@ -65,7 +65,10 @@ class Entity(BaseModel):
     server: str | None = Field(description="The server that simulates it; null: it is dormant.")
     epoch: Epoch = Field(description="Rises with every grant of authority.")
     awaiting: Awaiting | None = Field(description="A release that is due before that server acts.")
-    home: str = Field(description="The instance that keeps this record.")
+    home: str = Field(description="The instance that it was created in, which knows where it is.")
+    away: str | None = Field(
+        description="The other instance that has it, or is asked to take it; null: it is here."
+    )
     version: int = Field(description="Rises with every change; also the ETag.", ge=0)
 
     @classmethod
@@ -84,5 +87,6 @@ class Entity(BaseModel):
             if awaiting is None
             else Awaiting(server=awaiting.server, epoch=str(awaiting.epoch)),
             home=record.home,
+            away=None if record.away is None else record.away.instance,
             version=record.version,
         )
