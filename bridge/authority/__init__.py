@@ -101,6 +101,7 @@ from bridge.authority.trace import (
     messages_per_transfer,
     transfers,
 )
+from bridge.authority.trust import FixedTrust, Trust, Trusted
 
 __all__ = [
     "CASES",
@@ -133,6 +134,7 @@ __all__ = [
     "Failover",
     "Fence",
     "Final",
+    "FixedTrust",
     "Formula",
     "Grant",
     "Granted",
@@ -188,6 +190,8 @@ __all__ = [
     "Subject",
     "TooManyAsksError",
     "Transfer",
+    "Trust",
+    "Trusted",
     "UnknownEntityError",
     "UnknownServerError",
     "Update",

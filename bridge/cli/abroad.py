@@ -120,13 +120,13 @@ class AbroadCase:
     @asynccontextmanager
     async def _served(self, place: Path) -> AsyncIterator[tuple[Escrows, Peer]]:
         """The REST service of an instance, with a key for this run; how another one pins it."""
+        from bridge.authority.trust import Trust
         from bridge.cli.connection import local_way, open_store
         from bridge.homeserver.federation import Escrows, Peer
         from bridge.homeserver.federation.service import federating
         from bridge.homeserver.local import running_cluster
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import Listening, serving, store_context
-        from bridge.homeserver.trust import Trust
         from bridge.jose import Jwk
 
         key = Jwk.generate()

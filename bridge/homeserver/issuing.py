@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.authority import Credentials, KeyState, NotEnrolledError, ServerRecord, UnknownServerError
+from bridge.authority.trust import Trusted
 from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
-from bridge.homeserver.trust import Trusted
 from bridge.jose.credentials import (
     AccessToken,
     Certificate,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bridge.authority import KeyState, NotEnrolledError, ServerRecord, Subject, UnknownServerError
+from bridge.authority.trust import FixedTrust
 from bridge.errors import ConfigurationError, SignatureError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
-from bridge.homeserver.trust import FixedTrust
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role, Ticket, read_access_untrusted, read_untrusted
 from tests.support.credentials import (

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bridge.authority.trust import FixedTrust
 from bridge.cli.connection import local_way, open_store
 from bridge.homeserver.federation import CourierConfig, Desk
 from bridge.homeserver.federation.sealing import Sealed
@@ -19,7 +20,6 @@ from bridge.homeserver.federation.service import federating
 from bridge.homeserver.local import running_cluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
-from bridge.homeserver.trust import FixedTrust
 from bridge.jose import Jwk
 from tests.support.credentials import KeySigner
 

@@ -11,12 +11,12 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
+from bridge.authority.trust import FixedTrust, Trusted
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.serve import store_context
 from bridge.homeserver.rest.settings import RestSettings
-from bridge.homeserver.trust import FixedTrust, Trusted
 from bridge.jose import Jwk
 from bridge.jose.credentials import AccessToken, Role, Signer
 from bridge.jose.credentials.token import encode_token

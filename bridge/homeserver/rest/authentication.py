@@ -12,10 +12,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from bridge.authority import OPERATOR, Party
+from bridge.authority.trust import Trusted
 from bridge.errors import SignatureError
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.problems import ProblemError
-from bridge.homeserver.trust import Trusted
 from bridge.jose.credentials import Role, read_access_untrusted
 
 MAX_TOKEN_CHARACTERS: Final = 4096

@@ -18,12 +18,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from bridge.authority import Credentials, Ownership
+from bridge.authority.trust import Trusted
 from bridge.errors import ConfigurationError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
 from bridge.homeserver.rest.authentication import TokenAuthenticator
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.settings import RestSettings
-from bridge.homeserver.trust import Trusted
 from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
 

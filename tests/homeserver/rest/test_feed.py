@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from bridge.authority import Rule
+from bridge.authority.trust import FixedTrust
 from bridge.homeserver.rest.serve import Listening, serving
 from bridge.homeserver.rest.settings import RestSettings
-from bridge.homeserver.trust import FixedTrust
 from bridge.jose import Jwk
 from bridge.jose.credentials import AccessToken, Role
 from bridge.jose.encoding import base64url_encode

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from bridge.authority import Credentials, KeyState
+from bridge.authority.trust import Trust
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.keys import CACHE_SECONDS
-from bridge.homeserver.trust import Trust
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role, keyring, read_access_untrusted
 from bridge.khepri import Khepri

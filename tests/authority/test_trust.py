@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bridge.authority import Credentials, KeyState
+from bridge.authority import trust as room
+from bridge.authority.trust import FixedTrust, Trust, Trusted
 from bridge.errors import BridgeError
 from bridge.etf import Atom
-from bridge.homeserver import trust as room
-from bridge.homeserver.trust import FixedTrust, Trust, Trusted
 from bridge.jose import Jwk
 from bridge.khepri import Khepri, Snapshot, Updated
 from tests.support.cluster import erlang
