@@ -51,7 +51,6 @@ def test_a_private_key_is_not_told() -> None:
         {"urls": ("https://[ruby",)},
         {"urls": ("ruby.example:8443",)},
     ],
-    ids=str,
 )
 def test_what_cannot_be_trusted_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):

@@ -87,7 +87,7 @@ async def test_a_holder_renews_and_changes_its_key(closed: Rest) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"instance": "elsewhere"}, {"issued_at": 1}, {"key": Jwk.generate().public()}], ids=str
+    "change", [{"instance": "elsewhere"}, {"issued_at": 1}, {"key": Jwk.generate().public()}]
 )
 async def test_an_enrolment_that_does_not_hold_is_refused(opened: Rest, change: dict[str, Any]) -> None:
     alice = await member(opened)

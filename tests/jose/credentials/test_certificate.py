@@ -37,7 +37,6 @@ def test_a_certificate_reads_back(subject: str, role: Role, instance: str, lifet
         {"expires_at": NOW},
         {"id": "AAAA"},
     ],
-    ids=str,
 )
 def test_what_no_reader_takes_is_not_made(change: dict[str, object]) -> None:
     with pytest.raises(SignatureError):

@@ -95,7 +95,6 @@ def test_a_token_by_another_key_is_refused_whatever_key_it_names() -> None:
         {"alg": "ES256", "typ": TYP},
         {"alg": "ES256", "kid": ISSUER.thumbprint()},
     ],
-    ids=str,
 )
 def test_a_header_other_than_the_one_form_is_refused_though_its_signature_holds(
     changed: dict[str, object],
