@@ -20,6 +20,7 @@ import msgspec
 import uvloop
 
 from bridge.authority import Message
+from bridge.authority.trust import Trust
 from bridge.cli.connection import local_way, open_store
 from bridge.homeserver.federation import CourierConfig
 from bridge.homeserver.federation.service import federating
@@ -30,7 +31,6 @@ from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.homeserver.signer.client import SignerClient
 from bridge.homeserver.signer.policy import SigningPolicy
 from bridge.homeserver.signer.server import serving_signer
-from bridge.homeserver.trust import Trust
 from bridge.jose import Jwk
 
 _MAX_LINE_BYTES: Final = 64 << 20
