@@ -92,7 +92,16 @@ class Stage:
 
     async def abroad(self, crossing: Crossing) -> tuple[float, float | None]:
         """Case 1: the passer's server gives to one of another instance."""
-        return await self._kick(crossing, "push", instance=self.instances[crossing.taker])
+        giver, taker = crossing.giver, crossing.taker
+        ball = await self._ball(giver)
+        acts, sees = self._expect("acts", taker, ball), self._expect("sees", giver, ball)
+        begin = time.monotonic_ns()
+        giving = asyncio.create_task(
+            self.servers[giver].push_abroad(
+                ball, owner=crossing.play.receiver, instance=self.instances[taker], to=taker
+            )
+        )
+        return await self._outcome(giving, begin, acts, sees, ball, taker)
 
     async def switch(self, crossing: Crossing) -> tuple[float, float | None]:
         """R0-33: the passer's server offers, the receiver's claims."""
@@ -130,7 +139,7 @@ class Stage:
             self.servers[giver].kick(
                 ball,
                 owner=play.receiver,
-                to=f"{taker}@{instance}" if instance else taker,
+                to=taker,
                 position=(*play.origin, 0.0),
                 velocity=play.velocity,
                 way=way,

@@ -22,7 +22,7 @@ from bridge.authority import (
 from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
 from bridge.khepri import UnknownOutcomeError
 from bridge.sim.dataplane.messages import RaiseFence
-from bridge.sim.standing import Standing, first_step
+from bridge.sim.standing import Spawn, Standing, first_step
 
 
 class Abroad:
@@ -31,13 +31,16 @@ class Abroad:
     Args:
         standing: what the session holds, and whom it knows.
         home: its requests.
+        spawn: runs work in the background and reports its failure.
     """
 
-    def __init__(self, *, standing: Standing, home: Homeserver) -> None:
+    def __init__(self, *, standing: Standing, home: Homeserver, spawn: Spawn) -> None:
         self._standing = standing
         self._home = home
+        self._spawn = spawn
         self._waiting: dict[str, asyncio.Future[Closed | Returned]] = {}
         self._heard: dict[str, int] = {}
+        self._takers: set[str] = set()
 
     async def push(self, entity: str, *, owner: str, instance: str, to: str) -> EntityRecord:
         """Put an entity into escrow for a server of another instance.
@@ -51,16 +54,23 @@ class Abroad:
         Raises:
             NotHolderError: another server pulled it first; its recall is obeyed.
             AuthorityError: refused; this server goes on simulating.
-            UnknownServerError: the other instance has told of no such server.
+            UnknownServerError: the other instance has told of no such server. One that was given to before is
+                not asked for first: its instance refuses where it is no more.
             InvalidStateError: not held here; nothing was changed.
             OutcomeUnknownError: the answer was lost; this server no longer acts, and does as its inbox says.
         """
         standing = self._standing
         async with standing.locks[entity]:
             epoch = standing.must_hold(entity)
-            standing.learn_server(await self._home.server_abroad(instance, to))
+            taker = abroad_name(to, instance)
+            if taker not in self._takers:
+                await self._look_up(instance, to)
+            else:
+                # Not waited for: that would be a round trip on the way of every transfer but the first.
+                # Where the taker has another key by now, its instance refuses, and the next one knows.
+                self._spawn(self._look_up(instance, to))
             step = first_step()
-            box = await standing.stop(entity, abroad_name(to, instance))
+            box = await standing.stop(entity, taker)
             self._waiting[entity] = asyncio.get_running_loop().create_future()
             try:
                 record = await self._home.push_abroad(
@@ -78,6 +88,11 @@ class Abroad:
             standing.holdings.follow(entity, record.epoch)
             standing.raise_fence(record)
             return record
+
+    async def _look_up(self, instance: str, to: str) -> None:
+        record = await self._home.server_abroad(instance, to)
+        self._standing.learn_server(record)
+        self._takers.add(record.server)
 
     async def decided(self, entity: str, *, seconds: float) -> Closed | Returned:
         """Wait for what became of the entity that was put into escrow last.

@@ -18,6 +18,7 @@ from bridge.sim.stdio import (
     Failed,
     Kick,
     MakeReport,
+    PushAbroad,
     Quit,
     Reported,
     Request,
@@ -136,6 +137,12 @@ class SimulationProcess:
     async def take(self, entity: str, *, owner: str) -> int:
         """Take an entity; its epoch, once that server acts for it."""
         return await self._ask(Take(id=next(self._ids), entity=entity, owner=owner))
+
+    async def push_abroad(self, entity: str, *, owner: str, instance: str, to: str) -> int:
+        """Give an entity to a server of another instance; its epoch, once that instance has decided."""
+        return await self._ask(
+            PushAbroad(id=next(self._ids), entity=entity, owner=owner, instance=instance, to=to)
+        )
 
     async def enter(self, player: str) -> None:
         """A player is there from now on."""

@@ -54,8 +54,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag="spawn"):
 class Kick(msgspec.Struct, frozen=True, kw_only=True, tag="kick"):
     """Put a held entity somewhere with a velocity and pass it to another player.
 
-    ``to`` is that player's server: another one gets the authority with it; one of another instance has ``@``
-    and that behind its name. ``way`` is ``push`` or ``offer``.
+    ``to`` is that player's server: another one gets the authority with it. ``way`` is ``push`` or ``offer``.
     """
 
     id: _Id
@@ -362,12 +361,6 @@ async def _kick(command: Kick, server: SimulationServer) -> int:
     server.transfers.place(command.entity, command.position, command.velocity)
     if command.to == server.config.name:
         return (await server.transfers.give(command.entity, owner=command.owner)).epoch
-    name, _, instance = command.to.partition("@")
-    if instance:
-        record = await server.transfers.push_abroad(
-            command.entity, owner=command.owner, instance=instance, to=name
-        )
-        return record.epoch
     if command.way == "offer":
         await server.transfers.offer(command.entity, owner=command.owner, to=command.to)
         return 0

@@ -72,7 +72,7 @@ class Transfers:
         self._players = players
         self._asks = asks
         self._may_act = may_act
-        self.abroad = Abroad(standing=standing, home=home)
+        self.abroad = Abroad(standing=standing, home=home, spawn=spawn)
         self.direct = DirectUpdates(
             name=standing.name,
             holder=self,

@@ -160,3 +160,21 @@ async def test_refused_at_home_it_goes_on_at_once(pair: Pair, monkeypatch: pytes
         await ours.push_abroad(ball, owner="Player2", instance="ruby", to=pair.b.name)
     assert ours.held() == [ball]
     assert ours.held_epoch(ball) == record.epoch
+
+
+async def test_a_taker_that_is_known_is_not_asked_for_before_the_push(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R0-28: else every transfer would begin with a round trip that no trace counts."""
+    a, b, ours = pair.a, pair.b, pair.a.server.transfers
+    for ball in (fresh("ball"), fresh("ball")):
+        await ours.spawn(ball, owner="Player1", position=(0.0, 0.0, 0.0))
+        await ours.push_abroad(ball, owner="Player2", instance="ruby", to=b.name)
+        assert isinstance(await ours.abroad.decided(ball, seconds=20), Closed)
+        # From the second one on the answer may take as long as it likes.
+        monkeypatch.setattr(ours.abroad._home, "server_abroad", _never)
+    assert a.problems() == []
+
+
+async def _never(*_arguments: object) -> None:
+    await asyncio.Event().wait()
