@@ -21,12 +21,14 @@ from tests.support.cluster import hidden_node
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+# Its server renews nothing.
+LEASE = {"KB_LEASE_MS": "3600000"}
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A cluster in which ``sim1`` simulates Ann's ball."""
-    with LocalCluster(LocalClusterConfig(nodes=1)) as cluster:
+    with LocalCluster(LocalClusterConfig(nodes=1, environment=LEASE)) as cluster:
 
         async def spawn() -> None:
             async with (

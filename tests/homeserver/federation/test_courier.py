@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 
@@ -12,9 +13,10 @@ from bridge.authority import AwayError, Closed, Grant, NotHolderError, Returned
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.federation import CourierConfig
+from bridge.khepri import Khepri
 from tests.support.authority import Server
-from tests.support.cluster import fresh
-from tests.support.federation import QUICK, Federation, term
+from tests.support.cluster import fresh, hidden_node
+from tests.support.federation import QUICK, Federation, Instance, instance_cluster, term
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -208,6 +210,49 @@ async def test_each_knows_the_servers_of_the_other(
                     await asyncio.sleep(0.02)
     known = (await term(x, "abroad", "ruby"))[Atom("servers")][b.name.encode()]
     assert known[Atom("thumbprint")].decode() == b.key.thumbprint()
+
+
+async def test_an_entity_that_is_passed_on_is_found_by_its_home_and_comes_back(
+    federation: Federation, servers: tuple[Server, Server]
+) -> None:
+    """B-3: its home is notary."""
+    (a, b), x, y = servers, federation.x, federation.y
+    spawned = await a.spawn(ball := fresh("ball"))
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = stack.enter_context(instance_cluster("opal"))
+        node = await stack.enter_async_context(hidden_node(cluster))
+        store = await stack.enter_async_context(Khepri.connect(node, cluster.members, store=cluster.store))
+        z = Instance("opal", cluster, store)
+        for one, other in ((x, z), (y, z), (z, x), (z, y)):
+            await one.escrows.pin(other.as_peer())
+        federation.link.desks["opal"] = z.desk
+        c = z.server()
+        await c.open()
+        carrying = asyncio.create_task(federation.courier(z).run())
+        stack.callback(carrying.cancel)
+        await stack.enter_async_context(federation.couriers())
+
+        await x.push_abroad(spawned, a, y, b)
+        await federation.settled(ball)
+        await y.push_abroad(await y.entity(ball), b, z, c)
+        # Until the receiver has it and the home has heard, which both were asked for by the courier of Y.
+        await federation.settled(ball)
+        there, home = await z.entity(ball), await x.entity(ball)
+        assert (there.server, there.master, there.home) == (c.name, "Player1@emerald", "emerald")
+        assert home.away is not None
+        assert (home.away.instance, home.away.in_escrow, home.epoch) == ("opal", False, there.epoch)
+        assert await term(y, "entities", ball) is None
+
+        await z.push_abroad(there, c, x, a)
+        async with asyncio.timeout(20):
+            while (back := await x.entity(ball)).away is not None:
+                await asyncio.sleep(0.05)
+        assert (back.server, back.master, back.epoch > there.epoch) == (a.name, "Player1", True)
+        async with asyncio.timeout(20):
+            while await term(z, "entities", ball) is not None:
+                await asyncio.sleep(0.05)
+        for side in (x, y):
+            await side.escrows.unpin("opal")
 
 
 async def test_only_its_holder_puts_an_entity_into_escrow(
