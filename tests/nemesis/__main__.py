@@ -119,8 +119,10 @@ def _one(
             say(f"records and logs: {evidence}")
         else:
             shutil.rmtree(evidence)
+        if stage.emptied:
+            say(f"{stage.emptied} times a homeserver began anew after its disk was full")
     say(f"seed {seed}: {len(outcome.violations)} violations in {outcome.operations} operations")
-    return summary(outcome)
+    return {**summary(outcome), "members_begun_anew": stage.emptied}
 
 
 if __name__ == "__main__":

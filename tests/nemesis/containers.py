@@ -25,6 +25,9 @@ _SMALL_DISK: Final = 1
 _CLOCKED: Final = 2
 """number of the homeserver and of the server whose wall clock can be set"""
 _DISK_MIB: Final = 400
+_READY: Final = "khepri_bridge: ready"
+_UNREADABLE: Final = "missing_key"
+"""in the log of a homeserver whose disk filled up while Ra 2.14 wrote a segment, which it never reads again"""
 _LIBFAKETIME: Final = "/usr/local/lib/libfaketime.so.1"
 
 
@@ -50,6 +53,9 @@ class ContainerStage:
         simulation: image.
         records: directory of this host for the records of servers.
         environment: more variables of the homeservers.
+
+    Attributes:
+        emptied: how often a homeserver had to begin anew after its disk was full.
     """
 
     kinds: tuple[Kind, ...] = tuple(Kind)
@@ -66,6 +72,7 @@ class ContainerStage:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.records = records
+        self.emptied = 0
         self._client = client
         self._images = {
             "homeserver": homeserver,
@@ -263,7 +270,17 @@ class ContainerStage:
         for name in (*_HOMESERVERS, *_SERVERS):
             container = self._network.containers[name]
             if not container.is_running():
+                if (
+                    name == _HOMESERVERS[_SMALL_DISK]
+                    and _UNREADABLE in container.logs().rpartition(_READY)[2]
+                ):
+                    self._empty_disk()
                 container.start()
+
+    def _empty_disk(self) -> None:
+        """What an operator does with a member whose log Ra cannot read: it joins anew with an empty disk."""
+        self._network.containers["ballast"].execute("sh", "-c", "rm -rf /data/* /data/.[!.]*")
+        self.emptied += 1
 
 
 def _kill(container: Container) -> None:
