@@ -27,7 +27,7 @@ _CLOCKED: Final = 2
 _DISK_MIB: Final = 400
 _READY: Final = "khepri_bridge: ready"
 _UNREADABLE: Final = "missing_key"
-"""in the log of a homeserver whose disk filled up while Ra 2.14 wrote a segment, which it never reads again"""
+"""in the log of a homeserver whose disk filled up while Ra 2.14 wrote a segment, which it cannot read"""
 _LIBFAKETIME: Final = "/usr/local/lib/libfaketime.so.1"
 
 

@@ -191,7 +191,7 @@ def _steps(rng: random.Random, seconds: float) -> Iterator[Step]:
 def _faults(rng: random.Random, seconds: float, kinds: list[Kind]) -> Iterator[Fault]:
     at, deck = FIRST_FAULT, list[Kind]()
     while True:
-        at += rng.uniform(0.2, 1.5)
+        at += rng.uniform(0.5, 4.0)
         lasts = rng.uniform(4.0, 8.0) if rng.random() < _LONG else rng.uniform(0.3, 3.0)
         if at + lasts > seconds:
             return
