@@ -507,6 +507,11 @@ def _lost(
     entries: Sequence[Entry], final_epochs: dict[str, int], asked: _Asked, finals: Sequence[Final]
 ) -> list[Violation]:
     last = {entity: record for final in finals for entity, record in final.entities.items()}
+    # What was granted after the last look may well be above it.
+    until_ns = min((final.at_ns for final in finals), default=None)
+    if until_ns is not None:
+        entries = [entry for entry in entries if not isinstance(entry, Granted) or entry.at_ns <= until_ns]
+        asked = [(called, operation) for called, operation in asked if called.at_ns <= until_ns]
     ends = {entity: record.epoch for entity, record in last.items()} | final_epochs
     lost = [
         Violation(

@@ -169,6 +169,13 @@ def test_an_acknowledged_change_that_the_end_does_not_show_is_a_counter_example(
     assert len(check([*entries, final(ball=view(1, 1))]).lost_grants) == 1
 
 
+def test_what_is_granted_after_the_last_look_is_not_lost() -> None:
+    late = Granted(server="b", session=B, entity="ball", epoch=9, at_ns=10_001)
+    assert check([*created(), late, final(ball=view(1, 1))]).violations == []
+    early = Granted(server="b", session=B, entity="ball", epoch=9, at_ns=9_999)
+    assert len(check([*created(), early, final(ball=view(1, 1))]).lost_grants) == 1
+
+
 def test_an_entity_that_nobody_has_in_the_end_is_lost() -> None:
     (violation,) = check([*created(), final()]).lost_entities
     assert violation.rule == "no entity is lost"

@@ -374,7 +374,10 @@ class Run:
                 yield {path: data for path, data in found.items() if not _moves(path)}
 
     def _judge(self, final: FinalEntry | None) -> None:
-        entries: list[Entry] = [] if final is None else [final]
+        if final is not None:
+            with RecordFile(self._stage.records / "final.jsonl") as file:
+                file.write(final)
+        entries: list[Entry] = []
         for file in sorted(self._stage.records.glob("*.jsonl")):
             entries += read_history(file)
         verdict = check(entries)
