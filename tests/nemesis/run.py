@@ -375,8 +375,8 @@ class Run:
 
     def _judge(self, final: FinalEntry | None) -> None:
         if final is not None:
-            with RecordFile(self._stage.records / "final.jsonl") as file:
-                file.write(final)
+            with RecordFile(self._stage.records / "final.jsonl") as last:
+                last.write(final)
         entries: list[Entry] = []
         for file in sorted(self._stage.records.glob("*.jsonl")):
             entries += read_history(file)
