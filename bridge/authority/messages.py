@@ -11,11 +11,15 @@ from bridge.errors import DecodeError
 MAX_BOX_BYTES: Final = 16_384
 """bytes of a release in its box; a release carries one entity's last state"""
 
+MAX_RELIEF: Final = 64
+"""entities in one question for relief"""
+
 _Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Epoch = Annotated[int, msgspec.Meta(ge=0)]
 _Hop = Annotated[int, msgspec.Meta(ge=0, le=64)]
 _Box = Annotated[str, msgspec.Meta(max_length=MAX_BOX_BYTES)]
+_Few = Annotated[tuple[_Name, ...], msgspec.Meta(max_length=MAX_RELIEF)]
 _Handle = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
@@ -76,7 +80,20 @@ class Update(msgspec.Struct, frozen=True, array_like=True, tag="update"):
     owner: _Name | None = None
 
 
-PeerMessage = Released | Accepted | Offer | Bind | Update
+class Relief(msgspec.Struct, frozen=True, array_like=True, tag="relief"):
+    """The sender has too much to do: which of these entities would the receiver take? ``Room`` answers."""
+
+    entities: _Few
+
+
+class Room(msgspec.Struct, frozen=True, array_like=True, tag="room"):
+    """The sender holds ``load`` entities, has these streamed in, and would take them."""
+
+    load: Annotated[int, msgspec.Meta(ge=0)]
+    entities: _Few
+
+
+PeerMessage = Released | Accepted | Offer | Bind | Update | Relief | Room
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):

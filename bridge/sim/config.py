@@ -43,6 +43,12 @@ class SimulationConfig:
     follow: int = 256
     """entities of other servers whose state is kept in the world, the first ones that come: interest, not
     order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
+    shed: bool = False
+    """give entities to servers with less to do while there are more than ``max_entities``, or while the
+    simulation's steps take longer than their period"""
+    max_entities: int | None = None
+    """entities that this server may hold before it sheds, and four fifths of which it takes from others that
+    shed; ``None``: ``capacity``"""
     network: NetworkConditions | None = None
     """a bad network that what the data plane sends goes through; the other side's has its own"""
     signed: bool = False
@@ -60,6 +66,8 @@ class SimulationConfig:
             raise ConfigurationError(f"capacity is 1 to 65536, not {self.capacity}")
         if not 0 <= self.follow <= 65_536:
             raise ConfigurationError(f"follow is 0 to 65536, not {self.follow}")
+        if self.max_entities is not None and not 1 <= self.max_entities <= self.capacity:
+            raise ConfigurationError(f"max_entities is 1 to {self.capacity}, not {self.max_entities}")
         if not self.members:
             raise ConfigurationError("name at least one homeserver node")
         if not 0 <= self.linger_ms <= 10_000:

@@ -53,6 +53,8 @@ from bridge.sim.events import (
     StateAccepted,
 )
 from bridge.sim.guardian import Guardian
+from bridge.sim.relieving import ReliefCounts
+from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.tenure import Tenure
 from bridge.sim.transfers import Transfers
@@ -81,6 +83,9 @@ class SimulationServer:
         self._plane = DataPlaneClient(self._on_plane_event)
         self._slots = Slots(server=config.name, capacity=config.capacity, follow=config.follow)
         self._messages: list[Message] = []
+        self._shedding = Shedding(
+            period_seconds=1.0 / config.rate_hz, max_entities=config.max_entities or config.capacity
+        )
         self._run = secrets.token_bytes(16)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tenure: Tenure | None = None
@@ -99,6 +104,16 @@ class SimulationServer:
     def store(self) -> Khepri:
         """Client of the instance's store, over the server's own connection."""
         return self._store
+
+    @property
+    def busy(self) -> float:
+        """Share of a simulation step's period that steps take, averaged over about a second."""
+        return self._shedding.busy
+
+    @property
+    def relief(self) -> ReliefCounts:
+        """What was shed in the present session (R0-44)."""
+        return self._present.relieving.counts
 
     @property
     def _present(self) -> Tenure:
@@ -194,6 +209,7 @@ class SimulationServer:
             gateway=self._gateway,
             plane=self._plane,
             bodies=self._bodies,
+            shedding=self._shedding,
             slots=self._slots,
             messages=self._messages,
             journal=self._journal,
@@ -242,7 +258,9 @@ class SimulationServer:
         period = 1.0 / self.config.rate_hz
         due = loop.time()
         while True:
+            began = loop.time()
             self._step(period)
+            self._shedding.stepped(loop.time() - began)
             due = max(due + period, loop.time())
             await asyncio.sleep(due - loop.time())
 

@@ -172,6 +172,10 @@ class Standing:
         known = self._servers.get(server)
         return None if known is None else known.session
 
+    def servers(self) -> list[str]:
+        """Other servers that have a session, as the feed told."""
+        return [name for name, record in self._servers.items() if record.session is not None]
+
     async def know(self, server: str) -> None:
         """Have the key and the address of a server.
 

@@ -22,6 +22,8 @@ from bridge.authority import (
     PeerMessage,
     PlayerRecord,
     Recalled,
+    Relief,
+    Room,
     ServerRecord,
     inbox_message,
 )
@@ -37,7 +39,9 @@ from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.sim.events import Problem, ServerEvent
 from bridge.sim.obedience import Obedience
+from bridge.sim.relieving import Relieving
 from bridge.sim.renewals import Renewals
+from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.standing import Standing
 from bridge.sim.transfers import Transfers
@@ -71,6 +75,7 @@ class Tenure:
         gateway: the connection to a homeserver.
         plane: the data plane, running.
         bodies: the simulation.
+        shedding: its load.
         slots: of the shared world.
         messages: takes every control message that crosses.
         journal: records requests and answers.
@@ -80,6 +85,7 @@ class Tenure:
         session: 16 random bytes.
         transfers: what the session may be asked to do.
         obedience: what it may be told.
+        relieving: what it sheds.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class Tenure:
         gateway: Gateway,
         plane: DataPlaneClient,
         bodies: Bodies,
+        shedding: Shedding,
         slots: Slots,
         messages: list[Message],
         journal: Journal | None,
@@ -139,6 +146,14 @@ class Tenure:
         )
         self._steps = 0
         self._seen = (0, 0)
+        self.relieving = Relieving(
+            shedding=shedding,
+            standing=self._standing,
+            transfers=self.transfers,
+            streamed=self.streamed,
+            may_act=self.may_act,
+            spawn=self.spawn,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._lease: Lease | None = None
         self._over: asyncio.Task[None] | None = None
@@ -191,6 +206,8 @@ class Tenure:
             )
         for player, handler in players.items():
             await self.transfers.enter(player, handler)
+        if self._config.shed:
+            self.spawn(self.relieving.run())
 
     async def lost(self) -> None:
         """Wait until the session is lost; what ends its feed or its renewals otherwise is raised."""
@@ -223,7 +240,10 @@ class Tenure:
 
     def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
         """Serve a message of another server."""
-        self.spawn(self.obedience.take_message(server, message, at_ns))
+        if isinstance(message, Relief | Room):
+            self.relieving.take_message(server, message)
+        else:
+            self.spawn(self.obedience.take_message(server, message, at_ns))
 
     # -- what a renewal says ------------------------------------------------------------------
 

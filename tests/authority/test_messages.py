@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 
 from bridge.authority.messages import (
     MAX_BOX_BYTES,
+    MAX_RELIEF,
     Accepted,
     Bind,
     Offer,
     PeerMessage,
     Release,
     Released,
+    Relief,
+    Room,
     Update,
     decode_message_untrusted,
     decode_release_untrusted,
@@ -29,6 +32,8 @@ EXAMPLES: list[PeerMessage] = [
     Bind(handle=65_535, entity="ball", epoch=1),
     Update(trace=TRACE, hop=0, entity="ball", epoch=2**63, by="P", velocity=(1.0, -2.5, 0.0), owner="Q"),
     Update(trace=TRACE, hop=0, entity="ball", epoch=1, by="P", velocity=(0.0, 0.0, 0.0)),
+    Relief(entities=tuple(f"e{n}" for n in range(MAX_RELIEF))),
+    Room(load=7, entities=()),
 ]
 
 
@@ -55,6 +60,8 @@ def test_a_release_survives_its_box() -> None:
         ["released", TRACE, 0, "ball", 1, "x" * (MAX_BOX_BYTES + 1)],
         ["update", TRACE, 0, "ball", 1, "P", [1.0, 2.0]],
         ["update", TRACE, 0, "ball", 1, "P", [1.0, 2.0, 3.0], ""],
+        ["relief", ["e"] * (MAX_RELIEF + 1)],
+        ["room", -1, []],
         ["nonsense"],
         [],
         {"type": "bind"},

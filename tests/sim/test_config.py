@@ -18,6 +18,7 @@ def config(**values: Any) -> SimulationConfig:
         ("rate_hz", (1, 60.0, 1_000), (0.5, 1_000.1, float("nan"))),
         ("capacity", (1, 65_536), (0, 65_537)),
         ("follow", (0, 65_536), (-1, 65_537)),
+        ("max_entities", (1, 1_024), (0, 1_025)),
         ("linger_ms", (0, 10_000), (-1, 10_001)),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import signal
@@ -16,12 +17,17 @@ from bridge.homeserver.certificates import create_authority, issue_certificate
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, TlsConfig
-from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem
-from tests.support.cluster import fresh
+from bridge.sim.events import AuthorityGained, FellSilent, PeerSessionChanged, Problem
+from tests.support.cluster import fresh, local_cluster
 from tests.support.simulation import children, simulation
 from tests.support.target import target
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+
+@pytest.fixture
+def ball() -> str:
+    return fresh("ball")
 
 
 async def test_a_second_key_cannot_run_under_a_servers_name(cluster: LocalCluster) -> None:
@@ -38,6 +44,42 @@ async def test_the_death_of_the_data_plane_is_fatal_and_told(cluster: LocalClust
         os.kill(alone.data_plane, signal.SIGKILL)
         await alone.told(Problem, fatal=True)
     assert alone.data_plane not in children()
+
+
+async def test_a_simulation_goes_on_and_is_seen_while_no_homeserver_answers(ball: str) -> None:
+    """R4-9: neither the loop nor the data plane waits for the store, though a request to it is under way."""
+    with local_cluster(lease_ms=60_000) as own:
+        async with simulation(own, fresh("sim")) as holder, simulation(own, fresh("witness")) as witness:
+            await holder.meets(witness)
+            transfers = holder.server.transfers
+            record = await transfers.spawn(ball, owner="Player1", position=(0.0, 0.0, 0.0))
+            await witness.sees(ball, record.epoch, holder)
+            members = [node.process.pid for node in own.state.nodes if node.process is not None]
+            for pid in members:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                asked = asyncio.create_task(transfers.give(ball, owner="Player2"))
+                begun, position = transfers.state(ball), (0.0, 0.0, 0.0)
+                seen = witness.server.transfers.state(ball).tick
+                for _ in range(60):
+                    # What a game does each tick, and finds done: the ticks are a second's at 60 a second.
+                    before = transfers.state(ball).tick
+                    position = (position[0] + 0.1, 0.0, 0.0)
+                    transfers.place(ball, position)
+                    async with asyncio.timeout(30):
+                        while transfers.state(ball).tick <= before:
+                            await asyncio.sleep(0.001)
+                async with asyncio.timeout(30):
+                    while witness.server.transfers.state(ball).tick < seen + 60:
+                        await asyncio.sleep(0.01)
+                assert transfers.state(ball).tick >= begun.tick + 60
+                assert not asked.done()
+            finally:
+                for pid in members:
+                    os.kill(pid, signal.SIGCONT)
+            assert (await asked).owner == "Player2"
+            assert transfers.held() == [ball]
+            assert not [event for event in holder.events if isinstance(event, FellSilent)]
 
 
 async def test_a_grant_told_again_after_a_members_death_is_ignored(own_cluster: LocalCluster) -> None:

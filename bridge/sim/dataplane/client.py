@@ -258,7 +258,9 @@ class DataPlaneClient:
                     if future is not None and not future.done():
                         future.set_result(event)
                 case _:
-                    self._on_event(event)
+                    # Who closes it can tell it nothing any more, so nothing that follows from an event.
+                    if not self._closing:
+                        self._on_event(event)
         if self._writer is not None:
             self._writer.close()
         for future in self._waiting.values():
