@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import random
 import secrets
@@ -235,6 +236,7 @@ class Run:
         await breaking
         self._say("mending everything")
         mended = time.monotonic()
+        await self._attempt(self._stage.heal)
         await asyncio.to_thread(self._stage.heal)
         try:
             return await self._recover(mended)
@@ -294,12 +296,19 @@ class Run:
                 self._say(str(fault))
                 self._outcome.faults[fault.kind] += 1
                 leader = await self._leader()
-                await asyncio.to_thread(self._stage.begin, fault, leader)
+                await self._attempt(functools.partial(self._stage.begin, fault, leader))
                 group.create_task(self._mend(fault, time.monotonic() + fault.seconds))
 
     async def _mend(self, fault: Fault, at: float) -> None:
         await asyncio.sleep(at - time.monotonic())
-        await asyncio.to_thread(self._stage.end, fault)
+        await self._attempt(lambda: self._stage.end(fault))
+
+    async def _attempt(self, work: Callable[[], None]) -> None:
+        """What it is done to may just be coming or going; in the end everything is mended again."""
+        try:
+            await asyncio.to_thread(work)
+        except Exception as error:
+            self._say(f"not done: {type(error).__name__}: {error}")
 
     async def _leader(self) -> int:
         """Number of the leader; of any member where nobody knows of one."""

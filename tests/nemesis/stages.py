@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
+from bridge.homeserver.processes import is_running
 from bridge.node import NodeConfig
 from tests.nemesis.schedule import SIGNALS, Fault, Kind
 
@@ -139,12 +141,14 @@ class LocalStage:
         # Members with data need each other for a majority, so nobody waits for one alone.
         started = []
         for node in self._cluster.state.nodes:
-            if node.process is None:
+            if node.process is None or not is_running(node.process):
                 started.append(self._pool.submit(self._cluster.start_node, node.name))
                 # The state of the cluster is written when a node is spawned, one after the other.
                 time.sleep(_SPAWN_SECONDS)
         for future in started:
-            future.result()
+            # Another fault may kill it while it starts.
+            with contextlib.suppress(ConfigurationError, InvalidStateError):
+                future.result()
 
     def _kill_members(self) -> None:
         for member in self.members:

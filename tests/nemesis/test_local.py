@@ -13,8 +13,8 @@ from tests.nemesis.stages import LocalStage
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(240)]
 
-SEED = 4
-SECONDS = 20.0
+SEED = 172
+SECONDS = 25.0
 
 
 async def test_killed_and_stopped_processes_break_no_promise(tmp_path: Path) -> None:
