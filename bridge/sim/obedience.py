@@ -74,8 +74,6 @@ class Obedience:
         """Of the recalls that the lessor believes open, those that this session has obeyed."""
         return [recall for recall in recalls if self._standing.has_obeyed(*recall)]
 
-    # -- the feed -----------------------------------------------------------------------------
-
     def learn_entity(self, record: EntityRecord) -> None:
         """Hear from the feed who holds an entity; what is older than known changes nothing."""
         standing = self._standing
@@ -125,8 +123,6 @@ class Obedience:
             standing.take_newest(entity)
             standing.holdings.wait_no_more(entity, epoch)
             await self._begin(entity, epoch)
-
-    # -- the inbox ----------------------------------------------------------------------------
 
     async def read_inbox(self, message: InboxMessage) -> None:
         """Obey the homeserver: a grant, a recall, a question to a master here, or the end of an own one."""
@@ -214,8 +210,6 @@ class Obedience:
         later = self._later.pop(recall.entity, None)
         if later is not None:
             await self._take_later(later)
-
-    # -- other servers ------------------------------------------------------------------------
 
     async def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
         """Serve a message of another server, received at ``at_ns``."""

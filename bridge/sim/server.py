@@ -200,8 +200,6 @@ class SimulationServer:
         """Records and counts of the data plane, after everything reliable has arrived."""
         return await self._plane.report(drain_seconds=_DRAIN_SECONDS)
 
-    # -- sessions -----------------------------------------------------------------------------
-
     async def _begin(self, players: Mapping[str, AskHandler | None]) -> None:
         tenure = Tenure(
             config=self.config,
@@ -250,8 +248,6 @@ class SimulationServer:
 
     def _on_guardian_problem(self, text: str) -> None:
         self._on_event(Problem(text=text, fatal=False))
-
-    # -- simulation and data plane ------------------------------------------------------------
 
     async def _simulate(self) -> None:
         loop = asyncio.get_running_loop()

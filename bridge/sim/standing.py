@@ -141,8 +141,6 @@ class Standing:
         holding = self.holdings[entity]
         return holding.epoch > epoch or (holding.phase is Phase.FOLLOWING and holding.epoch >= epoch)
 
-    # -- whom it knows ------------------------------------------------------------------------
-
     def learn_server(self, record: ServerRecord) -> None:
         """Hear from the feed of a server, its key and where it listens."""
         if record.server == self.name or self._servers.get(record.server) == record:
@@ -202,8 +200,6 @@ class Standing:
         """Have state of older grants refused from now on."""
         holder = record.server if record.away is None else record.away.holder
         self.plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=holder or ""))
-
-    # -- into acting, and out of it -----------------------------------------------------------
 
     async def granted(self, record: EntityRecord) -> EntityRecord:
         """Act on a grant that this session's own request was answered with, now or after the release due."""
@@ -307,8 +303,6 @@ class Standing:
     def take_newest(self, entity: str) -> None:
         """Have the simulation go on from the newest state that this server knows."""
         self.take_over(entity, self.plane.world.read(self.slots[entity]))
-
-    # -- what crosses -------------------------------------------------------------------------
 
     def tell(self, server: str, message: PeerMessage) -> None:
         """Send a message to another server, reliably."""

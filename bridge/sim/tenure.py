@@ -245,8 +245,6 @@ class Tenure:
         else:
             self.spawn(self.obedience.take_message(server, message, at_ns))
 
-    # -- what a renewal says ------------------------------------------------------------------
-
     def tick(self) -> int:
         """Rises with each renewal before which both the simulation and the data plane went on.
 
@@ -272,8 +270,6 @@ class Tenure:
         return await self._plane.find_streamed(
             entities, max_age_ns=_STREAMED_LEASES * self._lease.lease_ns, seconds=_STREAMED_SECONDS
         )
-
-    # -- opening ------------------------------------------------------------------------------
 
     async def _open(self) -> int:
         ready = self._plane.ready
@@ -306,8 +302,6 @@ class Tenure:
             return _DEFAULT_LEASE_MS
         lease_ms = lessor.get(Atom("lease_ms"))
         return lease_ms if isinstance(lease_ms, int) else _DEFAULT_LEASE_MS
-
-    # -- the feed -----------------------------------------------------------------------------
 
     async def _run(self, renewals: Renewals, watching: asyncio.Event) -> None:
         # Without its feed a server would not hear that it was recalled, and go on as if it held.

@@ -149,8 +149,6 @@ class Endpoint:
         self._received = 0
         self._sent = 0
 
-    # -- the application's verbs --------------------------------------------------------------
-
     def add_peer(self, peer: Peer) -> None:
         """Allow sessions with a peer, or change its address or key; another key ends the old key's session.
 
@@ -262,8 +260,6 @@ class Endpoint:
             datagrams_sent=self._sent,
             drops=dict(self._drops),
         )
-
-    # -- datagrams in -------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes | memoryview, address: Address, *, now: float) -> None:
         """Take any datagram from anybody; never raises for what is in it.
@@ -451,8 +447,6 @@ class Endpoint:
             lifetime=self._config.handshake_lifetime,
         )
 
-    # -- sessions -----------------------------------------------------------------------------
-
     def _begin_session(
         self, handshake: Initiator | Responder, agreement: Agreement, address: Address, *, now: float
     ) -> Session:
@@ -557,8 +551,6 @@ class Endpoint:
         if not self._dirty:
             self._on_pending()  # else it was told, or is about to send in any case
         self._dirty[session] = None
-
-    # -- datagrams out, timers, events ----------------------------------------------------------
 
     def datagrams_to_send(self, *, now: float) -> list[Transmit]:
         """Everything due, datagrams of one session next to each other; each is handed out once."""

@@ -137,8 +137,6 @@ class UdpEngine:
         self._has_events = asyncio.Event()
         self._is_closed = False
 
-    # -- life ---------------------------------------------------------------------------------
-
     async def __aenter__(self) -> Self:
         if self._socket is not None:
             raise InvalidStateError("an engine is entered once: make a new one")
@@ -181,8 +179,6 @@ class UdpEngine:
         if self._timer is not None:
             self._timer.cancel()
         self._has_events.set()
-
-    # -- the application's verbs --------------------------------------------------------------
 
     @property
     def local_address(self) -> Address:
@@ -303,8 +299,6 @@ class UdpEngine:
         for heard in self._listening.get(session, ()):
             if not heard.done():
                 heard.set_result(None)
-
-    # -- the loop's callbacks -----------------------------------------------------------------
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

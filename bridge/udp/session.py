@@ -213,8 +213,6 @@ class Session:
         host, port = self.address
         return f"<Session with {self.peer} at {host} port {port}, {'closed' if self.is_closed else 'open'}>"
 
-    # -- the application's verbs --------------------------------------------------------------
-
     @property
     def address(self) -> Address:
         """Where the peer is, as far as it has proven."""
@@ -405,8 +403,6 @@ class Session:
         if self.is_closed:
             raise InvalidStateError(f"the session with {self.peer} is closed{self._why_closed}")
 
-    # -- datagrams in -------------------------------------------------------------------------
-
     def receive_datagram(
         self, data: bytes | memoryview, address: Address, *, now: float
     ) -> DropReason | None:
@@ -577,8 +573,6 @@ class Session:
         if self.acknowledger.note(urgent=urgent, now=now, count=count) and not self.is_closed:
             self.outbound.emit_frame(self.acknowledger.frames(), now=now)
 
-    # -- datagrams out ------------------------------------------------------------------------
-
     def datagrams_to_send(self, *, now: float, may_sign: bool = True) -> list[Transmit]:
         """Seal what is due; each datagram is at most 1200 bytes and is handed out once.
 
@@ -607,8 +601,6 @@ class Session:
     def seal_proven(self, unproven: Unproven, proofs: list[Matrix], *, now: float) -> list[Transmit]:
         """See :meth:`bridge.udp.outbound.Outbound.seal_proven`."""
         return self.outbound.seal_proven(unproven, proofs, now=now)
-
-    # -- timers -------------------------------------------------------------------------------
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` once closed."""
@@ -646,8 +638,6 @@ class Session:
         """Ask the peer to show that it holds the keys; repeated by the probe timer until it does."""
         self.outbound.ping_wanted = True
         self._on_pending(self)
-
-    # -- events -------------------------------------------------------------------------------
 
     async def __aiter__(self) -> AsyncIterator[SessionEvent]:
         """Events as they come, the last being :class:`SessionClosed`; for one reader.

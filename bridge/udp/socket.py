@@ -132,8 +132,6 @@ class UdpSocket:
         self._backlog.clear()
         self._socket.close()
 
-    # -- receiving ----------------------------------------------------------------------------
-
     def receive(
         self,
         deliver: Callable[[memoryview, int, Address], None],
@@ -204,8 +202,6 @@ class UdpSocket:
                 # The kernel writes an int here, though what UDP_SEGMENT takes is 16 bits.
                 return int(struct.unpack_from("i", data)[0])
         raise AssertionError("only UDP_GRO asks the kernel for control messages")
-
-    # -- sending ------------------------------------------------------------------------------
 
     def send(self, transmits: Sequence[Transmit]) -> None:
         """Send in order; what the kernel has no room for waits for :meth:`flush`.

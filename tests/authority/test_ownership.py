@@ -317,7 +317,7 @@ async def test_two_clients_that_grab_in_the_same_moment_have_one_winner_each_tim
         assert (lost[0].winner, lost[0].epoch) == (won[0].record.owner, won[0].record.epoch)
 
 
-# --- Who may do what: the table of docs/protocol.md §7, cell by cell (R0-42).
+# Who may do what: the table of docs/protocol.md §7, cell by cell (R0-42).
 
 COLUMNS = ["anyone", "owner", "master", "holder session", "operator"]
 

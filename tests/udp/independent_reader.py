@@ -209,8 +209,6 @@ class Reader:
         self.credit = self.message_low_water = 0
         self.closed = -1
 
-    # -- handshake ------------------------------------------------------------------------------
-
     def handshake(self) -> None:
         session, ephemeral = os.urandom(16), ec.generate_private_key(ec.SECP256R1())
         payload = struct.pack(">BBII", 2, 0, self.connection_id, WINDOW)
@@ -251,8 +249,6 @@ class Reader:
             return self.socket.recv(2048)
         except TimeoutError:
             return None
-
-    # -- sealed datagrams -----------------------------------------------------------------------
 
     def send(self, frames: bytes) -> None:
         is_due = self.sequence - self.phase_began >= DATAGRAMS_OF_A_PHASE and self.phase_proven
@@ -296,8 +292,6 @@ class Reader:
             self.stamp, self.stamp_at = stamp, time.monotonic()
         self.seen.add(sequence)
         return plaintext
-
-    # -- frames ---------------------------------------------------------------------------------
 
     def read(self, plaintext: bytes) -> None:
         at = 10
@@ -378,8 +372,6 @@ class Reader:
             + struct.pack(">BQQ", 0x02, len(self.stream), len(self.stream) + WINDOW)
             + struct.pack(">BQQ", 0x0A, low_water, taken + WINDOW)
         )
-
-    # -- the conversation -------------------------------------------------------------------------
 
     def converse(self) -> None:
         hello, there = b"hello, in order", b"hello, out of order"

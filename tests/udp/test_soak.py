@@ -81,9 +81,6 @@ def test_two_processes_pass_a_short_soak() -> None:
         assert report.talk.longest_silence > 4
 
 
-# -- would it be seen? ----------------------------------------------------------------------------
-
-
 def talker() -> Talker:
     one = Talker()
     one.receive(SessionEstablished(peer="b", session=bare_sessions()[0]), now=0)

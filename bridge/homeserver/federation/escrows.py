@@ -127,8 +127,6 @@ class Escrows:
         self._store = store
         self._requests = Requests(store)
 
-    # --- peers
-
     async def pin(self, peer: Peer) -> None:
         """Trust an instance; what was pinned of it before is replaced, but for ``since``."""
         await self._store.request("pin_peer", peer.to_term())
@@ -152,8 +150,6 @@ class Escrows:
     async def note_servers(self, instance: str, servers: list[Endpoint]) -> None:
         """Keep which servers another instance has; written only where it is another list."""
         await self._requests.ask("note_servers", instance=instance.encode(), servers=servers_term(servers))
-
-    # --- this instance gives
 
     async def escrows(self) -> list[Escrow]:
         """What is not over, oldest first."""
@@ -189,8 +185,6 @@ class Escrows:
     async def settled(self, instance: str, low: int) -> None:
         """The receiver has forgotten all transfers up to ``low``."""
         await self._requests.ask("escrow_settled", instance=instance.encode(), low=low)
-
-    # --- this instance receives
 
     async def accept(self, instance: str, offer: Offer) -> Accepted | Refused:
         """Decide about an offer, once: the same answer as long as the giver's instance has not closed."""

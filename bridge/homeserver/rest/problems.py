@@ -54,7 +54,7 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    # --- of HTTP
+    # Of HTTP
     "malformed": Kind(400, "The body is no JSON", "Send one JSON object, as the OpenAPI document shows."),
     "invalid_request": Kind(422, "The request is not valid", "Mend what `errors` or `detail` names."),
     "no_resource": Kind(404, "Nothing is here", "Look the path up in /v1/openapi.json."),
@@ -63,7 +63,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "http": Kind(400, "The request is not served", "Look the operation up in /v1/openapi.json."),
     "too_many_requests": Kind(429, "Too many requests", "Wait as long as Retry-After says, in seconds."),
     "too_many_feeds": Kind(503, "Too many live feeds", "Ask again: another service process may have room."),
-    # --- of who asks
+    # Of who asks
     "unauthenticated": Kind(
         401, "No valid access token", "Get one with POST /v1/tokens, and send it as `Authorization: Bearer`."
     ),
@@ -92,7 +92,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "revoked": Kind(403, "The key or the certificate was revoked", "Make a new key, and ask the operator."),
     "not_enrolled": Kind(403, "The key does not speak for the name", "Use the name's newest key."),
     "registration_closed": Kind(403, "Nobody registers by himself here", "Ask an operator to enrol you."),
-    # --- of what is there
+    # Of what is there
     "no_entity": Kind(404, "No such entity", "Check the name; a server creates entities in its session."),
     "no_server": Kind(
         404, "No such server", "Check the name; a server is known once it has opened a session."
@@ -132,7 +132,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "name_taken": Kind(409, "Another key holds this name", "Choose another name, or show the name's key."),
     "key_taken": Kind(409, "Another name has this key", "Make a new key."),
-    # --- of other instances
+    # Of other instances
     "away": Kind(409, "The entity is at another instance", "Ask there; `instance` says where it went."),
     "unpinned": Kind(403, "Not of an instance that is trusted here", "Have its operator pin your key."),
     "bad_seal": Kind(403, "The seal does not hold", "Seal the document anew, for this instance."),
@@ -140,7 +140,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "settled": Kind(409, "The transfer is over", "Nothing need be done."),
     "no_federation": Kind(404, "No federation here", "Ask a process that has the instance's signer."),
     "no_peer": Kind(404, "No such instance is pinned here", "Pin it: `khepri-bridge federation peer add`."),
-    # --- of the cluster
+    # Of the cluster
     "unavailable": Kind(503, "The cluster does not answer", "Ask again in a second: nothing was changed."),
     "outcome_unknown": Kind(
         503,
