@@ -69,6 +69,7 @@ class Guardian:
         self._config = config
         self._on_problem = on_problem
         self._session = _NO_SESSION
+        self._is_watching = False
         self._read, self.life = os.pipe2(os.O_CLOEXEC)
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -92,7 +93,12 @@ class Guardian:
     def watch(self, session: bytes | None) -> None:
         """From now on this session (16 bytes) is to be ended when the server is dead; ``None``: none is."""
         self._session = _NO_SESSION if session is None else session
-        # Far below the pipe's capacity, and its read end is open here too: it neither blocks nor fails.
+        if self._is_watching:
+            self._tell()
+
+    def _tell(self) -> None:
+        # Never while none reads: a full pipe would stop this process. It does not fail, since its read end is
+        # open here too.
         os.write(self.life, self._session)
 
     async def _start(self) -> None:
@@ -132,18 +138,20 @@ class Guardian:
         if said != _READY:
             await self._end()
             raise ConfigurationError(f"the guardian: {said.decode(errors='replace').strip() or 'it ended'}")
+        self._is_watching = True
+        self._tell()
 
     async def _keep(self) -> None:
         while True:
             assert self._process is not None
             await self._process.wait()
+            self._is_watching = False
             try:
                 await self._start()
             except BridgeError as error:
                 self._on_problem(f"the guardian has ended, and no other one starts: {error}")
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
-                os.write(self.life, self._session)
                 self._on_problem("the guardian had ended; another one has taken its place")
 
     async def _end(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from bridge.authority import LESSOR, Lease, Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
 from bridge.errors import BridgeError, DecodeError
 from bridge.etf import Pid
-from bridge.node import Gateway
+from bridge.node import Gateway, Mailbox
 from bridge.sim.dataplane.deadline import Deadline, boot_ns
 
 _SUSPECT_PER_LEASE: Final = 3
@@ -68,14 +68,21 @@ class Renewals:
         """Renew until the session is lost; returns then."""
         async with self._gateway.node.mailbox() as mailbox:
             sending = asyncio.create_task(self._send_forever(mailbox.pid))
+            hearing = asyncio.create_task(self._hear_until_lost(mailbox))
             try:
-                while not self._is_lost(await mailbox.receive()):
-                    pass
+                # One that renews no more is told nothing more either, not even that it is lost.
+                done, _ = await asyncio.wait((sending, hearing), return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
-                tasks = (sending, *self._answers)
+                tasks = (sending, hearing, *self._answers)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hear_until_lost(self, mailbox: Mailbox) -> None:
+        while not self._is_lost(await mailbox.receive()):
+            pass
 
     async def _send_forever(self, pid: Pid) -> None:
         loop = asyncio.get_running_loop()

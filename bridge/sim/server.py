@@ -20,7 +20,9 @@ from bridge.authority import (
     Homeserver,
     Journal,
     Message,
+    NotHolderError,
     RecordFile,
+    RestoringError,
     decode_message_untrusted,
     record_path,
 )
@@ -63,7 +65,15 @@ _DRAIN_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 1.0
 """between tries to open another session while no homeserver does it"""
-_NOT_NOW: Final = (UnknownOutcomeError, StoreUnavailableError, ConnectionLostError, DeadlineError)
+_NOT_NOW: Final = (
+    UnknownOutcomeError,
+    StoreUnavailableError,
+    ConnectionLostError,
+    DeadlineError,
+    RestoringError,
+    NotHolderError,
+)
+"""why a session does not begin that may do so later; one that is lost while its players enter is no holder"""
 
 _log = logging.getLogger("bridge.sim")
 
@@ -226,12 +236,14 @@ class SimulationServer:
             tenure.fence()
             self._on_event(SessionLost(entities=held, at_ns=time.monotonic_ns()))
             await tenure.end()
-            await self._plane.end_session()
             await self._begin_again(tenure.players)
             self._on_event(SessionOpened(lease_ms=self._present.lease_ms))
 
     async def _begin_again(self, players: Mapping[str, AskHandler | None]) -> None:
         while True:
+            # Waited for each time: the next session's deadline lies in shared memory, and would overtake the
+            # command that ends what the one before it held.
+            await self._plane.end_session()
             try:
                 await self._begin(players)
             except _NOT_NOW as error:

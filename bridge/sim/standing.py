@@ -112,8 +112,7 @@ class Standing:
         Raises:
             InvalidStateError: it does not.
         """
-        if self._is_over:
-            raise self._over()
+        self._must_last()
         holding = self.holdings[entity]
         if holding.phase is not Phase.HOLDING:
             raise InvalidStateError(f"{self.name} does not hold {entity} ({holding.phase.name.lower()})")
@@ -128,8 +127,7 @@ class Standing:
         Raises:
             InvalidStateError: it has not.
         """
-        if self._is_over:
-            raise self._over()
+        self._must_last()
         phase = self.holdings[entity].phase
         if phase is not Phase.FOLLOWING:
             raise InvalidStateError(
@@ -213,7 +211,11 @@ class Standing:
 
         Returns:
             Whether it acts already.
+
+        Raises:
+            InvalidStateError: the session is over, or the grant is not above what is known.
         """
+        self._must_last()
         # What this session itself released and nobody got is no other's to give.
         if awaiting is None or awaiting.session == self.session:
             newest = self.plane.world.read(self.slots[entity])
@@ -233,8 +235,7 @@ class Standing:
         Raises:
             InvalidStateError: the session is over.
         """
-        if self._is_over:
-            raise self._over()
+        self._must_last()
         slot = self.slots[entity]
         self.released.pop(entity, None)
         self.plane.tell(Hold(entity=entity, epoch=epoch, slot=slot))
@@ -268,8 +269,10 @@ class Standing:
         """Seal and simulate no more, then sign the release for ``to``; the box.
 
         Raises:
-            InvalidStateError: there is nothing to release, or ``to`` has no key here; it goes on then.
+            InvalidStateError: there is nothing to release, or ``to`` has no key here; it goes on then. Or
+                the session is over: what is held now is a later one's.
         """
+        self._must_last()
         held = self.holdings[entity]
         if held.phase is Phase.HOLDING:
             self.holdings.stop(entity)
@@ -320,6 +323,10 @@ class Standing:
                 at_ns=at_ns or time.monotonic_ns(),
             )
         )
+
+    def _must_last(self) -> None:
+        if self._is_over:
+            raise self._over()
 
     def _over(self) -> InvalidStateError:
         return InvalidStateError(f"the session of {self.name} is over: what it held is others' to simulate")

@@ -183,6 +183,7 @@ class Tenure:
             AuthorityError: refused for good.
             NameInUseError: an earlier session of that name did not end.
             KhepriError, OutcomeUnknownError, DeadlineError: no homeserver could open it, or keep it.
+            NotHolderError: it was lost before the players had entered.
         """
         lease_ms = await self._open()
         margin_ns = round(MAX_ECHO_AGE_SECONDS * 1e9)
@@ -195,11 +196,16 @@ class Tenure:
         watching = asyncio.Event()
         self._over = asyncio.create_task(self._run(renewals, watching))
         begun = asyncio.create_task(_all_set(watching, renewals.acknowledged))
-        await asyncio.wait((begun, self._over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(
+                (begun, self._over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            begun.cancel()
         if self._over.done():
             self._over.result()
-        elif not begun.done():
-            begun.cancel()
+            raise DeadlineError(f"the session of {self._config.name} was lost before it was acknowledged")
+        if not begun.done():
             raise DeadlineError(
                 f"the session of {self._config.name} was not acknowledged in {_START_SECONDS:.0f} s: "
                 "do the homeservers have a leader?"

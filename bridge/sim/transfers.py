@@ -113,6 +113,8 @@ class Transfers:
                 record = await self._home.pull(
                     entity=entity, epoch=known.epoch, owner=owner, step=first_step()
                 )
+            # The answer may come when the session is over, and a later one holds what lies there.
+            self._standing.must_follow(entity)
             self._standing.bodies.place(slot, position)
             return await self._standing.granted(record)
 

@@ -11,6 +11,7 @@ from bridge.authority import NameInUseError
 from bridge.errors import ConfigurationError
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
+from bridge.sim.config import SimulationConfig
 from bridge.sim.guardian import Guardian
 from tests.support.authority import Server
 from tests.support.cluster import fresh
@@ -75,6 +76,16 @@ async def test_a_session_that_was_closed_in_order_is_not_ended_again(
         guardian.watch(None)
     assert await is_open(server)
     await server.home.close_session()
+
+
+def test_sessions_that_none_watches_fill_no_pipe() -> None:
+    """While no other guardian starts, as in an outage, a server may try for hours to open a session."""
+    guardian = Guardian(
+        SimulationConfig(name="sim1", node="sim1@127.0.0.1", members=("hs1@127.0.0.1",)), no_problem
+    )
+    for _ in range(10_000):
+        guardian.watch(b"s" * 16)
+    guardian._close_pipe()
 
 
 async def test_a_guardian_that_cannot_reach_the_homeservers_says_why_and_leaves_nothing(

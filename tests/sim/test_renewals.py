@@ -24,8 +24,11 @@ class Load:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
+        self.fails = False
 
     def tick(self) -> int:
+        if self.fails:
+            raise LookupError("no tick")
         return 42
 
     def held(self) -> int:
@@ -138,6 +141,14 @@ async def test_a_lost_session_ends_the_renewals() -> None:
         pid, *_ = await one.member.renewal()
         await one.member.tell(pid, "lost", SESSION)
         await asyncio.wait_for(one.running, 20)
+
+
+async def test_renewals_that_cannot_be_made_end_with_their_error() -> None:
+    """Who renews no more hears no more: it would be silent for ever."""
+    async with renewing() as one:
+        one.load.fails = True
+        with pytest.raises(LookupError, match="no tick"):
+            await asyncio.wait_for(one.running, 20)
 
 
 async def test_a_question_is_answered_at_the_member_with_its_reference() -> None:

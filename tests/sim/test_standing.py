@@ -77,6 +77,22 @@ async def test_a_session_that_is_over_acts_for_nothing_again(bench: Bench) -> No
     assert bench.plane.world.read(standing.slots["ball"]).tick == before
 
 
+async def test_work_of_a_session_that_is_over_touches_nothing_of_the_next_one(bench: Bench) -> None:
+    """An answer came late, or a look-up took long: slot and sealing are a later session's."""
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+    standing.end()
+    slot = standing.slots["ball"]
+    bench.bodies.place(slot, (4.0, 0.0, 0.0), (1.0, 0.0, 0.0))
+    bench.bodies.hold(slot)
+    for late in (standing.gain("ball", 9, None), standing.stop("ball", "sim2")):
+        with pytest.raises(InvalidStateError, match="is over"):
+            await late
+    assert bench.plane.stopped == []
+    bench.bodies.step(1.0)
+    assert bench.plane.world.read(slot).position.tolist() == [4.5, 0.0, 0.0]
+
+
 async def test_a_recall_counts_as_obeyed_when_nothing_acts_or_will_under_its_epoch(bench: Bench) -> None:
     standing = bench.standing
     assert not standing.has_obeyed("ball", 5)  # a grant that was not read yet

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from bridge.authority import EndReason, Homeserver
+from bridge.authority import EndReason, Homeserver, OpenedSession
 from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
+from bridge.sim import server, tenure
+from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.events import SessionLost, SessionOpened
 from tests.support.cluster import fresh, local_cluster
 from tests.support.simulation import simulation
@@ -41,6 +44,48 @@ async def test_a_server_whose_session_ended_stops_says_so_and_opens_another_one(
         assert again.session == one.server.session
         await one.server.transfers.leave(player)
         assert one.problems() == []
+
+
+class OpenedInVain(Homeserver):
+    """Sessions that end as soon as they are open, so many of them."""
+
+    left = 0
+
+    async def open_session(self, **values: Any) -> OpenedSession:
+        opened = await super().open_session(**values)
+        if OpenedInVain.left > 0:
+            OpenedInVain.left -= 1
+            await self.end_session(EndReason.DRAINED)
+        return opened
+
+
+async def test_a_session_that_is_lost_while_it_begins_is_followed_by_another_one(
+    leased: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Noting(DataPlaneClient):
+        def begin_session(self, session: bytes) -> None:
+            told.append("begin")
+            super().begin_session(session)
+
+        async def end_session(self) -> None:
+            await super().end_session()
+            told.append("end")
+
+    monkeypatch.setattr(tenure, "Homeserver", OpenedInVain)
+    monkeypatch.setattr(server, "DataPlaneClient", Noting)
+    async with simulation(leased, fresh("sim")) as one:
+        player = fresh("Player")
+        await one.server.transfers.enter(player)
+        OpenedInVain.left = 2
+        await Homeserver(one.server._store, one.server.session).end_session(EndReason.DRAINED)
+        await one.told(SessionOpened)
+        assert OpenedInVain.left == 0
+        await one.server.transfers.leave(player)
+        assert one.problems() == []
+        # What one of them held would be sealed on under the deadline of the next.
+        assert told == ["begin", "end", "begin", "end", "begin", "end", "begin"]
 
 
 async def test_a_lease_shorter_than_echoes_may_be_old_is_refused() -> None:

@@ -145,7 +145,11 @@ class DataPlaneClient:
         # First, since a data plane that is busy with datagrams reads this before it reads the command.
         self.deadline.set(0)
         number = next(self._ids)
-        answer = await self._ask(number, EndSession(id=number))
+        try:
+            answer = await self._ask(number, EndSession(id=number))
+        except ClosedError:
+            await self._make_sure()
+            raise
         if not isinstance(answer, SessionEnded):
             raise InvalidStateError(_refusal(answer))
 
@@ -224,7 +228,8 @@ class DataPlaneClient:
 
     async def _make_sure(self) -> None:
         """One that does not answer may still seal: it counts as ended when the kernel says so."""
-        assert self._process is not None
+        if self._process is None:
+            return
         self.deadline.set(0)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ from bridge.authority.history import Act, HandOver
 from bridge.errors import ClosedError, ConfigurationError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import decode_state_untrusted
+from bridge.sim.dataplane import client
 from bridge.sim.dataplane.messages import (
     Fatal,
     FirstAccepted,
@@ -135,6 +136,18 @@ async def test_a_death_is_told_and_ends_every_wait() -> None:
             await asking
         assert await plane.told(Fatal) == Fatal(error="the data plane has ended")
     assert children() == before
+
+
+async def test_who_hears_that_sealing_has_ended_with_the_process_hears_it_from_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that says no more may seal still; whoever is told that it has ended passes on what it held."""
+    monkeypatch.setattr(client, "PROGRAM", "tests.support.mute_data_plane")
+    before = children()
+    async with running("sim1") as plane:
+        with pytest.raises(ClosedError):
+            await plane.client.end_session()
+        assert children() == before
 
 
 async def test_a_child_that_ends_before_it_is_ready_is_no_success() -> None:
