@@ -79,8 +79,9 @@ class AbroadCase:
             ]
             for (escrows, _), (_, peer) in ((ours, theirs), (theirs, ours)):
                 await escrows.pin(peer)
-                # Whatever is in escrow by then stays pinned, which only an interrupted run leaves.
-                stack.push_async_callback(escrows.unpin, peer.instance)
+                # What is in escrow by then stays pinned, which only an interrupted run leaves.
+                # No instance of this name comes again.
+                stack.push_async_callback(escrows.unpin, peer.instance, anyway=True)
             taker = SimulationServer(
                 SimulationConfig(
                     name=_TAKER,

@@ -129,11 +129,23 @@ def list_peers(target: Target, as_json: Json = False) -> None:
     )
 
 
-def remove(target: Target, instance: InstanceName, as_json: Json = False) -> None:
-    """Trust an instance no more; refused while something is in escrow for it."""
+def remove(
+    target: Target,
+    instance: InstanceName,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Also where it may not have heard yet that entities of its escrow came here: never pin it "
+            "again then, or these are in both.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trust an instance no more; refused while something is in escrow, for it or of it."""
     from bridge.homeserver.federation import Escrows
 
-    target.run(lambda store: Escrows(store).unpin(instance))
+    target.run(lambda store: Escrows(store).unpin(instance, anyway=anyway))
     emit({"instance": instance}, as_json=as_json, text=f"{instance} is trusted no more")
 
 

@@ -46,7 +46,7 @@ do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);
 do(create_entity, Request, Read, _List) -> kb_authority_transfer:create(Request, Read);
 do(pin_peer, Request, Read, _List) -> kb_authority_peer:pin(Request, Read);
-do(unpin_peer, Request, Read, _List) -> kb_authority_peer:unpin(Request, Read);
+do(unpin_peer, Request, Read, List) -> kb_authority_peer:unpin(Request, Read, List);
 do(note_servers, Request, Read, _List) -> kb_authority_peer:note_servers(Request, Read);
 do(cancel_escrow, Request, Read, _List) -> kb_authority_escrow:cancel(Request, Read);
 do(close_escrow, Request, Read, _List) -> kb_authority_escrow:close(Request, Read);

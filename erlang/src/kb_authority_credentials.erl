@@ -21,7 +21,9 @@ enrol(#{subject := Subject, role := Role, thumbprint := Thumbprint, previous := 
       Read) ->
     Holders = [Holder || #{thumbprint := Holder} <- [Read(subject_path(Role, Subject)) | server(Role, Subject, Read)]],
     Mine = fun(Holder) -> ByOperator orelse Holder =:= Thumbprint orelse Holder =:= Previous end,
-    case {is_revoked(Thumbprint, Read), Read(certified_path(Thumbprint)), lists:all(Mine, Holders)} of
+    %% A key that was revoked names no other one: its holder's word may be on its way still when that is decided.
+    IsRevoked = is_revoked(Thumbprint, Read) orelse Previous =/= undefined andalso is_revoked(Previous, Read),
+    case {IsRevoked, Read(certified_path(Thumbprint)), lists:all(Mine, Holders)} of
         {true, _, _} -> revoked();
         {_, #{subject := Other, role := As}, _} when Other =/= Subject; As =/= Role ->
             refuse(key_taken, <<"this key is another name's: make a new one">>);

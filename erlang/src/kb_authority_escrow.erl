@@ -16,8 +16,10 @@
 
 -define(MAX_OPEN, 256).
 -define(MAX_NAME, 255).
-%% A peer's epochs may be this many incarnations ahead: it must not be able to use ours up at once.
+%% A peer's epochs may be this many incarnations ahead, and lie in the lower half of all: ours go on above them, and no
+%% number of offers may use them up.
 -define(MAX_AHEAD, (256 bsl 48)).
+-define(MAX_RECEIVED, (1 bsl 63)).
 
 -type read() :: kb_authority_tree:read().
 -type lister() :: kb_authority_tree:lister().
@@ -250,7 +252,7 @@ acceptable(#{instance := From, transfer := Transfer, entity := Entity, home := H
     #{incarnation := High, counter := Count} = Read([bridge, grants]),
     Existing = Read(entity_path(Entity)),
     case Existing of
-        _ when Transfer > ((High bsl 48) bor Count) + ?MAX_AHEAD -> {refuse, epoch_too_high};
+        _ when Transfer >= ?MAX_RECEIVED; Transfer > ((High bsl 48) bor Count) + ?MAX_AHEAD -> {refuse, epoch_too_high};
         undefined when Home =:= Here -> {refuse, no_entity};
         undefined when Home =:= From -> received(To, Request, Read);
         undefined ->

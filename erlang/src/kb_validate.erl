@@ -172,7 +172,7 @@ members(revoke_credential) -> [{id, credential}, {reason, name}];
 members(publish_key) -> [{kid, thumbprint}, {key, key}, {state, key_state}];
 members(set_player_data) -> [{player, name}, {data, player_data}, {by, party}];
 members(pin_peer) -> [{instance, instance}, {urls, urls}, {keys, keys}, {ca, text_or_none}, {since, epoch}];
-members(unpin_peer) -> [{instance, instance}];
+members(unpin_peer) -> [{instance, instance}, {anyway, boolean}];
 members(note_servers) -> [{instance, instance}, {servers, servers}];
 members(push_abroad) -> [{instance, instance} | members(push)];
 members(cancel_escrow) -> [{transfer, transfer}];

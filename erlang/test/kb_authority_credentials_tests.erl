@@ -43,6 +43,7 @@ a_revoked_key_gets_nothing_more_and_its_name_is_free_for_another_test() ->
     {#{at := At}, T2} = ok(revoke_credential, #{id => <<"k1">>, reason => <<"again">>, at => ?START_MS + 5}, T2),
     ?assertEqual(revoked, refused(authenticate, proof(<<"alice">>, <<"k1">>, <<"p">>, 0), T2)),
     ?assertEqual(revoked, refused(enrol, enrolment(<<"alice">>, <<"k1">>), T2)),
+    ?assertEqual(revoked, refused(enrol, (enrolment(<<"alice">>, <<"k2">>))#{previous => <<"k1">>}, T2)),
     ?assertEqual(name_taken, refused(enrol, enrolment(<<"alice">>, <<"k2">>), T2)),
     {_, _} = ok(enrol, (enrolment(<<"alice">>, <<"k2">>))#{operator => true}, T2).
 

@@ -322,11 +322,41 @@ who_is_trusted_no_more_begins_anew_test() ->
     Peer = #{instance => <<"y">>, urls => [], keys => [<<"other">>], ca => undefined, since => 9},
     {{ok, #{since := 0, keys := [<<"other">>]}}, Again} = decide(<<"x">>, pin_peer, Peer, World),
     {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(Again))#{instance => <<"y">>}, Again),
-    ?assertMatch({{error, {escrow_open, _}}, _}, decide(<<"x">>, unpin_peer, #{instance => <<"y">>}, Pushed)),
+    ?assertMatch({{error, {escrow_open, _}}, _}, decide(<<"x">>, unpin_peer, #{instance => <<"y">>, anyway => true}, Pushed)),
     {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => 7}, Again),
-    {{ok, _}, Gone} = decide(<<"y">>, unpin_peer, #{instance => <<"x">>}, Settled),
+    {{ok, _}, Gone} = decide(<<"y">>, unpin_peer, #{instance => <<"x">>, anyway => false}, Settled),
     ?assertEqual(undefined, read(<<"y">>, [bridge, incoming, <<"x">>], Gone)),
     ?assertMatch({{ok, #{since := 9}}, _}, decide(<<"y">>, pin_peer, Peer#{instance => <<"x">>}, Gone)).
+
+%% It would ask again once it is pinned again, be refused, and take back what is here.
+who_has_not_heard_of_what_came_is_not_forgotten_test() ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [Escrow] = escrows(<<"x">>, Pushed),
+    Offer = Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}},
+    {{ok, #{verdict := accepted, transfer := Transfer}}, Accepted} = decide(<<"y">>, accept_escrow, Offer, Pushed),
+    Unpin = #{instance => <<"x">>, anyway => false},
+    ?assertMatch({{error, {escrow_open, _}}, _}, decide(<<"y">>, unpin_peer, Unpin, Accepted)),
+    ?assertMatch({{ok, _}, _}, decide(<<"y">>, unpin_peer, Unpin#{anyway => true}, Accepted)),
+    {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => Transfer}, Accepted),
+    ?assertMatch({{ok, _}, _}, decide(<<"y">>, unpin_peer, Unpin, Settled)).
+
+%% Each offer may lift ours by 256 incarnations, and there are 65,536.
+offers_do_not_use_up_the_epochs_test() ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [Escrow] = escrows(<<"x">>, Pushed),
+    Offer = Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}},
+    High = fun(Incarnation) ->
+        #world{trees = #{<<"y">> := Tree} = Trees} = Pushed,
+        Pushed#world{trees = Trees#{<<"y">> => Tree#{[bridge, grants] => #{incarnation => Incarnation, counter => 0}}}}
+    end,
+    ?assertMatch({{ok, #{verdict := accepted}}, _},
+                 decide(<<"y">>, accept_escrow, Offer#{transfer => (32767 bsl 48) + 5}, High(32700))),
+    ?assertMatch({{ok, #{verdict := refused, reason := epoch_too_high}}, _},
+                 decide(<<"y">>, accept_escrow, Offer#{transfer => 32768 bsl 48}, High(32767))),
+    ?assertMatch({{ok, #{verdict := refused, reason := epoch_too_high}}, _},
+                 decide(<<"y">>, accept_escrow, Offer#{transfer => (1 bsl 64) - 1}, High(65535))).
 
 pushed(World) ->
     #{session := Session, epoch := Epoch} = read(<<"x">>, [bridge, entities, <<"gun">>], World),

@@ -131,9 +131,14 @@ class Escrows:
         """Trust an instance; what was pinned of it before is replaced, but for ``since``."""
         await self._store.request("pin_peer", peer.to_term())
 
-    async def unpin(self, instance: str) -> None:
-        """Trust an instance no more; refused while something is in escrow for it."""
-        await self._requests.ask("unpin_peer", instance=instance.encode())
+    async def unpin(self, instance: str, *, anyway: bool = False) -> None:
+        """Trust an instance no more; refused while something is in escrow for it.
+
+        Args:
+            anyway: also where it may not have heard yet that entities of its escrow came here. Pinned again,
+                it would be refused when it asks, and take back what is here.
+        """
+        await self._requests.ask("unpin_peer", instance=instance.encode(), anyway=anyway)
 
     async def peer(self, instance: str) -> Peer | None:
         """The pinned instance of that name, as the connected member knows it."""
