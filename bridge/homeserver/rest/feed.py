@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
@@ -103,7 +104,7 @@ class _Watching:
 
     async def _run(self, here: Context, patterns: Sequence[Pattern], since: Cursor | None) -> None:
         # Where the store refuses, or the node ends: the client comes back and is told by a new request.
-        with contextlib.suppress(BridgeError):
+        with contextlib.suppress(BridgeError, StopAsyncIteration):
             async with here.store.watch(*patterns, since=since, window=_WINDOW) as feed:
                 changes = aiter(feed)
                 told = since
@@ -116,6 +117,27 @@ class _Watching:
                         await self.queue.put(told)
                     await self.queue.put(await asking)
         await self.queue.put(None)
+
+
+class _FeedResponse(StreamingResponse):
+    """Events to one client.
+
+    Args:
+        watching: where they come from; it ends with the response, also where that never began: the generator
+            of the events cannot see to that then.
+    """
+
+    def __init__(self, content: AsyncIterator[bytes], watching: _Watching) -> None:
+        # nginx and others would collect a stream before they pass it on.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._watching = watching
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._watching.task.cancel()
 
 
 @router.get(
@@ -143,12 +165,7 @@ async def feed(
     patterns = await _patterns(here, who, topic or [], entity or [], session)
     subject = _digest(patterns)
     watching = request.app.state.feeds.start(here, who, patterns, _since(last, subject))
-    return StreamingResponse(
-        _events(here, who, _token(request), watching, subject),
-        media_type="text/event-stream",
-        # nginx and others would collect a stream before they pass it on.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return _FeedResponse(_events(here, who, _token(request), watching, subject), watching)
 
 
 async def _patterns(
@@ -236,7 +253,6 @@ async def _events(
                         yield _line(*event)
         yield _line("end", {"why": "come back with a token that holds and Last-Event-ID"})
     finally:
-        watching.task.cancel()
         stopping.cancel()
         if getting is not None:
             getting.cancel()

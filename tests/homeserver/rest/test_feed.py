@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import httpx
@@ -172,6 +172,37 @@ async def test_a_silent_feed_says_that_it_lives_and_there_are_only_so_many(store
                     pass
             second = await client.get("/v1/feed", params={"topic": "asks"})
             assert (kind(second), second.status_code) == ("too_many_feeds", 503)
+
+
+@erlang
+async def test_who_hangs_up_before_the_first_byte_leaves_no_feed_behind(rest: Rest) -> None:
+    """As who asks for much in one connection, reads nothing of it, and goes."""
+    token = bearer(rest.context.instance, "a")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/feed",
+        "raw_path": b"/v1/feed",
+        "query_string": b"topic=scenes",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: MutableMapping[str, Any]) -> None:
+        del message
+        await asyncio.Event().wait()
+
+    await rest.app(scope, gone, stuck)
+    async with asyncio.timeout(20):
+        while len(rest.app.state.feeds):
+            await asyncio.sleep(0.01)
 
 
 class _Revoking(FixedTrust):
