@@ -77,7 +77,7 @@ def add(
     """Trust an instance: take entities from it, and give it some. What was pinned of it is replaced."""
     from bridge.cli.box import read_key
     from bridge.homeserver.federation import Escrows, Peer
-    from bridge.homeserver.federation.link import fetch_keys
+    from bridge.homeserver.federation.link import fetch_keys, tls_context
 
     if not key and not thumbprint:
         raise ConfigurationError(
@@ -85,6 +85,8 @@ def add(
         )
     pinned = [read_key(file).public() for file in key or ()]
     authority = None if ca is None else ca.read_text(encoding="ascii", errors="replace")
+    # Here, where somebody reads it, and not when the first entity goes.
+    tls_context(authority)
 
     async def run(store: Khepri) -> Peer:
         found: list[Jwk] = pinned

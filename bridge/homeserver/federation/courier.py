@@ -64,7 +64,7 @@ class CourierConfig:
     servers_every: float = 2.0
     """how often peers are asked for their servers"""
     at_once: int = 32
-    """transfers carried at the same time"""
+    """transfers carried at the same time to one instance: those of others do not wait for one that is slow"""
 
     def __post_init__(self) -> None:
         if min(self.patience, self.first_wait, self.longest_wait, self.settle_every, self.servers_every) <= 0:
@@ -114,7 +114,7 @@ class Courier:
         self._known: dict[int, Escrow] = {}
         self._changed: dict[int, asyncio.Event] = {}
         self._outgoing: dict[str, Outgoing] = {}
-        self._room = asyncio.Semaphore(self._config.at_once)
+        self._rooms: dict[str, asyncio.Semaphore] = {}
         self._problems: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -176,7 +176,7 @@ class Courier:
         while (escrow := self._known.get(transfer)) is not None:
             changed.clear()
             try:
-                async with self._room:
+                async with self._room(escrow.asked):
                     done = await self._step(escrow)
             except BridgeError as error:
                 done = False
@@ -191,6 +191,9 @@ class Courier:
             attempt += 1
             await _first(changed, self._pause(attempt))
         del self._changed[transfer]
+
+    def _room(self, instance: str) -> asyncio.Semaphore:
+        return self._rooms.setdefault(instance, asyncio.Semaphore(self._config.at_once))
 
     async def _step(self, escrow: Escrow) -> bool:
         """Ask, and do as was answered; whether the tree has moved on by it."""
@@ -254,25 +257,29 @@ class Courier:
 
     async def _settle(self) -> None:
         """Acknowledgements of what is closed: apart from every transfer, and together."""
-        for outgoing in list(self._outgoing.values()):
-            if outgoing.low <= outgoing.settled:
-                continue
-            try:
-                answer = await self._ask(outgoing.instance, Settle(low=str(outgoing.low)))
-                if isinstance(answer, Settled) and answer.low == str(outgoing.low):
-                    await self._escrows.settled(outgoing.instance, outgoing.low)
-            except BridgeError as error:
-                self._report(outgoing.instance, f"{outgoing.instance}: {error}")
+        unsettled = [outgoing for outgoing in self._outgoing.values() if outgoing.low > outgoing.settled]
+        await asyncio.gather(*(self._settle_with(outgoing) for outgoing in unsettled))
+
+    async def _settle_with(self, outgoing: Outgoing) -> None:
+        try:
+            answer = await self._ask(outgoing.instance, Settle(low=str(outgoing.low)))
+            if isinstance(answer, Settled) and answer.low == str(outgoing.low):
+                await self._escrows.settled(outgoing.instance, outgoing.low)
+        except BridgeError as error:
+            self._report(outgoing.instance, f"{outgoing.instance}: {error}")
 
     async def _exchange_servers(self) -> None:
-        for peer in await self._escrows.peers():
-            try:
-                answer = await self._ask(peer.instance, AskServers())
-                if isinstance(answer, Servers):
-                    await self._escrows.note_servers(peer.instance, answer.servers)
-                    self._problems.pop(peer.instance, None)
-            except BridgeError as error:
-                self._report(peer.instance, f"servers of {peer.instance}: {error}")
+        peers = await self._escrows.peers()
+        await asyncio.gather(*(self._ask_servers(peer.instance) for peer in peers))
+
+    async def _ask_servers(self, instance: str) -> None:
+        try:
+            answer = await self._ask(instance, AskServers())
+            if isinstance(answer, Servers):
+                await self._escrows.note_servers(instance, answer.servers)
+                self._problems.pop(instance, None)
+        except BridgeError as error:
+            self._report(instance, f"servers of {instance}: {error}")
 
     async def _every(self, seconds: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import ssl
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ JWKS_PATH: Final = "/v1/jwks.json"
 SEAL_HEADER: Final = "Khepri-Seal"
 """of a request and of its response: the seal of the body"""
 _TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
+_WHOLE_SECONDS: Final = 15.0
+"""of a question and its answer, which may drip: others wait for their turn"""
 _LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=8)
 
 
@@ -61,9 +64,13 @@ class HttpLink:
     """Asks by HTTP, keeping connections; an async context manager.
 
     A peer with several URLs is asked at the next one after each failure.
+
+    Args:
+        seconds: that a question and its answer may take together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float = _WHOLE_SECONDS) -> None:
+        self._seconds = seconds
         self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
         self._turn = itertools.count()
         self._preferred: dict[str, str] = {}
@@ -92,17 +99,19 @@ class HttpLink:
 
     async def _ask(self, peer: Peer, url: str, body: bytes, seal: str) -> tuple[bytes, str]:
         client = self._client(peer)
-        headers = {"Content-Type": "application/json", SEAL_HEADER: seal}
+        # Not compressed, and taken as it comes: a few bytes could be so many that they fill the memory.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", SEAL_HEADER: seal}
         try:
-            async with client.stream(
-                "POST", url.rstrip("/") + PATH, content=body, headers=headers
-            ) as response:
+            async with (
+                asyncio.timeout(self._seconds),
+                client.stream("POST", url.rstrip("/") + PATH, content=body, headers=headers) as response,
+            ):
                 answer = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     answer += chunk
                     if len(answer) > MAX_ANSWER_BYTES:
                         raise ConnectionLostError(f"{peer.instance} answers without an end")
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise DeadlineError(f"{peer.instance} did not answer in time at {url}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectionLostError(f"{peer.instance} is not to be reached at {url}: {error}") from error
@@ -152,6 +161,9 @@ def tls_context(ca: str | None) -> ssl.SSLContext:
         ConfigurationError: the text is no certificate.
     """
     try:
+        if ca is not None and not ca.strip():
+            # Python would take the system's authorities then.
+            raise ValueError("no text")
         return ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigurationError("the pinned authority is no certificate in PEM") from error

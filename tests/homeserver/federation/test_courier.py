@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from bridge.authority import AwayError, Closed, Grant, NotHolderError, Returned
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
-from bridge.homeserver.federation import CourierConfig
+from bridge.homeserver.federation import CourierConfig, Peer
+from bridge.homeserver.federation.documents import Refused
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import fresh, hidden_node
@@ -181,6 +183,39 @@ async def test_two_couriers_of_one_instance_do_no_harm(
         for ball in balls:
             await federation.settled(ball.entity)
             assert await federation.places(ball.entity) == ["ruby"]
+
+
+async def test_who_answers_never_delays_no_other(
+    federation: Federation, servers: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a, b), x, y = servers, federation.x, federation.y
+    jade = Instance(fresh("jade"), y.cluster, y.store)
+    await x.escrows.pin(jade.as_peer())
+    ask = federation.link.ask
+
+    async def silent(peer: Peer, body: bytes, seal: str) -> tuple[bytes, str]:
+        if peer.instance == jade.name:
+            await asyncio.Event().wait()
+        return await ask(peer, body, seal)
+
+    monkeypatch.setattr(federation.link, "ask", silent)
+    stuck, ball = await a.spawn(fresh("ball")), await a.spawn(fresh("ball"))
+    transfer = (await x.push_abroad(stuck, a, jade, b)).epoch
+    carrying = asyncio.create_task(federation.courier(x, config=replace(QUICK, at_once=1)).run())
+    try:
+        # The first one has its turn before the second is there.
+        await asyncio.sleep(0.2)
+        await x.push_abroad(ball, a, y, b)
+        await federation.settled(ball.entity)
+        async with asyncio.timeout(10):
+            while b.name.encode() not in ((await term(x, "abroad", y.name)) or {}).get(Atom("servers"), {}):
+                await asyncio.sleep(0.02)
+    finally:
+        carrying.cancel()
+        await asyncio.wait([carrying])
+    refusal = Refused(transfer=str(transfer), reason="cancelled", trace="A" * 22, hop=1)
+    await x.escrows.close(jade.name, refusal)
+    await x.escrows.unpin(jade.name)
 
 
 async def test_answers_are_forgotten_once_the_giver_has_closed(

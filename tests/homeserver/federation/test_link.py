@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import ConfigurationError, ConnectionLostError
+from bridge.errors import ConfigurationError, ConnectionLostError, DeadlineError
 from bridge.homeserver.federation import HttpLink, Peer, RejectedError
 from bridge.homeserver.federation.link import SEAL_HEADER, fetch_keys
 from bridge.jose import Jwk
@@ -88,6 +89,37 @@ async def test_an_answer_without_an_end_is_cut() -> None:
             await link.ask(peer(f"http://127.0.0.1:{port}"), b"body", "s")
 
 
+async def test_an_answer_that_drips_is_cut() -> None:
+    dripped = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+        dripped.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        async with HttpLink(seconds=0.1) as link:
+            with pytest.raises(DeadlineError):
+                await link.ask(peer(f"http://127.0.0.1:{port}"), b"body", "s")
+        await dripped.wait()
+
+
+async def test_an_answer_is_taken_as_it_comes() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    packed = response("200 OK", bomb, f"{SEAL_HEADER}: t", "Content-Encoding: gzip")
+    async with answering(packed) as (port, asked), HttpLink() as link:
+        assert await link.ask(peer(f"http://127.0.0.1:{port}"), b"body", "s") == (bomb, "t")
+    assert b"Accept-Encoding: identity" in asked[0]
+
+
 async def test_tls_is_of_the_pinned_authority_and_no_other(tmp_path: Path) -> None:
     ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
     certificate = ours.issue("ruby")
@@ -115,10 +147,11 @@ async def test_a_self_signed_certificate_is_pinned_as_its_own_authority(tmp_path
         assert await link.ask(pinned, b"body", "s") == (b"yes", "t")
 
 
-async def test_a_pinned_text_that_is_no_certificate_is_told() -> None:
+@pytest.mark.parametrize("text", ["nonsense", "", "\n"])
+async def test_a_pinned_text_that_is_no_certificate_is_told(text: str) -> None:
     async with HttpLink() as link:
         with pytest.raises(ConfigurationError, match="PEM"):
-            await link.ask(peer("https://127.0.0.1:1", ca="nonsense"), b"body", "s")
+            await link.ask(peer("https://127.0.0.1:1", ca=text), b"body", "s")
 
 
 async def test_a_key_is_fetched_by_the_thumbprint_that_its_operator_gave() -> None:
