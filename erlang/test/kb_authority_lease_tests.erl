@@ -3,7 +3,6 @@
 -include_lib("eunit/include/eunit.hrl").
 
 
--define(STEP, #{trace => <<7:128>>, hop => 0}).
 
 founded() ->
     #{[bridge, grants] => #{incarnation => 1, counter => 0}, [bridge, identity] => #{instance => <<"local">>}}.
@@ -47,7 +46,7 @@ an_entity_passes_to_the_first_successor_that_may_have_it_test() ->
     #{epoch := Before} = entity(Tree),
     Successors = #{<<"gun">> => [<<"gone">>, <<"a">>, <<"c">>, <<"b">>]},
     {{ok, #{released := [], passed := [{<<"gun">>, <<"server-c">>}]}}, After} =
-        run(expire, ?STEP#{generation => 1, session => <<"a">>, successors => Successors}, Tree),
+        run(expire, (step())#{generation => 1, session => <<"a">>, successors => Successors}, Tree),
     #{epoch := Epoch, session := <<"c">>, server := <<"server-c">>, awaiting := undefined, owner := <<"ann">>} = entity(After),
     ?assert(Epoch > Before),
     ?assertEqual(#{type => failover, entity => <<"gun">>, epoch => Epoch, previous => Before, from => <<"server-a">>,
@@ -65,7 +64,7 @@ each_entity_gets_an_epoch_of_its_own_test() ->
     Names = [<<"gun">>, <<"hat">>, <<"cup">>],
     Tree = lists:foldl(fun(Name, Acc) -> held(Name, <<"a">>, Acc) end, opened([<<"a">>, <<"b">>]), Names),
     {{ok, #{passed := Passed}}, After} =
-        run(close_session, ?STEP#{session => <<"a">>, successors => maps:from_list([{Name, [<<"b">>]} || Name <- Names])}, Tree),
+        run(close_session, (step())#{session => <<"a">>, successors => maps:from_list([{Name, [<<"b">>]} || Name <- Names])}, Tree),
     ?assertEqual(lists:sort(Names), lists:sort([Name || {Name, _} <- Passed])),
     Epochs = [maps:get(epoch, maps:get([bridge, entities, Name], After)) || Name <- Names],
     ?assertEqual(3, length(lists:usort(Epochs))),
@@ -77,7 +76,7 @@ a_successor_waits_for_what_was_due_to_the_ended_session_test() ->
     Tree = pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>]))),
     #{awaiting := #{session := <<"a">>, epoch := Older} = Due} = entity(Tree),
     {{ok, #{passed := [_]}}, After} =
-        run(end_session, ?STEP#{session => <<"b">>, reason => dead, successors => #{<<"gun">> => [<<"c">>]}}, Tree),
+        run(end_session, (step())#{session => <<"b">>, reason => dead, successors => #{<<"gun">> => [<<"c">>]}}, Tree),
     #{epoch := Epoch, session := <<"c">>, awaiting := Due} = entity(After),
     ?assertMatch(#{type := failover, awaiting := Due}, maps:get([bridge, inbox, <<"c">>, <<"gun">>], After)),
     %% And a signs its release for c.
@@ -88,7 +87,7 @@ a_successor_waits_for_what_was_due_to_the_ended_session_test() ->
 whose_own_release_is_due_is_no_successor_test() ->
     Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>, <<"d">>])))),
     End = fun(Successors) ->
-                  run(end_session, ?STEP#{session => <<"c">>, reason => dead, successors => #{<<"gun">> => Successors}}, Tree)
+                  run(end_session, (step())#{session => <<"c">>, reason => dead, successors => #{<<"gun">> => Successors}}, Tree)
           end,
     {{ok, #{released := [<<"gun">>], passed := []}}, Dormant} = End([<<"a">>, <<"b">>]),
     ?assertMatch(#{session := undefined, awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Dormant)),
@@ -99,13 +98,13 @@ whose_own_release_is_due_is_no_successor_test() ->
 what_is_due_to_a_middle_session_is_read_from_the_chain_test() ->
     Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])))),
     ?assertMatch(#{awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Tree)),
-    {{ok, _}, After} = run(end_session, ?STEP#{session => <<"a">>, reason => dead}, Tree),
+    {{ok, _}, After} = run(end_session, (step())#{session => <<"a">>, reason => dead}, Tree),
     #{awaiting := #{session := <<"b">>} = Due} = entity(After),
     ?assertNot(is_map_key(awaiting, Due)).
 
 a_recall_that_overtakes_a_failover_keeps_it_test() ->
     Tree = held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])),
-    {{ok, _}, Passed} = run(end_session, ?STEP#{session => <<"a">>, reason => dead, successors => #{<<"gun">> => [<<"b">>]}}, Tree),
+    {{ok, _}, Passed} = run(end_session, (step())#{session => <<"a">>, reason => dead, successors => #{<<"gun">> => [<<"b">>]}}, Tree),
     Unread = maps:get([bridge, inbox, <<"b">>, <<"gun">>], Passed),
     ?assertMatch(#{type := recall, unread := Unread}, maps:get([bridge, inbox, <<"b">>, <<"gun">>], pulled(<<"c">>, Passed))).
 
@@ -159,9 +158,11 @@ held(Entity, Session, Tree) ->
 
 pulled(Session, Tree) ->
     #{epoch := Epoch} = entity(Tree),
-    {{ok, _}, Pulled} = run(pull, ?STEP#{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"ann">>}, Tree),
+    {{ok, _}, Pulled} = run(pull, (step())#{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"ann">>}, Tree),
     Pulled.
 
 entity(Tree) -> entity(<<"gun">>, Tree).
 
 entity(Name, Tree) -> maps:get([bridge, entities, Name], Tree).
+
+step() -> #{trace => <<7:128>>, hop => 0}.
