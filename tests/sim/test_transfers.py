@@ -52,7 +52,7 @@ async def trio(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) 
     names = [fresh("sim") for _ in range(3)]
     key_file = str(tmp_path_factory.mktemp("keys") / "key.pem")
     async with (
-        simulation(cluster, names[0], linger_ms=100) as a,
+        simulation(cluster, names[0], linger_ms=1000) as a,
         simulation(cluster, names[1]) as b,
         simulation(cluster, names[2], key_file=key_file) as c,
     ):
