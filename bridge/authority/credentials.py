@@ -19,6 +19,7 @@ from bridge.errors import DecodeError, KeyFormatError
 from bridge.etf import Atom
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Keyring, Proof, Role, keyring
+from bridge.jose.credentials.proof import PEER
 from bridge.jose.credentials.ticket import check_data
 from bridge.jose.encoding import json_encode, json_object_untrusted
 from bridge.khepri import Khepri, Path
@@ -200,7 +201,7 @@ class Credentials:
             certificate=certificate.id.encode(),
             proof=proof.id.encode(),
             issued=proof.issued_at,
-            peer=name_bytes(proof.peer) if proof.peer else _UNDEFINED,
+            peer=name_bytes(proof.peer) if proof.use == PEER else _UNDEFINED,
         )
         peer = Fields(value).optional("peer")
         return None if peer is None else ServerRecord.from_term(peer)

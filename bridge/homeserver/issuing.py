@@ -34,7 +34,7 @@ from bridge.jose.credentials import (
     read_enrolment_untrusted,
     read_proof_untrusted,
 )
-from bridge.jose.credentials.proof import ACCESS, PEER
+from bridge.jose.credentials.proof import ACCESS, KEY, PEER
 from bridge.jose.encoding import base64url_encode
 from bridge.udp.bucket import HostBuckets
 
@@ -189,6 +189,25 @@ class Issuing:
         """Whether the name is enrolled with this very key already: then this is a renewal."""
         known = await self.credentials.subject(enrolment.role, enrolment.subject)
         return known is not None and known.key.thumbprint() == enrolment.key.thumbprint()
+
+    async def handed_over(self, proof: Proof, certificate: Certificate, enrolment: Enrolment) -> str:
+        """Use up a proof, which was checked, that the name's key until now lets an enrolment's key have it.
+
+        Returns:
+            Thumbprint of the key until now.
+
+        Raises:
+            SignatureError: the proof says something else.
+            ReplayedError: it was shown before.
+            RevokedError: its key or its certificate was revoked.
+            NotEnrolledError: the name has another key by now.
+        """
+        if (proof.use, proof.peer) != (KEY, enrolment.key.thumbprint()):
+            raise SignatureError("this proof lets no such key have the name")
+        if (certificate.role, certificate.subject) != (enrolment.role, enrolment.subject):
+            raise SignatureError("this proof is of another name")
+        await self.credentials.authenticate(proof, certificate)
+        return certificate.thumbprint
 
     async def certify(
         self, enrolment: Enrolment, *, previous: str | None = None, operator: bool = False

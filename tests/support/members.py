@@ -34,10 +34,12 @@ class Member:
         members = {"subject": self.name, "role": self.role, "instance": self.instance, "id": new_id()}
         return enrolment(self.key, **{**members, "issued_at": int(time.time()), **changes}).signed(self.key)
 
-    async def enrol(self, token: str | None = None, **changes: Any) -> httpx.Response:
+    async def enrol(
+        self, token: str | None = None, *, proof: str | None = None, **changes: Any
+    ) -> httpx.Response:
         """Ask for a certificate, and keep it."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        body = {"enrolment": self.enrolment(**changes)}
+        body = {"enrolment": self.enrolment(**changes), "proof": proof}
         response = await self.http.post("/v1/certificates", json=body, headers=headers)
         if response.is_success:
             self.certificate = response.json()["certificate"]

@@ -13,7 +13,7 @@ from bridge.homeserver.rest.authentication import Caller, bearer_scheme, caller
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Issues, refusing
 from bridge.homeserver.rest.problems import ProblemError, too_many
-from bridge.jose.credentials import Enrolment, Role
+from bridge.jose.credentials import Enrolment, Proof, Role
 
 router = APIRouter(prefix="/v1/certificates", tags=["certificates"])
 
@@ -23,6 +23,12 @@ class Enrolling(BaseModel):
 
     enrolment: str = Field(
         description="A `kb-enrolment+jwt`, signed by the key that it names.", max_length=Enrolment.MAX_BYTES
+    )
+    proof: str | None = Field(
+        default=None,
+        description="For another key: a `kb-proof+jwt` of the name's key until now, with the use `key` and "
+        "the other key's thumbprint as `peer`.",
+        max_length=Proof.MAX_BYTES,
     )
 
 
@@ -55,8 +61,8 @@ async def enrol(
 ) -> Certified:
     """Give a certificate for a name and a key.
 
-    Without a token: a renewal with the same key; where registration is open, a name that nobody has, for a
-    player. With a token of the name's holder: another key. With an operator's: anything but an operator's.
+    A renewal with the same key; where registration is open, a name that nobody has, for a player; with a
+    proof of the name's key until now, another key. With an operator's token: anything but an operator's.
     """
     by_operator = who is not None and who.role is Role.OPERATOR
     if not by_operator and request.client is not None and not issues.takes_enrolment(request.client.host):
@@ -66,8 +72,11 @@ async def enrol(
     if enrolment.role is Role.OPERATOR:
         raise ProblemError("registration_closed", "operators are certified with `homeserver certify`")
     previous = None
-    if who is not None and (who.subject, who.role) == (enrolment.subject, enrolment.role):
-        previous = who.thumbprint
+    if body.proof is not None:
+        # The key itself has to say so: who has read a token off somewhere would have the name for good.
+        with refusing("bad_proof"):
+            proof, certificate = issues.read_proof(body.proof)
+            previous = await issues.handed_over(proof, certificate, enrolment)
     is_open = issues.settings.open_registration and enrolment.role is Role.PLAYER
     if not (by_operator or previous or is_open or await issues.is_holder(enrolment)):
         raise ProblemError("registration_closed", f"{enrolment.role} {enrolment.subject} is not enrolled")

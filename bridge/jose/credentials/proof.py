@@ -12,7 +12,14 @@ from typing import Any, ClassVar, Final, Self
 
 from bridge.errors import SignatureError
 from bridge.jose.credentials.certificate import Certificate, read_certificate_untrusted
-from bridge.jose.credentials.claims import check_id, check_members, check_name, check_now, check_time
+from bridge.jose.credentials.claims import (
+    check_id,
+    check_members,
+    check_name,
+    check_now,
+    check_thumbprint,
+    check_time,
+)
 from bridge.jose.credentials.token import (
     Keyring,
     decode_token_untrusted,
@@ -27,6 +34,8 @@ ACCESS: Final = "access"
 """use of a proof that asks for an access token"""
 PEER: Final = "peer"
 """use of a proof that asks for a peer token"""
+KEY: Final = "key"
+"""use of a proof that lets another key have the certificate's name"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +45,8 @@ class Proof:
     Attributes:
         certificate: the certificate, as it was given.
         instance: whose homeserver is asked.
-        use: ``ACCESS`` or ``PEER``.
-        peer: the server to be introduced to; ``""`` for an access token.
+        use: ``ACCESS``, ``PEER`` or ``KEY``.
+        peer: the server to be introduced to; the thumbprint of the other key; ``""`` for an access token.
         issued_at: Unix seconds.
         id: 16 random bytes, base64url, new for each proof.
 
@@ -62,8 +71,12 @@ class Proof:
         check_name(self.instance, "'aud'")
         if self.use == PEER:
             check_name(self.peer, "'peer'")
+        elif self.use == KEY:
+            check_thumbprint(self.peer, "'peer'")
         elif self.use != ACCESS or self.peer != "":
-            raise SignatureError(f"'use' is {ACCESS!r}, without a peer, or {PEER!r}, with one")
+            raise SignatureError(
+                f"'use' is {ACCESS!r}, without a peer, {PEER!r}, with one, or {KEY!r}, with a thumbprint"
+            )
         check_time(self.issued_at, "'iat'")
         check_id(self.id)
 

@@ -77,13 +77,33 @@ async def test_a_holder_renews_and_changes_its_key(closed: Rest) -> None:
     assert kind(await alice.enrol()) == "201"
     assert alice.certificate != first
     token = (await alice.access()).json()["token"]
-    old, alice.key = alice.key, Jwk.generate()
+    other = Jwk.generate()
+    proof = alice.proof(use="key", peer=other.thumbprint())
+    old, alice.key = alice.key, other
     assert kind(await alice.enrol()) == "registration_closed"
-    assert kind(await alice.enrol(token)) == "201"
+    assert kind(await alice.enrol(token)) == "registration_closed", "who reads a token off has no name by it"
+    assert kind(await alice.enrol(proof=proof)) == "201"
+    assert kind(await alice.enrol(proof=proof)) == "not_enrolled"
     assert kind(await alice.access()) == "200"
     alice.key = old
     alice.certificate = first
     assert kind(await alice.access()) == "not_enrolled"
+
+
+async def test_a_key_hands_its_own_name_over_and_to_the_key_that_it_names(closed: Rest) -> None:
+    alice, bob = await member(closed), await member(closed)
+    for one in (alice, bob):
+        await one.enrol(bearer(closed.context.instance, "root", Role.OPERATOR))
+    other = Jwk.generate()
+    proofs = [
+        bob.proof(use="key", peer=other.thumbprint()),
+        alice.proof(use="key", peer=Jwk.generate().thumbprint()),
+        alice.proof(),
+        alice.proof(use="peer", peer=other.thumbprint()),
+        "a.b.c",
+    ]
+    alice.key = other
+    assert [kind(await alice.enrol(proof=proof)) for proof in proofs] == ["bad_proof"] * len(proofs)
 
 
 @pytest.mark.parametrize(

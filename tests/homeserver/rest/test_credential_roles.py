@@ -19,7 +19,7 @@ from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import fresh
-from tests.support.credentials import KeySigner, certificate, enrolment, new_id
+from tests.support.credentials import KeySigner, certificate, enrolment, issued, new_id, proof
 from tests.support.rest import Rest, kind
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
@@ -92,6 +92,25 @@ async def enrol(place: Place, name: str, role: Role, key: Jwk) -> None:
     )
 
 
+def _handing_over(place: Place, role: Role, other: Jwk) -> str:
+    """By the key of one's own name: another one may have it."""
+    now, key = int(time.time()), place.keys[role]
+    mine = certificate(
+        key,
+        subject=place.names[role],
+        role=role,
+        instance=place.rest.context.instance,
+        id=new_id(),
+        issued_at=now,
+        expires_at=now + 60,
+    )
+    instance = place.rest.context.instance
+    made = proof(
+        issued(mine), use="key", peer=other.thumbprint(), instance=instance, issued_at=now, id=new_id()
+    )
+    return made.signed(key)
+
+
 async def _request(place: Place, operation: str, role: Role | None) -> httpx.Response:
     method, template, *said = operation.split()
     about = said[0] if said else ""
@@ -115,6 +134,8 @@ async def _request(place: Place, operation: str, role: Role | None) -> httpx.Res
                 id=new_id(),
             )
             body = {"enrolment": asked.signed(key)}
+            if about == "own" and role is not None:
+                body["proof"] = _handing_over(place, role, key)
         case "/v1/tickets":
             if about == "other":
                 await enrol(place, player, Role.PLAYER, Jwk.generate())

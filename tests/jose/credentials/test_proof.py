@@ -27,7 +27,11 @@ def read(token: str, *, now: float = NOW) -> tuple[Proof, Certificate]:
     return read_proof_untrusted(token, keys=KEYS, instance=INSTANCE, now=now)
 
 
-@pytest.mark.parametrize("use", [{"use": "access"}, {"use": "peer", "peer": "B"}], ids=str)
+@pytest.mark.parametrize(
+    "use",
+    [{"use": "access"}, {"use": "peer", "peer": "B"}, {"use": "key", "peer": ALICE.thumbprint()}],
+    ids=str,
+)
 def test_a_proof_under_the_certificates_key_holds(use: dict[str, str]) -> None:
     """R0-32."""
     made = proof(CERTIFICATE, **use)
@@ -81,6 +85,7 @@ def test_what_the_instance_signed_itself_is_no_proof() -> None:
         {"use": "root"},
         {"use": "peer"},
         {"use": "access", "peer": "B"},
+        {"use": "key", "peer": "B"},
         {"peer": None},
         {"id": ""},
         {"issued_at": -1},
