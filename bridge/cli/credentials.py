@@ -119,7 +119,8 @@ def certify(
     from bridge.cli.box import read_key
     from bridge.errors import SignatureError
     from bridge.homeserver.signer.key_file import read_key_file
-    from bridge.jose.credentials import Certificate, Role
+    from bridge.jose.credentials import Certificate
+    from bridge.jose.credentials.claims import role_of
     from bridge.jose.credentials.token import encode_token
     from bridge.jose.encoding import base64url_encode
 
@@ -129,14 +130,14 @@ def certify(
         try:
             made = Certificate(
                 subject=subject,
-                role=Role(role),
+                role=role_of(role),
                 key=read_key(of).public(),
                 instance=(await store.health()).instance,
                 issued_at=now,
                 expires_at=now + days * 86_400,
                 id=base64url_encode(secrets.token_bytes(16)),
             )
-        except (SignatureError, ValueError) as error:
+        except SignatureError as error:
             raise ConfigurationError(f"no certificate can be made of this: {error}") from error
         credentials = Credentials(store)
         published = {found.key.thumbprint() for found in await credentials.keys() if found.verifies(now)}
@@ -165,6 +166,11 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Let a key or a certificate count no more, for good."""
+    if len(credential) not in (43, 22):
+        raise ConfigurationError(
+            f"{credential!r:.100} is neither the thumbprint of a key (43 characters) nor the id of a "
+            "certificate (22): `homeserver certify --json` and GET /v1/jwks.json tell them"
+        )
 
     async def run(store: Khepri) -> None:
         from bridge.authority import Credentials

@@ -160,6 +160,7 @@ def test_an_operator_is_certified_from_the_key_file_and_revoked(tmp_path: Path) 
         assert refused.returncode == 1
         assert "published" in refused.stderr
         assert run("certify", "bob", "--key", key, "--of", alice, "--role", "king", *place).returncode == 1
+        assert "thumbprint" in run("revoke", "alice", *place).stderr
         told("revoke", made["thumbprint"], "--reason", "left us", *place)
 
         async def look() -> None:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from bridge.homeserver.rest.authentication import Caller, bearer_scheme, caller
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Issues, refusing
+from bridge.homeserver.rest.limits import host_of
 from bridge.homeserver.rest.problems import ProblemError, too_many
 from bridge.jose.credentials import Enrolment, Proof, Role
 
@@ -65,7 +66,7 @@ async def enrol(
     proof of the name's key until now, another key. With an operator's token: anything but an operator's.
     """
     by_operator = who is not None and who.role is Role.OPERATOR
-    if not by_operator and request.client is not None and not issues.takes_enrolment(request.client.host):
+    if not by_operator and not issues.takes_enrolment(host_of(request.scope)):
         raise too_many("too many enrolments from one address")
     with refusing("bad_enrolment"):
         enrolment = issues.read_enrolment(body.enrolment)

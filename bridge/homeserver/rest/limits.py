@@ -6,6 +6,7 @@ over n processes a caller may have n times as much.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections import OrderedDict
 from typing import Final
@@ -81,12 +82,17 @@ class AddressLimit:
         await self._app(scope, receive, send)
 
     def _take(self, scope: Scope) -> bool:
-        host = (scope.get("client") or (_UNKNOWN_ADDRESS, 0))[0]
-        now = time.monotonic()
-        try:
-            return self._buckets.take(host, now)
-        except ValueError:
-            return self._buckets.take(_UNKNOWN_ADDRESS, now)
+        return self._buckets.take(host_of(scope), time.monotonic())
+
+
+def host_of(scope: Scope) -> str:
+    """The numeric address of whoever asks, or one that stands for all who are at none."""
+    host: str = (scope.get("client") or (_UNKNOWN_ADDRESS, 0))[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _UNKNOWN_ADDRESS
+    return host
 
 
 class CallerLimit:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
+from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit, host_of
 from bridge.homeserver.rest.problems import ProblemError, add_handlers
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.homeserver.rest.tracing import Tracing
@@ -60,6 +60,19 @@ async def test_a_body_is_bounded_whether_or_not_it_tells_its_length(told: bool, 
         response = await client.post("/", content=bytes(100 + size) if told else chunks())
         assert kind(response) == ("too_large" if size > 0 else "200")
         assert kind(await client.post("/", headers={"Content-Length": "9" * 30})) == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("client", "host"),
+    [
+        (("192.0.2.1", 1), "192.0.2.1"),
+        (("2001:db8::1", 1), "2001:db8::1"),
+        (("unknown", 0), "::"),
+        (None, "::"),
+    ],
+)
+def test_who_is_at_no_address_shares_one(client: tuple[str, int] | None, host: str) -> None:
+    assert host_of({"type": "http", "client": client}) == host
 
 
 def test_a_caller_who_asks_too_often_waits_and_others_do_not() -> None:
