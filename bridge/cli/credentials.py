@@ -142,8 +142,9 @@ def certify(
         credentials = Credentials(store)
         published = {found.key.thumbprint() for found in await credentials.keys() if found.verifies(now)}
         if not published:
-            await credentials.publish_key(private, KeyState.CURRENT)
-        elif private.thumbprint() not in published:
+            found = await credentials.publish_key(private, KeyState.CURRENT)
+            published = {private.thumbprint()} if found.verifies(now) else set()
+        if private.thumbprint() not in published:
             raise ConfigurationError(f"{key} is none of the published keys: nobody would believe it")
         await credentials.enrol(made, operator=True)
         return made

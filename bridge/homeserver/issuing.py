@@ -134,9 +134,18 @@ class Issuing:
         self._enrolments = HostBuckets(rate=self.settings.enrolment_rate, burst=self.settings.enrolment_burst)
 
     async def publish(self) -> None:
-        """Have the signer's keys published: the first one signs, the others will."""
+        """Have the signer's keys published: the first one signs, the others will.
+
+        Raises:
+            ConfigurationError: the key that signs was revoked.
+        """
         current, *following = await self._signer.keys()
-        await self.credentials.publish_key(current, KeyState.CURRENT)
+        published = await self.credentials.publish_key(current, KeyState.CURRENT)
+        if published.state is KeyState.REVOKED:
+            raise ConfigurationError(
+                f"the signer's key {current.thumbprint()} was revoked, so nothing holds that it signs: start "
+                "homeserver signer with another one"
+            )
         for key in following:
             await self.credentials.publish_key(key, KeyState.NEXT)
 

@@ -4,7 +4,7 @@
 
 -export([enrol/2, authenticate/2, attest/2, revoke/3, publish_key/3, set_player_data/2, refused/2, unrevoked/2]).
 
--import(kb_authority_tree, [server_path/1, session_path/1, player_path/1, refuse/2]).
+-import(kb_authority_tree, [server_path/1, session_path/1, refuse/2]).
 
 -define(PROOF_MINUTES, 5).
 %% The longest that anything is good for which an instance signs: a certificate (bridge/jose/credentials).
@@ -134,14 +134,14 @@ publish_key(#{kid := Kid, key := Key, state := State, at := At}, Read, List) ->
         _ -> {ok, Record, [{put, key_path(Kid), Record}]}
     end.
 
-%% By the operator, or by the server that the player is at.
+%% By the operator, or by the server that the player is at: in the session where the player entered, not a later one.
 -spec set_player_data(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
 set_player_data(#{player := Player, data := Data, by := By}, Read) ->
-    Here = case Read(player_path(Player)) of
-               #{server := By} when By =/= operator -> true;
-               _ -> By =:= operator
+    Here = case kb_authority_player:session(Player, Read) of
+               undefined -> none;
+               Session -> maps:get(server, Read(session_path(Session)))
            end,
-    case Here of
+    case By =:= operator orelse By =:= Here of
         true ->
             Path = [bridge, player_data, Player],
             Version = case Read(Path) of

@@ -107,7 +107,12 @@ a_players_data_is_written_by_the_operator_or_where_the_player_is_test() ->
     ?assertEqual(not_here, refused(set_player_data, Write(<<"b">>), T2)),
     {_, T3} = ok(enter, #{player => <<"alice">>, session => Session}, T2),
     {#{version := 2}, _} = ok(set_player_data, Write(<<"b">>), T3),
-    ?assertEqual(not_here, refused(set_player_data, Write(<<"c">>), T3)).
+    ?assertEqual(not_here, refused(set_player_data, Write(<<"c">>), T3)),
+    %% Nobody is at a server whose session has ended, also once it is back.
+    {_, T4} = ok(close_session, #{session => Session}, T3),
+    ?assertEqual(not_here, refused(set_player_data, Write(<<"b">>), T4)),
+    {_, T5} = ok(open_session, Opening#{session => <<"another session ">>}, T4),
+    ?assertEqual(not_here, refused(set_player_data, Write(<<"b">>), T5)).
 
 %% Members whose clocks are minutes apart ask with proofs of any time: none is used twice, and what is kept is bounded.
 no_proof_is_used_twice_whatever_the_clocks_say_test_() ->

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import KeyState, NotEnrolledError, ServerRecord, Subject, UnknownServerError
+from bridge.authority import (
+    InstanceKey,
+    KeyState,
+    NotEnrolledError,
+    ServerRecord,
+    Subject,
+    UnknownServerError,
+)
 from bridge.authority.trust import FixedTrust
 from bridge.errors import ConfigurationError, SignatureError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
@@ -50,8 +57,10 @@ class Tree:
     published: list[tuple[Jwk, KeyState]] = field(default_factory=list)
     enrolled: list[Any] = field(default_factory=list)
 
-    async def publish_key(self, key: Jwk, state: KeyState) -> None:
+    async def publish_key(self, key: Jwk, state: KeyState) -> InstanceKey:
         self.published.append((key, state))
+        state = KeyState.REVOKED if self.revoked else state
+        return InstanceKey(key=key, state=state, since=NOW, until=None)
 
     async def enrol(self, made: Any, **how: Any) -> None:
         self.enrolled.append((made, how))
@@ -86,6 +95,11 @@ async def test_what_the_signer_has_is_published() -> None:
     tree = Tree()
     await issuing(tree, KeySigner(one, two)).publish()
     assert tree.published == [(one.public(), KeyState.CURRENT), (two.public(), KeyState.NEXT)]
+
+
+async def test_a_signer_whose_key_was_revoked_is_told_so() -> None:
+    with pytest.raises(ConfigurationError, match="another one"):
+        await issuing(Tree(revoked=True), KeySigner(Jwk.generate())).publish()
 
 
 async def test_a_signer_that_was_restarted_with_other_keys_is_published_again() -> None:

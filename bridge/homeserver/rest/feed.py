@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -41,6 +42,8 @@ MAX_ENTITIES: Final = 32
 _WINDOW: Final = 100
 """changes that wait here for a client that reads slowly; the homeserver keeps the rest"""
 _RETRY_MS: Final = 1000
+_AT_ONCE: Final = 200
+"""events of a snapshot that are made in one turn: some milliseconds"""
 
 
 class Topic(StrEnum):
@@ -238,24 +241,35 @@ async def _events(
                 yield b": still here\n\n"
                 continue
             item, getting = getting.result(), None
-            match item:
-                case None:
-                    break
-                case Cursor():
-                    yield f"id: {item}.{subject}\n\n".encode()
-                case Snapshot():
-                    hidden = await hides_address(here)
-                    told = [one for one in snapshot_events(item, hidden) if _is_for(who, one[0])]
-                    yield b"".join(_line(name, data) for name, data in told)
-                case _:
-                    event = event_of(item, await _hidden(here, item))
-                    if event is not None and _is_for(who, event[0]):
-                        yield _line(*event)
+            if item is None:
+                break
+            try:
+                async for text in _told(here, who, item, subject):
+                    yield text
+            except BridgeError:
+                # The store does not answer: the client comes back.
+                break
         yield _line("end", {"why": "come back with a token that holds and Last-Event-ID"})
     finally:
         stopping.cancel()
         if getting is not None:
             getting.cancel()
+
+
+async def _told(here: Context, who: Caller, item: Change | Cursor, subject: str) -> AsyncIterator[bytes]:
+    match item:
+        case Cursor():
+            yield f"id: {item}.{subject}\n\n".encode()
+        case Snapshot():
+            events = snapshot_events(item, await hides_address(here))
+            while some := list(itertools.islice(events, _AT_ONCE)):
+                yield b"".join(_line(*event) for event in some if _is_for(who, event[0]))
+                # There may be a hundred thousand, and other requests.
+                await asyncio.sleep(0)
+        case _:
+            event = event_of(item, await _hidden(here, item))
+            if event is not None and _is_for(who, event[0]):
+                yield _line(*event)
 
 
 def _token(request: Request) -> str:
