@@ -73,6 +73,7 @@ from bridge.authority.records import (
     server_abroad,
 )
 from bridge.authority.refusals import (
+    REFUSED,
     AlreadyOwnerError,
     AwayError,
     ConflictError,
@@ -112,6 +113,7 @@ __all__ = [
     "LESSOR",
     "MAX_RELIEF",
     "OPERATOR",
+    "REFUSED",
     "Acceptance",
     "Accepted",
     "Act",

@@ -298,7 +298,7 @@ class Recall:
         epoch: to release.
         granted: epoch of the new holder.
         taker: the new holder's server.
-        unread: a grant of ``epoch`` that this recall replaced in the inbox before it was read.
+        unread: the news of the grant of ``epoch`` that this recall replaced in the inbox before it was read.
     """
 
     entity: str
@@ -307,7 +307,7 @@ class Recall:
     taker: str
     owner: str
     step: Step
-    unread: Grant | None = None
+    unread: Grant | Failover | None = None
 
 
 class Outcome(StrEnum):
@@ -385,16 +385,7 @@ def inbox_message(term: Any) -> InboxMessage:
         case "grant":
             return _grant(term)
         case "failover":
-            due = fields.optional("awaiting")
-            return Failover(
-                entity=fields.text("entity"),
-                epoch=fields.number("epoch"),
-                previous=fields.number("previous"),
-                giver=fields.text("from"),
-                owner=fields.text("owner"),
-                awaiting=None if due is None else _awaiting(due),
-                step=Step.from_term(term),
-            )
+            return _failover(term)
         case "recall":
             unread = fields.optional("unread")
             return Recall(
@@ -404,7 +395,7 @@ def inbox_message(term: Any) -> InboxMessage:
                 taker=fields.text("to"),
                 owner=fields.text("owner"),
                 step=Step.from_term(term),
-                unread=None if unread is None else _grant(unread),
+                unread=None if unread is None else _unread(unread),
             )
         case "closed":
             return Closed(
@@ -471,6 +462,24 @@ def _grant(term: Any) -> Grant:
         step=Step.from_term(term),
         abroad=giver,
     )
+
+
+def _failover(term: Any) -> Failover:
+    fields = Fields(term)
+    due = fields.optional("awaiting")
+    return Failover(
+        entity=fields.text("entity"),
+        epoch=fields.number("epoch"),
+        previous=fields.number("previous"),
+        giver=fields.text("from"),
+        owner=fields.text("owner"),
+        awaiting=None if due is None else _awaiting(due),
+        step=Step.from_term(term),
+    )
+
+
+def _unread(term: Any) -> Grant | Failover:
+    return _failover(term) if str(Fields(term).member("type")) == "failover" else _grant(term)
 
 
 def abroad_name(name: str, instance: str) -> str:

@@ -30,8 +30,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.errors import AuthorityError, KhepriError
-from bridge.khepri import UnknownKhepriError
+from bridge.errors import AuthorityError, ConfigurationError, KhepriError
+from bridge.khepri import InvalidRequestError, TooLargeError, UnknownKhepriError
 
 
 class ConflictError(AuthorityError):
@@ -174,6 +174,11 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "replayed": ReplayedError,
     "away": AwayError,
 }
+
+
+REFUSED: Final = (AuthorityError, InvalidRequestError, TooLargeError, ConfigurationError)
+"""After these a request did not, and will not, come to pass. After any other error it may: an earlier try
+may have arrived before a later one failed."""
 
 
 def authority_error(error: KhepriError) -> KhepriError | AuthorityError:

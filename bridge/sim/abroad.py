@@ -10,6 +10,7 @@ import asyncio
 
 from bridge.authority import (
     HOME,
+    REFUSED,
     Closed,
     EntityRecord,
     Grant,
@@ -19,9 +20,9 @@ from bridge.authority import (
     Returned,
     abroad_name,
 )
-from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
-from bridge.khepri import UnknownOutcomeError
+from bridge.errors import InvalidStateError
 from bridge.sim.dataplane.messages import RaiseFence
+from bridge.sim.settling import Settling
 from bridge.sim.standing import Spawn, Standing, first_step
 
 
@@ -31,12 +32,14 @@ class Abroad:
     Args:
         standing: what the session holds, and whom it knows.
         home: its requests.
+        settling: takes back what nobody answers for.
         spawn: runs work in the background and reports its failure.
     """
 
-    def __init__(self, *, standing: Standing, home: Homeserver, spawn: Spawn) -> None:
+    def __init__(self, *, standing: Standing, home: Homeserver, settling: Settling, spawn: Spawn) -> None:
         self._standing = standing
         self._home = home
+        self._settling = settling
         self._spawn = spawn
         self._waiting: dict[str, asyncio.Future[Closed | Returned]] = {}
         self._heard: dict[str, int] = {}
@@ -72,17 +75,18 @@ class Abroad:
             step = first_step()
             box = await standing.stop(entity, taker)
             self._waiting[entity] = asyncio.get_running_loop().create_future()
-            try:
-                record = await self._home.push_abroad(
-                    entity=entity, epoch=epoch, owner=owner, instance=instance, to=to, box=box, step=step
-                )
-            except (NotHolderError, UnknownOutcomeError):
-                raise
-            except (RemoteError, ConfigurationError):
-                # Refused for good: nothing was changed, and nobody was told.
-                if standing.holdings[entity].phase is Phase.RELEASING:
-                    standing.act(entity, standing.holdings.resume(entity).epoch)
-                raise
+            with self._settling.unless_answered(entity, epoch):
+                try:
+                    record = await self._home.push_abroad(
+                        entity=entity, epoch=epoch, owner=owner, instance=instance, to=to, box=box, step=step
+                    )
+                except NotHolderError:
+                    raise
+                except REFUSED:
+                    # Refused for good: nothing was changed, and nobody was told.
+                    if standing.holdings[entity].phase is Phase.RELEASING:
+                        standing.act(entity, standing.holdings.resume(entity).epoch)
+                    raise
             standing.crossed(step, "push_abroad", standing.name, HOME)
             standing.crossed(step.next(), "answer", HOME, standing.name)
             standing.holdings.follow(entity, record.epoch)

@@ -6,6 +6,9 @@ the other side's signed release where one is due. The feed alone only ends waits
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from bridge.authority import (
     HOME,
     Accepted,
@@ -35,6 +38,10 @@ from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.standing import Spawn, Standing
+
+ADOPT_SECONDS: Final = 1.0
+"""after which an answer, or work on a message, is taken for lost; below a lease, after which a recall
+counts as not obeyed"""
 
 
 class Obedience:
@@ -90,6 +97,29 @@ class Obedience:
             standing.holdings.follow(record.entity, record.epoch)
         if self._awaits_other(record):
             self._spawn(self._wait_anew(record))
+        if record.session == standing.session and record.epoch > standing.holdings[record.entity].epoch:
+            self._spawn(self._adopt(record.entity, record.epoch))
+
+    async def _adopt(self, entity: str, epoch: int) -> None:
+        """Act on a grant of which only the record tells: the answer, or the work on the message, was lost.
+
+        Nobody else would act for the entity, and whoever took it would wait for a release until this session
+        is ended for it. The record will do: what is due to a grant only gets less, and nobody acts after it
+        without its release.
+        """
+        await asyncio.sleep(ADOPT_SECONDS)
+        standing = self._standing
+        async with standing.locks[entity]:
+            holding = standing.holdings[entity]
+            if epoch <= holding.epoch or holding.phase is not Phase.FOLLOWING:
+                return
+            try:
+                due = standing.entities[entity].due_to(standing.session, epoch)
+            except LookupError:
+                return
+            if await standing.gain(entity, epoch, due):
+                await self._obey_what_waited(entity)
+        self._look_for_early(entity)
 
     def _awaits_other(self, record: EntityRecord) -> bool:
         """Whether the release that is due to this server's grant is no longer the one it waits for.
@@ -161,6 +191,8 @@ class Obedience:
                 standing.crossed(told.step, "failover", HOME, standing.name)
                 await standing.gain(told.entity, told.epoch, told.awaiting)
             self._look_for_early(told.entity)
+            if standing.holdings[told.entity].phase is Phase.HOLDING:
+                await self._obey_what_waited(told.entity)
         if isinstance(told, AskEnded):
             self._asks.end(told)
 
@@ -183,12 +215,17 @@ class Obedience:
 
     async def _obey(self, recall: Recall) -> None:
         standing = self._standing
-        if recall.unread is not None:
-            await self._take_grant(recall.unread)
+        match recall.unread:
+            case Grant() as unread:
+                await self._take_grant(unread)
+            case Failover() as unread:
+                await self._take_later(unread)
         holding = standing.holdings[recall.entity]
         if recall.taker == standing.name or recall.granted <= self._answered.get(recall.entity, 0):
             return  # Old news: a snapshot of the feed tells the inbox again.
-        if holding.phase is Phase.AWAITING and recall.epoch == holding.epoch:
+        waits = holding.phase is Phase.AWAITING and recall.epoch == holding.epoch
+        if waits or (holding.phase is Phase.FOLLOWING and recall.epoch > holding.epoch):
+            # For a release that is due, or for the grant itself, whose answer was lost (`_adopt`).
             self._recalls[recall.entity] = recall
             return
         # What was released to somebody who did not get it, because a pull came first or because its session
@@ -282,6 +319,9 @@ class Obedience:
         """Act after a wait, and at once obey the recall that came meanwhile."""
         self._standing.act(entity, epoch)
         self._early.pop(entity, None)
+        await self._obey_what_waited(entity)
+
+    async def _obey_what_waited(self, entity: str) -> None:
         recall = self._recalls.pop(entity, None)
         if recall is not None:
             await self._obey(recall)

@@ -92,6 +92,11 @@ class Standing:
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._is_over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing acts for the session any more."""
+        return self._is_over
+
     def end(self) -> None:
         """The session is over: nothing acts in its name again, and who waits to act is told."""
         self._is_over = True

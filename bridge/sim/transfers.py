@@ -7,11 +7,13 @@ in its inbox (``obedience.py``). Requests and messages about one entity are serv
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy.typing as npt
 
 from bridge.authority import (
     HOME,
+    REFUSED,
     Answered,
     ConflictError,
     EntityExistsError,
@@ -25,16 +27,19 @@ from bridge.authority import (
     Phase,
     Rule,
 )
-from bridge.errors import ConfigurationError, InvalidStateError, RemoteError
+from bridge.errors import InvalidStateError
 from bridge.etf import Atom
-from bridge.khepri import UnknownOutcomeError
 from bridge.replication import WorldState
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.dataplane.messages import Follow
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.events import ServerEvent
+from bridge.sim.settling import Settling
 from bridge.sim.standing import Spawn, Standing, first_step
+
+_CLAIM_SECONDS: Final = 10.0
+"""how long an offer is left to its taker"""
 
 
 class Transfers:
@@ -72,7 +77,8 @@ class Transfers:
         self._players = players
         self._asks = asks
         self._may_act = may_act
-        self.abroad = Abroad(standing=standing, home=home, spawn=spawn)
+        self._settling = Settling(standing=standing, home=home, spawn=spawn)
+        self.abroad = Abroad(standing=standing, home=home, settling=self._settling, spawn=spawn)
         self.direct = DirectUpdates(
             name=standing.name,
             holder=self,
@@ -139,24 +145,25 @@ class Transfers:
             AuthorityError: refused; this server goes on simulating.
             InvalidStateError: not held here, or ``to`` is this server or has no key; nothing was changed.
             OutcomeUnknownError: the answer was lost; this server no longer acts, and follows whoever the
-                homeserver names next.
+                homeserver names next. Where the push did not come to pass, it takes the entity back.
         """
         async with self._standing.locks[entity]:
             epoch = self._standing.must_hold(entity)
             await self._standing.know(to)
             step = first_step()
             box = await self._standing.stop(entity, to)
-            try:
-                record = await self._home.push(
-                    entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
-                )
-            except (NotHolderError, UnknownOutcomeError):
-                raise
-            except (RemoteError, ConfigurationError):
-                # Refused for good: nothing was changed, and no other server was told.
-                if self._standing.holdings[entity].phase is Phase.RELEASING:
-                    self._standing.act(entity, self._standing.holdings.resume(entity).epoch)
-                raise
+            with self._settling.unless_answered(entity, epoch):
+                try:
+                    record = await self._home.push(
+                        entity=entity, epoch=epoch, owner=owner, to=to, box=box, step=step
+                    )
+                except NotHolderError:
+                    raise
+                except REFUSED:
+                    # Refused for good: nothing was changed, and no other server was told.
+                    if self._standing.holdings[entity].phase is Phase.RELEASING:
+                        self._standing.act(entity, self._standing.holdings.resume(entity).epoch)
+                    raise
             self._standing.crossed(step, "push", self._standing.name, HOME)
             self._standing.crossed(step.next(), "answer", HOME, self._standing.name)
             self._standing.holdings.follow(entity, record.epoch)
@@ -268,7 +275,10 @@ class Transfers:
         return await self._asks.leave(player)
 
     async def offer(self, entity: str, *, owner: str, to: str) -> None:
-        """Hand the release directly to another server, which claims the entity (switching, R0-33)."""
+        """Hand the release directly to another server, which claims the entity (switching, R0-33).
+
+        Where it does not do so in ten seconds, this server takes the entity back, and a claim comes too late.
+        """
         async with self._standing.locks[entity]:
             epoch = self._standing.must_hold(entity)
             await self._standing.know(to)
@@ -278,6 +288,7 @@ class Transfers:
             self._standing.tell(
                 to, Offer(trace=step.trace, hop=step.hop, entity=entity, epoch=epoch, owner=owner, box=box)
             )
+            self._settling.unless_claimed(entity, epoch, seconds=_CLAIM_SECONDS)
 
     def place(
         self,

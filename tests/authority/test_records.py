@@ -207,13 +207,14 @@ def test_who_gave_an_entity_away_hears_what_became_of_it() -> None:
     assert named.reason == "Grün"
 
 
-def test_a_recall_keeps_the_grant_that_it_replaced() -> None:
+@pytest.mark.parametrize("news", [GRANT, FAILOVER], ids=["grant", "failover"])
+def test_a_recall_keeps_the_grant_that_it_replaced(news: dict[Atom, Any]) -> None:
     plain = inbox_message(RECALL)
     assert isinstance(plain, Recall)
     assert (plain.epoch, plain.granted, plain.taker, plain.unread) == (7, 8, "sim2", None)
-    kept = inbox_message(RECALL | term(unread=GRANT))
+    kept = inbox_message(RECALL | term(unread=news))
     assert isinstance(kept, Recall)
-    assert kept.unread == inbox_message(GRANT)
+    assert kept.unread == inbox_message(news)
 
 
 def test_an_ask_says_who_asks_for_what() -> None:

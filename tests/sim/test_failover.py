@@ -117,11 +117,14 @@ async def test_when_processes_of_a_server_are_killed_another_one_goes_on_at_once
 async def test_a_server_that_stops_in_order_passes_on_what_it_has(
     leased: LocalCluster, stage: Stage, ball: str, tmp_path: Path
 ) -> None:
-    """R0-A5."""
+    """R0-A5; and what was passed on goes on to others, though its recall carries the failover."""
     async with server_process(leased, fresh("sim"), "--record-dir", str(tmp_path)) as holder:
         await spawned(holder, ball)
         await stage.sees(ball, holder.name)
     await stage.goes_on(ball)
+    await stage.witness.server.transfers.pull(ball, owner="Player1")
+    assert stage.successor.problems() == []
+    assert [event for event in stage.successor.events if isinstance(event, SessionLost)] == []
     assert_single(await stage.entries() + recorded(tmp_path))
 
 

@@ -1,10 +1,12 @@
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from bridge.authority import Awaiting, Failover, Phase, Recall, Released, Step
+from bridge.sim import obedience
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.direct import DirectUpdates
@@ -89,6 +91,43 @@ async def test_a_release_that_comes_before_its_grant_was_read_is_kept_for_it(tol
     assert told.plane.held() == [("ball", 5)]
 
 
+async def test_a_grant_whose_answer_was_lost_is_acted_on_and_its_recall_obeyed(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked gave up in the moment in which it was granted: it would be nobody's to simulate."""
+    monkeypatch.setattr(obedience, "ADOPT_SECONDS", 0.0)
+    await told.learns(record(5, session=SESSION, server="sim1"))
+    assert told.plane.held() == [("ball", 5)]
+    mine = Awaiting(session=SESSION, server="sim1", epoch=7)
+    told.obedience.learn_entity(record(7, session=SESSION, server="sim1", entity="sack"))
+    told.obedience.learn_entity(record(8, server="sim3", entity="sack", awaiting=mine))
+    await told.obedience.read_inbox(replace(recall(7, 8, "sim3"), entity="sack"))
+    assert told.plane.stopped == []
+    await told.learns()
+    assert told.plane.held() == [("ball", 5), ("sack", 7)]
+    assert told.plane.stopped == [("sack", "sim3")]
+    assert told.obedience.obeyed((("sack", 7),)) == [("sack", 7)]
+
+
+async def test_a_grant_whose_answer_was_lost_waits_for_what_is_due_to_it(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(obedience, "ADOPT_SECONDS", 0.0)
+    await told.learns(record(5, session=SESSION, server="sim1", awaiting=due("sim2", 4)))
+    assert told.plane.held() == []
+    assert told.standing.givers == {"ball": "sim2"}
+
+
+async def test_a_grant_that_the_feed_told_before_its_answer_came_is_acted_on_once(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(obedience, "ADOPT_SECONDS", 0.0)
+    told.obedience.learn_entity(record(5, session=SESSION, server="sim1"))
+    await told.standing.gain("ball", 5, None)
+    await told.learns()
+    assert told.plane.held() == [("ball", 5)]
+
+
 async def test_an_old_failover_is_old_news(told: Told) -> None:
     """docs/authority-model.md, STALE_ANSWER: a snapshot of the feed tells the inbox again."""
     for _ in range(2):
@@ -106,6 +145,16 @@ async def test_a_failover_before_the_recall_that_precedes_it_was_read_waits_for_
     await told.obedience.read_inbox(recall(5, 6, "sim3"))
     assert told.plane.stopped == [("ball", "sim3")]
     assert told.plane.held() == [("ball", 5), ("ball", 7)]
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "unread"])
+async def test_a_recall_of_what_came_by_failover_is_obeyed(told: Told, is_read: bool) -> None:
+    """It takes the failover's place in the inbox, and carries it, whether it was read or not."""
+    if is_read:
+        await told.obedience.read_inbox(failover(5))
+    await told.obedience.read_inbox(replace(recall(5, 6, "sim3"), unread=failover(5)))
+    assert told.plane.held() == [("ball", 5)]
+    assert told.plane.stopped == [("ball", "sim3")]
 
 
 async def test_who_gave_an_entity_away_may_be_its_successor(told: Told) -> None:
