@@ -105,6 +105,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         409, "The player is not here", "Enter at a server first: PUT /v1/players/{player}/presence."
     ),
     "no_ask": Kind(404, "Nothing is asked", "It was answered, withdrawn, or has expired: read the entity."),
+    "reserved_name": Kind(
+        409, "A name of another instance's player", "Use a name that does not end in @ and a pinned instance."
+    ),
     "not_here": Kind(409, "The player is at another server", "Leave `server` instead."),
     "server_away": Kind(
         409, "That server has no session", "Choose another server, or wait until it is back."

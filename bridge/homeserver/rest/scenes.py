@@ -56,7 +56,8 @@ class SceneContent(BaseModel):
         max_length=MAX_SERVERS, description="Who simulates it.", examples=[["sim1", "sim2"]]
     )
     hand_out: StrictBool = Field(
-        default=True, description="Whether everybody is told these servers' addresses; else tickets alone do."
+        default=True,
+        description="Whether everybody is told these servers' addresses; else with tickets and peer tokens.",
     )
 
 

@@ -38,7 +38,7 @@ class ServerInfo(BaseModel):
     )
     thumbprint: str = Field(description="RFC 7638 thumbprint of that key.")
     address: Address | None = Field(
-        description="null where a scene hides it: a hand-off ticket tells it then."
+        description="null where a scene hides it: a hand-off ticket or a peer token comes with it."
     )
 
 

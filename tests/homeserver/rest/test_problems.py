@@ -37,6 +37,7 @@ def _refusal(cls: type[AuthorityError], reason: str) -> AuthorityError:
         (_refusal(ConflictError, "conflict"), "conflict"),
         (_refusal(NotHolderError, "no_session"), "no_session"),
         (_refusal(AuthorityError, "something_new"), "refused"),
+        (_refusal(AuthorityError, "reserved_name"), "reserved_name"),
         (ConfigurationError("a name has 1 to 255 bytes"), "invalid_request"),
         (OutcomeUnknownError("late"), "outcome_unknown"),
         (UnknownOutcomeError("forgotten", reason=Atom("outcome_unknown")), "outcome_forgotten"),
