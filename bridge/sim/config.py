@@ -37,7 +37,8 @@ class SimulationConfig:
     key_file: str | None = None
     """private key, made where there is none; ``None`` makes one for this run alone"""
     rate_hz: float = 60.0
-    """simulation ticks and state datagrams a second"""
+    """simulation ticks and state datagrams a second; who makes none in a second is taken for one that hangs,
+    and loses its session"""
     capacity: int = 1_024
     """slots of the shared world: different entities that one run of the server can come to hold"""
     follow: int = 256
@@ -60,8 +61,8 @@ class SimulationConfig:
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rate_hz <= 1_000:
-            raise ConfigurationError(f"rate_hz is 1 to 1000, not {self.rate_hz}")
+        if not 5 <= self.rate_hz <= 1_000:
+            raise ConfigurationError(f"rate_hz is 5 to 1000, not {self.rate_hz}")
         if not 1 <= self.capacity <= 65_536:
             raise ConfigurationError(f"capacity is 1 to 65536, not {self.capacity}")
         if not 0 <= self.follow <= 65_536:

@@ -1,7 +1,8 @@
 """What a server is told about its entities, by the homeserver and by other servers, and does about it.
 
 Every change of authority is a message in the inbox that the homeserver keeps for this server's session, with
-the other side's signed release where one is due. The feed alone only ends waits: nothing acts on a read.
+the other side's signed release where one is due. The feed alone only ends waits, and tells of a grant to this
+session whose answer or message was lost: nothing else acts on a read.
 """
 
 from __future__ import annotations

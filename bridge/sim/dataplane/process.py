@@ -203,6 +203,9 @@ class DataPlaneProcess:
             if key.thumbprint() != command.thumbprint:
                 # The homeserver's record contradicts itself; no key but the named one is ever used (R0-20).
                 raise KeyFormatError("the key has another thumbprint than the record says")
+            # First: a release can be sealed for whoever has a key, also where nobody can be reached. Without
+            # it the recall would never be obeyed, and this server lose its session for it.
+            self._plane.add_peer(server=command.server, key=key, session=command.session)
             self._engine.add_peer(
                 Peer(name=command.server, public_key=key, address=(command.host, command.port))
             )
@@ -211,7 +214,6 @@ class DataPlaneProcess:
             self._send(PeerDown(server=command.server, reason=f"unusable record: {error}"))
             return
         self._known.add(command.server)
-        self._plane.add_peer(server=command.server, key=key, session=command.session)
         # Both sides learn of each other from the feed; one of them begins, so that handshakes do not cross.
         if self._key.thumbprint() < command.thumbprint and command.session is not None:
             self._connect(command.server)

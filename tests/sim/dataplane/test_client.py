@@ -91,6 +91,14 @@ async def test_a_record_whose_key_is_not_the_named_one_is_not_used() -> None:
             await one.client.stop_sealing("ball", "sim2")
 
 
+async def test_a_release_is_sealed_for_a_server_that_cannot_be_reached() -> None:
+    """Whoever took the entity gets no release then, but its former holder has obeyed."""
+    async with running("sim1") as one, running("sim2") as two:
+        one.know(two, host="nowhere")
+        one.client.tell(Hold(entity="ball", epoch=7, slot=3))
+        assert await one.client.stop_sealing("ball", "sim2")
+
+
 async def test_two_data_planes_exchange_state_messages_and_a_release() -> None:
     """R0-17 to R0-22, R0-27: sealed, signed and sent directly; opened with the key that was told."""
     async with running("sim1") as one, running("sim2") as two:
