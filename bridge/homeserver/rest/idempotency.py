@@ -75,7 +75,7 @@ async def writing(request: Request, here: Here, who: Anyone, key: Key = None) ->
     """
     if key is None:
         return Writing(here, None)
-    request.app.state.callers.take_keyed()
+    request.app.state.callers.take_keyed(f"{who.role}:{who.subject}")
     return Writing(here, operations_of(who, request.method, request.url.path, await request.body(), key))
 
 

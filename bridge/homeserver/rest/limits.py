@@ -21,6 +21,11 @@ from bridge.homeserver.rest.settings import RestSettings
 from bridge.udp.bucket import HostBuckets, TokenBucket
 
 _MAX_CALLERS: Final = 10_000
+_FOR_ALL: Final = 0.5
+"""of the keyed writes"""
+_SHARE: Final = 0.1
+"""of these, for one caller"""
+_Buckets = OrderedDict[str, TokenBucket]
 _UNKNOWN_ADDRESS: Final = "::"
 """of all who are at no numeric address: behind a Unix socket, or a proxy that does not tell"""
 
@@ -96,12 +101,17 @@ def host_of(scope: Scope) -> str:
 
 
 class CallerLimit:
-    """A token bucket for each of the last 10,000 callers, and one for keyed writes of all of them."""
+    """A token bucket for each of the last 10,000 callers, and one for keyed writes of all of them.
+
+    Of that one, who asks much gets half; the rest is for all, a tenth at most for each, so that one caller
+    does not have the keyed writes of a process to itself.
+    """
 
     def __init__(self, settings: RestSettings) -> None:
         self._settings = settings
-        self._callers: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._callers: _Buckets = OrderedDict()
         self._keyed = TokenBucket(rate=settings.keyed_rate, burst=settings.keyed_burst)
+        self._keyed_callers: _Buckets = OrderedDict()
 
     def take(self, caller: str) -> None:
         """Count one request.
@@ -109,20 +119,30 @@ class CallerLimit:
         Raises:
             ProblemError: it is one too many.
         """
-        bucket = self._callers.pop(caller, None)
-        if bucket is None:
-            if len(self._callers) >= _MAX_CALLERS:
-                self._callers.popitem(last=False)
-            bucket = TokenBucket(rate=self._settings.caller_rate, burst=self._settings.caller_burst)
-        self._callers[caller] = bucket
+        bucket = _bucket_of(caller, self._callers, self._settings.caller_rate, self._settings.caller_burst)
         if not bucket.take(time.monotonic()):
             raise too_many("too many requests of this caller")
 
-    def take_keyed(self) -> None:
+    def take_keyed(self, caller: str) -> None:
         """Count one write with an ``Idempotency-Key``.
 
         Raises:
             ProblemError: it is one too many.
         """
-        if not self._keyed.take(time.monotonic()):
+        now = time.monotonic()
+        if self._keyed.level(now) < _FOR_ALL:
+            rate, burst = self._settings.keyed_rate * _SHARE, max(1, int(self._settings.keyed_burst * _SHARE))
+            if not _bucket_of(caller, self._keyed_callers, rate, burst).take(now):
+                raise too_many("too many requests with an Idempotency-Key of this caller")
+        if not self._keyed.take(now):
             raise too_many("too many requests with an Idempotency-Key")
+
+
+def _bucket_of(caller: str, buckets: _Buckets, rate: float, burst: int) -> TokenBucket:
+    bucket = buckets.pop(caller, None)
+    if bucket is None:
+        if len(buckets) >= _MAX_CALLERS:
+            buckets.popitem(last=False)
+        bucket = TokenBucket(rate=rate, burst=burst)
+    buckets[caller] = bucket
+    return bucket

@@ -94,6 +94,16 @@ def test_callers_that_are_forgotten_begin_anew() -> None:
 
 def test_keyed_writes_of_all_callers_have_one_rate() -> None:
     limit = CallerLimit(RestSettings(keyed_rate=SLOW, keyed_burst=1))
-    limit.take_keyed()
+    limit.take_keyed("player:a")
     with pytest.raises(ProblemError, match="Idempotency-Key"):
-        limit.take_keyed()
+        limit.take_keyed("player:b")
+
+
+def test_who_writes_much_with_keys_leaves_some_to_others() -> None:
+    limit = CallerLimit(RestSettings(keyed_rate=SLOW, keyed_burst=40))
+    for _ in range(25):
+        limit.take_keyed("player:a")
+    with pytest.raises(ProblemError, match="of this caller"):
+        limit.take_keyed("player:a")
+    for _ in range(4):
+        limit.take_keyed("player:b")
