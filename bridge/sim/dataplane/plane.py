@@ -285,23 +285,16 @@ class DataPlane:
 
         Raises:
             InvalidStateError: this server does not act for it, or does not know ``to``.
+            BoxError: nothing can be sealed for the key of ``to``. It acts on after any of these.
         """
         peer = self._peer(to)
-        sealing = self._holding.pop(entity, None)
-        if sealing is not None:
-            self._close(sealing)
-            sealing.last_state = self._world.read(sealing.slot)
-            self._stopped[entity] = sealing
-        elif (sealing := self._stopped.get(entity)) is None:
+        sealing = self._holding.get(entity) or self._stopped.get(entity)
+        if sealing is None:
             raise InvalidStateError(f"{entity} is not held here")
-        if linger_ns > 0 and sealing.until_ns is None:
-            sealing.until_ns = now_ns + linger_ns
-            self._lingering.append(sealing)
-        state = sealing.last_state
-        assert state is not None
-        self._hand_over("gave", entity, sealing.epoch, state_hash(state))
+        state = sealing.last_state or self._world.read(sealing.slot)
         release = Release(entity=entity, epoch=sealing.epoch, state=encode_state(state))
-        return seal_signed_box(
+        # First, since it may refuse the key, and then all goes on. No state is sealed until this returns.
+        box = seal_signed_box(
             encode_message(release),
             sender=self._key,
             recipient=peer.key,
@@ -313,6 +306,17 @@ class DataPlane:
             direction="n",
             context=release_context(entity, sealing.epoch),
         )
+        if self._holding.pop(entity, None) is not None:
+            self._close(sealing)
+            sealing.last_state = state
+            self._stopped[entity] = sealing
+            # What a slow path has held back has records of it; what else that had comes with the next tick.
+            self._drop_states()
+        if linger_ns > 0 and sealing.until_ns is None:
+            sealing.until_ns = now_ns + linger_ns
+            self._lingering.append(sealing)
+        self._hand_over("gave", entity, sealing.epoch, state_hash(state))
+        return box
 
     def open_release(self, *, entity: str, giver: str, previous: int, box: str, now_ms: int) -> bytes:
         """Verify and open a release with the key that the homeserver has for the giver (R0-20, R0-21).

@@ -228,6 +228,29 @@ def test_what_is_held_here_is_not_followed(pair: tuple[Server, Server]) -> None:
     assert a.world.read(0).tick == 3
 
 
+def test_who_stops_withdraws_what_was_not_sealed_yet(pair: tuple[Server, Server]) -> None:
+    """A slow path would seal it after the release, with an echo that is young."""
+    a, _ = pair
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.plane.tick(now_ns=MS)
+    assert a.wire.states
+    a.stop("ball", "b", now=2)
+    assert a.wire.states == {}
+
+
+def test_who_cannot_seal_a_release_acts_on(pair: tuple[Server, Server]) -> None:
+    a, _ = pair
+    a.plane.add_peer(server="c", key=Jwk.generate("P-384").public(), session=b"c" * 16)
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    with pytest.raises(BoxError, match="P-256"):
+        a.stop("ball", "c", now=1)
+    a.plane.tick(now_ns=2 * MS)
+    (act,) = of_type(Act, entries(a))
+    assert act.last_ns == 2 * MS
+    assert of_type(HandOver, entries(a)) == []
+    assert a.stop("ball", "b", now=3)
+
+
 def test_a_release_signed_again_carries_the_state_of_the_first(pair: tuple[Server, Server]) -> None:
     a, b = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
