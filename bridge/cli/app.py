@@ -51,7 +51,13 @@ def main() -> None:
     except (BridgeError, OSError) as error:
         if os.environ.get(_DEBUG):
             traceback.print_exc()
-        fail(str(error) or type(error).__name__, kind=type(error).__name__)
+        fail(_text(error), kind=type(error).__name__)
+
+
+def _text(error: BridgeError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def build_app() -> typer.Typer:

@@ -61,7 +61,10 @@ def up(
     ] = "local",
     directory: Directory = None,
     epmd_port: Annotated[
-        int | None, typer.Option(help="Port of the port mapper on 127.0.0.1.", show_default="a free one")
+        int | None,
+        typer.Option(
+            help="Port of the port mapper on 127.0.0.1.", show_default="the one it had, else a free one"
+        ),
     ] = None,
     functions: Annotated[
         str,
@@ -80,8 +83,6 @@ def up(
     """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`."""
     from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 
-    if nodes % 2 == 0:
-        progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
     began = time.monotonic()
     cluster = LocalCluster(
         LocalClusterConfig(
@@ -98,6 +99,8 @@ def up(
         ),
         progress,
     )
+    if nodes % 2 == 0:
+        progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
     state = cluster.start()
     seconds = time.monotonic() - began
     emit(

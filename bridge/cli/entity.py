@@ -41,7 +41,11 @@ def register(app: typer.Typer) -> None:
 
 
 def show(target: Target, entity: EntityName, as_json: Json = False) -> None:
-    """Who owns it, who masters it by which rule, and who simulates it."""
+    """Who owns it, who masters it by which rule, and who simulates it.
+
+    A server that got it from another one, which awaiting names, acts once that one has released it. The
+    homeservers are not told when; so awaiting stays until the entity changes hands again.
+    """
     _print(target, lambda players, _: players.entity(entity), None, as_json=as_json)
 
 

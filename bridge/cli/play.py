@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from bridge.errors import ConfigurationError
 if TYPE_CHECKING:
     from bridge.udp import NetworkConditions
 
+_NODE_NAME = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 _DEMO_PASSES = 160
 _DEMO_SECONDS = 20.0
 
@@ -205,7 +207,10 @@ def simulate(
         ),
     ] = None,
     commands: Annotated[
-        bool, typer.Option("--commands", help="Read commands from standard input, one JSON object a line.")
+        bool,
+        typer.Option(
+            "--commands", help="Read commands from standard input, one JSON object a line: docs/guide-sim.md."
+        ),
     ] = False,
 ) -> None:
     """Run a simulation server until Ctrl-C, or the end of its commands; events go to standard output."""
@@ -215,12 +220,20 @@ def simulate(
     from bridge.sim.config import SimulationConfig
     from bridge.sim.stdio import serve
 
+    if node is None and not _NODE_NAME.fullmatch(server):
+        fail(f"{server!r:.80} cannot be part of a node's name: name one with --node, too", status=2)
     node_name = node or f"{server}@127.0.0.1"
     if cluster is not None or directory is not None:
+        if member or cookie_file or tls_certificate or tls_key or tls_authority:
+            fail(
+                "--member, --cookie-file and --tls-… are for clusters elsewhere: leave out --cluster",
+                status=2,
+            )
         config = local_simulation(
             cluster_directory(directory, cluster or "local"),
             server=server,
             node=node_name,
+            host=host,
             port=port,
             linger_ms=linger_ms,
             network=_conditions(network),
@@ -271,7 +284,9 @@ def check_history(
     """Prove from the records that no two servers held an entity at once, and that answers are linearizable.
 
     Prints the counter-example where there is one, the shortest first. Across instances acts are checked, and
-    what was accepted; answers are of one instance, and checked where its files are given alone.
+    what was accepted; answers are of one instance, and checked where its files are given alone. What nobody
+    recorded cannot be explained: changes by REST or by `khepri-bridge entity`, and servers without
+    --record-dir, make answers look wrong.
     """
     from bridge.authority import check
     from bridge.cli.record import read_history_of
@@ -283,6 +298,11 @@ def check_history(
         "acknowledged grant lost, no entity lost or doubled"
     )
     unsure = [f"UNDECIDED {entity}: too many orders to be searched" for entity in verdict.undecided]
+    if verdict.not_linearizable:
+        unsure.append(
+            "Were all requests recorded, and all files given? One that was not, such as by REST or by "
+            "`khepri-bridge entity`, also looks like that."
+        )
     emit(
         {
             "acts": verdict.acts,

@@ -55,8 +55,12 @@ def read_history_of(argument: str) -> list[Entry]:
     """
     instance, is_given, file = argument.partition("=")
     if not is_given or Path(argument).exists():
-        return read_history(Path(argument))
-    return of_instance(read_history(Path(file)), instance)
+        instance, file = "", argument
+    try:
+        entries = read_history(Path(file))
+    except DecodeError as error:
+        raise DecodeError(f"{file}: {error}") from error
+    return of_instance(entries, instance) if instance else entries
 
 
 def read_messages(file: Path) -> list[Message]:

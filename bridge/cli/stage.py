@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from bridge.authority import EntityRecord
 from bridge.cli.connection import store_client
@@ -55,6 +56,7 @@ def local_simulation(
     linger_ms: int,
     network: NetworkConditions | None,
     key_file: Path | None,
+    host: str = "127.0.0.1",
     signed: bool = False,
     record_dir: Path | None = None,
 ) -> SimulationConfig:
@@ -75,8 +77,9 @@ def local_simulation(
         cookie=stage.cookie,
         epmd_port=stage.epmd_port,
         store=stage.store,
+        host=host,
         port=port,
-        key_file=str(key_file or keys / f"{server}.pem"),
+        key_file=str(key_file or keys / f"{quote(server, safe='')}.pem"),
         network=network,
         signed=signed,
         linger_ms=linger_ms,

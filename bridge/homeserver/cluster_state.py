@@ -25,6 +25,8 @@ from bridge.errors import ConfigurationError
 from bridge.homeserver.processes import ProcessIdentity
 
 STATE_FILE: Final = "cluster.json"
+ENDED_FILE: Final = "cluster.ended.json"
+"""the state of a cluster that was ended in order: what it was, for when it is started again"""
 _FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
@@ -88,13 +90,17 @@ def default_directory(name: str = "local") -> Path:
     return Path(home or Path.home() / ".local" / "state") / "khepri-bridge" / name
 
 
-def load_state(directory: Path) -> ClusterState | None:
+def load_state(directory: Path, name: str = STATE_FILE) -> ClusterState | None:
     """The recorded cluster, or ``None`` when there is none.
+
+    Args:
+        directory: of the cluster.
+        name: `STATE_FILE` for the one that runs, `ENDED_FILE` for the one that was ended.
 
     Raises:
         ConfigurationError: the file is no state file of this version.
     """
-    path = directory / STATE_FILE
+    path = directory / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

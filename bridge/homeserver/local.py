@@ -23,6 +23,7 @@ from typing import Final, Self
 from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.build import build_release, require_erlang, workshop
 from bridge.homeserver.cluster_state import (
+    ENDED_FILE,
     STATE_FILE,
     ClusterState,
     NodeRecord,
@@ -43,6 +44,7 @@ from bridge.homeserver.processes import (
 from bridge.homeserver.sources import Report
 
 HOST: Final = "127.0.0.1"
+DEFAULT_INSTANCE: Final = "local"
 MAX_NODES: Final = 9
 """More members than this slow every write down and protect against nothing on one machine."""
 _STOP_SECONDS: Final = 10.0
@@ -60,12 +62,12 @@ class LocalClusterConfig:
     """Number of BEAM nodes, 1 to 9. An even number tolerates no more failures than the odd one below it."""
     directory: Path | None = None
     """Where its state lies. ``None``: the user's default when detached, else temporary, removed at last."""
-    instance: str = "local"
-    """Name of the logical homeserver."""
+    instance: str = DEFAULT_INSTANCE
+    """Name of the logical homeserver; the default stands for that of the data where there is some."""
     store: str = "homeserver"
     """Name of the Khepri store."""
     epmd_port: int | None = None
-    """Port of the port mapper; a free one when ``None``."""
+    """Port of the port mapper; when ``None`` the one that this cluster had before, else a free one."""
     release: Path | None = None
     """The built release to run. ``None``: this installation's own, built first when it is out of date."""
     detached: bool = False
@@ -239,6 +241,9 @@ class LocalCluster:
         if running:
             self._report(f"ending {len(running)} processes that an interrupted start left behind")
             end_processes(running, grace=_STOP_SECONDS)
+        if previous is None:
+            with contextlib.suppress(ConfigurationError):
+                previous = load_state(self._directory, ENDED_FILE)
         names = [f"hs{number}@{HOST}" for number in range(1, self._config.nodes + 1)]
         founded = [path.name for path in self._directory.glob("hs[1-9]") if _holds_data(path)]
         if len(founded) > len(names):
@@ -246,10 +251,12 @@ class LocalCluster:
                 f"{self._directory} holds the data of {len(founded)} nodes, fewer may have no majority: "
                 f"use --nodes {len(founded)}, or drop the data with `khepri-bridge down --erase`"
             )
+        before = previous if founded else None
+        is_default = self._config.instance == DEFAULT_INSTANCE
         return ClusterState(
-            instance=previous.instance if previous and founded else self._config.instance,
-            store=previous.store if previous and founded else self._config.store,
-            epmd_port=0,
+            instance=before.instance if before and is_default else self._config.instance,
+            store=before.store if before else self._config.store,
+            epmd_port=before.epmd_port if before else 0,
             epmd=None,
             nodes=tuple(NodeRecord(name=name) for name in names),
         )
@@ -279,7 +286,9 @@ class LocalCluster:
     def _start_epmd(self) -> None:
         require_erlang()
         for attempt in range(1, _EPMD_ATTEMPTS + 1):
-            port = self._config.epmd_port or _free_port()
+            # Servers and services that joined before look for it where it was.
+            former = self.state.epmd_port if attempt == 1 else 0
+            port = self._config.epmd_port or former or _free_port()
             process = self._try_epmd(port)
             if process is not None:
                 self._record(replace(self.state, epmd_port=port, epmd=process))
@@ -366,7 +375,8 @@ class LocalCluster:
         end_processes([process for process in [*recorded, *strays] if process != epmd], grace=_STOP_SECONDS)
         end_processes([process for process in recorded if process == epmd], grace=_STOP_SECONDS)
         end_processes(marked_processes(self._directory), grace=0.0)
-        (self._directory / STATE_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (self._directory / STATE_FILE).replace(self._directory / ENDED_FILE)
         self._state = None
         return bool(recorded or strays)
 
@@ -385,7 +395,12 @@ def erase_data(directory: Path) -> None:
         raise InvalidStateError(f"the cluster in {directory} runs: end it first")
     for path in directory.glob("hs[1-9]"):
         shutil.rmtree(path)
-    for path in [*directory.glob("hs[1-9].log"), *directory.glob(".*lock"), directory / "epmd.log"]:
+    for path in [
+        *directory.glob("hs[1-9].log"),
+        *directory.glob(".*lock"),
+        directory / "epmd.log",
+        directory / ENDED_FILE,
+    ]:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()

@@ -53,6 +53,14 @@ def test_an_error_is_one_line_and_status_one(tmp_path: Path) -> None:
     assert b"no cluster runs" in done.stderr
 
 
+def test_a_file_that_is_not_there_is_named_first(tmp_path: Path) -> None:
+    missing = tmp_path / "instance.jwk"
+    done = run(
+        "homeserver", "signer", "--key", str(missing), "--socket", "s", "--instance", "a", state=tmp_path
+    )
+    assert done.stderr.decode() == f"khepri-bridge: {missing}: No such file or directory\n"
+
+
 def test_an_error_in_json_is_the_last_line_of_stdout(tmp_path: Path) -> None:
     done = run("get", "/a", "--json", state=tmp_path)
     assert done.returncode == 1

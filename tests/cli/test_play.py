@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import Act, Message
+from bridge.authority import Act, Called, Known, Message, RecordView, Replied
 from bridge.cli.record import HISTORY, write_record
 from bridge.homeserver.processes import marked_processes
 
 ROOT = Path(__file__).parents[2]
+SESSION = b"a" * 16
 KINDS = (("push", 0), ("answer", 1), ("grant", 1), ("accepted", 2))
 
 
@@ -68,6 +69,52 @@ def test_a_history_with_two_holders_prints_the_counter_example_and_fails(record:
         "VIOLATED no two holders at an instant: ball: b acted at epoch 2 while a still did at 1"
         in done.stdout
     )
+
+
+def test_a_change_that_nobody_recorded_is_asked_about(tmp_path: Path) -> None:
+    """An operator changed the rule by REST between two requests of a server."""
+    asked = Called(
+        client="a", number=2, at_ns=3, entity="ball", function="request", player="Bob", owner="Ann", epoch=1
+    )
+    created = RecordView(owner="Ann", master="Ann", rule="allow", session=SESSION, epoch=1, version=1)
+    shown = RecordView(owner="Ann", master="Ann", rule="ask", session=SESSION, epoch=1, version=4)
+    write_record(
+        tmp_path,
+        [
+            Called(
+                client="a",
+                number=1,
+                at_ns=1,
+                entity="ball",
+                function="create_entity",
+                session=SESSION,
+                owner="Ann",
+                master="Ann",
+                value="allow",
+            ),
+            Replied(client="a", number=1, at_ns=2, known=Known.OK, record=created),
+            asked,
+            Replied(client="a", number=2, at_ns=4, known=Known.OK, detail="pending", record=shown),
+        ],
+        [],
+    )
+    done = command("history", "check", tmp_path / HISTORY)
+    assert done.returncode == 1
+    assert "Were all requests recorded" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--name", "a/b", "--cluster", "local"), "cannot be part of a node's name"),
+        (("--name", "a", "--cluster", "local", "--member", "hs1@127.0.0.1"), "leave out --cluster"),
+        (("--name", "a"), "name a homeserver with --member"),
+    ],
+)
+def test_a_simulation_server_that_cannot_be_meant_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    done = command("sim", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
 
 
 def test_a_missing_file_is_one_clear_line() -> None:

@@ -15,7 +15,7 @@ from bridge.cli.record import (
     read_messages,
     write_record,
 )
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, DecodeError
 
 ACT = Act(server="a", session=b"a" * 16, entity="ball", epoch=1, first_ns=0, last_ns=9)
 MESSAGE = Message(trace=b"t" * 16, hop=0, kind="push", sender="a", receiver="home", at_ns=1)
@@ -62,3 +62,9 @@ def test_a_file_that_is_missing_or_of_another_kind_is_said(tmp_path: Path) -> No
         read_history(other)
     with pytest.raises(ConfigurationError, match="line 1"):
         read_messages(other)
+
+
+def test_the_file_that_is_no_history_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no entry\n")
+    with pytest.raises(DecodeError, match=r"notes\.txt: line 1 is no history entry"):
+        read_history_of(str(tmp_path / "notes.txt"))

@@ -8,13 +8,14 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.cluster_state import STATE_FILE, load_state
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig, erase_data, running_cluster
+from bridge.homeserver.local import HOST, LocalCluster, LocalClusterConfig, erase_data, running_cluster
 from bridge.homeserver.processes import identify, marked_processes, wait_until_gone
 from tests.support.fake_release import READY, fake_release
 
@@ -197,3 +198,17 @@ def test_environment_of_the_caller_does_not_reach_nodes(
 def test_the_number_of_nodes_is_bounded(nodes: int) -> None:
     with pytest.raises(ConfigurationError, match="1 to 9"):
         LocalClusterConfig(nodes=nodes)
+
+
+def test_a_cluster_that_is_started_again_is_of_its_instance_and_found_where_it_was(tmp_path: Path) -> None:
+    script = 'mkdir -p "$KB_DATA_DIR/khepri"\n' + READY
+    first = config(tmp_path, script=script)
+    with LocalCluster(replace(first, instance="emerald")) as cluster:
+        was = cluster.state
+    with LocalCluster(first) as cluster:
+        assert (cluster.state.instance, cluster.epmd_port) == ("emerald", was.epmd_port)
+    with socket.create_server((HOST, was.epmd_port)), LocalCluster(first) as cluster:
+        assert cluster.epmd_port != was.epmd_port
+    erase_data(first.directory or tmp_path)
+    with LocalCluster(first) as cluster:
+        assert cluster.state.instance == "local"
