@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from bridge.etf import Atom
 from bridge.khepri import Khepri, MemberHealth, NodeCaller, NodeNotFoundError, Path, members_health
 from bridge.khepri.reply import unwrap
 from bridge.node import HiddenNode
+
+_log = logging.getLogger("bridge.homeserver")
 
 _BRIDGE: Final = Atom("bridge")
 _TIMEOUT: Final = 2.0
@@ -217,7 +220,11 @@ async def _keep_sampling(
     collector: InstanceCollector, store: Khepri, node: HiddenNode, members: Sequence[str], every: float
 ) -> None:
     while True:
-        collector.sample = await take_sample(store, node, members)
+        try:
+            collector.sample = await take_sample(store, node, members)
+        except Exception:
+            # Metrics that stand still without a word would look like a cluster at rest.
+            _log.exception("the instance's metrics could not be taken")
         await asyncio.sleep(every)
 
 
