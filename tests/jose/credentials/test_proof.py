@@ -30,7 +30,7 @@ def read(token: str, *, now: float = NOW) -> tuple[Proof, Certificate]:
 @pytest.mark.parametrize(
     "use",
     [{"use": "access"}, {"use": "peer", "peer": "B"}, {"use": "key", "peer": ALICE.thumbprint()}],
-    ids=str,
+    ids=["access", "peer", "key"],
 )
 def test_a_proof_under_the_certificates_key_holds(use: dict[str, str]) -> None:
     """R0-32."""
