@@ -283,6 +283,8 @@ class BlockingKhepri(_Family):
     export_to = _waits(Khepri.export_to)
     import_bytes = _waits(Khepri.import_bytes)
     import_from = _waits(Khepri.import_from)
+    backup_to = _waits(Khepri.backup_to)
+    restore_from = _waits(Khepri.restore_from)
     health = _waits(Khepri.health)
     request = _waits(Khepri.request)
 
