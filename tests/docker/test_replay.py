@@ -227,6 +227,7 @@ async def test_passes_go_on_when_a_homeserver_is_cut_off_and_it_catches_up(
     assert_nothing_was_lost(outcome)
     assert leaders[0] != cut
     await await_agreement(stage)
-    # Erlang's own words for a lost connection; that of the two that were never cut must have held.
+    # Erlang's own words for a lost connection; that of the two members that were never cut must have held. A
+    # simulation server that has gone on to another member leaves an idle connection, which that one ends.
     lost = set(re.findall(r"Node '([^']+)' not responding", stage.cluster.containers[witness].logs()))
-    assert lost <= {node_name(cut)}
+    assert lost & {node_name(member) for member in stage.members} <= {node_name(cut)}
