@@ -13,6 +13,8 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from bridge.cli.arguments import DashedArguments
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, last on stdout.")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def example(app: typer.Typer, name: str, text: str) -> Callable[[Command], Command]:
     """Register a command called ``name`` whose help ends with an example."""
-    return app.command(name, epilog=f"Example: {text}")
+    return app.command(name, cls=DashedArguments, epilog=f"Example: {text}")
 
 
 def emit(result: dict[str, Any], *, as_json: bool, text: str) -> None:
