@@ -66,6 +66,7 @@ PURE_FILES = (
     "sim/bodies.py",
     "sim/dataplane/plane.py",
     "sim/dataplane/receiving.py",
+    "sim/following.py",
     "sim/zones.py",
     "udp/bucket.py",
     "udp/conditions.py",

@@ -34,9 +34,11 @@ from bridge.authority.lessor import (
 )
 from bridge.authority.linearizability import Known, RecordView
 from bridge.authority.messages import (
+    MAX_BORDER,
     MAX_RELIEF,
     Accepted,
     Bind,
+    Border,
     Offer,
     PeerMessage,
     Release,
@@ -111,6 +113,7 @@ __all__ = [
     "CASES",
     "HOME",
     "LESSOR",
+    "MAX_BORDER",
     "MAX_RELIEF",
     "OPERATOR",
     "REFUSED",
@@ -127,6 +130,7 @@ __all__ = [
     "AwayError",
     "Began",
     "Bind",
+    "Border",
     "Called",
     "Closed",
     "ConflictError",

@@ -14,12 +14,17 @@ MAX_BOX_BYTES: Final = 16_384
 MAX_RELIEF: Final = 64
 """entities in one question for relief"""
 
+MAX_BORDER: Final = 128
+"""entities in one message about a border; a longer list takes more of them"""
+
 _Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Epoch = Annotated[int, msgspec.Meta(ge=0)]
 _Hop = Annotated[int, msgspec.Meta(ge=0, le=64)]
 _Box = Annotated[str, msgspec.Meta(max_length=MAX_BOX_BYTES)]
 _Few = Annotated[tuple[_Name, ...], msgspec.Meta(max_length=MAX_RELIEF)]
+_Metres = Annotated[float, msgspec.Meta(ge=0)]
+_Near = Annotated[tuple[tuple[_Name, _Metres], ...], msgspec.Meta(max_length=MAX_BORDER)]
 _Handle = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
@@ -81,19 +86,34 @@ class Update(msgspec.Struct, frozen=True, array_like=True, tag="update"):
 
 
 class Relief(msgspec.Struct, frozen=True, array_like=True, tag="relief"):
-    """The sender has too much to do: which of these entities would the receiver take? ``Room`` answers."""
+    """Which of these entities would the receiver take? ``Room`` answers.
+
+    The sender has too much to do; or, between servers of a mesh, they are in the receiver's zone.
+    """
 
     entities: _Few
 
 
 class Room(msgspec.Struct, frozen=True, array_like=True, tag="room"):
-    """The sender holds ``load`` entities, has these streamed in, and would take them."""
+    """The sender holds ``load`` entities and would take these; without a mesh it has them streamed in."""
 
     load: Annotated[int, msgspec.Meta(ge=0)]
     entities: _Few
 
 
-PeerMessage = Released | Accepted | Offer | Bind | Update | Relief | Room
+class Border(msgspec.Struct, frozen=True, array_like=True, tag="border"):
+    """Entities that the sender holds in the strip around the receiver's zone, which follows them as ghosts.
+
+    Attributes:
+        near: names, and metres from the receiver's zone.
+        more: whether the list goes on in the next message; else it is whole, in place of the one before.
+    """
+
+    near: _Near
+    more: bool
+
+
+PeerMessage = Released | Accepted | Offer | Bind | Update | Relief | Room | Border
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag="release"):

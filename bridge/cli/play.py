@@ -206,6 +206,13 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    mesh: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zones of a mesh of servers, the same file at all of them (TOML): docs/guide-sim.md.",
+            show_default=False,
+        ),
+    ] = None,
     commands: Annotated[
         bool,
         typer.Option(
@@ -218,8 +225,10 @@ def simulate(
     from bridge.cli.stage import local_simulation
     from bridge.cli.target import tls_config
     from bridge.sim.config import SimulationConfig
+    from bridge.sim.mesh_file import load_mesh
     from bridge.sim.stdio import serve
 
+    layout = None if mesh is None else load_mesh(mesh)
     if node is None and not _NODE_NAME.fullmatch(server):
         fail(f"{server!r:.80} cannot be part of a node's name: name one with --node, too", status=2)
     node_name = node or f"{server}@127.0.0.1"
@@ -239,6 +248,7 @@ def simulate(
             network=_conditions(network),
             key_file=key_file,
             signed=signed,
+            mesh=layout,
             record_dir=record_dir,
         )
     else:
@@ -258,6 +268,7 @@ def simulate(
             key_file=None if key_file is None else str(key_file),
             network=_conditions(network),
             signed=signed,
+            mesh=layout,
             linger_ms=linger_ms,
             record_dir=None if record_dir is None else str(record_dir),
         )

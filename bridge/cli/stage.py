@@ -30,6 +30,7 @@ from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match
 from bridge.sim.replay import Progress, Replay
+from bridge.sim.zones import Layout
 from bridge.udp import NetworkConditions
 
 SERVERS: Final = ("sim1", "sim2")
@@ -58,6 +59,7 @@ def local_simulation(
     key_file: Path | None,
     host: str = "127.0.0.1",
     signed: bool = False,
+    mesh: Layout | None = None,
     record_dir: Path | None = None,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
@@ -82,6 +84,7 @@ def local_simulation(
         key_file=str(key_file or keys / f"{quote(server, safe='')}.pem"),
         network=network,
         signed=signed,
+        mesh=mesh,
         linger_ms=linger_ms,
         record_dir=None if record_dir is None else str(record_dir),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
 from bridge.node import TlsConfig
+from bridge.sim.zones import Layout
 from bridge.udp import NetworkConditions
 
 
@@ -50,6 +51,9 @@ class SimulationConfig:
     max_entities: int | None = None
     """entities that this server may hold before it sheds, and four fifths of which it takes from others that
     shed; ``None``: ``capacity``"""
+    mesh: Layout | None = None
+    """zones of which this server has some: what leaves them is handed over, what is near is followed. Ghosts
+    have a budget beside ``follow``; half of ``capacity`` is for both"""
     network: NetworkConditions | None = None
     """a bad network that what the data plane sends goes through; the other side's has its own"""
     signed: bool = False
@@ -69,7 +73,17 @@ class SimulationConfig:
             raise ConfigurationError(f"follow is 0 to 65536, not {self.follow}")
         if self.max_entities is not None and not 1 <= self.max_entities <= self.capacity:
             raise ConfigurationError(f"max_entities is 1 to {self.capacity}, not {self.max_entities}")
+        if self.mesh is not None:
+            self._check_mesh(self.mesh)
         if not self.members:
             raise ConfigurationError("name at least one homeserver node")
         if not 0 <= self.linger_ms <= 10_000:
             raise ConfigurationError(f"linger_ms is 0 to 10000, not {self.linger_ms}")
+
+    def _check_mesh(self, mesh: Layout) -> None:
+        if self.name not in mesh.servers:
+            raise ConfigurationError(f"{self.name} has no zone of the mesh of {', '.join(mesh.servers)}")
+        if self.shed:
+            raise ConfigurationError("a server of a mesh does not shed: its zones say what it simulates")
+        if (mesh.policy.authority_budget or 0) > self.capacity:
+            raise ConfigurationError(f"the mesh's authority_budget is above the capacity, {self.capacity}")

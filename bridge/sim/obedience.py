@@ -16,6 +16,7 @@ from bridge.authority import (
     Ask,
     AskEnded,
     Bind,
+    Border,
     Closed,
     EntityRecord,
     Failover,
@@ -260,7 +261,7 @@ class Obedience:
                 await self._claim(server, message, at_ns)
             case Update():
                 self._direct.take(server, self._standing.session_of(server), message, at_ns)
-            case Bind():
+            case Bind() | Border():
                 pass
 
     async def _take_release(self, server: str, message: Released, at_ns: int) -> None:

@@ -54,12 +54,14 @@ from bridge.sim.events import (
     SessionOpened,
     StateAccepted,
 )
+from bridge.sim.following import Following
 from bridge.sim.guardian import Guardian
 from bridge.sim.relieving import ReliefCounts
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.tenure import Tenure
 from bridge.sim.transfers import Transfers
+from bridge.sim.zoning import Zoning
 
 _DRAIN_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5.0
@@ -91,7 +93,9 @@ class SimulationServer:
         self._on_event = on_event
         self._stack = AsyncExitStack()
         self._plane = DataPlaneClient(self._on_plane_event)
-        self._slots = Slots(server=config.name, capacity=config.capacity, follow=config.follow)
+        most = config.follow if config.mesh is None else config.capacity
+        self._slots = Slots(server=config.name, capacity=config.capacity, follow=most)
+        self._following = Following(slots=self._slots, follow=config.follow, tell=self._plane.tell)
         self._messages: list[Message] = []
         self._shedding = Shedding(
             period_seconds=1.0 / config.rate_hz, max_entities=config.max_entities or config.capacity
@@ -124,6 +128,15 @@ class SimulationServer:
     def relief(self) -> ReliefCounts:
         """What was shed in the present session (R0-44)."""
         return self._present.relieving.counts
+
+    @property
+    def zoning(self) -> Zoning:
+        """What is handed over in the present session since it left this server's zones of a mesh (R0-A5).
+
+        Raises:
+            InvalidStateError: the server is of no mesh.
+        """
+        return self._present.zoning
 
     @property
     def _present(self) -> Tenure:
@@ -187,6 +200,7 @@ class SimulationServer:
     async def close(self) -> None:
         """Stop acting, end the session at the homeserver so that others go on, end the data plane."""
         try:
+            await self._pass_on()
             await self._cancel_tasks()
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._drain()
@@ -194,6 +208,14 @@ class SimulationServer:
             _log.warning("session of %s not closed: %s", self.config.name, error)
         finally:
             await self._stack.aclose()
+
+    async def _pass_on(self) -> None:
+        """While it simulates still: a lessor takes a simulation that stands for one that hangs."""
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._present.pass_on()
+        except (BridgeError, TimeoutError) as error:
+            _log.warning("%s has not handed all over to its neighbours: %s", self.config.name, error)
 
     async def _drain(self) -> None:
         """The homeserver may pass on what was held only once nothing is sealed any more."""
@@ -219,6 +241,7 @@ class SimulationServer:
             bodies=self._bodies,
             shedding=self._shedding,
             slots=self._slots,
+            following=self._following,
             messages=self._messages,
             journal=self._journal,
             on_event=self._on_event,
@@ -283,7 +306,7 @@ class SimulationServer:
                 self.transfers.direct.credited(server, data, at_ns)
             case FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=at_ns):
                 self._present.obedience.end_switch(server, entity, at_ns)
-                self.transfers.follow(entity)
+                self._present.follow(entity)
                 self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
             case WentSilent(entities=entities, at_ns=at_ns):
                 self._on_event(FellSilent(entities=entities, at_ns=at_ns))

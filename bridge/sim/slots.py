@@ -12,11 +12,14 @@ class Slots:
         server: name of the server, for errors.
         capacity: slots there are.
         follow: up to how many slots are given to what is only followed; never more than half of all.
+
+    Attributes:
+        capacity: slots there are.
     """
 
     def __init__(self, *, server: str, capacity: int, follow: int) -> None:
         self._server = server
-        self._capacity = capacity
+        self.capacity = capacity
         self._most_followed = min(follow, capacity // 2)
         self._by_entity: dict[str, int] = {}
 
@@ -32,9 +35,9 @@ class Slots:
         slot = self._by_entity.get(entity)
         if slot is None:
             slot = len(self._by_entity)
-            if slot >= self._capacity:
+            if slot >= self.capacity:
                 raise ConfigurationError(
-                    f"more than {self._capacity} entities: raise the capacity of {self._server}"
+                    f"more than {self.capacity} entities: raise the capacity of {self._server}"
                 )
             self._by_entity[entity] = slot
         return slot

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
 from bridge.authority import (
+    Border,
     EntityRecord,
     Homeserver,
     Journal,
@@ -27,7 +28,7 @@ from bridge.authority import (
     ServerRecord,
     inbox_message,
 )
-from bridge.errors import BridgeError, DeadlineError, DecodeError
+from bridge.errors import BridgeError, DeadlineError, DecodeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, NativePath, NodeNotFoundError, Path, Snapshot, Updated, path_text
 from bridge.node import Gateway
@@ -38,6 +39,7 @@ from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.sim.events import Problem, ServerEvent
+from bridge.sim.following import Following
 from bridge.sim.obedience import Obedience
 from bridge.sim.relieving import Relieving
 from bridge.sim.renewals import Renewals
@@ -45,6 +47,8 @@ from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.standing import Standing
 from bridge.sim.transfers import Transfers
+from bridge.sim.zones import Layout
+from bridge.sim.zoning import Zoning
 
 _BRIDGE: Final = Atom("bridge")
 _SERVERS: Final = Atom("servers")
@@ -77,6 +81,7 @@ class Tenure:
         bodies: the simulation.
         shedding: its load.
         slots: of the shared world.
+        following: what of a mesh is followed.
         messages: takes every control message that crosses.
         journal: records requests and answers.
         on_event: is told what happens; must not block.
@@ -98,6 +103,7 @@ class Tenure:
         bodies: Bodies,
         shedding: Shedding,
         slots: Slots,
+        following: Following,
         messages: list[Message],
         journal: Journal | None,
         on_event: Callable[[ServerEvent], None],
@@ -154,6 +160,8 @@ class Tenure:
             may_act=self.may_act,
             spawn=self.spawn,
         )
+        self._following = following
+        self._zoning = None if config.mesh is None else self._zoning_of(config.mesh)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lease: Lease | None = None
         self._over: asyncio.Task[None] | None = None
@@ -163,6 +171,13 @@ class Tenure:
         """The lease, as the homeserver told it."""
         assert self._lease is not None
         return self._lease.lease_ns // 1_000_000
+
+    @property
+    def zoning(self) -> Zoning:
+        """What the session hands over in its mesh; see ``SimulationServer.zoning``."""
+        if self._zoning is None:
+            raise InvalidStateError(f"{self._config.name} is of no mesh")
+        return self._zoning
 
     @property
     def players(self) -> Mapping[str, AskHandler | None]:
@@ -214,6 +229,20 @@ class Tenure:
             await self.transfers.enter(player, handler)
         if self._config.shed:
             self.spawn(self.relieving.run())
+        if self._zoning is not None:
+            self.spawn(self._zoning.run())
+
+    async def pass_on(self) -> None:
+        """Hand over what the session holds to neighbours in its mesh, while it still may act."""
+        if self._zoning is not None and self.may_act():
+            await self._zoning.drain()
+
+    def follow(self, entity: str) -> None:
+        """Keep the state of an entity that another server streams to this one, while there is room."""
+        if self._zoning is not None:
+            self._following.first(entity)
+        else:
+            self.transfers.follow(entity)
 
     async def lost(self) -> None:
         """Wait until the session is lost; what ends its feed or its renewals otherwise is raised."""
@@ -246,7 +275,9 @@ class Tenure:
 
     def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
         """Serve a message of another server."""
-        if isinstance(message, Relief | Room):
+        if self._zoning is not None and isinstance(message, Relief | Room | Border):
+            self._zoning.take_message(server, message)
+        elif isinstance(message, Relief | Room):
             self.relieving.take_message(server, message)
         else:
             self.spawn(self.obedience.take_message(server, message, at_ns))
@@ -275,6 +306,16 @@ class Tenure:
         assert self._lease is not None
         return await self._plane.find_streamed(
             entities, max_age_ns=_STREAMED_LEASES * self._lease.lease_ns, seconds=_STREAMED_SECONDS
+        )
+
+    def _zoning_of(self, mesh: Layout) -> Zoning:
+        return Zoning(
+            layout=mesh,
+            standing=self._standing,
+            transfers=self.transfers,
+            following=self._following,
+            may_act=self.may_act,
+            spawn=self.spawn,
         )
 
     async def _open(self) -> int:

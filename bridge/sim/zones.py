@@ -8,7 +8,9 @@ own: ghosts never push out what is simulated. Pure; arrays over all entities.
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -113,6 +115,41 @@ class ZonePolicy:
                 raise ConfigurationError("a budget of zones is not negative")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A mesh and who has which of its zones: the same at all its servers.
+
+    Attributes:
+        mesh: the zones.
+        policy: when to hand over, and what to follow.
+        servers: zones of each server, by its name. A zone may be nobody's: what is in it stays where it is.
+    """
+
+    mesh: Mesh
+    policy: ZonePolicy
+    servers: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        if not self.servers:
+            raise ConfigurationError("a mesh names the server of one zone or more")
+        named: dict[int, str] = {}
+        for server, zones in self.servers.items():
+            for zone in zones:
+                if not 0 <= zone < self.mesh.zones:
+                    raise ConfigurationError(
+                        f"{server} has zone {zone}: zones are 0 to {self.mesh.zones - 1}, row by row from "
+                        "the south-west"
+                    )
+                if zone in named:
+                    raise ConfigurationError(f"zone {zone} is that of {named[zone]} and of {server}")
+                named[zone] = server
+        if not all(self.servers.values()):
+            raise ConfigurationError("each server of a mesh has one zone or more")
+        # Else who hands an entity over would lose sight of it, and who gets it would not have seen it.
+        if self.policy.strip <= self.policy.margin:
+            raise ConfigurationError("the strip of zones is wider than their margin")
+
+
 class Moves(NamedTuple):
     """Hand-overs of one step: which entity, from whom, to whom; all of shape (m,).
 
@@ -122,6 +159,40 @@ class Moves(NamedTuple):
     entities: Indices
     givers: Indices
     takers: Indices
+
+
+class Hysteresis:
+    """Since when entities have been beyond their holder's zone.
+
+    Args:
+        policy: margin and dwell time.
+        entities: how many there are; they are known by number.
+    """
+
+    def __init__(self, policy: ZonePolicy, entities: int) -> None:
+        self._policy = policy
+        self._since = np.full(entities, math.inf)
+
+    def due(
+        self, entities: Indices, elsewhere: npt.NDArray[np.bool_], metres: Positions, *, now: float
+    ) -> npt.NDArray[np.bool_]:
+        """Which entities are to be handed over; all of shape (n,).
+
+        Args:
+            entities: which.
+            elsewhere: whether each is in a zone of somebody else.
+            metres: from each to the zone of its holder.
+            now: seconds; never less than before.
+        """
+        # On the very border one is in another zone at no distance: without a margin that is beyond.
+        beyond = elsewhere & (metres >= self._policy.margin)
+        since = np.where(beyond, np.minimum(self._since[entities], now), math.inf)
+        self._since[entities] = since
+        return beyond & (now - since >= self._policy.dwell)
+
+    def forget(self, entities: Indices | npt.NDArray[np.bool_]) -> None:
+        """They are somebody else's, or not there: where they were before does not count any more."""
+        self._since[entities] = math.inf
 
 
 class Zones:
@@ -141,7 +212,7 @@ class Zones:
         self._mesh = mesh
         self._policy = policy
         self.holders: Indices = np.full(entities, NOBODY, dtype=np.int32)
-        self._beyond_since = np.full(entities, math.inf)
+        self._hysteresis = Hysteresis(policy, entities)
         self.deferred = 0
 
     def step(self, positions: Positions, present: npt.NDArray[np.bool_], *, now: float) -> Moves:
@@ -153,7 +224,7 @@ class Zones:
             now: seconds; never less than before.
         """
         self.holders[~present] = NOBODY
-        self._beyond_since[~present] = math.inf
+        self._hysteresis.forget(~present)
         at = np.flatnonzero(present).astype(np.int32)
         zones = self._mesh.zone_of(positions[at])
         distances = self._mesh.distances(positions[at])
@@ -161,11 +232,7 @@ class Zones:
         new = held == NOBODY
         away = np.zeros(len(at))
         away[~new] = distances[~new, held[~new]]
-        # On the very border one is in another zone at no distance: without a margin that is beyond.
-        beyond = ~new & (zones != held) & (away >= self._policy.margin)
-        since = np.where(beyond, np.minimum(self._beyond_since[at], now), math.inf)
-        self._beyond_since[at] = since
-        due = new | (beyond & (now - since >= self._policy.dwell))
+        due = new | self._hysteresis.due(at, ~new & (zones != held), away, now=now)
         return self._hand_over(at[due], zones[due])
 
     def ghosts(self, positions: Positions) -> npt.NDArray[np.bool_]:
@@ -197,8 +264,84 @@ class Zones:
             entities, takers = entities[taken], takers[taken]
         givers = self.holders[entities]
         self.holders[entities] = takers
-        self._beyond_since[entities] = math.inf
+        self._hysteresis.forget(entities)
         return Moves(entities, givers, takers)
+
+
+class Part:
+    """A mesh as one of its servers sees it: what it is to give to whom, and what of it others follow.
+
+    Args:
+        layout: of the mesh.
+        server: this one, which has a zone of it.
+        entities: how many this server can come to hold; they are known by number.
+
+    Attributes:
+        servers: all servers of the mesh; others are known by their place in it.
+    """
+
+    def __init__(self, layout: Layout, server: str, entities: int) -> None:
+        if server not in layout.servers:
+            raise ConfigurationError(f"{server} has no zone of the mesh of {', '.join(layout.servers)}")
+        self.servers = tuple(sorted(layout.servers))
+        self._mesh = layout.mesh
+        self._policy = layout.policy
+        self._own = self.servers.index(server)
+        self._owner: Indices = np.full(layout.mesh.zones, NOBODY, dtype=np.int32)
+        for number, name in enumerate(self.servers):
+            self._owner[list(layout.servers[name])] = number
+        self._hysteresis = Hysteresis(layout.policy, entities)
+        self._held = np.zeros(entities, dtype=bool)
+
+    def distances(self, positions: Positions) -> Positions:
+        """Metres from each position to the nearest zone of each server; shape (n, servers)."""
+        zones = self._mesh.distances(positions)
+        return np.stack([zones[:, self._owner == n].min(axis=1) for n in range(len(self.servers))], axis=1)
+
+    def due(self, held: Indices, positions: Positions, *, now: float) -> Indices:
+        """To whom each entity is to be handed over; ``NOBODY`` where it is to stay.
+
+        Whoever does not get it now is asked about it again: it is due until it is back or not held any more.
+
+        Args:
+            held: all that this server holds, shape (n,).
+            positions: metres, shape (n, 2): east, north.
+            now: seconds; never less than before.
+        """
+        before, self._held = self._held, np.zeros_like(self._held)
+        self._held[held] = True
+        self._hysteresis.forget(before & ~self._held)
+        takers = self._owner[self._mesh.zone_of(positions)]
+        elsewhere = takers != self._own
+        due = self._hysteresis.due(held, elsewhere, self.distances(positions)[:, self._own], now=now)
+        return np.where(due, takers, NOBODY).astype(np.int32)
+
+    def bordering(self, positions: Positions) -> dict[str, list[tuple[int, float]]]:
+        """What each other server follows of what this one holds: row and metres, the nearest first."""
+        distances = self.distances(positions)
+        found = {}
+        for number, name in enumerate(self.servers):
+            if number == self._own:
+                continue
+            metres = distances[:, number]
+            rows = np.flatnonzero(metres <= self._policy.strip)
+            rows = rows[np.argsort(metres[rows], kind="stable")][: self._policy.ghost_budget]
+            found[name] = list(zip(rows.tolist(), metres[rows].tolist(), strict=True))
+        return found
+
+    def successors(self, positions: Positions) -> list[list[str]]:
+        """Other servers for each position, that of the nearest zone first."""
+        distances = self.distances(positions)
+        distances[:, self._own] = math.inf
+        order = np.argsort(distances, axis=1, kind="stable")[:, : len(self.servers) - 1]
+        return [[self.servers[number] for number in row] for row in order.tolist()]
+
+
+def nearest(entities: Iterable[tuple[str, float]], budget: int | None) -> set[str]:
+    """So many of the entities, those at the fewest metres."""
+    if budget is None:
+        return {entity for entity, _ in entities}
+    return {entity for entity, _ in heapq.nsmallest(budget, entities, key=lambda one: one[1])}
 
 
 def oscillations(moves: list[tuple[float, int, int, int]], within: float) -> int:

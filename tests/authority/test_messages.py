@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.authority.messages import (
+    MAX_BORDER,
     MAX_BOX_BYTES,
     MAX_RELIEF,
     Accepted,
     Bind,
+    Border,
     Offer,
     PeerMessage,
     Release,
@@ -34,6 +36,8 @@ EXAMPLES: list[PeerMessage] = [
     Update(trace=TRACE, hop=0, entity="ball", epoch=1, by="P", velocity=(0.0, 0.0, 0.0)),
     Relief(entities=tuple(f"e{n}" for n in range(MAX_RELIEF))),
     Room(load=7, entities=()),
+    Border(near=tuple((f"e{n}", n / 3) for n in range(MAX_BORDER)), more=True),
+    Border(near=(), more=False),
 ]
 
 
@@ -56,6 +60,9 @@ def test_a_release_survives_its_box() -> None:
         ["accepted", TRACE, 0, "", 1],
         ["accepted", TRACE, 0, "b" * 256, 1],
         ["accepted", TRACE, 0, "ball", -1],
+        ["border", [["ball", -0.5]], False],
+        ["border", [["", 0.5]], False],
+        ["border", [["ball", 0.5]] * (MAX_BORDER + 1), False],
         ["bind", 65_536, "ball", 1],
         ["released", TRACE, 0, "ball", 1, "x" * (MAX_BOX_BYTES + 1)],
         ["update", TRACE, 0, "ball", 1, "P", [1.0, 2.0]],

@@ -109,6 +109,7 @@ def test_a_change_that_nobody_recorded_is_asked_about(tmp_path: Path) -> None:
         (("--name", "a/b", "--cluster", "local"), "cannot be part of a node's name"),
         (("--name", "a", "--cluster", "local", "--member", "hs1@127.0.0.1"), "leave out --cluster"),
         (("--name", "a"), "name a homeserver with --member"),
+        (("--name", "a", "--cluster", "local", "--mesh", "none.toml"), "cannot read none.toml"),
     ],
 )
 def test_a_simulation_server_that_cannot_be_meant_is_refused(arguments: tuple[str, ...], said: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from bridge.errors import ConfigurationError
 from bridge.sim.config import SimulationConfig
+from bridge.sim.zones import Layout, Mesh, ZonePolicy
 
 
 def config(**values: Any) -> SimulationConfig:
@@ -33,6 +34,31 @@ def test_a_number_has_its_range(field: str, good: tuple[float, ...], bad: tuple[
 def test_a_server_needs_a_homeserver_to_begin_with() -> None:
     with pytest.raises(ConfigurationError, match="at least one homeserver"):
         config(members=())
+
+
+def mesh(**policy: Any) -> Layout:
+    return Layout(
+        mesh=Mesh(west=0, south=0, east=1, north=1, columns=1, rows=1),
+        policy=ZonePolicy(strip=1, **policy),
+        servers={"sim1": (0,)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "sim2"}, "sim2 has no zone of the mesh of sim1"),
+        ({"shed": True}, "does not shed"),
+        ({"capacity": 4}, "authority_budget is above the capacity, 4"),
+    ],
+)
+def test_a_server_of_a_mesh_has_a_zone_and_room_for_it_and_keeps_to_it(
+    values: dict[str, Any], said: str
+) -> None:
+    layout = mesh(authority_budget=5)
+    assert config(mesh=layout).mesh == layout
+    with pytest.raises(ConfigurationError, match=said):
+        config(mesh=layout, **values)
 
 
 def test_the_data_plane_listens_on_loopback_unless_told_otherwise() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError
-from bridge.sim.zones import NOBODY, Mesh, ZonePolicy, Zones, oscillations
+from bridge.sim.zones import NOBODY, Layout, Mesh, Part, ZonePolicy, Zones, nearest, oscillations
 
 MESH = Mesh(west=0, south=0, east=400, north=400, columns=4, rows=4)
 ALONG = Mesh(west=0, south=0, east=200, north=100, columns=2, rows=1)
@@ -127,6 +128,93 @@ def test_an_entity_is_followed_before_it_is_handed_over_and_after() -> None:
         zones.step(at((x, 50.0)), np.array([True]), now=x)
         assert zones.holders.tolist() == [holder]
         assert zones.ghosts(at((x, 50.0))).tolist() == [[holder == 1, holder == 0]]
+
+
+def layout(mesh: Mesh = ALONG, **policy: Any) -> Layout:
+    servers = {"a": (0,), "b": (1,)} if mesh is ALONG else {"a": (0, 1, 4), "b": (2, 3), "c": (15,)}
+    return Layout(mesh=mesh, policy=ZonePolicy(**({"strip": 60.0} | policy)), servers=servers)
+
+
+def due(part: Part, *points: tuple[float, float], now: float) -> list[int]:
+    return list(part.due(np.arange(len(points), dtype=np.int32), at(*points), now=now).tolist())
+
+
+def test_one_server_sees_what_is_to_leave_it_and_where_to() -> None:
+    part = Part(layout(MESH), "a", 8)
+    assert part.servers == ("a", "b", "c")
+    # Within, in the zone of b, of c, of nobody.
+    points = ((150, 50), (250, 50), (350, 350), (250, 250))
+    assert due(part, *points, now=0.0) == [NOBODY, 1, 2, NOBODY]
+    assert part.distances(at((150, 50), (250, 150))).tolist() == [
+        [0.0, 50.0, np.hypot(150, 250)],
+        [np.hypot(50, 50), 50.0, np.hypot(50, 150)],
+    ]
+    assert part.successors(at((150, 50), (150, 390))) == [["b", "c"], ["c", "b"]]
+
+
+def test_an_entity_is_due_until_it_is_back_or_gone() -> None:
+    """One for which nobody had room is asked about again; what comes again begins anew."""
+    part = Part(layout(margin=10, dwell=2), "a", 2)
+    assert due(part, (111, 50), now=0.0) == [NOBODY]
+    for now in (2.0, 3.0, 4.0):
+        assert due(part, (111, 50), now=now) == [1]
+    assert due(part, (109, 50), now=5.0) == [NOBODY]
+    assert due(part, (111, 50), now=6.0) == [NOBODY]
+    assert due(part, now=7.0) == []
+    assert due(part, (111, 50), now=8.0) == [NOBODY]
+    assert due(part, (111, 50), now=10.0) == [1]
+
+
+@given(walks, st.floats(0, 50), st.floats(0, 5))
+def test_the_servers_of_a_mesh_decide_as_one_that_sees_all_would(
+    points: list[tuple[float, float]], margin: float, dwell: float
+) -> None:
+    """R0-A5: where nobody is full or away, each sees to its own part of what ``Zones`` says."""
+    policy = ZonePolicy(margin=margin, dwell=dwell, strip=60)
+    parts = [Part(Layout(mesh=ALONG, policy=policy, servers={"a": (0,), "b": (1,)}), s, 1) for s in "ab"]
+    expected = walk(ALONG, policy, points)
+    holder = expected[0]
+    for second, point in enumerate(points):
+        taker = holder
+        for number, part in enumerate(parts):
+            held = np.arange(int(number == holder), dtype=np.int32)
+            found = part.due(held, at(point)[: len(held)], now=float(second)).tolist()
+            taker = next((one for one in found if one != NOBODY), taker)
+        holder = taker
+        assert holder == expected[second]
+
+
+def test_each_neighbour_follows_what_is_nearest_to_it() -> None:
+    part = Part(layout(ghost_budget=2), "a", 8)
+    points = at((10, 50), (95, 50), (70, 50), (150, 50), (80, 50))
+    assert part.bordering(points) == {"b": [(3, 0.0), (1, 5.0)]}
+    assert Part(layout(), "a", 8).bordering(points)["b"] == [(3, 0.0), (1, 5.0), (4, 20.0), (2, 30.0)]
+
+
+def test_a_budget_of_ghosts_is_for_the_nearest() -> None:
+    near = [("far", 9.0), ("here", 0.0), ("near", 1.0)]
+    assert nearest(near, 2) == {"here", "near"}
+    assert nearest(near, 0) == set()
+    assert nearest(near, None) == {"far", "here", "near"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"servers": {}}, "names the server"),
+        ({"servers": {"a": ()}}, "one zone or more"),
+        ({"servers": {"a": (2,)}}, "zones are 0 to 1"),
+        ({"servers": {"a": (-1,)}}, "zones are 0 to 1"),
+        ({"servers": {"a": (0,), "b": (0,)}}, "zone 0 is that of a and of b"),
+        ({"policy": ZonePolicy(margin=5, strip=5)}, "strip of zones is wider"),
+    ],
+)
+def test_a_layout_that_leaves_a_question_open_is_refused(values: dict[str, Any], said: str) -> None:
+    fields: dict[str, Any] = {"mesh": ALONG, "policy": ZonePolicy(strip=5), "servers": {"a": (0,)}}
+    with pytest.raises(ConfigurationError, match=said):
+        Layout(**(fields | values))
+    with pytest.raises(ConfigurationError, match="x has no zone of the mesh of a"):
+        Part(Layout(**fields), "x", 1)
 
 
 def test_an_oscillation_is_a_way_back_within_a_moment() -> None:

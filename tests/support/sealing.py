@@ -26,6 +26,7 @@ class NotingPlane:
     def __init__(self) -> None:
         self.world = World(bytearray(World.size(8)), 8)
         self.told: list[Command] = []
+        self.reached: set[str] = set()
         self.stopped: list[tuple[str, str]] = []
         self.state = replace(self.world.read(0), tick=7, rotation=np.array(NO_ROTATION))
 

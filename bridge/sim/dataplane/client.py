@@ -26,6 +26,8 @@ from bridge.sim.dataplane.messages import (
     MakeReport,
     Opened,
     OpenRelease,
+    PeerDown,
+    PeerUp,
     Ready,
     Refused,
     Report,
@@ -55,6 +57,7 @@ class DataPlaneClient:
         deadline: until when the data plane may seal; this side sets it.
         turns: those that the data plane has made.
         ready: key and address, once ``start`` has returned.
+        reached: servers with which a datagram session stands.
     """
 
     world: World
@@ -63,6 +66,7 @@ class DataPlaneClient:
     ready: Ready
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self.reached: set[str] = set()
         self._on_event = on_event
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Event]] = {}
@@ -226,6 +230,13 @@ class DataPlaneClient:
         if self._reading is not None:
             await self._reading
 
+    def _note_peer(self, event: Event) -> None:
+        match event:
+            case PeerUp(server=server):
+                self.reached.add(server)
+            case PeerDown(server=server):
+                self.reached.discard(server)
+
     async def _make_sure(self) -> None:
         """One that does not answer may still seal: it counts as ended when the kernel says so."""
         if self._process is None:
@@ -263,6 +274,7 @@ class DataPlaneClient:
                     if future is not None and not future.done():
                         future.set_result(event)
                 case _:
+                    self._note_peer(event)
                     # Who closes it can tell it nothing any more, so nothing that follows from an event.
                     if not self._closing:
                         self._on_event(event)

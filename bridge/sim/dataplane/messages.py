@@ -95,6 +95,12 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True, tag="follow"):
     slot: int
 
 
+class Unfollow(msgspec.Struct, frozen=True, kw_only=True, tag="unfollow"):
+    """Keep no more what other servers tell of an entity; what its slot has stays."""
+
+    entity: str
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """Stop sealing, then sign the release for ``to``. The answer is ``Sealed``.
 
@@ -149,6 +155,7 @@ Command = (
     | RaiseFence
     | Hold
     | Follow
+    | Unfollow
     | Stop
     | OpenRelease
     | SendMessage

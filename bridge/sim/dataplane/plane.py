@@ -277,6 +277,10 @@ class DataPlane:
         if entity not in self._holding:
             self._receiving.follow(entity, slot)
 
+    def unfollow(self, entity: str) -> None:
+        """Keep no more what is accepted of another server's entity."""
+        self._receiving.unfollow(entity)
+
     def stop(self, entity: str, to: str, *, linger_ns: int, now_ns: int, now_ms: int) -> str:
         """Stop acting for an entity, then sign its release for another server.
 

@@ -54,6 +54,7 @@ from bridge.sim.dataplane.messages import (
     Start,
     Stop,
     Streamed,
+    Unfollow,
     decode_command,
     encode_frame,
 )
@@ -171,6 +172,8 @@ class DataPlaneProcess:
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
             case Follow(entity=entity, slot=slot):
                 self._plane.follow(entity, slot)
+            case Unfollow(entity=entity):
+                self._plane.unfollow(entity)
             case SendMessage(to=to, message=message, credited=credited):
                 with contextlib.suppress(BridgeError):
                     self._plane.send_message(to, message, credited=credited)

@@ -219,6 +219,21 @@ def test_an_older_state_does_not_replace_a_newer_one_and_ticks_wrap(pair: tuple[
         assert b.world.read(5).tick == kept
 
 
+def test_what_is_followed_no_more_stays_as_it_was(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    b.plane.raise_fence("ball", 1, "a", now_ns=0)
+    b.plane.follow("ball", 5)
+    a.world.write(0, tick=7, position=[1.5, 0, 0])
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.wire.deliver(0)
+    b.plane.unfollow("ball")
+    a.world.write(0, tick=9, position=[2.5, 0, 0])
+    a.plane.tick(now_ns=MS)
+    a.wire.deliver(MS)
+    assert b.plane.verdicts == {"accepted": 2}
+    assert b.world.read(5).tick == 7
+
+
 def test_what_is_held_here_is_not_followed(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
