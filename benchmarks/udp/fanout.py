@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import uvloop
 
+from benchmarks.udp.bare_fanout import measure_bare_fan_out
 from benchmarks.udp.crowd import OPTIONS, crowd_peers, generate_keys, run_crowd
 from benchmarks.udp.processes import peer_process
 from bridge.jose import Jwk
@@ -38,6 +39,8 @@ class FanOut:
     answers_ms: float
     """Processor time between ticks: taking the peers' acknowledgements, and timers."""
     loss: float
+    bare_ms: float
+    """The same datagrams gathered, sealed and sent without sessions: the limit of the machine."""
 
 
 async def _run(
@@ -89,4 +92,7 @@ def measure_fan_out(ticks: int) -> FanOut:
         gather_ms=statistics.median(gather),
         answers_ms=statistics.median(answers),
         loss=1 - states / (PEERS * ticks),
+        bare_ms=measure_bare_fan_out(
+            ticks, peers=PEERS, entities=_ENTITIES, record_bytes=_RECORD_BYTES, pause=_PAUSE
+        ),
     )

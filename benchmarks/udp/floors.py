@@ -24,7 +24,7 @@ _OUT = 20 * ROWS
 _HEADER = 13
 _TAG = 16
 _KEY = bytes(16)
-_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 
 
 class Cipher:
@@ -77,7 +77,7 @@ def measure_cipher(seconds: float) -> tuple[float, float]:
 def _receive_runs(pipe: Connection, *, sealed: bool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
         receiver.bind(("127.0.0.1", 0))
         pipe.send(receiver.getsockname())
         buffer = memoryview(bytearray(65_536))
@@ -104,7 +104,7 @@ def measure_runs(seconds: float, *, sealed: bool) -> float:
         address = pipe.recv()
         buffer = memoryview(bytearray(ROWS * SIZE))
         cipher = Cipher(buffer)
-        control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", SIZE))]
+        control = [(SOL_UDP, UDP_SEGMENT, struct.pack("H", SIZE))]
         sent = received = 0
         begun = time.perf_counter()
         while time.perf_counter() - begun < seconds:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.udp.entities import measure_entities
+from benchmarks.udp.bare_entities import measure_bare_entities
+from benchmarks.udp.entities import PAYLOADS, measure_entities
 from benchmarks.udp.fanout import measure_fan_out
 from benchmarks.udp.fat import SIGNED_BATCH, SIGNED_OUT, measure_rate
 from benchmarks.udp.floors import (
@@ -61,10 +62,16 @@ def entities(seconds: float) -> Round:
     """Entities a second from world to world."""
     compact = measure_entities(seconds, full=False)
     full = measure_entities(seconds, full=True)
+    bare = measure_bare_entities(seconds, payloads=PAYLOADS, full=False)
+    bare_full = measure_bare_entities(seconds, payloads=PAYLOADS, full=True)
     return {
         "entities_per_s": compact.per_s,
         "entities_full_per_s": full.per_s,
         "entities_loss": max(compact.loss, full.loss),
+        "entities_bare_per_s": bare,
+        "entities_full_bare_per_s": bare_full,
+        "entities_x_bare": compact.per_s / bare,
+        "entities_full_x_bare": full.per_s / bare_full,
     }
 
 
@@ -93,6 +100,8 @@ def fan_out(ticks: int) -> Round:
         "fanout_gather_ms": result.gather_ms,
         "fanout_answers_ms": result.answers_ms,
         "fanout_loss": result.loss,
+        "fanout_bare_ms": result.bare_ms,
+        "fanout_x_bare": result.tick_ms / result.bare_ms,
     }
 
 

@@ -29,7 +29,7 @@ SEAL_HEADER: Final = "Khepri-Seal"
 _TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 _WHOLE_SECONDS: Final = 15.0
 """of a question and its answer, which may drip: others wait for their turn"""
-_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=8)
+_LIMITS: Final = httpx.Limits(max_connections=32, max_keepalive_connections=32)
 
 
 class RejectedError(RemoteError):
