@@ -7,7 +7,7 @@
 -module(kb_lease).
 
 -export([new/1, tick/2, renew/3, beat/2, committed/3, uncommitted/1]).
--export([open/4, ended/2, restated/3, recall/4, recall_gone/3, silence/3, unexpired/2]).
+-export([open/4, ended/2, restated/3, recall/5, recall_gone/3, silence/3, unexpired/2]).
 -export([routes/2, route/2, countdown/1, statistics/1]).
 
 -export_type([state/0, session/0, renewal/0, route/0, acknowledgement/0]).
@@ -39,6 +39,8 @@
                   %% The newest step of its simulation: since when, and in how many renewals.
                   step :: non_neg_integer() | undefined, step_since :: now_ms(), step_renewals = 0 :: non_neg_integer(),
                   recalls = #{} :: #{entity() => epoch()},
+                  %% Whose grant each of them is for; nobody's where the entity was deleted.
+                  takers = #{} :: #{entity() => session() | undefined},
                   %% Recalls that an acknowledgement named, and since when they count.
                   named = #{} :: #{entity() => now_ms()},
                   silent = no :: no | hung | unwilling | closing | revoked | expired,
@@ -80,11 +82,10 @@ looked_at(Id, #session{deadline = Deadline} = Session, Now, _, {Expired, Session
   when Deadline =< Now, Expiring < ?MAX_EXPIRING ->
     Ending = Session#session{expiring = true, silent = silenced(expired, Session)},
     {[Id | Expired], Sessions#{Id := Ending}, Expiring + 1};
-looked_at(Id, #session{silent = no, named = Named, recalls = Recalls, lease = Lease} = Session, Now, State,
+looked_at(Id, #session{silent = no, named = Named, lease = Lease} = Session, Now, State,
           {Expired, Sessions, Expiring}) when map_size(Named) > 0 ->
     Overdue = fun(Entity) ->
-                      map_get(Entity, Named) + Lease =< Now andalso
-                          is_oldest(Entity, map_get(Entity, Recalls), State)
+                      map_get(Entity, Named) + Lease =< Now andalso counts(Entity, Session, State)
               end,
     case lists:any(Overdue, maps:keys(Named)) of
         true -> {Expired, Sessions#{Id := Session#session{silent = unwilling}}, Expiring};
@@ -191,18 +192,29 @@ acknowledged(Id, Number, Now, {Acks, #state{sessions = Sessions} = State}) ->
         _ -> {Acks, State}
     end.
 
-%% Those named before are named again until they are obeyed. A recall counts while none of an older epoch is open.
+%% Those named before are named again until they are obeyed.
 named(#session{recalls = Recalls} = Session, _, _) when map_size(Recalls) =:= 0 -> {[], Session};
 named(#session{recalls = Recalls, named = Named} = Session, Now, State) ->
     More = taken(maps:next(maps:iterator(maps:without(maps:keys(Named), Recalls))), ?MAX_NAMED - map_size(Named)),
-    Counts = maps:from_list([{Entity, since(Entity, map_get(Entity, Recalls), Now, Named, State)}
-                             || Entity <- maps:keys(Named) ++ More]),
+    Counts = maps:from_list([{Entity, since(Entity, Now, Session, State)} || Entity <- maps:keys(Named) ++ More]),
     {lists:sort([{Entity, map_get(Entity, Recalls)} || Entity <- maps:keys(Counts)]), Session#session{named = Counts}}.
 
-since(Entity, Epoch, Now, Named, State) ->
-    case is_oldest(Entity, Epoch, State) of
+since(Entity, Now, #session{named = Named} = Session, State) ->
+    case counts(Entity, Session, State) of
         true -> maps:get(Entity, Named, Now);
         false -> Now
+    end.
+
+%% A recall counts against a holder while none of an older epoch is open, and while somebody is there to take the
+%% entity: for a key that was revoked nothing can be sealed, and whoever lost its session waits for nothing.
+counts(Entity, #session{recalls = Recalls, takers = Takers}, State) ->
+    is_oldest(Entity, map_get(Entity, Recalls), State) andalso may_take(map_get(Entity, Takers), State).
+
+may_take(undefined, _) -> true;
+may_take(Taker, #state{sessions = Sessions}) ->
+    case Sessions of
+        #{Taker := #session{silent = no}} -> true;
+        _ -> false
     end.
 
 taken({Key, _, Iterator}, Left) when Left > 0 -> [Key | taken(maps:next(Iterator), Left - 1)];
@@ -234,8 +246,9 @@ ended(Id, #state{sessions = Sessions, collected = Collected, expiring = Expiring
         _ -> State
     end.
 
-%% All that the tree has: sessions with their leases and the recalls in their inboxes.
--spec restated(#{session() => {pos_integer(), #{entity() => epoch()}}}, now_ms(), state()) -> state().
+%% All that the tree has: sessions with their leases, and the recalls in their inboxes with those who take.
+-spec restated(#{session() => {pos_integer(), #{entity() => {epoch(), session() | undefined}}}}, now_ms(), state()) ->
+          state().
 restated(Tree, Now, State0) ->
     Gone = maps:keys(State0#state.sessions) -- maps:keys(Tree),
     State1 = lists:foldl(fun ended/2, State0, Gone),
@@ -245,18 +258,19 @@ with_recalls(Id, Recalls, #state{sessions = Sessions} = State) ->
     #{Id := #session{recalls = Known}} = Sessions,
     Fewer = lists:foldl(fun(Entity, Acc) -> recall_gone(Id, Entity, Acc) end, State,
                         maps:keys(maps:without(maps:keys(Recalls), Known))),
-    maps:fold(fun(Entity, Epoch, Acc) -> recall(Id, Entity, Epoch, Acc) end, Fewer, Recalls).
+    maps:fold(fun(Entity, {Epoch, Taker}, Acc) -> recall(Id, Entity, Epoch, Taker, Acc) end, Fewer, Recalls).
 
 %% A recall in a session's inbox, where there is one place for an entity. One that was obeyed may come again.
--spec recall(session(), entity(), epoch(), state()) -> state().
-recall(Id, Entity, Epoch, #state{sessions = Sessions} = State) ->
+-spec recall(session(), entity(), epoch(), session() | undefined, state()) -> state().
+recall(Id, Entity, Epoch, Taker, #state{sessions = Sessions} = State) ->
     case Sessions of
-        #{Id := #session{recalls = #{Entity := Epoch}}} -> State;
+        #{Id := #session{recalls = #{Entity := Epoch}, takers = Takers} = Session} ->
+            with(Id, Session#session{takers = Takers#{Entity := Taker}}, State);
         #{Id := _} ->
             #state{recalled = Recalled, sessions = #{Id := Session}} = Without = recall_gone(Id, Entity, State),
-            #session{recalls = Recalls} = Session,
+            #session{recalls = Recalls, takers = Takers} = Session,
             OfEntity = maps:get(Entity, Recalled, #{}),
-            with(Id, Session#session{recalls = Recalls#{Entity => Epoch}},
+            with(Id, Session#session{recalls = Recalls#{Entity => Epoch}, takers = Takers#{Entity => Taker}},
                  Without#state{recalled = Recalled#{Entity => OfEntity#{Epoch => Id}}});
         _ -> State
     end.
@@ -264,8 +278,9 @@ recall(Id, Entity, Epoch, #state{sessions = Sessions} = State) ->
 -spec recall_gone(session(), entity(), state()) -> state().
 recall_gone(Id, Entity, #state{sessions = Sessions, recalled = Recalled} = State) ->
     case Sessions of
-        #{Id := #session{recalls = #{Entity := Epoch} = Recalls, named = Named} = Session} ->
-            with(Id, Session#session{recalls = maps:remove(Entity, Recalls), named = maps:remove(Entity, Named)},
+        #{Id := #session{recalls = #{Entity := Epoch} = Recalls, takers = Takers, named = Named} = Session} ->
+            with(Id, Session#session{recalls = maps:remove(Entity, Recalls), takers = maps:remove(Entity, Takers),
+                                     named = maps:remove(Entity, Named)},
                  State#state{recalled = not_recalled(Entity, Epoch, Id, Recalled)});
         _ -> State
     end.

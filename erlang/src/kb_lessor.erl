@@ -285,10 +285,10 @@ subscribed(#state{store = Store, lease = Lease} = State) ->
 
 tree(Nodes) ->
     Sessions = maps:from_list([{Session, {lease(Record), #{}}} || {[bridge, sessions, Session], #{} = Record} <- Nodes]),
-    lists:foldl(fun({[bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}}, Acc)
+    lists:foldl(fun({[bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch, session := Taker}}, Acc)
                       when is_map_key(Session, Acc) ->
                         {Lease, Recalls} = map_get(Session, Acc),
-                        Acc#{Session := {Lease, Recalls#{Entity => Epoch}}};
+                        Acc#{Session := {Lease, Recalls#{Entity => {Epoch, Taker}}}};
                    (_, Acc) -> Acc
                 end, Sessions, Nodes).
 
@@ -300,9 +300,9 @@ changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, #sta
                         end};
 changed({_, deleted, [bridge, sessions, Session]}, State) ->
     gone(Session, State);
-changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch}},
+changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch, session := Taker}},
         #state{lease = Lease} = State) ->
-    State#state{lease = kb_lease:recall(Session, Entity, Epoch, Lease)};
+    State#state{lease = kb_lease:recall(Session, Entity, Epoch, Taker, Lease)};
 changed(Change, #state{lease = Lease} = State) ->
     case element(3, Change) of
         [bridge, inbox, Session, Entity] -> State#state{lease = kb_lease:recall_gone(Session, Entity, Lease)};

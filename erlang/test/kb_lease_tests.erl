@@ -7,6 +7,9 @@
 -define(COUNTDOWN, 3060).
 -define(A, <<"a">>).
 -define(B, <<"b">>).
+-define(C, <<"c">>).
+%% Of a session that nobody has to renew here.
+-define(LONG, 3600000).
 
 a_countdown_is_the_lease_and_two_percent_test() ->
     ?assertEqual([510, 3060, 3672000], [kb_lease:countdown(Lease) || Lease <- [500, 3000, 3600000]]),
@@ -127,15 +130,15 @@ a_server_that_was_itself_stopped_is_not_taken_for_hung_test() ->
     ?assertMatch(#{silent := 1}, kb_lease:statistics(renew(?A, 3, 2200, 7, Twice))).
 
 open_recalls_are_named_until_they_are_obeyed_test() ->
-    Recalled = kb_lease:recall(?A, <<"gun">>, 7, opened()),
+    Recalled = kb_lease:recall(?A, <<"gun">>, 7, ?B, opened()),
     {[{_, ?A, 1, [{<<"gun">>, 7}]}], Named} = acknowledgements(?A, 1, 100, [], Recalled),
     {[{_, ?A, 2, [{<<"gun">>, 7}]}], Other} = acknowledgements(?A, 2, 200, [{<<"gun">>, 6}, {<<"hat">>, 7}], Named),
     {[{_, ?A, 3, []}], Obeyed} = acknowledgements(?A, 3, 300, [{<<"gun">>, 7}], Other),
     %% The same one again, for another taker.
-    {[{_, ?A, 4, [{<<"gun">>, 7}]}], _} = acknowledgements(?A, 4, 400, [], kb_lease:recall(?A, <<"gun">>, 7, Obeyed)).
+    {[{_, ?A, 4, [{<<"gun">>, 7}]}], _} = acknowledgements(?A, 4, 400, [], kb_lease:recall(?A, <<"gun">>, 7, ?B, Obeyed)).
 
 a_recall_not_obeyed_for_a_lease_silences_the_lessor_and_ends_the_session_later_test() ->
-    Recalled = kb_lease:recall(?A, <<"gun">>, 7, kb_lease:ended(?B, opened())),
+    Recalled = kb_lease:recall(?A, <<"gun">>, 7, ?C, kb_lease:open(?C, ?LONG, 0, kb_lease:ended(?B, opened()))),
     Renewed = steadily([?A], 500, 3500, Recalled),
     %% Named at 510 for the first time.
     ?assertMatch(#{silent := 0}, kb_lease:statistics(Renewed)),
@@ -146,7 +149,7 @@ a_recall_not_obeyed_for_a_lease_silences_the_lessor_and_ends_the_session_later_t
 
 who_waits_for_an_older_release_is_not_blamed_test() ->
     %% B has to wait for A, whose recall was first.
-    Both = kb_lease:recall(?B, <<"gun">>, 8, kb_lease:recall(?A, <<"gun">>, 7, opened())),
+    Both = kb_lease:recall(?B, <<"gun">>, 8, ?C, kb_lease:recall(?A, <<"gun">>, 7, ?B, kb_lease:open(?C, ?LONG, 0, opened()))),
     Renewed = steadily([?A, ?B], 500, 3500, Both),
     {[], Blamed} = kb_lease:tick(3520, Renewed),
     ?assertMatch(#{silent := 1}, kb_lease:statistics(Blamed)),
@@ -157,17 +160,41 @@ who_waits_for_an_older_release_is_not_blamed_test() ->
     ?assertMatch(#{silent := 0}, kb_lease:statistics(Free)),
     ?assertMatch(#{silent := 1}, kb_lease:statistics(element(2, ticks(6500, 6511, Free)))).
 
+nobody_is_blamed_for_a_recall_whose_taker_cannot_take_test_() ->
+    Recalled = kb_lease:recall(?A, <<"gun">>, 7, ?C, kb_lease:open(?C, ?LONG, 0, kb_lease:ended(?B, opened()))),
+    [{What, fun() ->
+                    {[], Later} = ticks(6500, 7000, steadily([?A], 500, 6500, Gone)),
+                    ?assertMatch(#{silent := Silent}, kb_lease:statistics(Later)),
+                    %% Named still, and obeyed as any other.
+                    {[{_, ?A, 7000, Named}], _} = acknowledgements(?A, 7000, 7000, [], Later),
+                    ?assertEqual([{<<"gun">>, 7}], Named)
+            end}
+     || {What, Silent, Gone} <- [{"its session ended", 0, kb_lease:ended(?C, Recalled)},
+                                 {"its key was revoked", 1, kb_lease:silence(?C, revoked, Recalled)}]].
+
+a_recall_counts_again_once_another_one_takes_test() ->
+    Ended = kb_lease:ended(?C, kb_lease:recall(?A, <<"gun">>, 7, ?C, kb_lease:open(?C, ?LONG, 0, kb_lease:ended(?B, opened())))),
+    Next = kb_lease:recall(?A, <<"gun">>, 7, <<"d">>, kb_lease:open(<<"d">>, ?LONG, 3600, steadily([?A], 500, 3500, Ended))),
+    %% From the last acknowledgement before that, at 3510.
+    Renewed = steadily([?A], 4000, 6500, Next),
+    ?assertMatch(#{silent := 0}, kb_lease:statistics(Renewed)),
+    ?assertMatch(#{silent := 1}, kb_lease:statistics(element(2, ticks(6500, 6511, Renewed)))).
+
+a_recall_for_nobody_has_to_be_obeyed_like_any_other_test() ->
+    Renewed = steadily([?A], 500, 3500, kb_lease:recall(?A, <<"gun">>, 7, undefined, kb_lease:ended(?B, opened()))),
+    ?assertMatch(#{silent := 1}, kb_lease:statistics(element(2, kb_lease:tick(3511, Renewed)))).
+
 a_recall_that_lies_in_the_inbox_no_more_is_forgotten_test() ->
-    Recalled = kb_lease:recall(?A, <<"gun">>, 7, opened()),
+    Recalled = kb_lease:recall(?A, <<"gun">>, 7, ?B, opened()),
     ?assertMatch({[{_, ?A, 1, []}], _}, acknowledgements(?A, 1, 100, [], kb_lease:recall_gone(?A, <<"gun">>, Recalled))),
     ?assertMatch({[{_, ?A, 1, [{<<"gun">>, 9}]}], _},
-                 acknowledgements(?A, 1, 100, [], kb_lease:recall(?A, <<"gun">>, 9, Recalled))).
+                 acknowledgements(?A, 1, 100, [], kb_lease:recall(?A, <<"gun">>, 9, ?B, Recalled))).
 
 a_hundred_recalls_are_named_at_once_and_the_same_ones_until_they_are_obeyed_test() ->
-    Many = lists:foldl(fun(Number, Lease) -> kb_lease:recall(?A, <<Number:32>>, Number, Lease) end, opened(), lists:seq(1, 250)),
+    Many = lists:foldl(fun(Number, Lease) -> kb_lease:recall(?A, <<Number:32>>, Number, ?B, Lease) end, opened(), lists:seq(1, 250)),
     {[{_, ?A, 1, First}], Named} = acknowledgements(?A, 1, 100, [], Many),
     ?assertEqual(100, length(First)),
-    More = lists:foldl(fun(Number, Lease) -> kb_lease:recall(?A, <<Number:32>>, Number, Lease) end, Named, lists:seq(251, 300)),
+    More = lists:foldl(fun(Number, Lease) -> kb_lease:recall(?A, <<Number:32>>, Number, ?B, Lease) end, Named, lists:seq(251, 300)),
     {[{_, ?A, 2, First}], Again} = acknowledgements(?A, 2, 200, [], More),
     {[{_, ?A, 3, Second}], _} = acknowledgements(?A, 3, 300, First, Again),
     ?assertEqual({100, First}, {length(Second), First -- Second}).
@@ -184,15 +211,15 @@ strangers_are_bounded_test() ->
     ?assertEqual(1000, length(Unknown)).
 
 a_new_lessor_knows_nothing_and_waits_test() ->
-    Tree = #{?A => {?L, #{<<"gun">> => 7}}, ?B => {500, #{}}},
+    Tree = #{?A => {?L, #{<<"gun">> => {7, ?B}}}, ?B => {500, #{}}},
     Taken = kb_lease:restated(Tree, 10000, kb_lease:new(10000)),
     {[], Before} = ticks(10000, 10509, Taken),
     ?assertMatch({[?B], _}, kb_lease:tick(10510, Before)),
     ?assertMatch({[{_, ?A, 41, [{<<"gun">>, 7}]}], _}, acknowledgements(?A, 41, 10100, [], Taken)).
 
 what_the_tree_says_anew_keeps_the_countdowns_of_those_that_are_there_still_test() ->
-    {[], At2000} = ticks(0, 2000, kb_lease:recall(?A, <<"gun">>, 7, opened())),
-    Restated = kb_lease:restated(#{?A => {?L, #{<<"hat">> => 8}}, <<"c">> => {?L, #{}}}, 2000, At2000),
+    {[], At2000} = ticks(0, 2000, kb_lease:recall(?A, <<"gun">>, 7, ?B, opened())),
+    Restated = kb_lease:restated(#{?A => {?L, #{<<"hat">> => {8, ?C}}}, ?C => {?L, #{}}}, 2000, At2000),
     ?assertMatch(#{sessions := 2}, kb_lease:statistics(Restated)),
     {[?A], _} = ticks(2000, ?COUNTDOWN, Restated),
     ?assertMatch({[{_, ?A, 1, [{<<"hat">>, 8}]}], _}, acknowledgements(?A, 1, 2100, [], Restated)).
