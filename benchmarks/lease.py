@@ -94,6 +94,7 @@ async def fill(node: HiddenNode, member: str, store: str, sessions: Sequence[byt
     restore = ExportFun(Atom("kb_export"), Atom("restore"), 1)
     for begin in range(0, entities, _CHUNK):
         nodes: list[tuple[Any, ...]] = []
+        held: dict[bytes, dict[bytes, Atom]] = {}
         for number in range(begin, min(begin + _CHUNK, entities)):
             holder = number % len(sessions)
             name = b"e%d" % number
@@ -112,8 +113,11 @@ async def fill(node: HiddenNode, member: str, store: str, sessions: Sequence[byt
             }
             data = {Atom(key): value for key, value in record.items()}
             nodes.append(([_BRIDGE, Atom("entities"), name], (Atom("p_data"), data)))
-            held = {Atom("entity"): name}
-            nodes.append(([_BRIDGE, Atom("held"), sessions[holder], name], (Atom("p_data"), held)))
+            held.setdefault(sessions[holder], {})[name] = Atom("held")
+        for session, names in held.items():
+            # Not the bucket that the homeserver would choose: a session's end reads all there are.
+            path = [_BRIDGE, Atom("held"), session, b"%d" % begin]
+            nodes.append((path, (Atom("p_data"), {Atom("entities"): names})))
         arguments = [Atom(store), restore, [nodes], Atom("rw"), {}]
         answer = await node.call(member, "khepri", "transaction", arguments, timeout=60.0)
         if answer != (Atom("ok"), Atom("restored")):

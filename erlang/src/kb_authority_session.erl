@@ -117,7 +117,7 @@ passed({Session, Server}, #{entity := Entity, server := From, epoch := Epoch, ow
                      | kb_authority_waiting:recalls(Taken, Step, Read)] ++ Changes}.
 
 named(Session, Read, List) ->
-    [Read(entity_path(Entity)) || #{entity := Entity} <- List([bridge, held, Session])].
+    [Read(entity_path(Entity)) || Entity <- kb_authority_index:named(List([bridge, held, Session]))].
 
 held(Session, Read, List) ->
     [Record || #{session := Holder} = Record <- named(Session, Read, List), Holder =:= Session].

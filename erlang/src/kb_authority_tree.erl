@@ -32,10 +32,11 @@ session_path(Session) -> [bridge, sessions, Session].
 -spec player_path(binary()) -> path().
 player_path(Player) -> [bridge, players, Player].
 
--spec held_path(binary(), binary()) -> path().
-held_path(Session, Entity) -> [bridge, held, Session, Entity].
+%% What a session holds, or has to release, and what a player owns lies in buckets: a few records, of which a
+%% transaction that begins at one of them never has to look at all.
+-spec held_path(binary(), non_neg_integer()) -> path().
+held_path(Session, Bucket) -> [bridge, held, Session, integer_to_binary(Bucket)].
 
-%% What a player owns lies in buckets, so that a transaction never has to look at all of it.
 -spec owned_path(binary(), non_neg_integer()) -> path().
 owned_path(Player, Bucket) -> [bridge, owned, Player, integer_to_binary(Bucket)].
 

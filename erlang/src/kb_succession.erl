@@ -32,7 +32,7 @@ held(Store, Session) ->
     case khepri:get_many(Store, [bridge, held, Session, {if_name_matches, any, undefined}], Options) of
         {ok, Nodes} ->
             [{Entity, kb_authority_index:sessions(Record) -- [Session]}
-             || #{entity := Entity} <- lists:sort(maps:values(Nodes)),
+             || Entity <- kb_authority_index:named(maps:values(Nodes)),
                 {ok, #{session := Holder} = Record} <- [khepri:get(Store, [bridge, entities, Entity], Options)],
                 Holder =:= Session];
         _ -> []

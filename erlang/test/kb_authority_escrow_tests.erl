@@ -229,7 +229,8 @@ owned(Tree) ->
                                               Name <- maps:keys(Owned)])),
     ?assertEqual(lists:sort([{Session, Name} || {[bridge, entities, Name], Record} <- maps:to_list(Tree),
                                                 Session <- kb_authority_index:sessions(Record)]),
-                 lists:sort([{Session, Name} || [bridge, held, Session, Name] <- maps:keys(Tree)])).
+                 lists:sort([{Session, Name} || {[bridge, held, Session, _], #{entities := Held}} <- maps:to_list(Tree),
+                                                Name <- maps:keys(Held)])).
 
 is_gone(#{away := #{state := gone}}) -> true;
 is_gone(_) -> false.

@@ -52,7 +52,8 @@ an_entity_passes_to_the_first_successor_that_may_have_it_test() ->
     ?assertEqual(#{type => failover, entity => <<"gun">>, epoch => Epoch, previous => Before, from => <<"server-a">>,
                    owner => <<"ann">>, awaiting => undefined, trace => <<7:128>>, hop => 1},
                  maps:get([bridge, inbox, <<"c">>, <<"gun">>], After)),
-    ?assert(is_map_key([bridge, held, <<"c">>, <<"gun">>], After)).
+    Bucket = kb_authority_tree:held_path(<<"c">>, kb_authority_tree:bucket(<<"gun">>)),
+    ?assertEqual(#{entities => #{<<"gun">> => held}}, maps:get(Bucket, After)).
 
 without_a_successor_an_entity_is_dormant_test() ->
     Tree = held(<<"a">>, opened([<<"a">>, <<"b">>])),

@@ -381,7 +381,8 @@ indexed(Tree) ->
                                  Name <- maps:keys(Owned)])},
      {held, lists:sort([{Session, Name} || {Name, Record} <- Entities,
                                                 Session <- kb_authority_index:sessions(Record)]),
-                 lists:sort([{Session, Name} || [bridge, held, Session, Name] <- maps:keys(Tree)])}].
+                 lists:sort([{Session, Name} || {[bridge, held, Session, _], #{entities := Held}} <- maps:to_list(Tree),
+                                 Name <- maps:keys(Held)])}].
 
 %% A master who is here has every open question in the inbox and no other one, and nothing is told to ended sessions.
 told(#model{asks = Asks, players = Players, open = Open}, Tree) ->

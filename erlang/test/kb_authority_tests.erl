@@ -42,7 +42,8 @@ step(Tree) ->
     end,
     ?assertEqual(lists:sort([{Named, Entity} || {[bridge, entities, Entity], Record} <- maps:to_list(After),
                                                 Named <- named(Record)]),
-                 lists:sort([{Named, Entity} || [bridge, held, Named, Entity] <- maps:keys(After)])),
+                 lists:sort([{Named, Entity} || {[bridge, held, Named, _], #{entities := Held}} <- maps:to_list(After),
+                                                Entity <- maps:keys(Held)])),
     [consistent(Path, Record, Tree, After) || {[bridge, entities, _] = Path, Record} <- maps:to_list(After)],
     After.
 

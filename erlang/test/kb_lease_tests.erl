@@ -174,9 +174,10 @@ nobody_is_blamed_for_a_recall_whose_taker_cannot_take_test_() ->
 
 a_recall_counts_again_once_another_one_takes_test() ->
     Ended = kb_lease:ended(?C, kb_lease:recall(?A, <<"gun">>, 7, ?C, kb_lease:open(?C, ?LONG, 0, kb_lease:ended(?B, opened())))),
-    Next = kb_lease:recall(?A, <<"gun">>, 7, <<"d">>, kb_lease:open(<<"d">>, ?LONG, 3600, steadily([?A], 500, 3500, Ended))),
+    Next = kb_lease:recall(?A, <<"gun">>, 7, <<"d">>, kb_lease:open(<<"d">>, ?LONG, 3500, steadily([?A], 500, 3500, Ended))),
     %% From the last acknowledgement before that, at 3510.
-    Renewed = steadily([?A], 4000, 6500, Next),
+    {[], At3600} = ticks(3500, 3600, Next),
+    Renewed = steadily([?A], 3600, 6500, At3600),
     ?assertMatch(#{silent := 0}, kb_lease:statistics(Renewed)),
     ?assertMatch(#{silent := 1}, kb_lease:statistics(element(2, ticks(6500, 6511, Renewed)))).
 

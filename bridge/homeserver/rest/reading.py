@@ -80,10 +80,7 @@ async def entity_records(here: Context, names: Sequence[str]) -> list[EntityReco
 
 async def names_owned(here: Context, player: str) -> list[str]:
     """Names of what a player owns, from the index."""
-    buckets = await here.store.get_many([*bridge_path("owned", player), NameMatches()])
-    return [
-        entity.decode(errors="replace") for record in buckets.values() for entity in record[Atom("entities")]
-    ]
+    return await _names_in(here, bridge_path("owned", player))
 
 
 async def names_held(here: Context, server: str) -> list[str]:
@@ -95,8 +92,14 @@ async def names_held(here: Context, server: str) -> list[str]:
     session = (await server_named(here, server)).session
     if session is None:
         return []
-    held = await here.store.get_many([*bridge_path("held", session), NameMatches()])
-    return [record[Atom("entity")].decode(errors="replace") for record in held.values()]
+    return await _names_in(here, bridge_path("held", session))
+
+
+async def _names_in(here: Context, index: Path) -> list[str]:
+    buckets = await here.store.get_many([*index, NameMatches()])
+    return [
+        entity.decode(errors="replace") for record in buckets.values() for entity in record[Atom("entities")]
+    ]
 
 
 async def _fenced(
