@@ -18,6 +18,8 @@
 -record(subscriber, {pid :: pid(), monitor :: reference(), watches :: [kb_watch:watch()],
                      next :: pos_integer(), window :: pos_integer(),
                      outstanding = queue:new() :: queue:queue(pos_integer()),
+                     %% How many those are: a queue would count them each time.
+                     awaited = 0 :: non_neg_integer(),
                      active = false :: boolean()}).
 -record(state, {run :: binary(), ring :: ets:tid(), size :: pos_integer(), last = 0 :: non_neg_integer(),
                 subscribers = #{} :: #{reference() => #subscriber{}}}).
@@ -159,9 +161,10 @@ handle_call(_, _From, State) ->
 
 handle_cast({acknowledge, Ref, Sequence, Pid}, #state{subscribers = Subscribers} = State) ->
     case Subscribers of
-        #{Ref := #subscriber{pid = Pid, outstanding = Outstanding} = Subscriber} ->
-            Left = drop_until(Sequence, Outstanding),
-            {noreply, State#state{subscribers = Subscribers#{Ref := Subscriber#subscriber{outstanding = Left}}}, 0};
+        #{Ref := #subscriber{pid = Pid, outstanding = Outstanding, awaited = Awaited} = Subscriber} ->
+            {Left, Count} = drop_until(Sequence, Outstanding, Awaited),
+            Acknowledged = Subscriber#subscriber{outstanding = Left, awaited = Count},
+            {noreply, State#state{subscribers = Subscribers#{Ref := Acknowledged}}, 0};
         _ ->
             {noreply, State, 0}
     end;
@@ -238,22 +241,22 @@ batch(Subscriber, _State, Changes, 0) ->
     {lists:reverse(Changes), Subscriber};
 batch(#subscriber{next = Next} = Subscriber, #state{last = Last}, Changes, _) when Next > Last ->
     {lists:reverse(Changes), Subscriber};
-batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, watches = Watches} = Subscriber,
+batch(#subscriber{next = Next, window = Window, outstanding = Outstanding, awaited = Awaited, watches = Watches} = Subscriber,
       #state{ring = Ring} = State, Changes, Left) ->
     [{_, Change}] = ets:lookup(Ring, Next),
-    case {kb_watch:wants(Watches, element(2, Change)), queue:len(Outstanding) < Window} of
+    case {kb_watch:wants(Watches, element(2, Change)), Awaited < Window} of
         {false, _} ->
             batch(Subscriber#subscriber{next = Next + 1}, State, Changes, Left);
         {true, false} ->
             {lists:reverse(Changes), Subscriber};
         {true, true} ->
             Numbered = erlang:insert_element(1, Change, Next),
-            batch(Subscriber#subscriber{next = Next + 1, outstanding = queue:in(Next, Outstanding)},
+            batch(Subscriber#subscriber{next = Next + 1, outstanding = queue:in(Next, Outstanding), awaited = Awaited + 1},
                   State, [Numbered | Changes], Left - 1)
     end.
 
-drop_until(Sequence, Queue) ->
+drop_until(Sequence, Queue, Count) ->
     case queue:peek(Queue) of
-        {value, Oldest} when Oldest =< Sequence -> drop_until(Sequence, queue:drop(Queue));
-        _ -> Queue
+        {value, Oldest} when Oldest =< Sequence -> drop_until(Sequence, queue:drop(Queue), Count - 1);
+        _ -> {Queue, Count}
     end.
