@@ -1,10 +1,10 @@
 """Zone crossings of real aircraft on a 4 × 4 mesh: hand-overs, oscillations with hysteresis or not, blackout.
 
 The aircraft over Switzerland on one day (OpenSky, from the samples of the ``traffic`` library), a position
-every 10 s, on a mesh of 16 servers. Which server holds each one is decided by ``bridge.sim.zones``; how long
-nobody acts for an entity that is handed over is measured by pushes between two real servers, whatever zones
-they stand for. What is followed as a ghost is known before it comes: the share that was is told. Prints one
-line of JSON.
+every 10 s, on a mesh of 16 servers: which of them holds each one is decided by ``bridge.sim.zones``. What is
+followed as a ghost is known before it comes: the share that was is told. Then the busiest two hours in time
+lapse on four real servers of a 2 × 2 mesh: how long nobody acts for an entity that is handed over, and how
+long nobody else sees it. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from benchmarks.passes.road import Road
-from benchmarks.passes.series import crossing_passes, run_series, summary
-from benchmarks.passes.stage import stage
+from benchmarks.crossings import Stretch, fly_live
 from benchmarks.udp.processes import note
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
-from bridge.sim.match import generate_match
 from bridge.sim.zones import NOBODY, Mesh, ZonePolicy, Zones, oscillations
 
 ROOT: Final = Path(__file__).parents[1]
@@ -52,6 +49,8 @@ POLICIES: Final = {
     "margin_3km_budgets": ZonePolicy(margin=3_000.0, strip=5_000.0, authority_budget=6, ghost_budget=2),
 }
 """without hysteresis, with more and more of it, and with room for few"""
+LIVE: Final = ZonePolicy(margin=3_000.0, strip=20_000.0)
+"""in time lapse an aircraft flies through a strip of 5 km in a fifth of a second"""
 
 
 class Day:
@@ -136,21 +135,21 @@ def fly(day: Day, policy: ZonePolicy) -> dict[str, Any]:
     }
 
 
-async def _blackout(cluster: LocalCluster, road: Road, count: int) -> dict[str, Any]:
-    """From a command to hand over until the taker acts: so long nobody does."""
-    match = generate_match(passes=4 * count, seconds=600.0, seed=1)
-    async with stage(cluster, road, match) as running:
-        passes = crossing_passes(match, count)
-        await run_series(passes[:6], running.push, per_second=10.0)
-        return summary(await run_series(passes, running.push, per_second=10.0))
+def busiest(day: Day, speed: float, seconds: float) -> Stretch:
+    """Where most aircraft fly for so many seconds of time lapse."""
+    steps = round(seconds * speed / _STEP) + 1
+    crowd = np.convolve(day.present.sum(axis=1), np.ones(steps), mode="valid")
+    begin = int(crowd.argmax())
+    part = slice(begin, begin + steps)
+    return Stretch(positions=day.positions[part], present=day.present[part], step=_STEP, speed=speed)
 
 
 def main() -> None:
     """Entry of ``scripts/bench zones``."""
     parser = argparse.ArgumentParser(prog="scripts/bench zones", description=__doc__)
     parser.add_argument("--flights", type=Path, default=FLIGHTS)
-    parser.add_argument("--hand-overs", type=int, default=100, help="measured on real servers; 0: none")
-    parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0, 50])
+    parser.add_argument("--live-seconds", type=float, default=90.0, help="on real servers; 0: not at all")
+    parser.add_argument("--speed", type=float, default=80.0, help="of the time lapse on real servers")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--json", action="store_true", help="JSON is what is printed in any case")
     arguments = parser.parse_args()
@@ -168,18 +167,11 @@ def main() -> None:
     for name, policy in POLICIES.items():
         result[name] = fly(day, policy)
         note(f"{name}: {result[name]}")
-    if arguments.hand_overs:
+    if arguments.live_seconds:
+        stretch = busiest(day, arguments.speed, arguments.live_seconds)
         with LocalCluster(LocalClusterConfig(nodes=3), note) as cluster:
-            for rtt in arguments.rtt_ms:
-                road = Road(rtt_ms=rtt, loss=0.0, seed=1)
-                row = uvloop.run(_blackout(cluster, road, arguments.hand_overs))
-                keys = ("p50_ms", "p95_ms", "p99_ms", "passes", "failed")
-                row = {key.replace("passes", "hand_overs"): row[key] for key in keys}
-                for name in ("none", "margin_3km"):
-                    total = result[name]["hand_overs"] * row["p50_ms"] / 1e3
-                    row[f"share_of_flight_{name}"] = total / (result["flown_hours"] * 3_600)
-                result[f"blackout_rtt_{rtt:g}"] = row
-                note(f"blackout at RTT {rtt:g} ms: {row}")
+            result["live"] = uvloop.run(fly_live(cluster, day.mesh, stretch, LIVE, within=_MOMENT))
+        note(f"live: {result['live']}")
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
 

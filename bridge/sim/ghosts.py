@@ -123,7 +123,9 @@ class Ghosts:
                     self._near[entity] = _Near(near.server, near.metres, now + _GRACE_SECONDS)
             elif near.until <= now:
                 del self._near[entity]
-        near_now = ((entity, near.metres) for entity, near in self._near.items() if self._is_others(entity))
+        near_now = (
+            (entity, near.metres) for entity, near in self._near.items() if self._may_be_ghost(entity)
+        )
         self._following.show(nearest(near_now, self._budget), held=held)
 
     def _is_elsewhere(self, entity: str, server: str) -> bool:
@@ -131,10 +133,15 @@ class Ghosts:
         record = self._standing.entities.get(entity)
         return record is not None and record.server != server
 
-    def _is_others(self, entity: str) -> bool:
-        """Whether no grant of it is this server's, nor on its way here."""
+    def _may_be_ghost(self, entity: str) -> bool:
+        """Whether to follow it: one that is on its way here only goes on to be followed.
+
+        To begin then could write over the state of the release that it comes with.
+        """
         holding = self._standing.holdings[entity]
         record = self._standing.entities.get(entity)
         # Who gave it away knows so before the feed has told the record.
         ours = record is not None and record.server == self._standing.name and record.epoch >= holding.epoch
-        return holding.phase is Phase.FOLLOWING and not ours
+        if holding.phase is Phase.FOLLOWING and not ours:
+            return True
+        return holding.phase is not Phase.HOLDING and entity in self._following.ghosts

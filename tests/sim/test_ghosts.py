@@ -91,6 +91,19 @@ def test_what_was_given_away_is_seen_from_that_moment_on_and_what_is_held_is_no_
     assert here.following.ghosts == {"ball"}
 
 
+def test_what_is_on_its_way_here_goes_on_to_be_seen_until_it_is_held() -> None:
+    """R0-A5: the taker is not blind while the entity is in flight."""
+    here = Near()
+    here.hears("sim2", ("ball", 3.0), now=0.0)
+    for entity in ("ball", "sack"):
+        here.standing.entities[entity] = record(2, entity=entity, server="sim1", session=SESSION)
+    here.hears("sim2", ("ball", 3.0), ("sack", 3.0), now=0.1)
+    assert here.following.ghosts == {"ball"}
+    here.standing.holdings.grant("ball", 2)
+    here.ghosts.settle(now=0.2)
+    assert here.following.ghosts == set()
+
+
 def test_neighbours_are_told_what_is_near_them_when_it_is_news_and_again_after_a_while() -> None:
     here = Near()
     here.ghosts.tell("sim2", [("ball", 3.0)], now=0.0)
