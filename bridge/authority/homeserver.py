@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -71,7 +71,7 @@ class Homeserver:
         session: bytes,
         *,
         patience: float = PATIENCE,
-        operations: Callable[[], OperationId] | None = None,
+        operations: Callable[[], Awaitable[OperationId]] | None = None,
         journal: Journal | None = None,
     ) -> None:
         if len(session) != 16:
@@ -108,14 +108,24 @@ class Homeserver:
         """The same, said by somebody else who knows that nothing acts in its name."""
         return _ended(await self._ask("end_session", reason=Atom(reason.value)))
 
-    async def create_entity(self, *, entity: str, owner: str, master: str, rule: Rule) -> EntityRecord:
-        """Make an entity that this session holds; the spawner is usually owner and master (R0-8)."""
+    async def create_entity(
+        self, *, entity: str, owner: str, master: str, rule: Rule, present: Sequence[str] = ()
+    ) -> EntityRecord:
+        """Make an entity that this session holds; the spawner is usually owner and master (R0-8).
+
+        Args:
+            present: players who must have entered at this session, up to two.
+
+        Raises:
+            NotHereError: one of them has not.
+        """
         return await self._change(
             "create_entity",
             entity=name_bytes(entity),
             owner=name_bytes(owner),
             master=name_bytes(master),
             rule=Atom(rule.value),
+            **_present(present),
         )
 
     async def give(self, *, entity: str, epoch: int, owner: str, step: Step) -> EntityRecord:
@@ -161,27 +171,46 @@ class Homeserver:
             **step_members(step),
         )
 
-    async def pull(self, *, entity: str, epoch: int, owner: str, step: Step) -> EntityRecord:
+    async def pull(
+        self, *, entity: str, epoch: int, owner: str, step: Step, present: Sequence[str] = ()
+    ) -> EntityRecord:
         """Take owner and authority; act only when the release that ``awaiting`` names has come.
 
         Args:
             epoch: the newest this server knows; another one took the entity if it is no longer current.
+            present: players who must have entered at this session.
 
         Raises:
             ConflictError: it is not.
             DeniedError: the rule does not allow it.
+            NotHereError: a player who must be here is not.
         """
         return await self._change(
-            "pull", entity=name_bytes(entity), epoch=epoch, owner=name_bytes(owner), **step_members(step)
+            "pull",
+            entity=name_bytes(entity),
+            epoch=epoch,
+            owner=name_bytes(owner),
+            **_present(present),
+            **step_members(step),
         )
 
-    async def claim(self, *, entity: str, owner: str, box: str, step: Step) -> EntityRecord:
-        """Take an entity whose holder handed this server its release directly (R0-33)."""
+    async def claim(
+        self, *, entity: str, owner: str, box: str, step: Step, present: Sequence[str] = ()
+    ) -> EntityRecord:
+        """Take an entity whose holder handed this server its release directly (R0-33).
+
+        Args:
+            present: players who must have entered at this session, unless they own the entity.
+
+        Raises:
+            NotHereError: one of them has not.
+        """
         return await self._change(
             "claim",
             entity=name_bytes(entity),
             owner=name_bytes(owner),
             box=box.encode(),
+            **_present(present),
             **step_members(step),
         )
 
@@ -216,6 +245,10 @@ class Homeserver:
 
     async def _ask(self, function: str, **request: Any) -> Mapping[Any, Any]:
         return await self._requests.ask(function, session=self.session, **request)
+
+
+def _present(players: Sequence[str]) -> dict[str, Any]:
+    return {"present": list(map(name_bytes, dict.fromkeys(players)))} if players else {}
 
 
 def _ended(value: Mapping[Any, Any]) -> Ended:

@@ -10,6 +10,7 @@
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
 -export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
+-export([claim_key/3]).
 -export([enrol/3, authenticate/3, attest/3, revoke_credential/3, publish_key/3, set_player_data/3]).
 -export([requests/2]).
 -export([entity/2, server/2, servers/1]).
@@ -186,6 +187,10 @@ settle_escrow(Store, Request, Op) -> ask(Store, settle_escrow, Request, Op).
 
 -spec entity_moved(term(), term(), term()) -> kb_call:answer().
 entity_moved(Store, Request, Op) -> ask(Store, entity_moved, Request, Op).
+
+%% What was said first under an operation id: a repeat is answered with that, whatever it says itself.
+-spec claim_key(term(), term(), term()) -> kb_call:answer().
+claim_key(Store, Request, Op) -> ask(Store, claim_key, Request, Op).
 
 -spec enrol(term(), term(), term()) -> kb_call:answer().
 enrol(Store, Request, Op) -> with_key(Store, enrol, thumbprint, Request, Op).

@@ -25,11 +25,18 @@ decide(Function, Request, Read, List) ->
         Refusal -> Refusal
     end.
 
+do(Function, #{present := Players} = Request, Read, List) ->
+    case kb_authority_player:absent(Players, Request, Read) of
+        [] -> do(Function, maps:remove(present, Request), Read, List);
+        [Player | _] -> kb_authority_tree:refuse(no_player, #{player => Player}, <<"this player has not entered at the session">>)
+    end;
 do(open_session, #{server := Server} = Request, Read, List) ->
     case kb_authority_credentials:refused(Request, Read) of
         none -> kb_authority_session:open(Request, kb_authority_credentials:unrevoked(Server, Read), List);
         Refusal -> Refusal
     end;
+%% Nothing is changed: what counts is that the outcome is kept under the operation id.
+do(claim_key, #{digest := Digest}, _Read, _List) -> {ok, #{digest => Digest}, []};
 do(enrol, Request, Read, _List) -> kb_authority_credentials:enrol(Request, Read);
 do(authenticate, Request, Read, _List) -> kb_authority_credentials:authenticate(Request, Read);
 do(attest, Request, Read, _List) -> kb_authority_credentials:attest(Request, Read);

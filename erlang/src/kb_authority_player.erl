@@ -1,7 +1,7 @@
 %% Players: at which server's session each one is, and what becomes of theirs when they leave (R0-8).
 -module(kb_authority_player).
 
--export([enter/2, leave/2, session/2]).
+-export([enter/2, leave/2, session/2, absent/3]).
 
 -import(kb_authority_tree, [entity_path/1, session_path/1, player_path/1, bump/1, refuse/3]).
 
@@ -52,6 +52,16 @@ passed(Player, Bucket, Left, Read) ->
                     {Passing ++ More, Next}
             end
     end.
+
+%% Who of those, in whose names a session asks, has not entered there. A session may leave an entity to its owner,
+%% wherever that one is.
+-spec absent([binary()], map(), kb_authority_tree:read()) -> [binary()].
+absent(Players, #{session := Session, entity := Entity} = Request, Read) ->
+    Owner = case {Request, Read(entity_path(Entity))} of
+                {#{release := _}, #{owner := Present}} -> Present;
+                _ -> undefined
+            end,
+    [Player || Player <- Players, Player =/= Owner, session(Player, Read) =/= Session].
 
 %% Where a player is, if that session is still open.
 -spec session(binary(), kb_authority_tree:read()) -> binary() | undefined.

@@ -116,7 +116,7 @@ operation_id(_) ->
 %% Requests of docs/protocol.md §7: exactly the members the decision reads, each of its type and size.
 -spec request(atom(), term()) -> {ok, map()} | kb_call:refusal().
 request(Function, Request) when is_map(Request) ->
-    Wanted = members(Function),
+    Wanted = members(Function) ++ [Optional || {Member, _} = Optional <- optional(Function), is_map_key(Member, Request)],
     case [Member || {Member, Kind} <- Wanted, not has(Member, Kind, Request)] of
         [] ->
             Kept = maps:with([Member || {Member, _} <- Wanted], Request),
@@ -160,6 +160,7 @@ members(set_master) -> [{entity, name}, {by, party}, {master, name}];
 members(set_default_owner) -> [{entity, name}, {by, party}, {default_owner, name_or_none}];
 members(transfer) -> [{entity, name}, {by, party}, {to, name}];
 members(revoke) -> [{entity, name}, {by, party}];
+members(claim_key) -> [{digest, thumbprint}];
 members(enrol) ->
     [{subject, local_name}, {role, role}, {key, key}, {thumbprint, thumbprint}, {certificate, credential}, {expires, seconds},
      {previous, credential_or_none}, {operator, boolean}];
@@ -187,6 +188,9 @@ members(refuse_escrow) -> [{instance, instance}, {transfer, transfer}, {low, epo
 members(settle_escrow) -> [{instance, instance}, {low, epoch}];
 members(entity_moved) -> [{instance, instance}, {entity, name}, {at, instance}, {epoch, epoch}].
 
+optional(Function) when Function =:= create_entity; Function =:= pull; Function =:= claim -> [{present, players}];
+optional(_) -> [].
+
 has(Member, Kind, Request) ->
     case Request of
         #{Member := Value} -> is(Kind, Value);
@@ -198,6 +202,7 @@ is(id, Value) -> is_binary(Value) andalso byte_size(Value) =:= 16;
 is(thumbprint, Value) -> is_binary(Value) andalso byte_size(Value) =:= 43;
 is(key, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_KEY_BYTES;
 is(box, Value) -> is_binary(Value);
+is(players, Value) -> all(fun name/1, Value, 2);
 is(epoch, Value) -> is_integer(Value) andalso Value >= 0 andalso Value =< ?U64;
 %% `player@instance' is another instance's player, also where that one is pinned only later.
 is(local_name, Value) -> is(instance, Value);

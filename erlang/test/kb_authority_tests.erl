@@ -4,6 +4,36 @@
 
 -export([decide/3, change/2]).
 
+a_session_asks_in_the_names_of_those_alone_who_are_there_test() ->
+    Here = <<1:128>>,
+    There = <<2:128>>,
+    Gun = #{entity => <<"gun">>, owner => <<"ann">>, master => <<"ann">>, rule => deny, session => Here, server => <<"a">>,
+            epoch => 5, awaiting => undefined, home => <<"local">>, default_owner => undefined, version => 1},
+    Tree = #{[bridge, grants] => #{incarnation => 1, counter => 0}, [bridge, identity] => #{instance => <<"local">>},
+             [bridge, sessions, Here] => #{server => <<"a">>, thumbprint => <<"a">>},
+             [bridge, sessions, There] => #{server => <<"b">>, thumbprint => <<"b">>},
+             [bridge, servers, <<"a">>] => #{thumbprint => <<"a">>},
+             [bridge, players, <<"ann">>] => #{session => Here},
+             %% Of a session that has ended.
+             [bridge, players, <<"eve">>] => #{session => <<3:128>>},
+             [bridge, entities, <<"gun">>] => Gun},
+    Pull = #{entity => <<"gun">>, session => There, epoch => 5, owner => <<"ann">>, present => [<<"ann">>]},
+    ?assertMatch({error, {no_player, #{player := <<"ann">>}}}, decide(pull, Pull, Tree)),
+    ?assertMatch({ok, _, _}, decide(pull, Pull, Tree#{[bridge, players, <<"ann">>] => #{session => There}})),
+    ?assertMatch({ok, _, _}, decide(pull, maps:remove(present, Pull), Tree)),
+    Made = #{entity => <<"hat">>, session => Here, owner => <<"ann">>, master => <<"eve">>, rule => deny,
+             present => [<<"ann">>, <<"eve">>]},
+    ?assertMatch({error, {no_player, #{player := <<"eve">>}}}, decide(create_entity, Made, Tree)),
+    ?assertMatch({ok, _, _}, decide(create_entity, Made#{present := [<<"ann">>]}, Tree)),
+    %% Its owner may be anywhere: the holder itself handed it over.
+    Claim = #{entity => <<"gun">>, session => There, owner => <<"ann">>, present => [<<"ann">>],
+              release => #{snd => <<"a">>, rcp => <<"b">>, sid => Here, epoch => 5}},
+    ?assertMatch({ok, #{session := There}, _}, decide(claim, Claim, Tree)),
+    ?assertMatch({error, {no_player, _}}, decide(claim, Claim#{owner := <<"eve">>, present := [<<"eve">>]}, Tree)).
+
+what_a_key_is_for_changes_nothing_test() ->
+    ?assertEqual({ok, #{digest => <<"d">>}, []}, decide(claim_key, #{digest => <<"d">>}, #{})).
+
 epochs_rise_and_grants_follow_the_requests_test_() ->
     {timeout, 60, fun() ->
                              _ = [put(Counted, 0) || Counted <- [claims, passed, due]],

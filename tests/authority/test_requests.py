@@ -36,7 +36,12 @@ async def test_a_request_has_the_operation_ids_and_the_patience_that_it_is_given
     ids = [OperationId(b"client", 1, sequence, 0) for sequence in (1, 2)]
     store: Any = Store()
     await Requests(store).ask("enter")
-    requests = Requests(store, patience=5.0, operations=iter(ids).__next__)
+    given = iter(ids)
+
+    async def operation() -> OperationId:
+        return next(given)
+
+    requests = Requests(store, patience=5.0, operations=operation)
     await requests.ask("enter")
     await requests.ask("leave")
     assert store.asked == [

@@ -96,6 +96,23 @@ class Rest:
         return await self._stack.enter_async_context(made)
 
 
+async def whole_list(
+    client: httpx.AsyncClient, path: str, member: str, *, limit: int = 2, fresh: bool = False
+) -> list[Any]:
+    """What all pages of a list have, in their order."""
+    found: list[Any] = []
+    query: dict[str, str | int | bool] = {"limit": limit, "fresh": fresh}
+    while True:
+        response = await client.get(path, params=query)
+        assert response.is_success, response.text
+        page = response.json()
+        assert len(page[member]) <= limit
+        found += page[member]
+        if page["next"] is None:
+            return found
+        query["after"] = page["next"]
+
+
 def problem(response: httpx.Response) -> dict[str, Any]:
     """The problem document of a response, whose form is checked."""
     assert response.headers["Content-Type"] == "application/problem+json", response.text

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Response
 from pydantic import BaseModel, Field
 
 from bridge.authority import EntityRecord, Rule
 from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.idempotency import Writes
+from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, page_of
 from bridge.homeserver.rest.players import PlayerName
 from bridge.homeserver.rest.reading import Fresh, entity_named, entity_records, names_held, names_owned
 from bridge.homeserver.rest.servers import ServerName
@@ -20,15 +21,12 @@ from bridge.homeserver.rest.shapes import Entity, Name
 router = APIRouter(prefix="/v1", tags=["entities"])
 
 EntityName = Annotated[Name, Path(description="Name of an entity.", examples=["ball"])]
-After = Annotated[Name | None, Query(description="Those whose names come after this one.")]
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 
 
-class EntityPage(BaseModel):
+class EntityPage(Page):
     """Some entities, by name."""
 
     entities: list[Entity]
-    next: str | None = Field(description="Ask again with `after` set to this for more; null: that was all.")
 
 
 class NewRule(BaseModel):
@@ -108,7 +106,7 @@ async def revoke(entity: EntityName, who: PlayerOrOperator, writes: Writes) -> E
 
 @router.get("/players/{player}/entities", dependencies=[Fresh])
 async def owned(
-    player: PlayerName, here: Here, _: Anyone, after: After = None, limit: Limit = 100
+    player: PlayerName, here: Here, _: Anyone, after: After = None, limit: Limit = DEFAULT_LIMIT
 ) -> EntityPage:
     """List what a player owns."""
     return await _page(
@@ -118,7 +116,7 @@ async def owned(
 
 @router.get("/servers/{server}/entities", dependencies=[Fresh])
 async def simulated(
-    server: ServerName, here: Here, _: Anyone, after: After = None, limit: Limit = 100
+    server: ServerName, here: Here, _: Anyone, after: After = None, limit: Limit = DEFAULT_LIMIT
 ) -> EntityPage:
     """List what a server simulates."""
     return await _page(
@@ -133,12 +131,12 @@ async def _page(
     after: str | None,
     limit: int,
 ) -> EntityPage:
-    names = sorted(name for name in found if after is None or name > after)
-    records = await entity_records(here, names[:limit])
+    names, following = page_of(found, after, limit)
+    records = await entity_records(here, names)
     return EntityPage(
         # Index and records are read one after the other: what moved in between is in its new place.
         entities=[Entity.of(record) for record in records if still(record)],
-        next=names[limit - 1] if len(names) > limit else None,
+        next=following,
     )
 
 

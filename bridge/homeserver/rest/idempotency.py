@@ -1,28 +1,32 @@
 """``Idempotency-Key``: a write that is repeated with the same key is applied once, at whichever process.
 
-The key becomes a client of the store with operation ids of its own: the first execution stores its result
+Caller and key name a client of the store with operation ids of its own: the first execution stores its result
 in the transaction that it belongs to, and a repeat is answered with it (``docs/protocol.md`` §1,
-"Operation ids"). So the service keeps nothing. Caller, method, path and body are part of that client's
-name: a key that is used again for something else is another operation. A key counts for as long as the
-store remembers its client, which is until some 3,500 others have written.
+"Operation ids"). So the service keeps nothing, and every process makes the same ids. The first of them says
+what the key is for, by a digest of method, path and body; whoever uses the key again is answered with what
+was said first, and refused where that is something else. A key counts for as long as the store remembers its
+client, which is until some 3,500 others have written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import Depends, Header
 from starlette.requests import Request
 
 from bridge.authority import Homeserver, Ownership
+from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, Caller
 from bridge.homeserver.rest.context import Context, Here
-from bridge.khepri import OperationId
+from bridge.homeserver.rest.problems import ProblemError
+from bridge.jose.encoding import base64url_encode
+from bridge.khepri import Khepri, OperationId
 
 _INCARNATION: Final = 1
+_DIGEST: Final = Atom("digest")
 
 Key = Annotated[
     str | None,
@@ -35,6 +39,46 @@ Key = Annotated[
 ]
 
 
+class KeyedOperations:
+    """Gives the operation ids of one request with a key, the same ones each time it is repeated.
+
+    Args:
+        store: that remembers them.
+        client: as which the store knows caller and key.
+        digest: of what is asked, base64url.
+        patience: seconds to ask the store what the key is for.
+    """
+
+    def __init__(self, store: Khepri, *, client: bytes, digest: bytes, patience: float) -> None:
+        self._store = store
+        self._client = client
+        self._digest = digest
+        self._patience = patience
+        self._sequences = itertools.count(1)
+        self._claimed = False
+
+    async def __call__(self) -> OperationId:
+        """The operation id of one more write.
+
+        Raises:
+            ProblemError: the key is of something else.
+            BridgeError: the store does not say.
+        """
+        if not self._claimed:
+            first = await self._store.request(
+                "claim_key", {_DIGEST: self._digest}, operation_id=self._next(), timeout=self._patience
+            )
+            if first[_DIGEST] != self._digest:
+                raise ProblemError("key_reused", "this Idempotency-Key came with another request before")
+            self._claimed = True
+        return self._next()
+
+    def _next(self) -> OperationId:
+        return OperationId(
+            client=self._client, incarnation=_INCARNATION, sequence=next(self._sequences), low_water=0
+        )
+
+
 class Writing:
     """Makes a caller's writes of one HTTP request.
 
@@ -43,7 +87,7 @@ class Writing:
         operations: gives their operation ids, where the caller chose a key.
     """
 
-    def __init__(self, here: Context, operations: Callable[[], OperationId] | None) -> None:
+    def __init__(self, here: Context, operations: KeyedOperations | None) -> None:
         self.here = here
         self.operations = operations
 
@@ -62,9 +106,9 @@ class Writing:
             self.here.store, session, patience=self.here.settings.store_timeout, operations=self.operations
         )
 
-    def operation(self) -> OperationId | None:
-        """The operation id of one more write."""
-        return None if self.operations is None else self.operations()
+    async def operation(self) -> OperationId | None:
+        """The operation id of one more write, where the caller chose a key."""
+        return None if self.operations is None else await self.operations()
 
 
 async def writing(request: Request, here: Here, who: Anyone, key: Key = None) -> Writing:
@@ -76,26 +120,31 @@ async def writing(request: Request, here: Here, who: Anyone, key: Key = None) ->
     if key is None:
         return Writing(here, None)
     request.app.state.callers.take_keyed(f"{who.role}:{who.subject}")
-    return Writing(here, operations_of(who, request.method, request.url.path, await request.body(), key))
+    operations = KeyedOperations(
+        here.store,
+        client=client_of(who, key),
+        digest=digest_of(request.method, request.url.path, await request.body()),
+        patience=here.settings.store_timeout,
+    )
+    return Writing(here, operations)
 
 
 Writes = Annotated[Writing, Depends(writing)]
 
 
-def operations_of(who: Caller, method: str, path: str, body: bytes, key: str) -> Callable[[], OperationId]:
-    """Gives the operation ids of one request, the same ones each time it is repeated.
+def client_of(who: Caller, key: str) -> bytes:
+    """As which client the store knows a caller's key."""
+    return b"rest:" + _hash(who.role.encode(), who.subject.encode(), key.encode()).hex().encode()
 
-    Args:
-        who: the caller.
-        method: of HTTP.
-        path: of the resource.
-        body: as it came.
-        key: that the caller chose.
-    """
+
+def digest_of(method: str, path: str, body: bytes) -> bytes:
+    """Tells one request from another: 43 characters, base64url."""
+    return base64url_encode(_hash(method.encode(), path.encode(), body)).encode()
+
+
+def _hash(*parts: bytes) -> bytes:
     digest = hashlib.sha256()
-    for part in (who.role.encode(), who.subject.encode(), method.encode(), path.encode(), key.encode(), body):
+    for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
-    client = b"rest:" + digest.hexdigest().encode()
-    sequences = itertools.count(1)
-    return lambda: OperationId(client=client, incarnation=_INCARNATION, sequence=next(sequences), low_water=0)
+    return digest.digest()

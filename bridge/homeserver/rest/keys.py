@@ -11,6 +11,7 @@ from bridge.authority import InstanceKey, KeyState
 from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Known
+from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, newest_first, page_of
 from bridge.homeserver.rest.problems import ProblemError
 from bridge.homeserver.rest.shapes import Name
 from bridge.jose.credentials import Role
@@ -39,8 +40,8 @@ class PublishedKey(BaseModel):
     until: int | None = Field(description="Unix seconds, until when its signatures hold; null: no end yet.")
 
 
-class PublishedKeys(BaseModel):
-    """All keys that the instance ever published."""
+class PublishedKeys(Page):
+    """Some of the keys that the instance ever published, the newest first."""
 
     keys: list[PublishedKey]
 
@@ -60,8 +61,8 @@ class Revocation(BaseModel):
     at: int = Field(description="Unix milliseconds.")
 
 
-class Revocations(BaseModel):
-    """All that was revoked."""
+class Revocations(Page):
+    """Some of what was revoked, the newest first."""
 
     revoked: list[Revocation]
 
@@ -76,22 +77,31 @@ async def key_set(here: Here, known: Known, response: Response) -> KeySet:
 
 
 @router.get("/keys")
-async def published_keys(known: Known) -> PublishedKeys:
+async def published_keys(known: Known, after: After = None, limit: Limit = DEFAULT_LIMIT) -> PublishedKeys:
     """Tell how far each key of the instance has got: next, current, retired, revoked."""
-    keys = await known.keys()
+    found = {newest_first(key.since * 1000, key.key.thumbprint()): key for key in await known.keys()}
+    places, following = page_of(found, after, limit)
     return PublishedKeys(
         keys=[
             PublishedKey(kid=key.key.thumbprint(), state=key.state, since=key.since, until=key.until)
-            for key in keys
-        ]
+            for key in map(found.__getitem__, places)
+        ],
+        next=following,
     )
 
 
 @router.get("/revocations")
-async def revocations(known: Known) -> Revocations:
+async def revocations(known: Known, after: After = None, limit: Limit = DEFAULT_LIMIT) -> Revocations:
     """Tell what was revoked, the newest first."""
-    found = await known.revocations()
-    return Revocations(revoked=[Revocation(id=r.credential, reason=r.reason, at=r.at_ms) for r in found])
+    found = {newest_first(one.at_ms, one.credential): one for one in await known.revocations()}
+    places, following = page_of(found, after, limit)
+    return Revocations(
+        revoked=[
+            Revocation(id=one.credential, reason=one.reason, at=one.at_ms)
+            for one in map(found.__getitem__, places)
+        ],
+        next=following,
+    )
 
 
 @router.post("/revocations")

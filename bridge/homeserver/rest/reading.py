@@ -8,7 +8,7 @@ Whatever is read here is good to show and never acted on: each write decides ane
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query
@@ -39,6 +39,12 @@ async def record_at(here: Context, path: Path, *, current: bool = False) -> Any:
         return await here.store.get(path, favor="consistency" if current else "low_latency")
     except NodeNotFoundError:
         return None
+
+
+async def records_at(here: Context, paths: Iterable[Path]) -> list[Any]:
+    """The records at those paths where there are any, in this order."""
+    terms = await asyncio.gather(*(record_at(here, path) for path in paths))
+    return [term for term in terms if term is not None]
 
 
 async def session_of_player(here: Context, player: str) -> bytes | None:
@@ -74,8 +80,8 @@ async def entity_named(here: Context, entity: str) -> EntityRecord:
 
 async def entity_records(here: Context, names: Sequence[str]) -> list[EntityRecord]:
     """The records of those that there are."""
-    terms = await asyncio.gather(*(record_at(here, bridge_path("entities", name)) for name in names))
-    return [EntityRecord.from_term(term) for term in terms if term is not None]
+    terms = await records_at(here, (bridge_path("entities", name) for name in names))
+    return [EntityRecord.from_term(term) for term in terms]
 
 
 async def names_owned(here: Context, player: str) -> list[str]:

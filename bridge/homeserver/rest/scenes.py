@@ -16,8 +16,9 @@ from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, OperatorOnly
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.idempotency import Writes
+from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, names_below, page_of
 from bridge.homeserver.rest.problems import ProblemError, problem_of
-from bridge.homeserver.rest.reading import Fresh, record_at
+from bridge.homeserver.rest.reading import Fresh, record_at, records_at
 from bridge.homeserver.rest.shapes import Name
 from bridge.khepri import (
     CompareAndSwap,
@@ -68,16 +69,18 @@ class Scene(SceneContent):
     version: int = Field(description="Rises with every change; also the ETag.", ge=1)
 
 
-class ScenePage(BaseModel):
-    """Scenes, by name."""
+class ScenePage(Page):
+    """Some scenes, by name."""
 
     scenes: list[Scene]
 
 
 @router.get("", dependencies=[Fresh])
-async def scenes(here: Here, _: Anyone) -> ScenePage:
-    """List all scenes."""
-    return ScenePage(scenes=sorted(await _all(here), key=lambda one: one.scene))
+async def scenes(here: Here, _: Anyone, after: After = None, limit: Limit = DEFAULT_LIMIT) -> ScenePage:
+    """List the scenes."""
+    names, following = page_of(await names_below(here, [SCENES]), after, limit)
+    found = await records_at(here, map(_path, names))
+    return ScenePage(scenes=[scene_of(term) for term in found], next=following)
 
 
 @router.get("/{scene}", dependencies=[Fresh])
@@ -140,17 +143,14 @@ async def delete(
 
 async def hides_address(here: Context) -> set[str]:
     """Servers of scenes whose addresses are not told to everybody."""
-    return {server for scene in await _all(here) if not scene.hand_out for server in scene.servers}
-
-
-async def _all(here: Context) -> list[Scene]:
-    return [scene_of(term) for term in (await here.store.get_many([SCENES, NameMatches()])).values()]
+    scenes = map(scene_of, (await here.store.get_many([SCENES, NameMatches()])).values())
+    return {server for scene in scenes if not scene.hand_out for server in scene.servers}
 
 
 async def _write(writes: Writes, scene: str, *operations: Operation) -> None:
     try:
         await writes.here.store.transaction(
-            operations, operation_id=writes.operation(), timeout=writes.here.settings.store_timeout
+            operations, operation_id=await writes.operation(), timeout=writes.here.settings.store_timeout
         )
     except (MismatchingNodeError, NodeNotFoundError) as error:
         raise ProblemError("conflict", f"{scene} was changed in the same moment") from error

@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 from bridge.authority import ServerRecord
 from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.context import Here
-from bridge.homeserver.rest.reading import Fresh, bridge_path, server_named
+from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, names_below, page_of
+from bridge.homeserver.rest.reading import Fresh, bridge_path, records_at, server_named
 from bridge.homeserver.rest.scenes import hides_address
 from bridge.homeserver.rest.shapes import Name, Number
-from bridge.khepri import NameMatches
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
 
@@ -42,19 +42,24 @@ class ServerInfo(BaseModel):
     )
 
 
-class ServerPage(BaseModel):
-    """Servers, by name."""
+class ServerPage(Page):
+    """Some servers, by name."""
 
     servers: list[ServerInfo]
 
 
 @router.get("", dependencies=[Fresh])
-async def servers(here: Here, _: Anyone) -> ServerPage:
+async def servers(here: Here, _: Anyone, after: After = None, limit: Limit = DEFAULT_LIMIT) -> ServerPage:
     """List the servers that have ever opened a session."""
-    found = await here.store.get_many([*bridge_path("servers"), NameMatches()])
-    records = sorted((ServerRecord.from_term(term) for term in found.values()), key=lambda one: one.server)
+    names, following = page_of(await names_below(here, bridge_path("servers")), after, limit)
+    found = await records_at(here, (bridge_path("servers", name) for name in names))
     hidden = await hides_address(here)
-    return ServerPage(servers=[info_of(record, hidden=record.server in hidden) for record in records])
+    return ServerPage(
+        servers=[
+            info_of(record, hidden=record.server in hidden) for record in map(ServerRecord.from_term, found)
+        ],
+        next=following,
+    )
 
 
 @router.get("/{server}", dependencies=[Fresh])

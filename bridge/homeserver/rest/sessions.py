@@ -2,8 +2,8 @@
 
 What a server does in the cluster by distribution it does here by REST, in the name of its token: the session
 is of the server that the token names, under the key that the token was got with. A server speaks for those
-players only who have entered at it: under the rule ``deny``, say, the owner's leave is the owner's to give,
-and not any server's.
+players only who have entered at it, which the transaction demands that does what it asks: under the rule
+``deny``, say, the owner's leave is the owner's to give, and not any server's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.entities import EntityName
 from bridge.homeserver.rest.idempotency import Writes
 from bridge.homeserver.rest.problems import ProblemError
-from bridge.homeserver.rest.reading import bridge_path, entity_named, record_at, session_of_player
+from bridge.homeserver.rest.reading import bridge_path, record_at
 from bridge.homeserver.rest.servers import Address
 from bridge.homeserver.rest.shapes import Entity, Epoch, Name
 from bridge.homeserver.rest.tracing import step_of
@@ -172,13 +172,15 @@ async def close_session(session: Own, writes: Writes) -> None:
 
 
 @router.post("/{session}/entities", status_code=201)
-async def create_entity(session: Own, body: Spawned, here: Here, who: ServerOnly, writes: Writes) -> Entity:
+async def create_entity(session: Own, body: Spawned, writes: Writes) -> Entity:
     """Make an entity, which the session holds."""
-    for player in dict.fromkeys((body.owner, body.master)):
-        await _must_be_here(here, player, session, who)
     return Entity.of(
         await writes.homeserver(session).create_entity(
-            entity=body.entity, owner=body.owner, master=body.master, rule=body.rule
+            entity=body.entity,
+            owner=body.owner,
+            master=body.master,
+            rule=body.rule,
+            present=(body.owner, body.master),
         )
     )
 
@@ -209,40 +211,29 @@ async def push(session: Own, entity: EntityName, body: Pushed, writes: Writes, r
 
 
 @router.post("/{session}/entities/{entity}/pull")
-async def pull(
-    session: Own,
-    entity: EntityName,
-    body: Pulled,
-    here: Here,
-    who: ServerOnly,
-    writes: Writes,
-    request: Request,
-) -> Entity:
+async def pull(session: Own, entity: EntityName, body: Pulled, writes: Writes, request: Request) -> Entity:
     """Take an entity for a player who is here; act once the release that `awaiting` names has come."""
-    await _must_be_here(here, body.owner, session, who)
     return Entity.of(
         await writes.homeserver(session).pull(
-            entity=entity, epoch=int(body.epoch), owner=body.owner, step=step_of(request)
+            entity=entity,
+            epoch=int(body.epoch),
+            owner=body.owner,
+            step=step_of(request),
+            present=(body.owner,),
         )
     )
 
 
 @router.post("/{session}/entities/{entity}/claim")
-async def claim(
-    session: Own,
-    entity: EntityName,
-    body: Claimed,
-    here: Here,
-    who: ServerOnly,
-    writes: Writes,
-    request: Request,
-) -> Entity:
+async def claim(session: Own, entity: EntityName, body: Claimed, writes: Writes, request: Request) -> Entity:
     """Take an entity whose holder handed its release to this server."""
-    if (await entity_named(here, entity)).owner != body.owner:
-        await _must_be_here(here, body.owner, session, who)
     return Entity.of(
         await writes.homeserver(session).claim(
-            entity=entity, owner=body.owner, box=body.box, step=step_of(request)
+            entity=entity,
+            owner=body.owner,
+            box=body.box,
+            step=step_of(request),
+            present=(body.owner,),
         )
     )
 
@@ -252,9 +243,3 @@ async def release(session: Own, entity: EntityName, body: Released, writes: Writ
     """Give an entity up: it is dormant until somebody pulls it."""
     record: EntityRecord = await writes.homeserver(session).release(entity=entity, epoch=int(body.epoch))
     return Entity.of(record)
-
-
-async def _must_be_here(here: Context, player: str, session: bytes, who: Caller) -> None:
-    """Demand that a player has entered at this session: nobody is spoken for by a server elsewhere."""
-    if await session_of_player(here, player) != session:
-        raise ProblemError("no_player", f"{player} has not entered at {who.subject}")

@@ -5,7 +5,7 @@ from bridge.homeserver.rest.entities import etag
 from bridge.jose.credentials import Role
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
-from tests.support.rest import Rest, kind, problem
+from tests.support.rest import Rest, kind, problem, whole_list
 
 
 @erlang
@@ -62,16 +62,8 @@ async def test_entities_are_listed_by_owner_and_by_server_in_pages(rest: Rest, s
         await server.home.create_entity(entity=thing, owner=owner, master=owner, rule=Rule.DENY)
     reader = await rest.client("reader")
     for path in (f"/v1/players/{owner}/entities", f"/v1/servers/{server.name}/entities"):
-        found: list[str] = []
-        after: dict[str, str] = {}
-        while True:
-            query: dict[str, str | int] = {**after, "limit": 2, "fresh": True}
-            page = (await reader.get(path, params=query)).json()
-            found += [entity["entity"] for entity in page["entities"]]
-            if page["next"] is None:
-                break
-            after = {"after": page["next"]}
-        assert found == things
+        found = await whole_list(reader, path, "entities", fresh=True)
+        assert [entity["entity"] for entity in found] == things
     assert (await reader.get(f"/v1/players/{fresh('Nobody')}/entities")).json()["entities"] == []
     assert kind(await reader.get(f"/v1/servers/{fresh('nowhere')}/entities")) == "no_server"
     await server.home.close_session()

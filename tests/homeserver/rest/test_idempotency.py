@@ -1,33 +1,57 @@
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
 from bridge.authority import Rule
+from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.authentication import Caller
-from bridge.homeserver.rest.idempotency import operations_of
+from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of
+from bridge.homeserver.rest.problems import ProblemError
 from bridge.jose.credentials import Role
 from bridge.khepri import Khepri
 from tests.support.authority import Server
-from tests.support.cluster import erlang, fresh
-from tests.support.rest import Rest, kind
+from tests.support.cluster import erlang, fresh, hidden_node
+from tests.support.rest import Rest, bearer, kind
+from tests.support.service import believe_test_issuer, service_process
 
 ALICE = Caller(subject="alice", role=Role.PLAYER, thumbprint="", expires_at=0)
 MACHINE = Caller(subject="alice", role=Role.SERVER, thumbprint="", expires_at=0)
 
 
-def test_a_repeat_has_the_same_operation_ids_and_anything_else_others() -> None:
-    first = operations_of(ALICE, "PUT", "/v1/x", b"{}", "key")
-    again = operations_of(ALICE, "PUT", "/v1/x", b"{}", "key")
-    ids = [first(), first()]
-    assert ids == [again(), again()]
-    assert [operation.sequence for operation in ids] == [1, 2]
-    others = [
-        operations_of(ALICE, "PUT", "/v1/x", b"{}", "another"),
-        operations_of(ALICE, "PUT", "/v1/x", b"[]", "key"),
-        operations_of(ALICE, "PUT", "/v1/y", b"{}", "key"),
-        operations_of(ALICE, "POST", "/v1/x", b"{}", "key"),
-        operations_of(MACHINE, "PUT", "/v1/x", b"{}", "key"),
-    ]
-    clients = {operations().client for operations in others} | {ids[0].client}
-    assert len(clients) == 6
+def test_a_client_is_of_one_caller_and_one_key() -> None:
+    assert client_of(ALICE, "key") == client_of(ALICE, "key")
+    clients = {client_of(ALICE, "key"), client_of(ALICE, "another"), client_of(MACHINE, "key")}
+    assert len(clients) == 3
+    assert all(len(client) <= 255 for client in clients)
+
+
+def test_a_digest_is_of_method_path_and_body() -> None:
+    requests = [("PUT", "/v1/x", b"{}"), ("PUT", "/v1/x", b"[]"), ("PUT", "/v1/y", b"{}")]
+    requests += [("POST", "/v1/x", b"{}"), ("PUT", "/v1/x{", b"}")]
+    digests = {digest_of(*request) for request in requests}
+    assert len(digests) == 5
+    assert {len(digest) for digest in digests} == {43}
+
+
+@erlang
+async def test_a_repeat_has_the_same_operation_ids_and_another_request_has_none(store: Khepri) -> None:
+    client, one, other = fresh("rest:").encode(), digest_of("PUT", "/x", b"1"), digest_of("PUT", "/x", b"2")
+
+    def operations(digest: bytes) -> KeyedOperations:
+        return KeyedOperations(store, client=client, digest=digest, patience=5.0)
+
+    first, again = operations(one), operations(one)
+    ids = [await first(), await first()]
+    assert ids == [await again(), await again()]
+    assert [operation.sequence for operation in ids] == [2, 3], "the first says what the key is for"
+    with pytest.raises(ProblemError) as refused:
+        await operations(other)()
+    assert refused.value.kind == "key_reused"
 
 
 @erlang
@@ -45,6 +69,18 @@ async def test_a_write_that_is_repeated_at_another_process_is_applied_once(
         assert (await first.delete(place, headers=key)).json()["passed"] == [thing]
         assert (await other.delete(place, headers=key)).json()["passed"] == [thing]
         assert (await other.delete(place)).json()["passed"] == []
+        changed = await other.put(place, json={"server": server.name}, headers=key)
+        assert (kind(changed), changed.status_code) == ("key_reused", 422)
+
+
+@erlang
+async def test_a_key_is_free_until_something_is_written_with_it(rest: Rest, server: Server) -> None:
+    name = fresh("Player")
+    player = await rest.client(name, headers={"Idempotency-Key": fresh("key")})
+    place = f"/v1/players/{name}/presence"
+    assert kind(await player.put(place, json={})) == "invalid_request"
+    assert kind(await player.put(place, json={"server": fresh("nowhere")})) == "no_server"
+    assert kind(await player.put(place, json={"server": server.name})) == "200"
 
 
 @erlang
@@ -52,3 +88,50 @@ async def test_a_key_has_a_bound(rest: Rest) -> None:
     player = await rest.client("p")
     response = await player.delete("/v1/players/p/presence", headers={"Idempotency-Key": "k" * 256})
     assert kind(response) == "invalid_request"
+
+
+@erlang
+@pytest.mark.slow
+async def test_of_two_processes_each_knows_what_a_key_was_used_for_at_the_other(
+    own_cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """R3-10: of many who use one key at once, at both, one request is done, and its repeats hear of it."""
+    async with (
+        hidden_node(own_cluster) as node,
+        Khepri.connect(node, own_cluster.members, store=own_cluster.store) as store,
+        service_process(own_cluster, tmp_path / "first") as (first, _),
+        service_process(own_cluster, tmp_path / "second") as (second, killed),
+        httpx.AsyncClient(timeout=30) as http,
+    ):
+        await believe_test_issuer(store)
+        instance = (await store.health()).instance
+        server, thing, key = Server(store, fresh("sim")), fresh("thing"), fresh("key")
+        await server.open()
+        await server.home.create_entity(entity=thing, owner="alice", master="alice", rule=Rule.DENY)
+        headers = {"Authorization": f"Bearer {bearer(instance, 'alice')}", "Idempotency-Key": key}
+
+        async def give(url: str, to: str) -> httpx.Response:
+            path = f"{url}/v1/entities/{thing}/transfer"
+            return await http.post(path, json={"to": to}, headers=headers)
+
+        while (await give(first, "alice")).status_code == 401:
+            # Its feed has not told it of the issuer yet.
+            await asyncio.sleep(0.05)
+        headers["Idempotency-Key"] = fresh("key")
+        names = ["bob", "cid"] * 4
+        answers = await asyncio.gather(
+            *(give(url, name) for name, url in zip(names, [first, first, second, second] * 2, strict=True))
+        )
+        assert Counter(map(kind_of, answers)) == {"200": 4, "key_reused": 4}
+        done = next(answer.json() for answer in answers if answer.is_success)
+        assert all(answer.json() == done for answer in answers if answer.is_success)
+        assert (await server.home.entity(thing)).owner == done["owner"]
+        assert done["version"] == 3, "made, given to herself, given away: once"
+        killed.kill()
+        await killed.wait()
+        assert (await give(first, done["owner"])).json() == done
+        await server.home.close_session()
+
+
+def kind_of(answer: httpx.Response) -> str:
+    return "200" if answer.is_success else str(answer.json()["type"]).rpartition(":")[2]

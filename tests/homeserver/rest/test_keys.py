@@ -16,7 +16,7 @@ from bridge.khepri import Khepri
 from tests.support.cluster import fresh
 from tests.support.credentials import KeySigner
 from tests.support.members import Member
-from tests.support.rest import Rest, bearer, kind
+from tests.support.rest import Rest, bearer, kind, whole_list
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -68,7 +68,7 @@ async def test_a_rotation_overlaps_so_that_nothing_given_before_stops_to_hold(
         alice = Member.of(before.context, await before.client(), fresh("Alice"))
         await alice.enrol()
         old = await alice.bearer()
-        states = (await alice.http.get("/v1/keys")).json()["keys"]
+        states = await whole_list(alice.http, "/v1/keys", "keys")
         told = {key["kid"]: key["state"] for key in states}
         assert (told[first.thumbprint()], told[second.thumbprint()]) == ("current", "next")
     async with await Rest.over(store, trust=trust, signer=KeySigner(second), issuing=settings) as after:
@@ -80,7 +80,7 @@ async def test_a_rotation_overlaps_so_that_nothing_given_before_stops_to_hold(
         assert kind(await alice.http.get(path, headers=old)) == "200"
         new = await alice.bearer()
         assert kind(await alice.http.get(path, headers=new)) == "200"
-        states = (await alice.http.get("/v1/keys")).json()["keys"]
+        states = await whole_list(alice.http, "/v1/keys", "keys")
         retired = next(key for key in states if key["kid"] == first.thumbprint())
         assert retired["state"] == "retired"
         assert retired["until"] > time.time() + 89 * 86_400
@@ -109,9 +109,22 @@ async def test_a_revoked_key_ends_the_tokens_that_were_got_with_it(opened: Rest,
     await eventually(lambda: trust.is_revoked(alice.key.thumbprint()))
     path = f"/v1/players/{alice.name}/data"
     assert kind(await http.get(path, headers=headers)) == "unauthenticated"
-    listed = (await http.get("/v1/revocations")).json()["revoked"]
+    listed = await whole_list(http, "/v1/revocations", "revoked", limit=3)
     assert done.json() in listed
     assert kind(await http.get(f"/v1/players/{bob.name}/data", headers=await bob.bearer())) == "200"
+
+
+async def test_what_was_revoked_is_told_in_pages_the_newest_first(rest: Rest, store: Khepri) -> None:
+    http, credentials = await rest.client(), Credentials(store)
+    ids = [Jwk.generate().thumbprint() for _ in range(5)]
+    for credential in ids:
+        await credentials.revoke(credential, reason="a page")
+    await store.fence()
+    listed = await whole_list(http, "/v1/revocations", "revoked", limit=2)
+    assert [one["at"] for one in listed] == sorted((one["at"] for one in listed), reverse=True)
+    told = [one["id"] for one in listed]
+    assert len(told) == len(set(told)), "nothing is on two pages"
+    assert set(ids) <= set(told)
 
 
 async def test_an_operator_revokes_whatever_it_is(rest: Rest) -> None:

@@ -72,4 +72,4 @@ async def test_without_a_majority_no_lease_is_renewed_and_nothing_is_written(
                 )
                 assert response.headers["Retry-After"] == "1"
             # What is here can still be read.
-            assert (await operator.get("/v1/scenes")).json() == {"scenes": []}
+            assert (await operator.get("/v1/scenes")).json() == {"scenes": [], "next": None}

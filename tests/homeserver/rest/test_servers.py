@@ -3,7 +3,7 @@ from __future__ import annotations
 from bridge.jose.credentials import Role
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
-from tests.support.rest import Rest, kind
+from tests.support.rest import Rest, kind, whole_list
 
 
 @erlang
@@ -18,7 +18,7 @@ async def test_a_server_is_told_with_key_and_address_and_no_session(rest: Rest, 
         "thumbprint": server.key.thumbprint(),
         "address": {"host": "127.0.0.1", "port": 4000},
     }
-    listed = (await reader.get("/v1/servers")).json()["servers"]
+    listed = await whole_list(reader, "/v1/servers", "servers")
     assert told.json() in listed
     assert [one["server"] for one in listed] == sorted(one["server"] for one in listed)
     assert kind(await reader.get(f"/v1/servers/{fresh('nowhere')}")) == "no_server"

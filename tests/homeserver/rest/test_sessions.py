@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from bridge.authority import Rule
+from bridge.authority import Homeserver, NotHereError, Rule, Step
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role
-from bridge.jose.encoding import base64url_encode
+from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind, problem
@@ -116,6 +116,30 @@ async def test_a_server_speaks_for_nobody_who_has_not_entered_there(
     assert kind(await home.client.post(f"{home.path}/entities", json=body)) == "no_player"
     box = server.release(record, Server(server.store, home.name, home.key))
     assert kind(await home.does("claim", thing, owner=fresh("Ghost"), box=box)) == "no_player"
+
+
+@erlang
+async def test_that_a_player_is_here_is_decided_where_the_entity_is_taken(
+    rest: Rest, home: Machine, server: Server
+) -> None:
+    """What a service process read before may be over: who left in between is spoken for by nobody."""
+    player, thing = await _enter(rest, home.name), fresh("thing")
+    record = await server.home.create_entity(entity=thing, owner=player, master=player, rule=Rule.DENY)
+    at_home = Homeserver(server.store, base64url_decode_untrusted(home.session))
+    assert (await (await rest.client(player)).delete(f"/v1/players/{player}/presence")).is_success
+    step = Step(trace=bytes(16), hop=0)
+    with pytest.raises(NotHereError):
+        await at_home.pull(entity=thing, epoch=record.epoch, owner=player, step=step, present=[player])
+    with pytest.raises(NotHereError):
+        await at_home.create_entity(
+            entity=fresh("thing"), owner=player, master=player, rule=Rule.DENY, present=[player, player]
+        )
+    assert (await server.home.entity(thing)).server == server.name
+    box = server.release(record, Server(server.store, home.name, home.key))
+    with pytest.raises(NotHereError):
+        await at_home.claim(entity=thing, owner="Ghost", box=box, step=step, present=["Ghost"])
+    claimed = await at_home.claim(entity=thing, owner=player, box=box, step=step, present=[player])
+    assert claimed.server == home.name, "it stays its owner's, who may be anywhere"
 
 
 @erlang
