@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final as Constant
 
@@ -278,7 +278,7 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
     finals = [entry for entry in entries if isinstance(entry, Final)]
     entries = [*_acts(entries), *_acceptances(entries), *_others(entries)]
     asked = _operations(entries)
-    not_linearizable, undecided = _linearizable(asked, finals)
+    not_linearizable, undecided = _linearizable(asked, _leaving(entries), finals)
     return Verdict(
         acts=sum(isinstance(entry, Act) for entry in entries),
         operations=len(asked),
@@ -333,13 +333,22 @@ _Asked = list[tuple[Called, Operation]]
 
 
 def _operations(entries: Sequence[Entry]) -> _Asked:
-    """Requests about entities, each with how it ended."""
-    ends = {(entry.client, entry.number): entry for entry in entries if isinstance(entry, Replied)}
+    """Requests about entities, each with how it ended.
+
+    A request that was repeated at another process is recorded by both, and is one: done between its first
+    call and its first answer.
+    """
+    ends: dict[tuple[str, int], Replied] = {}
+    calls: dict[tuple[str, int], Called] = {}
+    for entry in sorted((e for e in entries if isinstance(e, Called | Replied)), key=lambda e: e.at_ns):
+        match entry:
+            case Replied():
+                ends.setdefault((entry.client, entry.number), entry)
+            case Called() if entry.entity:
+                calls.setdefault((entry.client, entry.number), entry)
     asked = []
-    for entry in entries:
-        if not isinstance(entry, Called) or not entry.entity:
-            continue
-        end = ends.get((entry.client, entry.number))
+    for name, entry in calls.items():
+        end = ends.get(name)
         members = {
             name: getattr(entry, name)
             for name in ("session", "epoch", "owner", "to", "by", "player", "value", "authority", "master")
@@ -360,7 +369,20 @@ def _operations(entries: Sequence[Entry]) -> _Asked:
     return asked
 
 
-def _linearizable(asked: _Asked, finals: Sequence[Final]) -> tuple[list[Violation], list[str]]:
+def _leaving(entries: Sequence[Entry]) -> list[Operation]:
+    """What players who left may have done to any entity; nobody says to which, and when."""
+    return [
+        Operation(
+            client=entry.client, function="leave", entity="", called_ns=entry.at_ns, player=entry.player
+        )
+        for entry in entries
+        if isinstance(entry, Called) and entry.function == "leave"
+    ]
+
+
+def _linearizable(
+    asked: _Asked, leaving: Sequence[Operation], finals: Sequence[Final]
+) -> tuple[list[Violation], list[str]]:
     found, undecided = [], []
     calls = {id(operation): called for called, operation in asked}
     of_entity: dict[str, list[Operation]] = defaultdict(list)
@@ -375,7 +397,8 @@ def _linearizable(asked: _Asked, finals: Sequence[Final]) -> tuple[list[Violatio
     for entity, operations in of_entity.items():
         if entity in travelled:
             continue
-        example = check_entity(operations, open_sessions=sessions)
+        left = [replace(operation, entity=entity) for operation in leaving]
+        example = check_entity([*operations, *left], open_sessions=sessions)
         if example is None:
             continue
         if example.undecided:

@@ -7,10 +7,12 @@ act: evidence that has holes would prove nothing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -74,6 +76,18 @@ def record_path(directory: str | Path, server: str, session: bytes, what: str) -
     return Path(directory) / f"{name}-{session.hex()[:12]}-{what}.jsonl"
 
 
+@contextlib.contextmanager
+def recording(directory: str | Path) -> Iterator[Journal]:
+    """Record what a service process is asked to do, in a file of this run.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    run = secrets.token_bytes(16)
+    with RecordFile(record_path(directory, "rest", run, "requests")) as file:
+        yield Journal(f"rest-{run.hex()[:12]}", file.write)
+
+
 class Journal:
     """Records requests and their answers.
 
@@ -90,6 +104,14 @@ class Journal:
         self._write = write
         self._clock = clock
         self._numbers = itertools.count(1)
+
+    def of(self, client: str) -> Journal:
+        """Records in the same place what is asked as another client.
+
+        Requests of one client and number are one request, wherever they are recorded: so a request that
+        several processes may repeat counts once.
+        """
+        return Journal(client, self._write, self._clock)
 
     def called(self, function: str, request: Mapping[str, Any]) -> int:
         """A request is about to be sent; its number."""

@@ -70,6 +70,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    record_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record requests and answers there, for `history check`: a file of each run, before "
+            "requests are sent.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve the instance by REST until it is ended; run several behind a balancer.
@@ -86,6 +94,7 @@ def serve(
     issuing = IssuingSettings(open_registration=open_registration)
 
     async def run(store: Khepri) -> None:
+        from bridge.authority.recording import recording
         from bridge.authority.trust import Trust
         from bridge.homeserver.federation.service import federating
         from bridge.homeserver.metrics import exposing
@@ -96,12 +105,13 @@ def serve(
         async with contextlib.AsyncExitStack() as stack:
             trust = await stack.enter_async_context(Trust(store))
             key = None if signer is None else await stack.enter_async_context(SignerClient(signer))
-            context = await store_context(store, trust=trust, signer=key, issuing=issuing)
+            journal = None if record_dir is None else stack.enter_context(recording(record_dir))
+            context = await store_context(store, trust=trust, signer=key, issuing=issuing, journal=journal)
             if context.issuing is not None:
                 await stack.enter_async_context(context.issuing.publishing())
             if key is not None:
                 desk = await stack.enter_async_context(
-                    federating(store, instance=context.instance, signer=key)
+                    federating(store, instance=context.instance, signer=key, registry=context.registry)
                 )
                 context = replace(context, desk=desk)
             if metrics is not None:

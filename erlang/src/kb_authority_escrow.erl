@@ -16,6 +16,11 @@
 
 -define(MAX_OPEN, 256).
 -define(MAX_NAME, 255).
+%% What one peer can have this instance keep. Its answers are kept until it has closed their transfers, of which it has
+%% up to 256 open: these it can always give up, so that it closes, also where it may offer no more.
+-define(MAX_ANSWERS, 4096).
+-define(MAX_ANSWERS_TO_CANCELS, (?MAX_ANSWERS + ?MAX_OPEN)).
+-define(MAX_ENTITIES, 10000).
 %% A peer's epochs may be this many incarnations ahead, and lie in the lower half of all: ours go on above them, and no
 %% number of offers may use them up.
 -define(MAX_AHEAD, (256 bsl 48)).
@@ -91,7 +96,7 @@ closed(#{verdict := accepted, epoch := Epoch} = Request, Escrow, Read) ->
     Away = #{instance => Instance, transfer => Transfer, state => gone, epoch => Epoch, server => To},
     Kept = case Home of
                Here -> [{put, entity_path(Entity), Gone#{away => Away}}, {delete, escrow_path(Transfer)}];
-               Instance -> [{delete, entity_path(Entity)}, {delete, escrow_path(Transfer)}];
+               Instance -> [{delete, entity_path(Entity)}, {delete, escrow_path(Transfer)} | gone(Record, Read)];
                %% Until its home was told.
                _ ->
                    Notice = maps:with([transfer, instance, entity, home, trace, hop], Escrow),
@@ -130,7 +135,7 @@ noted(#{transfer := Transfer}, Read) ->
     case Read(escrow_path(Transfer)) of
         #{state := notice, entity := Entity} ->
             Passed = case Read(entity_path(Entity)) of
-                         #{away := #{transfer := Transfer}} -> [{delete, entity_path(Entity)}];
+                         #{away := #{transfer := Transfer}} = Record -> [{delete, entity_path(Entity)} | gone(Record, Read)];
                          _ -> []
                      end,
             {ok, #{transfer => Transfer}, [{delete, escrow_path(Transfer)} | Passed]};
@@ -218,10 +223,10 @@ split(Name, Position) ->
 %% The decision. What was decided stays until the giver's instance has closed, so asking again changes nothing.
 -spec accept(map(), read(), lister()) -> decision().
 accept(Request, Read, List) ->
-    answered(Request, Read, List, fun() ->
-        case acceptable(Request, Read) of
-            {refuse, Reason} -> {refused(Reason, Request), []};
-            {ok, Session} -> accepted(Request, Session, Read);
+    answered(Request, ?MAX_ANSWERS, Read, List, fun(Incoming) ->
+        case acceptable(Request, Incoming, Read) of
+            {refuse, Reason} -> {refused(Reason, Request), [], Incoming};
+            {ok, Session} -> accepted(Request, Session, Incoming, Read);
             later ->
                 refuse(elsewhere, <<"this instance has not heard yet that the entity is with the giver: ask again">>)
         end
@@ -230,30 +235,40 @@ accept(Request, Read, List) ->
 %% The giver's instance gives up: unless it was accepted before, it never will be.
 -spec refuse(map(), read(), lister()) -> decision().
 refuse(Request, Read, List) ->
-    answered(Request, Read, List, fun() -> {refused(cancelled, Request), []} end).
+    answered(Request, ?MAX_ANSWERS_TO_CANCELS, Read, List, fun(Incoming) -> {refused(cancelled, Request), [], Incoming} end).
 
-answered(#{instance := From, transfer := Transfer, low := Low}, Read, List, Decide) ->
-    #{low := Known} = incoming(From, Read),
+answered(#{instance := From, transfer := Transfer, low := Low}, Maximum, Read, List, Decide) ->
+    #{low := Known} = Before = incoming(From, Read),
     case {Read(peer_path(From)), Read(incoming_path(From, Transfer))} of
         {undefined, _} -> refuse(no_peer, <<"this instance is not pinned here">>);
+        _ when Low >= Transfer -> refuse(invalid_request, <<"what is asked about is not closed: low is below transfer">>);
         _ when Transfer =< Known -> refuse(settled, <<"this transfer is settled">>);
-        {_, #{} = Answer} -> {ok, Answer, forgotten(From, Low, Read, List)};
+        {_, #{} = Answer} ->
+            {Incoming, Forgotten} = forgotten(Low, Before, List),
+            {ok, Answer, kept(Before, Incoming) ++ Forgotten};
         _ ->
-            case Decide() of
-                {error, _} = Refusal -> Refusal;
-                {Answer, Changes} ->
-                    {ok, Answer,
-                     Changes ++ [{put, incoming_path(From, Transfer), Answer} | forgotten(From, Low, Read, List)]}
+            case forgotten(Low, Before, List) of
+                {#{answers := Answers}, _} when Answers >= Maximum ->
+                    refuse(too_many_answers, <<"as many answers as may be are kept for this instance: settle what is closed">>);
+                {Swept, Forgotten} ->
+                    case Decide(Swept) of
+                        {error, _} = Refusal -> Refusal;
+                        {Answer, Changes, #{answers := Answers} = Incoming} ->
+                            {ok, Answer, Changes ++ kept(Before, Incoming#{answers => Answers + 1}) ++ Forgotten
+                             ++ [{put, incoming_path(From, Transfer), Answer}]}
+                    end
             end
     end.
 
-acceptable(#{instance := From, transfer := Transfer, entity := Entity, home := Home, to := To} = Request, Read) ->
+acceptable(#{instance := From, transfer := Transfer, entity := Entity, home := Home, to := To} = Request,
+           #{entities := Brought}, Read) ->
     #{instance := Here} = Read([bridge, identity]),
     #{incarnation := High, counter := Count} = Read([bridge, grants]),
     Existing = Read(entity_path(Entity)),
     case Existing of
         _ when Transfer >= ?MAX_RECEIVED; Transfer > ((High bsl 48) bor Count) + ?MAX_AHEAD -> {refuse, epoch_too_high};
         undefined when Home =:= Here -> {refuse, no_entity};
+        undefined when Brought >= ?MAX_ENTITIES -> {refuse, too_many_entities};
         undefined when Home =:= From -> received(To, Request, Read);
         undefined ->
             case Read(peer_path(Home)) of
@@ -276,25 +291,41 @@ received(To, #{release := #{rcp := Recipient}}, Read) ->
         _ -> {refuse, no_server}
     end.
 
-accepted(Request, Session, Read) ->
+accepted(Request, Session, Incoming, Read) ->
     #{instance := From, transfer := Transfer, entity := Entity, owner := Owner, master := Master, rule := Rule,
       default_owner := Default, home := Home, to := To, box := Box, giver := Giver} = Request,
     #{instance := Here} = Read([bridge, identity]),
     {Epoch, Granted} = epoch_above(Transfer, Read),
-    Version = case Read(entity_path(Entity)) of
+    Existing = Read(entity_path(Entity)),
+    Version = case Existing of
                   #{version := Known} -> Known + 1;
                   undefined -> 1
               end,
-    Record = #{entity => Entity, owner => here(Owner, Here), master => here(Master, Here),
-               default_owner => here(Default, Here), rule => Rule, session => Session, server => To, epoch => Epoch,
-               awaiting => undefined, home => Home, version => Version},
+    Made = #{entity => Entity, owner => here(Owner, Here), master => here(Master, Here),
+             default_owner => here(Default, Here), rule => Rule, session => Session, server => To, epoch => Epoch,
+             awaiting => undefined, home => Home, version => Version},
+    {Record, Counted} = brought(From, Made, Here, Incoming, Existing),
     #{server := Server, epoch := Released} = Giver,
     Grant = maps:merge(#{type => grant, entity => Entity, epoch => Epoch, previous => Released, from => Server,
                          owner => here(Owner, Here), box => Box,
                          abroad => (maps:with([server, session, key, thumbprint, address], Giver))#{instance => From}},
                        step_or_none(Request)),
     {maps:merge(#{transfer => Transfer, verdict => accepted, entity => Entity, epoch => Epoch}, step(Request)),
-     [Granted, {put, entity_path(Entity), Record}, {put, inbox_path(Session, Entity), Grant}]}.
+     [Granted, {put, entity_path(Entity), Record}, {put, inbox_path(Session, Entity), Grant}], Counted}.
+
+%% Of those whose home is elsewhere it is counted who brought them: they are kept until they go again. One that is known
+%% here already, and was passed on a moment ago, stays counted where it was.
+brought(_From, #{home := Here} = Record, Here, Incoming, _Existing) -> {Record, Incoming};
+brought(_From, Record, _Here, Incoming, #{through := Through}) -> {Record#{through => Through}, Incoming};
+brought(From, Record, _Here, #{entities := Count} = Incoming, _Existing) ->
+    {Record#{through => From}, Incoming#{entities => Count + 1}}.
+
+gone(#{through := Through}, Read) ->
+    case Read(incoming_path(Through)) of
+        #{entities := Count} = Incoming when Count > 0 -> [{put, incoming_path(Through), Incoming#{entities => Count - 1}}];
+        _ -> []
+    end;
+gone(_, _) -> [].
 
 refused(Reason, #{transfer := Transfer} = Request) ->
     maps:merge(#{transfer => Transfer, verdict => refused, reason => Reason}, step(Request)).
@@ -305,21 +336,25 @@ refused(Reason, #{transfer := Transfer} = Request) ->
 settle(#{instance := From, low := Low}, Read, List) ->
     case Read(peer_path(From)) of
         undefined -> refuse(no_peer, <<"this instance is not pinned here">>);
-        _ -> {ok, #{instance => From, low => Low}, forgotten(From, Low, Read, List)}
+        _ ->
+            Before = incoming(From, Read),
+            {Incoming, Forgotten} = forgotten(Low, Before, List),
+            {ok, #{instance => From, low => Low}, kept(Before, Incoming) ++ Forgotten}
     end.
 
-forgotten(From, Low, Read, List) ->
-    case incoming(From, Read) of
-        #{low := Known} = Incoming when Known < Low ->
-            [{put, incoming_path(From), Incoming#{low => Low}}
-             | [{delete, incoming_path(From, Number)} || #{transfer := Number} <- List(incoming_path(From)), Number =< Low]];
-        _ -> []
-    end.
+forgotten(Low, #{low := Known} = Incoming, _List) when Low =< Known -> {Incoming, []};
+forgotten(Low, #{instance := From, answers := Answers} = Incoming, List) ->
+    Over = [{delete, incoming_path(From, Number)} || #{transfer := Number} <- List(incoming_path(From)), Number =< Low],
+    {Incoming#{low => Low, answers => Answers - length(Over)}, Over}.
+
+kept(Same, Same) -> [];
+kept(_, #{instance := From} = Incoming) -> [{put, incoming_path(From), Incoming}].
 
 incoming(From, Read) ->
+    Nothing = #{instance => From, low => 0, answers => 0, entities => 0},
     case Read(incoming_path(From)) of
-        undefined -> #{instance => From, low => 0};
-        Incoming -> Incoming
+        undefined -> Nothing;
+        Incoming -> maps:merge(Nothing, Incoming)
     end.
 
 %% Told by the instance where an entity of ours was: it has passed it on.

@@ -163,7 +163,11 @@ delivered(#world{net = [{To, Message} | Rest]} = World) ->
 settled(World) ->
     [begin
          ?assertEqual([], escrows(I, World)),
-         ?assertEqual([], [Path || [bridge, incoming, _, _] = Path <- maps:keys(maps:get(I, World#world.trees))])
+         ?assertEqual([], [Path || [bridge, incoming, _, _] = Path <- maps:keys(maps:get(I, World#world.trees))]),
+         %% What is counted is what there is.
+         ?assertEqual([], [Of || Of <- ?INSTANCES, #{answers := Count} <- [read(I, [bridge, incoming, Of], World)], Count =/= 0]),
+         ?assertEqual(length([E || E <- ?ENTITIES, #{home := Home} <- [read(I, [bridge, entities, E], World)], Home =/= I]),
+                      lists:sum([Count || Of <- ?INSTANCES, #{entities := Count} <- [read(I, [bridge, incoming, Of], World)]]))
      end || I <- ?INSTANCES],
     [begin
          [At] = places(Entity, World),
@@ -363,3 +367,74 @@ pushed(World) ->
     #{session := Session, epoch := Epoch} = read(<<"x">>, [bridge, entities, <<"gun">>], World),
     #{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"bob">>, to => server(<<"y">>, 1),
       box => server(<<"y">>, 1)}.
+
+%% A peer that only ever cancels, or offers what is refused, and settles nothing.
+a_peer_that_settles_nothing_is_heard_no_more_and_others_are_test_() ->
+    {timeout, 60, fun() ->
+        World = founded(),
+        Cancel = fun(Transfer, Low, W) ->
+                     decide(<<"y">>, refuse_escrow, #{instance => <<"x">>, transfer => Transfer, low => Low}, W)
+                 end,
+        Full = flooded(fun(Transfer, W) -> Cancel(Transfer, 0, W) end, 1, 4352, World),
+        ?assertMatch({{error, {too_many_answers, _}}, _}, Cancel(5000, 0, Full)),
+        ?assertEqual(4352, kept(<<"y">>, <<"x">>, Full)),
+        %% What was answered is answered again; what is of others is decided.
+        ?assertMatch({{ok, #{verdict := refused}}, _}, Cancel(4352, 0, Full)),
+        ?assertMatch({{ok, #{verdict := refused}}, _},
+                     decide(<<"y">>, refuse_escrow, #{instance => <<"z">>, transfer => 5000, low => 0}, Full)),
+        %% Whatever number it says that it closed: what is asked about is not.
+        ?assertMatch({{error, {invalid_request, _}}, _}, Cancel(5000, 5000, Full)),
+        %% As soon as it says what it has closed it goes on, and nothing of that is kept.
+        {{ok, _}, Swept} = Cancel(5000, 100, Full),
+        ?assertEqual(4253, kept(<<"y">>, <<"x">>, Swept)),
+        {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => 300}, Swept),
+        ?assertEqual(4053, kept(<<"y">>, <<"x">>, Settled))
+    end}.
+
+%% So a transfer that keeps its peer from closing can always be given up.
+where_no_more_is_offered_what_is_open_can_still_be_cancelled_test_() ->
+    {timeout, 60, fun() ->
+        World = founded(),
+        {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>, to => <<"nobody">>}, World),
+        [Escrow] = escrows(<<"x">>, Pushed),
+        Offer = Escrow#{instance => <<"x">>, release => #{rcp => <<"nobody">>}, low => 0},
+        Offered = fun(Transfer, W) -> decide(<<"y">>, accept_escrow, Offer#{transfer => Transfer}, W) end,
+        Full = flooded(Offered, 1, 4096, Pushed),
+        ?assertMatch({{error, {too_many_answers, _}}, _}, Offered(9000, Full)),
+        Cancelled = flooded(fun(Transfer, W) ->
+                                decide(<<"y">>, refuse_escrow, #{instance => <<"x">>, transfer => Transfer, low => 0}, W)
+                            end, 9000, 9255, Full),
+        ?assertEqual(4352, kept(<<"y">>, <<"x">>, Cancelled))
+    end}.
+
+a_peer_brings_so_many_entities_and_no_more_until_some_have_gone_test() ->
+    #world{trees = Trees} = World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [#{transfer := Transfer} = Escrow] = escrows(<<"x">>, Pushed),
+    Offer = Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}},
+    Brought = fun(Count) ->
+                  #{<<"y">> := Tree} = Trees,
+                  Known = #{instance => <<"x">>, low => 0, answers => 0, entities => Count},
+                  Pushed#world{trees = (Pushed#world.trees)#{<<"y">> := Tree#{[bridge, incoming, <<"x">>] => Known}}}
+              end,
+    ?assertMatch({{ok, #{verdict := refused, reason := too_many_entities}}, _},
+                 decide(<<"y">>, accept_escrow, Offer, Brought(10000))),
+    {{ok, #{verdict := accepted, epoch := Epoch}}, There} = decide(<<"y">>, accept_escrow, Offer, Brought(9999)),
+    ?assertMatch(#{entities := 10000}, read(<<"y">>, [bridge, incoming, <<"x">>], There)),
+    %% And when it goes home there is room again.
+    #{session := Session} = read(<<"y">>, [bridge, entities, <<"gun">>], There),
+    {{ok, _}, Back} = decide(<<"y">>, push_abroad, #{entity => <<"gun">>, session => Session, epoch => Epoch, owner => <<"bob">>,
+                                                     instance => <<"x">>, to => server(<<"x">>, 1), box => <<>>}, There),
+    [#{transfer := Return}] = escrows(<<"y">>, Back),
+    ?assert(Return > Transfer),
+    Gone = obeyed(<<"y">>, close_escrow, #{instance => <<"x">>, transfer => Return, verdict => accepted, epoch => Return + 1,
+                                           reason => <<"none">>}, Back),
+    ?assertMatch(#{entities := 9999}, read(<<"y">>, [bridge, incoming, <<"x">>], Gone)).
+
+flooded(Ask, First, Last, World) ->
+    lists:foldl(fun(Transfer, Acc) -> {{ok, _}, Next} = Ask(Transfer, Acc), Next end, World, lists:seq(First, Last)).
+
+kept(Instance, From, #world{trees = Trees} = World) ->
+    Kept = length([Path || [bridge, incoming, Of, _] = Path <- maps:keys(maps:get(Instance, Trees)), Of =:= From]),
+    #{answers := Kept} = read(Instance, [bridge, incoming, From], World),
+    Kept.

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from bridge.authority.history import (
     Acceptance,
@@ -247,3 +248,23 @@ def test_two_instances_that_act_at_once_are_found() -> None:
     x = Act(server="a", session=A, entity="ball", epoch=3, first_ns=0, last_ns=50)
     y = Act(server="a", session=B, entity="ball", epoch=5, first_ns=40, last_ns=90)
     assert check(of_instance([x], "emerald") + of_instance([y], "ruby")).double_holders
+
+
+def test_a_request_that_two_processes_repeated_is_one() -> None:
+    """The first one died after it was done, and before it was answered."""
+    first = Called(client="key", number=1, function="transfer", at_ns=200, entity="ball", by="Ann", to="Bob")
+    again, answered = asked(1, "transfer", 400, view(2, 1, owner="Bob"), by="Ann", to="Bob")
+    repeat = [replace(again, client="key"), replace(answered, client="key")]
+    back = asked(2, "transfer", 300, view(3, 1), by="Bob", to="Ann")
+    assert not check([*created(), first, *back, *repeat]).violations
+    assert check([*created(), *back, *repeat]).not_linearizable, "it was done before its repeat was asked"
+    assert check([*created(), first, *back, *repeat]).operations == 3
+
+
+def test_what_became_of_the_things_of_a_player_who_left_is_explained() -> None:
+    given = asked(2, "transfer", 200, view(2, 1, owner="Bob"), by="Ann", to="Bob")
+    left = Called(client="c", number=3, function="leave", at_ns=300, player="Bob")
+    ruled = asked(4, "transfer", 400, view(4, 1, owner="Cid"), by="Ann", to="Cid")
+    assert not check([*created(), *given, left, *ruled]).violations
+    assert check([*created(), *given, *ruled]).not_linearizable
+    assert check([*created(), *given, replace(left, player="Eve"), *ruled]).not_linearizable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ class Instance:
     key: Jwk = field(default_factory=Jwk.generate)
     messages: list[Message] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    questions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.signer = KeySigner(self.key)
@@ -136,6 +138,7 @@ class Federation:
             config=config,
             on_message=instance.messages.append,
             on_problem=instance.problems.append,
+            on_question=lambda asked, outcome: instance.questions.update([(asked, outcome)]),
             checkpoint=checkpoint,
         )
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
+from bridge.authority import Journal
 from bridge.authority.trust import FixedTrust, Trusted
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.app import create_app
@@ -68,9 +69,12 @@ class Rest:
         trust: Trusted | None = None,
         signer: Signer | None = None,
         issuing: IssuingSettings | None = None,
+        journal: Journal | None = None,
     ) -> Self:
         trust = trust or FixedTrust(KEYS)
-        context = await store_context(store, settings, trust=trust, signer=signer, issuing=issuing)
+        context = await store_context(
+            store, settings, trust=trust, signer=signer, issuing=issuing, journal=journal
+        )
         return cls(create_app(context), context)
 
     async def __aenter__(self) -> Self:

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.authority import Message
-from bridge.errors import BridgeError, ConfigurationError, DecodeError, ProtocolError, SignatureError
+from bridge.errors import (
+    BridgeError,
+    ConfigurationError,
+    ConnectionLostError,
+    DeadlineError,
+    DecodeError,
+    ProtocolError,
+    SignatureError,
+)
 from bridge.etf import Atom
 from bridge.homeserver.federation.documents import (
     Accepted,
@@ -36,7 +44,8 @@ from bridge.homeserver.federation.documents import (
 )
 from bridge.homeserver.federation.escrows import Escrow, Escrows, Outgoing, escrow_from_term
 from bridge.homeserver.federation.link import Link, RejectedError
-from bridge.homeserver.federation.sealing import check_seal_untrusted, seal_document
+from bridge.homeserver.federation.peers import Peer
+from bridge.homeserver.federation.sealing import Sealed, check_seal_untrusted, seal_document
 from bridge.jose.credentials import Signer
 from bridge.jose.encoding import base64url_decode_untrusted
 from bridge.khepri import Deleted, Khepri, NativePath, Snapshot, Updated
@@ -47,6 +56,23 @@ _random: Final = secrets.SystemRandom()
 _BRIDGE: Final = Atom("bridge")
 _ESCROW: Final = Atom("escrow")
 _OUTGOING: Final = Atom("outgoing")
+
+
+class UnreachableError(BridgeError):
+    """Another instance does not answer, which was said when it began."""
+
+
+@dataclass(slots=True)
+class _Away:
+    """An instance that cannot be reached.
+
+    Attributes:
+        since: when that was first so, by the monotonic clock.
+        tries: questions since, that one among them.
+    """
+
+    since: float
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +109,13 @@ class Courier:
         link: to other instances.
         config: times and bounds.
         on_message: is told of each decision that came, for traces.
-        on_problem: is told, in words, of what the operator should know; must not block.
+        on_problem: is told, in words, of what the operator should know, once as long as it stays so, and of
+            its end where another instance was not to be reached; must not block.
+        on_question: is told of each question to another instance, by its name, whether it was ``answered``,
+            ``rejected`` or the instance ``unreachable``.
         checkpoint: awaited with the name of each step before it is made; for tests that end a courier there.
         clock: Unix seconds.
+        monotonic: seconds, for how long an instance was away.
     """
 
     def __init__(
@@ -98,8 +128,10 @@ class Courier:
         config: CourierConfig | None = None,
         on_message: Callable[[Message], None] = lambda message: None,
         on_problem: Callable[[str], None] = _log.warning,
+        on_question: Callable[[str, str], None] = lambda instance, outcome: None,
         checkpoint: Callable[[str], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._escrows = Escrows(store)
@@ -110,12 +142,15 @@ class Courier:
         self._on_message = on_message
         self._on_problem = on_problem
         self._checkpoint = checkpoint or _no_checkpoint
+        self._on_question = on_question
         self._clock = clock
+        self._monotonic = monotonic
         self._known: dict[int, Escrow] = {}
         self._changed: dict[int, asyncio.Event] = {}
         self._outgoing: dict[str, Outgoing] = {}
         self._rooms: dict[str, asyncio.Semaphore] = {}
-        self._problems: dict[str, str] = {}
+        self._problems: dict[tuple[str, str], str] = {}
+        self._away: dict[str, _Away] = {}
 
     async def run(self) -> None:
         """Carry until cancelled.
@@ -124,8 +159,8 @@ class Courier:
             BridgeError: the feed of the store cannot be watched.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(self._config.settle_every, self._settle))
-            group.create_task(self._every(self._config.servers_every, self._exchange_servers))
+            group.create_task(self._every(self._config.settle_every, "settle", self._settle))
+            group.create_task(self._every(self._config.servers_every, "servers", self._exchange_servers))
             await self._watch(group)
 
     async def _watch(self, group: asyncio.TaskGroup) -> None:
@@ -165,8 +200,10 @@ class Courier:
             group.create_task(self._carry(escrow.transfer))
 
     def _forget(self, transfer: int) -> None:
-        if self._known.pop(transfer, None) is not None:
+        escrow = self._known.pop(transfer, None)
+        if escrow is not None:
             self._changed[transfer].set()
+            self._problems.pop((escrow.asked, str(transfer)), None)
 
     async def _carry(self, transfer: int) -> None:
         """One transfer, until the tree has it no more."""
@@ -180,7 +217,7 @@ class Courier:
                     done = await self._step(escrow)
             except BridgeError as error:
                 done = False
-                self._report(escrow.asked, f"{escrow.entity} for {escrow.asked}: {error}")
+                self._report(escrow.asked, str(transfer), f"{escrow.entity} for {escrow.asked}", error)
             if done:
                 # The feed says what it became.
                 attempt = 0
@@ -218,7 +255,7 @@ class Courier:
                 await self._checkpoint("noted")
             case _:
                 raise ProtocolError(f"{escrow.asked} answered {act_of(answer)} to {act_of(escrow.question)}")
-        self._problems.pop(escrow.asked, None)
+        self._problems.pop((escrow.asked, str(escrow.transfer)), None)
         return True
 
     async def _give_up(self, transfer: int) -> None:
@@ -230,6 +267,7 @@ class Courier:
     async def _ask(self, instance: str, question: Question) -> Answer:
         peer = await self._escrows.peer(instance)
         if peer is None:
+            self._away.pop(instance, None)
             raise ConfigurationError(f"{instance} is not pinned here (any more)")
         sealed = await seal_document(
             question,
@@ -240,7 +278,7 @@ class Courier:
             now=self._clock(),
             random=secrets.token_bytes(16),
         )
-        body, seal = await self._link.ask(peer, sealed.body, sealed.seal)
+        body, seal = await self._reach(peer, sealed)
         checked = check_seal_untrusted(
             seal,
             body,
@@ -255,6 +293,38 @@ class Courier:
             raise SignatureError("the seal is of another kind of document")
         return answer
 
+    async def _reach(self, peer: Peer, sealed: Sealed) -> tuple[bytes, str]:
+        """The answer as it came; that an instance is away is said once, and once that it is back.
+
+        Raises:
+            UnreachableError: it is away.
+            RejectedError: it does not decide.
+        """
+        instance = peer.instance
+        try:
+            answer = await self._link.ask(peer, sealed.body, sealed.seal)
+        except RejectedError:
+            self._on_question(instance, "rejected")
+            self._is_back(instance)
+            raise
+        except (ConnectionLostError, DeadlineError) as error:
+            self._on_question(instance, "unreachable")
+            if (away := self._away.get(instance)) is not None:
+                away.tries += 1
+            else:
+                self._away[instance] = _Away(self._monotonic())
+                self._on_problem(f"{error}; what is for {instance} waits")
+            raise UnreachableError(str(error)) from error
+        self._on_question(instance, "answered")
+        self._is_back(instance)
+        return answer
+
+    def _is_back(self, instance: str) -> None:
+        away = self._away.pop(instance, None)
+        if away is not None:
+            seconds = self._monotonic() - away.since
+            self._on_problem(f"{instance} answers again, after {seconds:.0f} s and {away.tries} questions")
+
     async def _settle(self) -> None:
         """Acknowledgements of what is closed: apart from every transfer, and together."""
         unsettled = [outgoing for outgoing in self._outgoing.values() if outgoing.low > outgoing.settled]
@@ -265,8 +335,9 @@ class Courier:
             answer = await self._ask(outgoing.instance, Settle(low=str(outgoing.low)))
             if isinstance(answer, Settled) and answer.low == str(outgoing.low):
                 await self._escrows.settled(outgoing.instance, outgoing.low)
+            self._problems.pop((outgoing.instance, "settle"), None)
         except BridgeError as error:
-            self._report(outgoing.instance, f"{outgoing.instance}: {error}")
+            self._report(outgoing.instance, "settle", f"acknowledging {outgoing.instance}", error)
 
     async def _exchange_servers(self) -> None:
         peers = await self._escrows.peers()
@@ -277,22 +348,26 @@ class Courier:
             answer = await self._ask(instance, AskServers())
             if isinstance(answer, Servers):
                 await self._escrows.note_servers(instance, answer.servers)
-                self._problems.pop(instance, None)
+                self._problems.pop((instance, "servers"), None)
         except BridgeError as error:
-            self._report(instance, f"servers of {instance}: {error}")
+            self._report(instance, "servers", f"servers of {instance}", error)
 
-    async def _every(self, seconds: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
+    async def _every(
+        self, seconds: float, concern: str, work: Callable[[], Coroutine[object, object, None]]
+    ) -> None:
         while True:
             try:
                 await work()
+                self._problems.pop(("", concern), None)
             except BridgeError as error:
-                self._report("", str(error))
+                self._report("", concern, "this instance", error)
             await asyncio.sleep(seconds)
 
-    def _report(self, instance: str, text: str) -> None:
+    def _report(self, instance: str, concern: str, what: str, error: BridgeError) -> None:
         """Say what is wrong, once as long as it stays the same."""
-        if self._problems.get(instance) != text:
-            self._problems[instance] = text
+        text = f"{what}: {error}"
+        if not isinstance(error, UnreachableError) and self._problems.get((instance, concern)) != text:
+            self._problems[instance, concern] = text
             self._on_problem(text)
 
     def _pause(self, attempt: int) -> float:

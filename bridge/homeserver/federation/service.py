@@ -7,6 +7,8 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from prometheus_client import CollectorRegistry, Counter
+
 from bridge.authority import Message
 from bridge.errors import BridgeError
 from bridge.homeserver.federation.courier import Courier, CourierConfig
@@ -29,6 +31,7 @@ async def federating(
     signer: Signer,
     config: CourierConfig | None = None,
     on_message: Callable[[Message], None] = lambda message: None,
+    registry: CollectorRegistry | None = None,
     checkpoint: Callable[[str], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Desk]:
     """Carry what is in escrow, and yield the desk that answers others.
@@ -39,8 +42,15 @@ async def federating(
         signer: its key.
         config: times and bounds of the courier.
         on_message: is told of each document of a transfer that crossed, for traces.
+        registry: gets a count of the questions to other instances.
         checkpoint: of the courier, for tests that end it there.
     """
+    questions = Counter(
+        "khepri_bridge_federation_questions",
+        "Questions of this process to other instances, by how they ended: answered, rejected, unreachable.",
+        ["instance", "outcome"],
+        registry=registry,
+    )
     async with HttpLink() as link:
         courier = Courier(
             store,
@@ -49,6 +59,7 @@ async def federating(
             link=link,
             config=config,
             on_message=on_message,
+            on_question=lambda instance, outcome: questions.labels(instance, outcome).inc(),
             checkpoint=checkpoint,
         )
         carrying = asyncio.create_task(_carry(courier))

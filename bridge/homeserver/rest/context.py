@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from bridge.authority import Ownership
+from bridge.authority.recording import Journal
 from bridge.homeserver.issuing import Issuing
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Signer
@@ -37,6 +38,7 @@ class Context:
         stopping: set once the service is to end, so that feeds do.
         issuing: has certificates, tokens and tickets signed; ``None`` without a signer.
         signer: of the instance, if the service has one.
+        journal: records what callers ask for, where that is wanted.
         clock: gives Unix seconds.
     """
 
@@ -50,6 +52,7 @@ class Context:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     issuing: Issuing | None = None
     signer: Signer | None = None
+    journal: Journal | None = None
     clock: Callable[[], float] = time.time
 
 

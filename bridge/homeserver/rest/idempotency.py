@@ -51,7 +51,7 @@ class KeyedOperations:
 
     def __init__(self, store: Khepri, *, client: bytes, digest: bytes, patience: float) -> None:
         self._store = store
-        self._client = client
+        self.client = client
         self._digest = digest
         self._patience = patience
         self._sequences = itertools.count(1)
@@ -75,7 +75,7 @@ class KeyedOperations:
 
     def _next(self) -> OperationId:
         return OperationId(
-            client=self._client, incarnation=_INCARNATION, sequence=next(self._sequences), low_water=0
+            client=self.client, incarnation=_INCARNATION, sequence=next(self._sequences), low_water=0
         )
 
 
@@ -90,6 +90,10 @@ class Writing:
     def __init__(self, here: Context, operations: KeyedOperations | None) -> None:
         self.here = here
         self.operations = operations
+        self._journal = here.journal
+        if operations is not None and self._journal is not None:
+            # A repeat is the same request, at whichever process it is recorded.
+            self._journal = self._journal.of(operations.client.decode())
 
     @property
     def ownership(self) -> Ownership:
@@ -97,13 +101,20 @@ class Writing:
         if self.operations is None:
             return self.here.ownership
         return Ownership(
-            self.here.store, patience=self.here.settings.store_timeout, operations=self.operations
+            self.here.store,
+            patience=self.here.settings.store_timeout,
+            operations=self.operations,
+            journal=self._journal,
         )
 
     def homeserver(self, session: bytes) -> Homeserver:
         """Requests of a server's session."""
         return Homeserver(
-            self.here.store, session, patience=self.here.settings.store_timeout, operations=self.operations
+            self.here.store,
+            session,
+            patience=self.here.settings.store_timeout,
+            operations=self.operations,
+            journal=self._journal,
         )
 
     async def operation(self) -> OperationId | None:

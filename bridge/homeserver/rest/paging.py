@@ -18,7 +18,7 @@ from bridge.homeserver.rest.shapes import Name
 from bridge.khepri import NodeNotFoundError, Path
 
 DEFAULT_LIMIT: Final = 100
-_END_OF_TIME: Final = 10**15
+_END_OF_TIME: Final = 10**15 - 1
 """Unix milliseconds, some 31,000 years on: what is counted down from has the same number of digits always"""
 
 After = Annotated[Name | None, Query(description="What comes after this one: `next` of the page before.")]

@@ -144,6 +144,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bad_seal": Kind(403, "The seal does not hold", "Seal the document anew, for this instance."),
     "elsewhere": Kind(409, "Not decided yet", "Ask again in a second: word from elsewhere is on its way."),
     "settled": Kind(409, "The transfer is over", "Nothing need be done."),
+    "too_many_answers": Kind(
+        429,
+        "Too many answers are kept for this instance",
+        "Say what you have closed (`settle`), and ask again.",
+    ),
     "no_federation": Kind(404, "No federation here", "Ask a process that has the instance's signer."),
     "no_peer": Kind(404, "No such instance is pinned here", "Pin it: `khepri-bridge federation peer add`."),
     # Of the cluster

@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from bridge.authority import Credentials, Ownership
+from bridge.authority.recording import Journal
 from bridge.authority.trust import Trusted
 from bridge.errors import ConfigurationError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
@@ -174,6 +175,7 @@ async def store_context(
     trust: Trusted,
     signer: Signer | None = None,
     issuing: IssuingSettings | None = None,
+    journal: Journal | None = None,
 ) -> Context:
     """The context of a service over this store; what the signer has is published.
 
@@ -181,6 +183,7 @@ async def store_context(
         trust: the instance's keys and revocations.
         signer: by which certificates, tokens and tickets are issued; without one, none are.
         issuing: how long those last, and who may register.
+        journal: records requests about entities and players, where that is wanted.
 
     Raises:
         BridgeError: the store or the signer does not answer.
@@ -199,7 +202,8 @@ async def store_context(
         await issues.publish()
     return Context(
         store=store,
-        ownership=Ownership(store, patience=settings.store_timeout),
+        ownership=Ownership(store, patience=settings.store_timeout, journal=journal),
+        journal=journal,
         instance=instance,
         authenticator=TokenAuthenticator(trust, instance),
         settings=settings,

@@ -125,6 +125,32 @@ async def test_refused_when_its_giver_has_left_it_is_dormant(
     assert await federation.places(ball) == ["emerald"]
 
 
+async def test_that_an_instance_is_away_is_said_once_and_once_that_it_is_back(
+    federation: Federation, servers: tuple[Server, Server]
+) -> None:
+    """However many transfers, acknowledgements and questions for servers fail meanwhile."""
+    (a, b), x, y = servers, federation.x, federation.y
+    balls = [fresh("ball") for _ in range(3)]
+    federation.link.lose_question = lambda body: True
+    spawned = [await a.spawn(ball) for ball in balls]
+    async with federation.couriers():
+        for one in spawned:
+            await x.push_abroad(one, a, y, b)
+        while x.questions["ruby", "unreachable"] < 12:
+            await asyncio.sleep(0.02)
+        assert x.problems == ["lost on the way there; what is for ruby waits"]
+        federation.link.lose_question = lambda body: False
+        for ball in balls:
+            await federation.settled(ball)
+        tries = x.questions["ruby", "unreachable"]
+        assert [problem for problem in x.problems if "answers again" in problem] == [x.problems[1]], (
+            x.problems
+        )
+        assert x.problems[1].startswith("ruby answers again, after ")
+        assert x.problems[1].endswith(f" and {tries} questions")
+        assert x.questions["ruby", "answered"] >= 3
+
+
 @pytest.mark.parametrize("lost", ["question", "answer"])
 async def test_a_receiver_that_is_never_heard_is_asked_to_refuse_until_it_is(
     federation: Federation, servers: tuple[Server, Server], lost: str

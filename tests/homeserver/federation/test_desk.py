@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,8 @@ import pytest
 
 from bridge.authority import EntityRecord
 from bridge.errors import AuthorityError, DecodeError, SignatureError
-from bridge.homeserver.federation import Desk, LaterError, SettledError, UnpinnedError
+from bridge.etf import Atom
+from bridge.homeserver.federation import Desk, LaterError, Peer, SettledError, UnpinnedError
 from bridge.homeserver.federation.documents import (
     Accepted,
     Cancel,
@@ -31,6 +33,9 @@ from tests.support.credentials import KeySigner
 from tests.support.federation import Federation, term
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
+
+MOST = 4_352
+"""answers that are kept for one instance: to 4096 offers, and to 256 cancels beyond"""
 
 
 class Case:
@@ -230,3 +235,34 @@ async def test_a_desk_that_is_told_another_name_takes_nothing(case: Case) -> Non
     sealed = await case.sealed(case.offer)
     with pytest.raises(SignatureError, match="not for opal"):
         await desk.serve(sealed.body, sealed.seal)
+
+
+async def test_a_peer_that_fills_the_tree_with_cancels_is_heard_no_more_and_others_are(case: Case) -> None:
+    y, key = case.y, Jwk.generate()
+    mallory = Peer(instance=fresh("mallory"), urls=("https://mallory",), keys=(key.public(),))
+    await y.escrows.pin(mallory)
+
+    def cancel(transfer: int, low: int = 0) -> Cancel:
+        return Cancel(transfer=str(transfer), low=str(low), trace=case.offer.trace, hop=1)
+
+    async def said(document: Document) -> Sealed:
+        return await case.sealed(document, signer=KeySigner(key), instance=mallory.instance)
+
+    for first in range(1, MOST, 128):
+        numbers = range(first, min(first + 128, MOST + 1))
+        await asyncio.gather(*(y.escrows.refuse(mallory.instance, cancel(number)) for number in numbers))
+    attack = await said(cancel(MOST + 1))
+    with pytest.raises(AuthorityError, match="too_many_answers"):
+        await y.desk.serve(attack.body, attack.seal)
+    assert await term(y, "incoming", mallory.instance, str(MOST + 1)) is None
+    # Others are answered as before, and so is this one again, once it has said what is closed.
+    asked = await case.sealed(case.offer)
+    answer = decode_answer_untrusted((await y.desk.serve(asked.body, asked.seal)).body)
+    assert isinstance(answer, Accepted)
+    again = await said(cancel(MOST + 1, low=MOST))
+    answer = decode_answer_untrusted((await y.desk.serve(again.body, again.seal)).body)
+    assert isinstance(answer, Refused)
+    kept = await term(y, "incoming", mallory.instance)
+    assert kept[Atom("answers")] == 1
+    assert await term(y, "incoming", mallory.instance, "1") is None
+    await y.escrows.unpin(mallory.instance)
