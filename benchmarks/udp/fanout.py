@@ -50,7 +50,6 @@ async def _run(
     world = random.integers(0, 256, (_ENTITIES, _RECORD_BYTES), dtype=np.uint8)
     seen = random.integers(0, _ENTITIES, (PEERS, _SEEN))
     rows = np.zeros((PEERS, MAX_STATE_BYTES), dtype=np.uint8)
-    starts = range(0, PEERS * MAX_STATE_BYTES, MAX_STATE_BYTES)
     times: list[tuple[float, ...]] = []
     async with UdpEngine(UdpConfig(**OPTIONS), identity=identity, on_event=lambda _event: None) as engine:
         for peer in crowd_peers(keys, addresses):
@@ -63,10 +62,7 @@ async def _run(
             begun, worked = time.perf_counter(), time.process_time()
             rows[:, : _SEEN * _RECORD_BYTES] = world.take(seen, axis=0).reshape(PEERS, -1)
             gathered = time.perf_counter()
-            payloads = rows.tobytes()
-            for start, session in zip(starts, sessions, strict=True):
-                session.send_state(payloads[start : start + MAX_STATE_BYTES])
-            engine.flush()
+            engine.send_states(sessions, rows)
             times.append(
                 (time.perf_counter() - begun, time.process_time() - worked, gathered - begun, answered)
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
+from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.reliable import ReliableReceiver
 from bridge.udp.replay import ReplayWindow
@@ -31,6 +33,7 @@ class Acknowledger:
         "_messages_granted",
         "_reliable",
         "_replay",
+        "_row",
         "_spare",
         "_unordered",
         "due_at",
@@ -45,7 +48,13 @@ class Acknowledger:
         replay: ReplayWindow,
         reliable: ReliableReceiver,
         unordered: UnorderedReceiver,
+        row: Row | None = None,
     ) -> None:
+        """Begin with nothing to tell.
+
+        Args:
+            row: of its session; ``None`` for one of its own.
+        """
         self._config = config
         self._replay = replay
         self._reliable = reliable
@@ -54,6 +63,7 @@ class Acknowledger:
         self._messages_granted = MessageCredit(0, unordered.limit)
         # Seconds before it is due from which on it rides along.
         self._spare = max(0.0, config.max_ack_delay - SOONEST)
+        self._row = row or Row(Columns())
         self.is_due = False
         self.due_at: float | None = None
         self.waiting = 0
@@ -62,9 +72,11 @@ class Acknowledger:
         """So many datagrams came that want an answer; whether it cannot wait for the batch's end."""
         self.waiting += count
         if urgent or self.waiting >= self._config.acknowledge_every:
-            self.is_due = True
+            self._come_due()
         elif self.due_at is None:
             self.due_at = now + self._config.max_ack_delay
+            if not self.is_due:
+                self._row.columns.acks_from[self._row.index] = self.due_at - self._spare
         return self.waiting >= ACK_AT_ONCE
 
     def rides(self, *, now: float) -> bool:
@@ -72,14 +84,16 @@ class Acknowledger:
 
         Where datagrams go back and forth within a millisecond, most of them need not carry it.
         """
-        if self.is_due:
-            return True
-        return self.due_at is not None and now >= self.due_at - self._spare
+        return now >= self._row.columns.acks_from[self._row.index]
+
+    def _come_due(self) -> None:
+        self.is_due = True
+        self._row.columns.acks_from[self._row.index] = -math.inf
 
     def handle_timer(self, *, now: float) -> None:
         """Let what has waited long enough go."""
         if self.due_at is not None and now >= self.due_at:
-            self.is_due = True
+            self._come_due()
 
     def message_taken(self) -> bool:
         """The application took a message; whether its credit is to be given back at once."""
@@ -90,13 +104,14 @@ class Acknowledger:
             or self._unordered.limit - limit > half
             or self._unordered.low_water - low_water > MAX_AHEAD // 2
         ):
-            self.is_due = True
+            self._come_due()
         return self.is_due
 
     def frames(self) -> bytes:
         """What there is to tell, which is then told; empty where nothing ever came."""
         self.is_due = False
         self.due_at = None
+        self._row.columns.acks_from[self._row.index] = math.inf
         self.waiting = 0
         self._credit_granted = self._reliable.limit
         largest, bits = self._replay.acknowledgement()

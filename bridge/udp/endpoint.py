@@ -10,11 +10,12 @@ the answer to a challenge.
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from bridge.errors import (
     BoxError,
@@ -27,6 +28,7 @@ from bridge.errors import (
 from bridge.jose import Jwk, peek_claims_untrusted
 from bridge.udp.admission import Admission
 from bridge.udp.bucket import TokenBucket
+from bridge.udp.columns import Columns
 from bridge.udp.config import UdpConfig
 from bridge.udp.cookie import SECRET_BYTES
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
@@ -40,11 +42,11 @@ from bridge.udp.handshake import (
     Responder,
     sender_untrusted,
 )
-from bridge.udp.lone import Lone, seal_lone
+from bridge.udp.latest import Matrix, PendingState, check_state
+from bridge.udp.lone import FEW, Lone, may_go, seal_lone
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.proving import SigningPace, Unproven
-from bridge.udp.session import Session
-from bridge.udp.stamps import stamp_of
+from bridge.udp.session import Session, check_batch, plain_number
 from bridge.udp.statistics import DropReason, EndpointStatistics
 from bridge.udp.timers import Timers
 from bridge.udp.transmit import Transmit
@@ -78,6 +80,13 @@ def _ignore() -> None:
 
 def _ignore_session(_session: Session) -> None:
     return None
+
+
+class _Queued(NamedTuple):
+    """States given to many sessions at once, row i being that of session i."""
+
+    sessions: list[Session]
+    lone: Lone
 
 
 class Endpoint:
@@ -134,6 +143,8 @@ class Endpoint:
         self._newest_init: dict[str, int] = {}
 
         self._workspace = Workspace()
+        self._columns = Columns()
+        self._queued: _Queued | None = None
         self._hasher = LeafHasher()
         self._signer = TickSigner(identity, self._hasher)
         self._pace = SigningPace(per_second=config.signatures_per_second, burst=config.signature_burst)
@@ -244,6 +255,7 @@ class Endpoint:
             session.disown()
         self._initiators.clear()
         self._responders.clear()
+        self._queued = None
         self._dirty.clear()
         self._outbox.clear()
 
@@ -326,9 +338,9 @@ class Endpoint:
         if session in self._unconfirmed:
             if session.is_confirmed and not session.is_closed:
                 self._establish(session)
-            self._dirty[session] = None
+            self._touch(session)
         elif session.acknowledger.waiting or session.acknowledger.is_due or not session.outbound.is_idle:
-            self._dirty[session] = None
+            self._touch(session)
         # What else came moves timers back, as acknowledgements alone do.
         if self._wait is None and session.has_events:
             self._ready[session] = None
@@ -463,6 +475,7 @@ class Endpoint:
             random_bytes=self._random_bytes,
             now=now,
             workspace=self._workspace,
+            columns=self._columns,
             verifier=self._verifier(handshake) if agreement.is_signed else None,
             on_pending=self._mark,
             wait=self._wait,
@@ -499,12 +512,15 @@ class Endpoint:
         self._established[session.peer] = session
         self._events.append(SessionEstablished(peer=session.peer, session=session))
 
-    def _remove(self, session: Session) -> None:
+    def _let_go(self, session: Session) -> None:
         self._by_connection.pop(session.connection_id, None)
         self._timers.forget(session)
         self._dirty.pop(session, None)
         self._ready.pop(session, None)
         self._held.pop(session, None)
+
+    def _remove(self, session: Session) -> None:
+        self._let_go(session)
         handshake = self._unconfirmed.pop(session, None)
         if handshake is not None:
             # Nobody has heard of this session yet, so nobody hears of its end; the handshake's is told.
@@ -535,11 +551,7 @@ class Endpoint:
         """Drop all unfinished handshakes with a peer without a word: a session exists, or must not."""
         for session in [session for session in self._unconfirmed if session.peer == name]:
             del self._unconfirmed[session]
-            self._by_connection.pop(session.connection_id, None)
-            self._timers.forget(session)
-            self._dirty.pop(session, None)
-            self._ready.pop(session, None)
-            self._held.pop(session, None)
+            self._let_go(session)
         for box in [box for box, responder in self._responders.items() if responder.peer.name == name]:
             self._responders.pop(box).fail()
         initiator = self._initiators.get(name)
@@ -550,7 +562,125 @@ class Endpoint:
     def _mark(self, session: Session) -> None:
         if not self._dirty:
             self._on_pending()  # else it was told, or is about to send in any case
+        self._touch(session)
+
+    def _touch(self, session: Session) -> None:
+        """Have the session looked at with the next datagrams."""
         self._dirty[session] = None
+        self._columns.is_idle[session.row.index] = 0
+
+    def send_states(
+        self, sessions: Sequence[Session], payloads: Matrix, stream: SupportsIndex = 0
+    ) -> npt.NDArray[np.int64]:
+        """Give many sessions their newest state of a stream: see :meth:`UdpEngine.send_states`.
+
+        Args:
+            payloads: kept until the next :meth:`datagrams_to_send`, which is to follow at once.
+        """
+        check_batch(payloads)
+        stream, count = plain_number(stream), len(sessions)
+        if len(payloads) != count:
+            raise ConfigurationError(f"{len(payloads)} states for {count} sessions: one row for each")
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        self.part_states()
+        columns, chosen = self._columns, list(sessions)
+        rows = np.array([session.row.index for session in chosen], dtype=np.intp)
+        self._check_owned(chosen, rows)
+        check_state(
+            stream,
+            1,
+            payloads.shape[1],
+            max_streams=self._config.max_state_streams,
+            max_state_bytes=int(np.asarray(columns.max_state_bytes)[rows].min()),
+        )
+        newest = np.asarray(columns.number)
+        newest[rows] += 1
+        np.asarray(columns.is_queued)[rows] = 1
+        numbers = newest[rows].astype(np.int64)
+        self._queued = _Queued(chosen, Lone(rows, stream, numbers, payloads))
+        return numbers
+
+    def _check_owned(self, sessions: list[Session], rows: npt.NDArray[np.intp]) -> None:
+        if any(session.row.columns is not self._columns for session in sessions):
+            raise ConfigurationError("a session of another engine is among them")
+        order = np.arange(len(rows))
+        last = np.empty(int(rows.max()) + 1, dtype=np.intp)
+        last[rows] = order
+        if not (last[rows] == order).all():
+            # Two datagrams under one sequence would give away both.
+            raise ConfigurationError("a session is named twice: a stream of a session has one newest state")
+
+    def part_states(self) -> None:
+        """Hand what :meth:`send_states` was given to its sessions, where it waits and is superseded."""
+        queued, self._queued = self._queued, None
+        if queued is not None:
+            self._part(queued, range(len(queued.sessions)))
+
+    def _part(self, queued: _Queued, which: Iterable[int]) -> None:
+        sessions, (_, stream, numbers, payloads) = queued
+        assert isinstance(stream, int)
+        is_queued = self._columns.is_queued
+        for n in which:
+            session = sessions[n]
+            at = session.row.index
+            if is_queued[at] and not session.is_closed:
+                session.outbound.latest.put_numbered(stream, payloads[n].tobytes(), int(numbers[n]))
+                self._touch(session)
+            is_queued[at] = 0
+
+    def _seal_queued(self, queued: _Queued, *, now: float) -> list[Transmit]:
+        """Seal what may go of what :meth:`send_states` was given; the rest waits in its sessions."""
+        columns, lone = self._columns, queued.lone
+        is_queued = np.asarray(columns.is_queued)
+        may = may_go(lone, columns, max_flight=self._config.max_flight_datagrams, now=now)
+        may &= (np.asarray(columns.is_idle)[lone.rows] & is_queued[lone.rows]).astype(np.bool_)
+        if not may.all():
+            self._part(queued, np.flatnonzero(~may).tolist())
+            lone = lone.only(np.flatnonzero(may))
+        is_queued[lone.rows] = 0
+        return seal_lone(lone, columns, self._workspace, now=now) if len(lone.rows) else []
+
+    def _seal_alone(
+        self, dirty: Iterable[Session], *, now: float
+    ) -> tuple[list[Transmit], Iterable[Session]]:
+        """Seal the states of sessions that have nothing else to send; also, whom else to visit."""
+        waiting: defaultdict[int, list[tuple[Session, PendingState, bytes]]] = defaultdict(list)
+        rest: list[Session] = []
+        for session in dirty:
+            state = session.outbound.lone_state()
+            if state is None or not isinstance(state.payload, bytes):
+                rest.append(session)
+            else:
+                waiting[len(state.payload)].append((session, state, state.payload))
+        transmits: list[Transmit] = []
+        armed = self._timers.armed
+        for size, same in waiting.items():
+            if len(same) < FEW:
+                rest += [session for session, _, _ in same]
+                continue
+            lone = Lone(
+                np.array([session.row.index for session, _, _ in same], dtype=np.intp),
+                np.array([state.stream for _, state, _ in same], dtype=np.int64),
+                np.array([state.number for _, state, _ in same], dtype=np.int64),
+                np.frombuffer(b"".join([payload for _, _, payload in same]), np.uint8).reshape(-1, size),
+            )
+            may = may_go(lone, self._columns, max_flight=self._config.max_flight_datagrams, now=now)
+            for (session, _, _), may_this in zip(same, may.tolist(), strict=True):
+                if not may_this:
+                    rest.append(session)
+                    continue
+                session.outbound.lone_went()
+                # All that a session waits for then moves back as time goes by, but for one thing.
+                due, timer = session.acknowledger.due_at, armed.get(session)
+                if timer is None or (due is not None and due < timer):
+                    self._arm(session)
+            if not may.all():
+                lone = lone.only(np.flatnonzero(may))
+            if len(lone.rows):
+                np.asarray(self._columns.is_idle)[lone.rows] = 1
+                transmits += seal_lone(lone, self._columns, self._workspace, now=now)
+        return transmits, rest
 
     def datagrams_to_send(self, *, now: float) -> list[Transmit]:
         """Everything due, datagrams of one session next to each other; each is handed out once."""
@@ -561,27 +691,22 @@ class Endpoint:
                 outbox.append(Transmit.of_one(datagram, initiator.peer.address))
         may_sign = now >= self._pace.due_at
         unproven: list[tuple[Session, Unproven]] = []
-        lone: list[Lone] = []
-        stamp = stamp_of(now)
-        armed = self._timers.armed
+        queued, self._queued = self._queued, None
+        if queued is not None:
+            outbox += self._seal_queued(queued, now=now)
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
-            for session in dirty:
+            visits: Iterable[Session] = dirty
+            if len(dirty) >= FEW:
+                sealed, visits = self._seal_alone(dirty, now=now)
+                outbox += sealed
+            for session in visits:
                 try:
-                    one = session.outbound.take_lone(stamp, now=now)
-                    if one is None:
-                        outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
-                        if session.is_signed and not session.is_closed:
-                            unproven += [(session, waiting) for waiting in session.take_unproven()]
+                    outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
+                    if session.is_signed and not session.is_closed:
+                        unproven += [(session, waiting) for waiting in session.take_unproven()]
                 except Exception as error:  # the other peers' datagrams must go all the same
                     self._give_up(session, error)
-                    continue
-                if one is not None:
-                    lone.append(one)
-                    # All that a session waits for then moves back as time goes by, but for one thing.
-                    due, timer = session.acknowledger.due_at, armed.get(session)
-                    if timer is None or (due is not None and due < timer):
-                        self._arm(session)
                     continue
                 if session.is_closed:
                     self._remove(session)
@@ -589,17 +714,16 @@ class Endpoint:
                     continue
                 if session.is_signed and session.states_waiting and not may_sign:
                     self._held[session] = None
+                session.outbound.rest()
                 self._arm(session)
         if unproven:
             outbox += self._seal_proven(unproven, now=now)
-        self._sent += len(lone) + sum(
+        self._sent += sum(
             [
                 1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
                 for transmit in outbox
             ]
         )
-        if lone:
-            outbox += seal_lone(lone, self._workspace)
         return outbox
 
     def _seal_proven(self, unproven: list[tuple[Session, Unproven]], *, now: float) -> list[Transmit]:
@@ -656,9 +780,9 @@ class Endpoint:
                 session.handle_timer(now=now)
             except Exception as error:
                 self._give_up(session, error)
-            self._dirty[session] = None
+            self._touch(session)
         if self._held and now >= self._pace.due_at:
-            self._dirty |= self._held
+            self._dirty |= self._held  # of signed sessions, which are never idle
             self._held.clear()
         self._expire_handshakes(now=now)
 

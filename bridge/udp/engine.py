@@ -15,9 +15,12 @@ import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self, assert_never
+from typing import Final, Self, SupportsIndex, assert_never
+
+import numpy as np
+import numpy.typing as npt
 
 from bridge.errors import (
     ClosedError,
@@ -40,6 +43,7 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
+from bridge.udp.latest import Matrix
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
 from bridge.udp.socket import SocketCounters, UdpSocket
@@ -218,6 +222,36 @@ class UdpEngine:
     def statistics(self) -> EndpointStatistics:
         """Counters of the endpoint."""
         return self._endpoint.statistics()
+
+    def send_states(
+        self, sessions: Sequence[Session], payloads: Matrix, stream: SupportsIndex = 0
+    ) -> npt.NDArray[np.int64]:
+        """Send many sessions their newest state of a stream, now: what a server tells its players each tick.
+
+        The same as :meth:`Session.send_state` for each and :meth:`flush`, for a third of the time. What a
+        session may not send yet waits in it. Sessions that are closed are passed over.
+
+        Args:
+            sessions: of this engine, none of them twice.
+            payloads: unsigned bytes of shape (n, size), row i being the state of session i, at most
+                ``max_state_bytes`` of any of them. Free to be changed afterwards.
+            stream: 0 … ``max_state_streams`` - 1.
+
+        Returns:
+            The number of each state, as of :meth:`Session.send_state`, shape (n,).
+
+        Raises:
+            ConfigurationError: no array of that shape and type, another engine's session, or one twice.
+            InvalidStateError: the engine is not open.
+            LimitExceededError: payloads too long, or a stream out of bounds.
+        """
+        self._running_loop()
+        numbers = self._endpoint.send_states(sessions, payloads, stream)
+        self._transmit()
+        # What was kept back because the kernel is full must be superseded by what comes next.
+        self._endpoint.part_states()
+        self._rearm()
+        return numbers
 
     async def connect(self, name: str, *, timeout: float) -> Session:
         """The session with a peer, made if there is none.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
@@ -29,6 +29,7 @@ _SECRET_BYTES: Final = 32
 _KEY_BYTES: Final = 16
 _IV_BYTES: Final = 12
 _LABEL: Final = b"khepri-bridge udp v2 "
+_NONCE: Final = np.dtype([("head", ">u4"), ("tail", ">u8")])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def open_by_copy(
     plaintext[:] = cipher.decrypt(nonce, sealed, header)
 
 
-_SEAL_INTO: Final = getattr(AESGCM, "encrypt_into", seal_by_copy)
+_SEAL_INTO: Final[Callable[..., None]] = getattr(AESGCM, "encrypt_into", seal_by_copy)
 _OPEN_INTO: Final = getattr(AESGCM, "decrypt_into", open_by_copy)
 
 
@@ -109,15 +110,17 @@ class Aead:
 
     Attributes:
         cipher: without the nonces that make it safe: see :func:`seal_each`.
+        iv: the static IV as two numbers, its first 4 bytes and the other 8.
     """
 
-    __slots__ = ("_iv", "_iv_head", "_iv_tail", "cipher")
+    __slots__ = ("_iv", "_iv_head", "_iv_tail", "cipher", "iv")
 
     def __init__(self, keys: DirectionKeys) -> None:
         self.cipher = AESGCM(keys.key)
         self._iv = int.from_bytes(keys.iv, "big")
         self._iv_head = np.frombuffer(keys.iv[:4], dtype=np.uint8)
-        self._iv_tail = np.uint64(int.from_bytes(keys.iv[4:], "big"))
+        self.iv = int.from_bytes(keys.iv[:4], "big"), int.from_bytes(keys.iv[4:], "big")
+        self._iv_tail = np.uint64(self.iv[1])
 
     def seal(self, sequence: int, plaintext: bytes, header: bytes) -> bytes:
         """Ciphertext and 16-byte tag. The caller never uses a sequence twice."""
@@ -178,9 +181,23 @@ class Aead:
         return row_bytes(nonces)
 
 
+def nonces_of(
+    heads: npt.NDArray[np.uint32], tails: npt.NDArray[np.uint64], sequences: npt.NDArray[np.int64]
+) -> list[bytes]:
+    """The nonces of datagrams that each have keys of their own.
+
+    Args:
+        heads: the first part of each :attr:`Aead.iv`, shape (n,); ``tails`` the other.
+    """
+    nonces = np.empty(len(sequences), dtype=_NONCE)
+    nonces["head"] = heads
+    nonces["tail"] = sequences.astype(np.uint64) ^ tails
+    return row_bytes(nonces.view(np.uint8).reshape(-1, _IV_BYTES))
+
+
 def seal_each(
-    aeads: Sequence[Aead],
-    sequences: Sequence[int],
+    ciphers: Iterable[AESGCM | None],
+    nonces: Iterable[bytes],
     plaintexts: Iterable[memoryview],
     headers: Iterable[memoryview],
     sealed: Iterable[memoryview],
@@ -188,13 +205,9 @@ def seal_each(
     """:meth:`Aead.seal_run` for datagrams that each have keys of their own.
 
     Args:
-        aeads: n, and as many sequences.
+        ciphers: n, of :attr:`Aead.cipher`.
+        nonces: n, from :func:`nonces_of`.
     """
-    ciphers = [aead.cipher for aead in aeads]
-    nonces = [
-        (aead._iv ^ sequence).to_bytes(_IV_BYTES, "big")
-        for aead, sequence in zip(aeads, sequences, strict=True)
-    ]
     deque(map(_SEAL_INTO, ciphers, nonces, plaintexts, headers, sealed), maxlen=0)
 
 
@@ -242,7 +255,7 @@ class SealingPhases:
         """and the moment from which on any is. Before both, :meth:`prepare` does nothing unless the peer has
         moved on."""
 
-    def prepare(self, next_sequence: int, *, follow: int, now: float) -> None:
+    def prepare(self, next_sequence: int, *, follow: int, now: float) -> bool:
         """Move on if it is time to, or if the peer has.
 
         A phase of our own making waits until the peer has shown that it opened the one before: then it is
@@ -251,10 +264,13 @@ class SealingPhases:
         Args:
             next_sequence: of the datagram to be sealed next.
             follow: the phase the peer seals in.
+
+        Returns:
+            Whether it did.
         """
         is_due = self._is_proven and (next_sequence >= self.due_from or now >= self.due_at)
         if follow <= self.phase and not is_due:
-            return
+            return False
         self._keys = self._keys.next_phase()
         self.aead = Aead(self._keys)
         self.phase += 1
@@ -263,6 +279,7 @@ class SealingPhases:
         self.due_from = next_sequence + self._after_datagrams
         self.due_at = now + self._after_seconds
         self._is_proven = False
+        return True
 
     def acknowledge(self, largest: int) -> None:
         """The peer has opened the datagram with this sequence, the largest of an ACK."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.errors import LimitExceededError
+from bridge.udp.columns import Columns, Row
 from bridge.udp.wire import MAX_STATE_BYTES
 
 _NUMBER_MASK: Final = 0xFFFFFFFF
@@ -78,6 +79,14 @@ class StreamNumbers:
         return numbers
 
 
+def check_state(stream: int, rows: int, size: int, *, max_streams: int, max_state_bytes: int) -> None:
+    """Raise :class:`~bridge.errors.LimitExceededError` unless these streams may have states of that size."""
+    if size > max_state_bytes:
+        raise LimitExceededError("max_state_bytes", max_state_bytes, "bytes")
+    if stream < 0 or stream + rows > max_streams:
+        raise LimitExceededError("max_state_streams", max_streams, "streams, numbered from 0")
+
+
 class PendingState:
     """The unsent state of one stream, or the unsent rows of a batch.
 
@@ -113,17 +122,26 @@ class LatestSender:
     __slots__ = (
         "_acknowledged",
         "_max_streams",
-        "_number",
+        "_row",
         "max_state_bytes",
         "pending",
         "superseded",
         "waiting",
     )
 
-    def __init__(self, *, max_streams: int, max_state_bytes: int = MAX_STATE_BYTES) -> None:
+    def __init__(
+        self, *, max_streams: int, max_state_bytes: int = MAX_STATE_BYTES, row: Row | None = None
+    ) -> None:
+        """Begin with nothing to send.
+
+        Args:
+            row: of its session; ``None`` for one of its own.
+        """
         self._max_streams = max_streams
         self.max_state_bytes = max_state_bytes
-        self._number = _NUMBER_MASK
+        self._row = row = row or Row(Columns())
+        row.columns.max_state_bytes[row.index] = max_state_bytes
+        row.columns.number[row.index] = _NUMBER_MASK
         self._acknowledged = StreamNumbers()
         self.pending: dict[int, PendingState] = {}
         """(First) stream to what is unsent, in the order the streams first became pending."""
@@ -141,11 +159,9 @@ class LatestSender:
             LimitExceededError: a payload above ``max_state_bytes``, or a stream number out of bounds.
         """
         rows, size = (1, len(payload)) if isinstance(payload, bytes) else payload.shape
-        if size > self.max_state_bytes:
-            raise LimitExceededError("max_state_bytes", self.max_state_bytes, "bytes")
-        if stream < 0 or stream + rows > self._max_streams:
-            raise LimitExceededError("max_state_streams", self._max_streams, "streams, numbered from 0")
-        number = self._number = (self._number + 1) & _NUMBER_MASK
+        check_state(stream, rows, size, max_streams=self._max_streams, max_state_bytes=self.max_state_bytes)
+        columns, at = self._row.columns, self._row.index
+        number = columns.number[at] = (columns.number[at] + 1) & _NUMBER_MASK
         old = self.pending.get(stream)
         next_row = 0
         if old is not None:
@@ -159,9 +175,32 @@ class LatestSender:
         self.waiting += rows
         return number
 
-    def drop(self) -> None:
-        """Forget what is unsent, as if it had been superseded."""
-        self.superseded += self.waiting
+    def put_numbered(self, stream: int, payload: bytes, number: int) -> None:
+        """Like :meth:`put` for a state that got its number, and passed its checks, some time ago."""
+        old = self.pending.get(stream)
+        if old is not None and (number - old.number) & _NUMBER_MASK >= _HALF:
+            self.superseded += 1
+            return
+        if old is not None:
+            self.superseded += old.left
+            self.waiting -= old.left
+        self.pending[stream] = PendingState(stream, number, payload, 0, 1)
+        self.waiting += 1
+
+    def lone(self) -> PendingState | None:
+        """The only state that waits, if it is one and not a batch."""
+        if len(self.pending) != 1:
+            return None
+        [state] = self.pending.values()
+        return state if type(state.payload) is bytes else None
+
+    def drop(self, *, queued: int = 0) -> None:
+        """Forget what is unsent, as if it had been superseded.
+
+        Args:
+            queued: states that the owner forgets besides.
+        """
+        self.superseded += self.waiting + queued
         self.waiting = 0
         self.pending.clear()
 

@@ -1,24 +1,37 @@
-"""States that go alone: one full datagram for each of many sessions, with nothing else to send to any.
+"""States that go alone: one datagram for each of many sessions, with nothing else to send to any.
 
-What a server sends to its players each tick. All that a session has to do by itself is to number, to account
-and to write a header (:meth:`bridge.udp.outbound.Outbound.take_lone`); the ciphers of all sessions then run
-over one matrix. What goes out is byte for byte what the sessions would have sealed one by one.
+What a server sends to its players each tick. Whether a session may send, the header of its datagram, and what
+is to be remembered of it are columns (:mod:`bridge.udp.columns`) of which all rows are done at once; then the
+ciphers of all run over one matrix. What goes out, and what is noted, is what the sessions would have sealed
+and noted one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import repeat
 from struct import Struct
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from bridge.udp.keys import Aead, seal_each
-from bridge.udp.peers import Address
+from bridge.udp.columns import NOTES, Columns
+from bridge.udp.keys import nonces_of, seal_each
+from bridge.udp.latest import Matrix
+from bridge.udp.stamps import stamp_of
 from bridge.udp.transmit import Transmit
-from bridge.udp.wire import DATA_HEADER, DATA_HEADER_BYTES, PROLOGUE, STATE_HEADER, TAG_BYTES
-from bridge.udp.workspace import RUN_ROWS, RunBuffers, Workspace, row_bytes
+from bridge.udp.wire import (
+    DATA_HEADER,
+    DATA_HEADER_BYTES,
+    HOLD_UNIT_US,
+    MAX_DATAGRAM_BYTES,
+    NO_ECHO,
+    PROLOGUE,
+    STATE,
+    STATE_HEADER,
+    TAG_BYTES,
+)
+from bridge.udp.workspace import RUN_ROWS, Workspace, row_bytes
 
 LONE_HEAD: Final = Struct(
     ">" + "".join(part.format.removeprefix(">") for part in (DATA_HEADER, PROLOGUE, STATE_HEADER))
@@ -26,63 +39,138 @@ LONE_HEAD: Final = Struct(
 """Everything of such a datagram before the payload: header, prologue, head of the STATE frame."""
 LONE_BYTES: Final = LONE_HEAD.size + TAG_BYTES
 """Bytes of such a datagram beside the payload."""
-_FEW: Final = 16
+FEW: Final = 16
 """Datagrams of one size that are cheaper one by one."""
+_HEADS: Final = np.dtype(
+    [
+        ("first_byte", "u1"),
+        ("connection_id", ">u4"),
+        ("sequence", ">u8"),
+        ("stamp", ">u4"),
+        ("echo", ">u4"),
+        ("hold", ">u2"),
+        ("kind", "u1"),
+        ("stream", ">u2"),
+        ("number", ">u4"),
+        ("length", ">u2"),
+    ]
+)
+""":data:`LONE_HEAD` as an array has it."""
+
+Rows = npt.NDArray[np.intp]
 
 
 class Lone(NamedTuple):
-    """A datagram whose sequence is used up, to be sealed now.
+    """States of one size, each of another session.
 
     Attributes:
-        head: :data:`LONE_HEAD`, the first 13 bytes being the header, the rest of the plaintext.
-        payload: the rest of the plaintext.
-        sequence: as in the header.
+        rows: of the sessions, shape (n,), none of them twice: a sequence must not be used twice.
+        streams: one, or shape (n,).
+        numbers: of the states, shape (n,).
+        payloads: shape (n, size).
     """
 
-    head: bytes
-    payload: bytes
-    sequence: int
-    aead: Aead
-    address: Address
+    rows: Rows
+    streams: int | npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    payloads: Matrix
+
+    def only(self, chosen: Rows) -> Lone:
+        """Some of them."""
+        streams = self.streams if isinstance(self.streams, int) else self.streams[chosen]
+        return Lone(self.rows[chosen], streams, self.numbers[chosen], self.payloads[chosen])
 
 
-def seal_lone(lone: Sequence[Lone], workspace: Workspace) -> list[Transmit]:
-    """Seal such datagrams of any sessions, in any order of sizes."""
-    if len(lone) < _FEW:
-        return [_seal_one(one) for one in lone]
+def may_go(lone: Lone, columns: Columns, *, max_flight: int, now: float) -> npt.NDArray[np.bool_]:
+    """Which may go now with nothing going along: by pace, keys, what is in flight and what is to be told.
+
+    Args:
+        max_flight: datagrams of a session in flight above which none goes.
+    """
+    rows = lone.rows
+    may: npt.NDArray[np.bool_] = np.asarray(columns.acks_from)[rows] > now
+    may &= np.asarray(columns.in_flight)[rows] < max_flight
+    may &= np.asarray(columns.sequence)[rows] < np.asarray(columns.rekey_from)[rows]
+    may &= np.asarray(columns.rekey_at)[rows] > now
+    may &= _refilled(columns, rows, now=now) >= MAX_DATAGRAM_BYTES
+    may &= np.asarray(columns.notes)[rows] < NOTES
+    return may
+
+
+def _refilled(columns: Columns, rows: Rows, *, now: float) -> npt.NDArray[np.float64]:
+    """What the pacers have now: as :meth:`bridge.udp.rate.Pacer.allowance`."""
+    elapsed = now - np.asarray(columns.refilled_at)[rows]
+    tokens = np.asarray(columns.tokens)[rows] + elapsed * np.asarray(columns.rate)[rows]
+    refilled: npt.NDArray[np.float64] = np.minimum(np.asarray(columns.burst)[rows], tokens)
+    return refilled
+
+
+def seal_lone(lone: Lone, columns: Columns, workspace: Workspace, *, now: float) -> list[Transmit]:
+    """Number, account for and seal what :meth:`may_go` allowed, in its order."""
+    rows, _, _, payloads = lone
+    count, length = payloads.shape
+    size = LONE_BYTES + length
+    sequences = np.asarray(columns.sequence)[rows]
+    heads = _heads(lone, columns, sequences, now=now)
+    nonces = nonces_of(np.asarray(columns.iv_head)[rows], np.asarray(columns.iv_tail)[rows], sequences)
+    _account(lone, columns, sequences, size, now=now)
+    indices = rows.tolist()
+    ciphers = [columns.ciphers[index] for index in indices]
     transmits: list[Transmit] = []
-    payload_sizes = {len(one.payload) for one in lone}
-    for payload_size in payload_sizes:
-        same = lone
-        if len(payload_sizes) > 1:
-            same = [one for one in lone if len(one.payload) == payload_size]
-        size, count = LONE_BYTES + payload_size, len(same)
-        buffers = workspace.buffers_if_worth(size, count) if count >= _FEW else None
-        if buffers is None:
-            transmits += [_seal_one(one) for one in same]
-            continue
-        for start in range(0, count, RUN_ROWS):
-            transmits += _seal_same(same[start : start + RUN_ROWS], size, buffers)
+    buffers = workspace.buffers(size)
+    payload_at = LONE_HEAD.size - DATA_HEADER_BYTES
+    for start in range(0, count, RUN_ROWS):
+        run = slice(start, start + RUN_ROWS)
+        head = heads[run]
+        datagrams, plaintexts = buffers.datagrams[: len(head)], buffers.plaintexts[: len(head)]
+        datagrams[:, :DATA_HEADER_BYTES] = head[:, :DATA_HEADER_BYTES]
+        plaintexts[:, :payload_at] = head[:, DATA_HEADER_BYTES:]
+        plaintexts[:, payload_at:] = payloads[run]
+        seal_each(
+            ciphers[run], nonces[run], buffers.plaintext_views, buffers.header_views, buffers.sealed_views
+        )
+        addresses = [columns.addresses[index] for index in indices[run]]
+        fields = zip(row_bytes(datagrams), repeat(size), addresses)
+        transmits += map(tuple.__new__, repeat(Transmit), fields)
     return transmits
 
 
-def _seal_one(lone: Lone) -> Transmit:
-    head, payload, sequence, aead, address = lone
-    header = head[:DATA_HEADER_BYTES]
-    datagram = header + aead.seal(sequence, head[DATA_HEADER_BYTES:] + payload, header)
-    return Transmit(datagram, len(datagram), address)
+def _heads(lone: Lone, columns: Columns, sequences: npt.NDArray[np.int64], *, now: float) -> Matrix:
+    rows, streams, numbers, payloads = lone
+    stamps = np.asarray(columns.peer_stamp)[rows]
+    held = ((now - np.asarray(columns.peer_stamp_at)[rows]) * 1e6).astype(np.int64) // HOLD_UNIT_US
+    heads = np.empty(len(rows), dtype=_HEADS)
+    heads["first_byte"] = np.asarray(columns.first_byte)[rows]
+    heads["connection_id"] = np.asarray(columns.connection_id)[rows]
+    heads["sequence"] = sequences
+    heads["stamp"] = stamp_of(now)
+    heads["echo"] = stamps
+    heads["hold"] = np.where((stamps == 0) | (held >= NO_ECHO), NO_ECHO, held)
+    heads["kind"] = STATE
+    heads["stream"] = streams
+    heads["number"] = numbers
+    heads["length"] = payloads.shape[1]
+    return heads.view(np.uint8).reshape(-1, LONE_HEAD.size)
 
 
-def _seal_same(lone: Sequence[Lone], size: int, buffers: RunBuffers) -> list[Transmit]:
-    """Seal at most ``RUN_ROWS`` datagrams of ``size`` bytes."""
-    heads, payloads, sequences, aeads, addresses = zip(*lone, strict=True)
-    count = len(heads)
-    datagrams, plaintexts = buffers.datagrams[:count], buffers.plaintexts[:count]
-    head = np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(count, -1)
-    datagrams[:, :DATA_HEADER_BYTES] = head[:, :DATA_HEADER_BYTES]
-    payload_at = LONE_HEAD.size - DATA_HEADER_BYTES
-    plaintexts[:, :payload_at] = head[:, DATA_HEADER_BYTES:]
-    plaintexts[:, payload_at:] = np.frombuffer(b"".join(payloads), dtype=np.uint8).reshape(count, -1)
-    seal_each(aeads, sequences, buffers.plaintext_views, buffers.header_views, buffers.sealed_views)
-    fields = zip(row_bytes(datagrams), repeat(size), addresses)
-    return list(map(tuple.__new__, repeat(Transmit), fields))
+def _account(
+    lone: Lone, columns: Columns, sequences: npt.NDArray[np.int64], size: int, *, now: float
+) -> None:
+    """What :meth:`bridge.udp.outbound.Outbound` does for each datagram that it seals."""
+    rows = lone.rows
+    np.asarray(columns.sequence)[rows] = sequences + 1
+    np.asarray(columns.tokens)[rows] = _refilled(columns, rows, now=now) - size
+    np.asarray(columns.refilled_at)[rows] = now
+    np.asarray(columns.last_sent)[rows] = now
+    np.asarray(columns.datagrams_sent)[rows] += 1
+    np.asarray(columns.bytes_sent)[rows] += size
+    np.asarray(columns.sent_bytes)[rows] += size
+    np.asarray(columns.in_flight)[rows] += 1
+    notes = np.asarray(columns.notes)
+    cells = rows * NOTES + notes[rows]
+    np.asarray(columns.note_sequences)[cells] = sequences
+    np.asarray(columns.note_times)[cells] = now
+    np.asarray(columns.note_sizes)[cells] = size
+    np.asarray(columns.note_streams)[cells] = lone.streams
+    np.asarray(columns.note_numbers)[cells] = lone.numbers
+    notes[rows] += 1

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import Final, NamedTuple
 
+from bridge.udp.columns import NOTES, Columns, Row
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.wire import MAX_DATAGRAM_BYTES
 
@@ -91,25 +92,35 @@ class Accounts(NamedTuple):
 
 
 class SentLedger:
-    """Datagrams of one session that were sent and not yet accounted for."""
+    """Datagrams of one session that were sent and not yet accounted for.
+
+    Those that each held one state are noted in the session's row (:mod:`bridge.udp.lone`); they are taken
+    over from there before anything depends on them.
+    """
 
     __slots__ = (
         "_given_up",
         "_newest",
         "_recovery_until",
+        "_row",
         "_rtt",
         "_runs",
         "_threshold",
         "_window",
         "arrived",
-        "in_flight",
         "largest_acknowledged",
         "lost",
         "reliable_bytes",
     )
 
-    def __init__(self, rtt: RttEstimator) -> None:
+    def __init__(self, rtt: RttEstimator, *, row: Row | None = None) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            row: of its session; ``None`` for one of its own.
+        """
         self._rtt = rtt
+        self._row = row or Row(Columns())
         self._runs: dict[int, SentRun] = {}  # by first sequence, ascending
         self._newest = -1  # the highest of those sequences ever
         self._window = float(INITIAL_WINDOW_BYTES)
@@ -117,8 +128,6 @@ class SentLedger:
         self._recovery_until = -1
         self._given_up: deque[Fate] = deque(maxlen=_GIVEN_UP_KEPT)
         self.largest_acknowledged = -1
-        self.in_flight = 0
-        """Datagrams out."""
         self.reliable_bytes = 0
         """Size of the datagrams in flight that carry reliable bytes."""
         self.arrived = 0
@@ -131,12 +140,47 @@ class SentLedger:
         """Reliable bytes that may be out at once."""
         return int(self._window)
 
+    @property
+    def in_flight(self) -> int:
+        """Datagrams out."""
+        return self._row.columns.in_flight[self._row.index]
+
+    def take_notes(self) -> None:
+        """Take over what the row has noted."""
+        columns, at = self._row.columns, self._row.index
+        notes = columns.notes[at]
+        if not notes:
+            return
+        columns.notes[at] = 0
+        for note in range(at * NOTES, at * NOTES + notes):
+            state = (columns.note_streams[note], columns.note_numbers[note])
+            self._remember(
+                SentRun(
+                    columns.note_sequences[note],
+                    columns.note_times[note],
+                    columns.note_sizes[note],
+                    _new(Carried, (None, (), state, ())),
+                )
+            )
+
     def record(self, run: SentRun) -> list[Fate]:
         """Remember datagrams just sealed.
 
         Returns:
             What is given up as lost to make room.
         """
+        self.take_notes()
+        columns, at = self._row.columns, self._row.index
+        columns.in_flight[at] += run.count
+        self._remember(run)
+        if run.is_reliable:
+            self.reliable_bytes += run.size
+        given_up: list[Fate] = []
+        while columns.in_flight[at] > MAX_TRACKED and len(self._runs) > 1:
+            given_up.append(self._give_up(next(iter(self._runs.values()))))
+        return given_up
+
+    def _remember(self, run: SentRun) -> None:
         first = run.first
         self._runs[first] = run
         if first > self._newest:
@@ -144,13 +188,6 @@ class SentLedger:
         else:
             # States that waited for their signature have lower sequences than what was sealed meanwhile.
             self._runs = dict(sorted(self._runs.items()))
-        self.in_flight += run.count
-        if run.is_reliable:
-            self.reliable_bytes += run.size
-        given_up: list[Fate] = []
-        while self.in_flight > MAX_TRACKED and len(self._runs) > 1:
-            given_up.append(self._give_up(next(iter(self._runs.values()))))
-        return given_up
 
     def _give_up(self, run: SentRun) -> Fate:
         fate = Fate(run, run.outstanding)
@@ -159,7 +196,7 @@ class SentLedger:
         return fate
 
     def _account(self, run: SentRun, bits: int) -> None:
-        self.in_flight -= bits.bit_count()
+        self._row.columns.in_flight[self._row.index] -= bits.bit_count()
         run.outstanding &= ~bits
         if run.outstanding:
             return
@@ -173,6 +210,7 @@ class SentLedger:
         Looked at are the runs it names, and from the oldest on those that it lets count as lost: however many
         are in flight, a peer cannot make each of its acknowledgements cost them all.
         """
+        self.take_notes()
         newest = self.largest_acknowledged
         if largest > newest:
             self.largest_acknowledged = newest = largest
@@ -218,7 +256,8 @@ class SentLedger:
         if run.is_reliable and run.first > self._recovery_until:
             self._grow(run.size)
         self._runs.clear()
-        self.in_flight = self.reliable_bytes = run.outstanding = 0
+        self._row.columns.in_flight[self._row.index] = 0
+        self.reliable_bytes = run.outstanding = 0
         self.arrived += 1
         return [_new(Fate, (run, 1))]
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.errors import BoxError
+from bridge.udp.columns import Columns, Row
 from bridge.udp.keys import OpeningPhases, SealingPhases
 from bridge.udp.replay import WINDOW, ReplayWindow
 from bridge.udp.statistics import DropReason
@@ -40,7 +41,7 @@ class Opener:
         replay: which sequences were taken; the caller marks them once it has accepted what was inside.
     """
 
-    __slots__ = ("_keep", "_sealing", "_workspace", "phases", "replay")
+    __slots__ = ("_keep", "_row", "_sealing", "_workspace", "phases", "replay")
 
     def __init__(
         self,
@@ -49,14 +50,17 @@ class Opener:
         sealing: SealingPhases,
         keep: Callable[[], float],
         workspace: Workspace,
+        row: Row | None = None,
     ) -> None:
         """Begin with nothing received.
 
         Args:
             sealing: the keys of the other direction: the peer is never two phases ahead of them.
             keep: seconds for which keys are kept once the peer has left them.
+            row: of its session; ``None`` for one of its own.
         """
         self.phases = phases
+        self._row = row or Row(Columns())
         self._sealing = sealing
         self._keep = keep
         self._workspace = workspace
@@ -82,6 +86,9 @@ class Opener:
             )
         except BoxError:
             return DropReason.KEY_PHASE
+        if self.phases.phase > self._sealing.phase:
+            # This side follows before it seals anything more.
+            self._row.columns.rekey_from[self._row.index] = 0
         return sequence, plaintext
 
     def open_run(self, datagrams: Matrix) -> OpenedRun | None:

@@ -10,12 +10,13 @@ from typing import Final
 
 from bridge.errors import ProtocolError
 from bridge.udp.acknowledger import Acknowledger
+from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.draft import Draft
 from bridge.udp.evidence import ProofVerifier, Unsigned
 from bridge.udp.keys import OpeningPhases
 from bridge.udp.latest import LatestSender, PendingState
-from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone
+from bridge.udp.lone import LONE_BYTES
 from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
 from bridge.udp.peers import Address
 from bridge.udp.proving import Unproven
@@ -44,8 +45,6 @@ from bridge.udp.workspace import RUN_ROWS, Matrix
 _SMALLEST_CHUNK: Final = 64
 """Bytes of room below which a reliable chunk goes into a datagram of its own."""
 _PROBE_DATAGRAMS: Final = 2
-_new: Final = tuple.__new__
-"""What the constructor of a named tuple comes down to, without the cost of calling it."""
 _MAX_BACKOFF: Final = 6
 _MAX_PROBE_SECONDS: Final = 0.5
 """Between two probes, where the round trip is shorter. With all in flight that may be, nothing else goes: the
@@ -58,7 +57,6 @@ class Outbound:
     """Everything that leaves a session.
 
     Attributes:
-        address: where datagrams go.
         sealer: its keys and sequences.
         ledger: what is in flight.
         rate: how fast it may be.
@@ -83,16 +81,13 @@ class Outbound:
         "_probe_from",
         "_probing",
         "_proof_room",
+        "_row",
         "_rtt",
         "_session_id",
         "_stamps",
         "_unproven",
         "_verifier",
-        "address",
-        "bytes_sent",
-        "datagrams_sent",
         "is_closed",
-        "last_sent",
         "latest",
         "ledger",
         "paced",
@@ -118,15 +113,19 @@ class Outbound:
         acknowledger: Acknowledger,
         opening: OpeningPhases,
         now: float,
+        row: Row | None = None,
     ) -> None:
         """Begin with nothing to send.
 
         Args:
+            address: where datagrams go.
             remote_window: bytes of messages of either kind that the peer takes before it grants more.
             verifier: of the peer's proofs, in a signed session: the keys of both sides.
             acknowledger: what rides along with everything that goes.
             opening: tells the key phase in which the peer seals.
+            row: of the session, that which its other parts have; ``None`` for one of its own.
         """
+        self._row = row = row or Row(Columns())
         self._config = config
         self._session_id = session_id
         self.sealer = sealer
@@ -136,17 +135,19 @@ class Outbound:
         self._verifier = verifier
         self._acknowledger = acknowledger
         self._opening = opening
-        self.ledger = SentLedger(rtt)
+        self.ledger = SentLedger(rtt, row=row)
         self.rate = StateRate(
-            initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now
+            initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now, row=row
         )
-        self._pacer = Pacer(self.rate.bytes_per_second, now=now)
+        self._pacer = Pacer(self.rate.bytes_per_second, now=now, row=row)
         self.reliable = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         self.unordered = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         # Trees may be as deep as they get: how deep, nobody knows before all of a tick is there.
         self._proof_room = 0 if verifier is None else MAX_PROOF_BYTES
         self.latest = LatestSender(
-            max_streams=config.max_state_streams, max_state_bytes=MAX_STATE_BYTES - self._proof_room
+            max_streams=config.max_state_streams,
+            max_state_bytes=MAX_STATE_BYTES - self._proof_room,
+            row=row,
         )
         self._outbox: list[Transmit] = []
         self._unproven: list[Unproven] = []
@@ -159,9 +160,33 @@ class Outbound:
         self._probing = False
         self.paced_until: float | None = None
         self.paced = 0
-        self.last_sent = now
-        self.datagrams_sent = 0
-        self.bytes_sent = 0
+        row.columns.last_sent[row.index] = now
+
+    @property
+    def address(self) -> Address:
+        """Where datagrams go."""
+        address = self._row.columns.addresses[self._row.index]
+        assert address is not None
+        return address
+
+    @address.setter
+    def address(self, address: Address) -> None:
+        self._row.columns.addresses[self._row.index] = address
+
+    @property
+    def last_sent(self) -> float:
+        """When the last datagram went, monotonic seconds."""
+        return self._row.columns.last_sent[self._row.index]
+
+    @property
+    def datagrams_sent(self) -> int:
+        """All that went."""
+        return self._row.columns.datagrams_sent[self._row.index]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of UDP payload."""
+        return self._row.columns.bytes_sent[self._row.index]
 
     def drain(self) -> list[Transmit]:
         """What was sealed since the last call."""
@@ -295,67 +320,27 @@ class Outbound:
             or self.is_closed
         )
 
-    def take_lone(self, stamp: int, *, now: float) -> Lone | None:
-        """The one state that waits, as a datagram to be sealed, if it may go and nothing goes along.
-
-        The same as :meth:`send_frames` would make of it. Every call in here is one for each peer of a server
-        in each of its ticks, so some of what others do in methods is written out.
-
-        Args:
-            stamp: of ``now``.
-        """
-        latest, ledger, sealer = self.latest, self.ledger, self.sealer
-        phases = sealer.phases
-        sequence = sealer.next_sequence
+    def lone_state(self) -> PendingState | None:
+        """The one state that waits, if it does not have to be proven and nothing but it is to be sent."""
         if (
-            len(latest.pending) != 1
-            or self.ping_wanted
+            self.ping_wanted
             or self.is_closed
             or self._verifier is not None
             or self._outbox
             or (self._had_messages and self._has_messages())
-            or self._acknowledger.rides(now=now)
-            or ledger.in_flight >= self._config.max_flight_datagrams
-            or sequence >= phases.due_from
-            or now >= phases.due_at
-            or self._opening.phase > phases.phase
         ):
             return None
-        [state] = latest.pending.values()
-        payload = state.payload
-        if type(payload) is not bytes:
-            return None
-        size = LONE_BYTES + len(payload)
-        if not self._pacer.take(size, now=now):
-            return None
-        stream, number = state.stream, state.number
-        echo, held = self._stamps.echo(now=now)
-        head = LONE_HEAD.pack(
-            phases.first_byte,
-            sealer.remote_connection_id,
-            sequence,
-            stamp,
-            echo,
-            held,
-            STATE,
-            stream,
-            number,
-            len(payload),
-        )
-        sealer.next_sequence = sequence + 1
-        latest.pending.clear()
-        latest.waiting = 0
+        return self.latest.lone()
+
+    def lone_went(self) -> None:
+        """The :meth:`lone_state` was sealed."""
+        self.latest.pending.clear()
+        self.latest.waiting = 0
         self.paced_until = None
-        self.last_sent = now
-        self.datagrams_sent += 1
-        self.bytes_sent += size
-        self.rate.sent_bytes += size
-        given_up = ledger.record(
-            SentRun(sequence, now, size, _new(Carried, (None, (), (stream, number), ())))
-        )
-        if given_up:
-            self._resend(given_up)
-        return _new(Lone, (head, payload, sequence, phases.aead, self.address))
+
+    def rest(self) -> None:
+        """All that could go went: note whether a state given to it from now on would be all that is to go."""
+        self._row.columns.is_idle[self._row.index] = self._verifier is None and self.is_idle
 
     def _put_reliable(self, draft: Draft) -> bool:
         """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
@@ -434,20 +419,21 @@ class Outbound:
     def _record(self, sequence: int, count: int, size: int, carried: Carried | None, *, now: float) -> None:
         """Note datagrams of one size that were sealed; those that nobody asks about are not tracked."""
         total = count * size
-        self.last_sent = now
-        self.datagrams_sent += count
-        self.bytes_sent += total
+        columns, at = self._row.columns, self._row.index
+        columns.last_sent[at] = now
+        columns.datagrams_sent[at] += count
+        columns.bytes_sent[at] += total
         if carried is not None:
             # Acknowledgements do not ask the rate, so they do not spend it either: to a peer that sends more
             # than this side may, they alone are more, and nothing would be left for states, for ever.
             self._pacer.spend(total)
-            self.rate.sent_bytes += total
+            columns.sent_bytes[at] += total
             given_up = self.ledger.record(SentRun(sequence, now, size, carried, count))
             if given_up:
                 self._resend(given_up)
 
     def _prepare_keys(self, *, now: float) -> None:
-        self.sealer.phases.prepare(self.sealer.next_sequence, follow=self._opening.phase, now=now)
+        self.sealer.prepare(follow=self._opening.phase, now=now)
 
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         # Most datagrams go while no message waits: that is asked first.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from bridge.udp.columns import Columns, Row
 from bridge.udp.wire import MAX_DATAGRAM_BYTES
 
 MIN_INTERVAL: Final = 0.01
@@ -40,21 +41,26 @@ class StateRate:
         "_changed_at",
         "_floor",
         "_lost",
+        "_row",
         "_threshold",
         "_usual",
         "_was_limit",
         "bytes_per_second",
         "loss",
-        "sent_bytes",
     )
 
-    def __init__(self, *, initial: float, floor: float, ceiling: float, now: float) -> None:
-        """Begin at ``initial``, never below ``floor`` or above ``ceiling``, all in bytes a second."""
+    def __init__(
+        self, *, initial: float, floor: float, ceiling: float, now: float, row: Row | None = None
+    ) -> None:
+        """Begin at ``initial``, never below ``floor`` or above ``ceiling``, all in bytes a second.
+
+        Args:
+            row: of its session, which counts there what it sent; ``None`` for one of its own.
+        """
+        self._row = row or Row(Columns())
         self.bytes_per_second = min(max(initial, floor), ceiling)
         self.loss: float | None = None
         """Share of datagrams lost in the last interval; ``None`` before the first."""
-        self.sent_bytes = 0
-        """Of datagrams that went out since the rate last changed: the owner adds to it."""
         self._floor = floor
         self._ceiling = ceiling
         self._threshold = math.inf  # below it the rate doubles
@@ -65,6 +71,15 @@ class StateRate:
         self._changed_at = now
         self._arrived = self._lost = self.sent_bytes = 0
         self._was_limit = False
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of datagrams that went out since the rate last changed: the owner adds to it."""
+        return self._row.columns.sent_bytes[self._row.index]
+
+    @sent_bytes.setter
+    def sent_bytes(self, value: int) -> None:
+        self._row.columns.sent_bytes[self._row.index] = value
 
     def held_back(self) -> None:
         """Something waits because of the rate: only then does it say anything that nothing was lost."""
@@ -130,47 +145,41 @@ class StateRate:
 class Pacer:
     """Token bucket in bytes: at least 16 datagrams and 5 ms of the rate at once, the rest in time."""
 
-    __slots__ = ("_burst", "_rate", "_refilled_at", "_tokens")
+    __slots__ = ("_row",)
 
-    def __init__(self, rate: float, *, now: float) -> None:
+    def __init__(self, rate: float, *, now: float, row: Row | None = None) -> None:
         """Begin with a full bucket.
 
         Args:
             rate: bytes a second.
+            row: of its session; ``None`` for one of its own.
         """
-        self._refilled_at = now
-        self._tokens = 0.0
+        self._row = row = row or Row(Columns())
+        row.columns.refilled_at[row.index] = now
         self.set_rate(rate)
-        self._tokens = self._burst
+        row.columns.tokens[row.index] = row.columns.burst[row.index]
 
     def set_rate(self, rate: float) -> None:
         """Go on at another rate."""
-        self._rate = rate
-        self._burst = max(_BURST_BYTES, rate * _BURST_SECONDS)
-        self._tokens = min(self._tokens, self._burst)
+        columns, at = self._row.columns, self._row.index
+        columns.rate[at] = rate
+        columns.burst[at] = burst = max(_BURST_BYTES, rate * _BURST_SECONDS)
+        columns.tokens[at] = min(columns.tokens[at], burst)
 
     def allowance(self, now: float) -> int:
         """Bytes that may go now; at least a datagram, or none."""
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
-        self._refilled_at = now
-        return int(self._tokens) if self._tokens >= MAX_DATAGRAM_BYTES else 0
-
-    def take(self, size: int, *, now: float) -> bool:
-        """Spend so many bytes if :meth:`allowance` lets a datagram go; whether it did."""
-        tokens = self._tokens + (now - self._refilled_at) * self._rate
-        self._refilled_at = now
-        if tokens > self._burst:
-            tokens = self._burst
-        if tokens < MAX_DATAGRAM_BYTES:
-            self._tokens = tokens
-            return False
-        self._tokens = tokens - size
-        return True
+        columns, at = self._row.columns, self._row.index
+        tokens = columns.tokens[at] + (now - columns.refilled_at[at]) * columns.rate[at]
+        columns.tokens[at] = tokens = min(columns.burst[at], tokens)
+        columns.refilled_at[at] = now
+        return int(tokens) if tokens >= MAX_DATAGRAM_BYTES else 0
 
     def spend(self, size: int) -> None:
         """So many bytes went. May overdraw: what must go at once, as acknowledgements, does not ask."""
-        self._tokens -= size
+        self._row.columns.tokens[self._row.index] -= size
 
     def ready_at(self) -> float:
         """When a quarter of a burst may go: waking for every single datagram would cost too much."""
-        return self._refilled_at + max(0.0, self._burst / 4 - self._tokens) / self._rate
+        columns, at = self._row.columns, self._row.index
+        missing = columns.burst[at] / 4 - columns.tokens[at]
+        return columns.refilled_at[at] + max(0.0, missing) / columns.rate[at]

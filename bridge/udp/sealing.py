@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from bridge.udp.columns import Columns, Row
 from bridge.udp.keys import Aead, SealingPhases
 from bridge.udp.latest import Matrix
 from bridge.udp.peers import Address
@@ -49,22 +50,60 @@ class Sealer:
 
     Attributes:
         phases: the keys; the owner has them prepared before it seals.
-        next_sequence: the number of the next datagram; it only rises.
         remote_connection_id: what the peer finds the session by.
     """
 
-    __slots__ = ("_workspace", "next_sequence", "phases", "remote_connection_id")
+    __slots__ = ("_row", "_workspace", "phases", "remote_connection_id")
 
-    def __init__(self, phases: SealingPhases, *, remote_connection_id: int, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        phases: SealingPhases,
+        *,
+        remote_connection_id: int,
+        workspace: Workspace,
+        row: Row | None = None,
+    ) -> None:
+        """Begin with sequence 0.
+
+        Args:
+            workspace: memory for runs of datagrams.
+            row: of its session; ``None`` for one of its own.
+        """
         self.phases = phases
         self.remote_connection_id = remote_connection_id
         self._workspace = workspace
-        self.next_sequence = 0
+        self._row = row = row or Row(Columns())
+        row.columns.connection_id[row.index] = remote_connection_id
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        columns, at, phases = self._row.columns, self._row.index, self.phases
+        columns.ciphers[at] = phases.aead.cipher
+        columns.iv_head[at], columns.iv_tail[at] = phases.aead.iv
+        columns.first_byte[at] = phases.first_byte
+        columns.rekey_from[at] = phases.due_from
+        columns.rekey_at[at] = phases.due_at
+
+    def prepare(self, *, follow: int, now: float) -> None:
+        """Have the keys ready for what is sealed now: see :meth:`bridge.udp.keys.SealingPhases.prepare`."""
+        if self.phases.prepare(self.next_sequence, follow=follow, now=now):
+            self._show_keys()
+
+    @property
+    def next_sequence(self) -> int:
+        """The number of the next datagram; it only rises."""
+        return self._row.columns.sequence[self._row.index]
+
+    def _take(self, count: int) -> int:
+        """The first of so many sequences that are used up by this."""
+        columns, at = self._row.columns, self._row.index
+        first = columns.sequence[at]
+        columns.sequence[at] = first + count
+        return first
 
     def seal(self, plaintext: bytes) -> bytes:
         """One datagram."""
-        sequence = self.next_sequence
-        self.next_sequence = sequence + 1
+        sequence = self._take(1)
         header = DATA_HEADER.pack(self.phases.first_byte, self.remote_connection_id, sequence)
         return header + self.phases.aead.seal(sequence, plaintext, header)
 
@@ -79,16 +118,14 @@ class Sealer:
             rows: shape (n, size), n at most :data:`~bridge.udp.workspace.RUN_ROWS`.
         """
         count, size = rows.shape
-        first = self.next_sequence
-        self.next_sequence = first + count
+        first = self._take(count)
         buffers = self._workspace.buffers(DATA_HEADER_BYTES + _PAYLOAD_AT + size + TAG_BYTES)
         _write_states(buffers.plaintexts[:count], prologue, stream, number, rows)
         return self._seal_run(buffers, self.phases.aead, self.phases.first_byte, first, count, address)
 
     def reserve(self, plaintext: bytes) -> Reserved:
         """Take the sequence of a datagram whose plaintext is not whole yet."""
-        first = self.next_sequence
-        self.next_sequence = first + 1
+        first = self._take(1)
         return Reserved(first, plaintext, self.phases.aead, self.phases.first_byte)
 
     def reserve_batch(self, prologue: bytes, *, stream: int, number: int, rows: Matrix) -> Reserved:
@@ -98,8 +135,7 @@ class Sealer:
             # The common case of fan-out: a matrix of one row costs ten times what its bytes do.
             head = prologue + STATE_HEADER.pack(STATE, stream, number, size)
             return self.reserve(head + rows.tobytes())
-        first = self.next_sequence
-        self.next_sequence = first + count
+        first = self._take(count)
         plaintexts = np.empty((count, _PAYLOAD_AT + size), dtype=np.uint8)
         _write_states(plaintexts, prologue, stream, number, rows)
         return Reserved(first, plaintexts, self.phases.aead, self.phases.first_byte)

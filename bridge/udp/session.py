@@ -21,6 +21,7 @@ from bridge.errors import (
     ProtocolError,
 )
 from bridge.udp.acknowledger import Acknowledger
+from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import (
     CloseReason,
@@ -70,7 +71,8 @@ _WIRE_REASONS: Final = 63
 _RELIABLE_KINDS: Final = frozenset((Reliable, Message))
 
 
-def _check_batch(payload: object) -> None:
+def check_batch(payload: object) -> None:
+    """Raise :class:`~bridge.errors.ConfigurationError` unless it is an array of states."""
     if not isinstance(payload, np.ndarray):
         raise ConfigurationError(
             f"a state is bytes, or an array of bytes (uint8) for many, not {type(payload).__name__}"
@@ -82,7 +84,7 @@ def _check_batch(payload: object) -> None:
         )
 
 
-def _plain_number(stream: SupportsIndex) -> int:
+def plain_number(stream: SupportsIndex) -> int:
     """An index of numpy's as Python's own, which has the methods and the arithmetic that are needed."""
     try:
         return int(operator.index(stream))
@@ -113,6 +115,7 @@ class Session:
         connection_id: ours: the peer puts it on every datagram.
         outbound: what leaves it, for the endpoint.
         acknowledger: tells of what came, likewise.
+        row: its cells among those of the endpoint's other sessions.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Session:
         random_bytes: Callable[[int], bytes],
         now: float,
         workspace: Workspace | None = None,
+        columns: Columns | None = None,
         verifier: ProofVerifier | None = None,
         on_pending: Callable[[Session], None] = _ignore,
         wait: Callable[[Session], Awaitable[None]] | None = None,
@@ -139,6 +143,7 @@ class Session:
         Args:
             remote_window: reliable bytes the peer takes before it grants more.
             workspace: memory for runs of datagrams, shared by the sessions of one endpoint.
+            columns: likewise, where it gets a row.
             verifier: of the peer's proofs; with it the session is signed, both ways.
             on_pending: called when something is to be sent that no timer or datagram brought about.
             wait: returns once something came from the peer, or the session ended.
@@ -151,6 +156,7 @@ class Session:
         self._on_pending = on_pending
         self._wait = wait or _refuse_to_wait
         shared = Workspace() if workspace is None else workspace
+        self.row = row = Row(Columns() if columns is None else columns)
         sealing = SealingPhases(
             sending,
             after_datagrams=config.rekey_after_datagrams,
@@ -162,10 +168,11 @@ class Session:
             sealing=sealing,
             keep=lambda: _KEYS_KEPT * self.outbound.probe_timeout(),
             workspace=shared,
+            row=row,
         )
         self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
-        self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, now=now)
+        self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, row=row)
         self._path = PathValidation()
         self._verifier = verifier
         self._drops: Counter[DropReason] = Counter()
@@ -181,12 +188,12 @@ class Session:
             drops=self._drops,
         )
         self.acknowledger = Acknowledger(
-            config, replay=self._replay, reliable=self._reliable_in, unordered=self._unordered_in
+            config, replay=self._replay, reliable=self._reliable_in, unordered=self._unordered_in, row=row
         )
         self.outbound = Outbound(
             config,
             session_id=session_id,
-            sealer=Sealer(sealing, remote_connection_id=remote_connection_id, workspace=shared),
+            sealer=Sealer(sealing, remote_connection_id=remote_connection_id, workspace=shared, row=row),
             stamps=self._stamps,
             rtt=self._rtt,
             address=address,
@@ -195,6 +202,7 @@ class Session:
             acknowledger=self.acknowledger,
             opening=self._opener.phases,
             now=now,
+            row=row,
         )
         self._closed_event: SessionClosed | None = None
         self._why_closed = ""
@@ -256,21 +264,23 @@ class Session:
         if self.is_closed:
             self._check_open()
         if not isinstance(payload, bytes):
-            _check_batch(payload)
+            check_batch(payload)
         if type(stream) is not int:
-            stream = _plain_number(stream)
+            stream = plain_number(stream)
         number = self.outbound.latest.put(stream, payload)
         self._on_pending(self)
         return number
 
     def drop_states(self) -> None:
         """Forget the states that were not sent yet; what the peer has it keeps."""
-        self.outbound.latest.drop()
+        queued, at = self.row.columns.is_queued, self.row.index
+        self.outbound.latest.drop(queued=queued[at])
+        queued[at] = 0
 
     @property
     def states_waiting(self) -> int:
         """States not sent yet: above zero after a flush where the peer or the path is too slow for them."""
-        return self.outbound.latest.waiting
+        return self.outbound.latest.waiting + self.row.columns.is_queued[self.row.index]
 
     @property
     def states_unacknowledged(self) -> int:
@@ -392,6 +402,7 @@ class Session:
         The parent goes on sealing with the same keys, and two plaintexts under one sequence give both away.
         """
         self.is_closed = self.outbound.is_closed = self._is_disowned = True
+        self.row.columns.is_idle[self.row.index] = 0
         self._close_frame = None
 
     def _check_open(self) -> None:
@@ -720,6 +731,7 @@ class Session:
         if self.is_closed:
             return
         self.is_closed = self.outbound.is_closed = True
+        self.row.columns.is_idle[self.row.index] = 0
         self._why_closed = f": {reason.name}{' by the peer' if by_peer else ''}"
         self._closed_event = SessionClosed(
             peer=self.peer,

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bridge.udp.columns import Columns, Row
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.wire import HOLD_UNIT_US, NO_ECHO, PROLOGUE
 
@@ -38,27 +39,28 @@ def oldest_echo_age(echoes: npt.NDArray[np.uint32], *, now: float) -> float | No
 class StampExchange:
     """The stamps of one session."""
 
-    __slots__ = ("_last_echo", "_longest", "_peer_stamp", "_peer_stamp_at", "_rtt")
+    __slots__ = ("_last_echo", "_longest", "_row", "_rtt")
 
-    def __init__(self, rtt: RttEstimator, *, longest: float, now: float) -> None:
+    def __init__(self, rtt: RttEstimator, *, longest: float, row: Row | None = None) -> None:
         """Begin without a stamp of the peer.
 
         Args:
             rtt: takes the samples.
             longest: seconds; a longer round trip is the peer's invention.
+            row: of its session; ``None`` for one of its own.
         """
         self._rtt = rtt
         self._longest = longest
-        self._peer_stamp = 0
-        self._peer_stamp_at = now
+        self._row = row or Row(Columns())
         self._last_echo = 0
 
     def echo(self, *, now: float) -> tuple[int, int]:
         """The peer's newest stamp, and how long it was held, in units of 64 microseconds."""
-        stamp = self._peer_stamp
+        columns, at = self._row.columns, self._row.index
+        stamp = columns.peer_stamp[at]
         if not stamp:
             return 0, NO_ECHO
-        held = int((now - self._peer_stamp_at) * 1e6) // HOLD_UNIT_US
+        held = int((now - columns.peer_stamp_at[at]) * 1e6) // HOLD_UNIT_US
         return stamp, held if held < NO_ECHO else NO_ECHO
 
     def prologue(self, *, now: float) -> bytes:
@@ -67,8 +69,9 @@ class StampExchange:
 
     def receive(self, stamp: int, echo: int, hold: int, *, now: float) -> None:
         """Take the prologue of the newest datagram so far; one sample for each stamp that is echoed."""
-        self._peer_stamp = stamp
-        self._peer_stamp_at = now
+        columns, at = self._row.columns, self._row.index
+        columns.peer_stamp[at] = stamp
+        columns.peer_stamp_at[at] = now
         if echo in (0, self._last_echo) or hold == NO_ECHO:
             return
         self._last_echo = echo

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridge.errors import (
@@ -462,7 +463,36 @@ async def test_what_is_withdrawn_before_sealing_is_not_sent() -> None:
         assert [event.payload for event in recorder.events if isinstance(event, StateReceived)] == [b"sent"]
 
 
-async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_the_newest_goes() -> None:
+async def test_states_for_many_sessions_go_at_once_unless_they_are_withdrawn() -> None:
+    recorder = Recorder()
+    may_send = True
+
+    def withdraw() -> None:
+        if not may_send:
+            session.drop_states()
+
+    async with two_engines(on_b=recorder, before_sealing=withdraw) as (a, _):
+        session = await a.connect("b", timeout=20)
+        rows = np.zeros((1, 10), dtype=np.uint8)
+        assert a.send_states([session], rows).tolist() == [0]
+        rows[:] = 1  # what was given has gone
+        may_send = False
+        assert a.send_states([session], rows).tolist() == [1]
+        may_send = True
+        rows[:] = 2
+        assert a.send_states([session], rows, 3).tolist() == [2]
+        session.send_reliable(b"after it")
+        await recorder.until(lambda events: any(isinstance(event, MessageReceived) for event in events))
+        states = [event for event in recorder.events if isinstance(event, StateReceived)]
+        assert [(event.stream, event.payload) for event in states] == [(0, bytes(10)), (3, b"\2" * 10)]
+    with pytest.raises(InvalidStateError):
+        a.send_states([session], rows)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_the_newest_goes(
+    at_once: bool,
+) -> None:
     recorder = Recorder()
     async with two_engines(config=UdpConfig(offload=False), on_b=recorder) as (a, _):
         session = await a.connect("b", timeout=20)
@@ -480,8 +510,11 @@ async def test_states_given_while_the_kernel_is_full_supersede_each_other_and_th
 
         udp._socket = Full()  # type: ignore[assignment]  # a stand-in for the kernel
         for n in range(5):
-            session.send_state(bytes([n]))
-            a.flush()
+            if at_once:
+                a.send_states([session], np.full((1, 1), n, dtype=np.uint8))
+            else:
+                session.send_state(bytes([n]))
+                a.flush()
         assert session.statistics().states_superseded == 3
         is_full = False
         await recorder.until(lambda events: any(isinstance(event, StateReceived) for event in events))

@@ -1,27 +1,46 @@
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.udp.columns import Columns
 from bridge.udp.config import UdpConfig
 from bridge.udp.keys import Aead, derive_session_keys
-from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, seal_lone
+from bridge.udp.latest import Matrix
+from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, may_go, seal_lone
 from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
-from bridge.udp.wire import DATA, DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES, MAX_STATE_BYTES, STATE
+from bridge.udp.wire import DATA, DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES, MAX_STATE_BYTES, NO_ECHO, STATE
 from bridge.udp.workspace import RUN_ROWS, Workspace
 from tests.support.datagrams import bare_sessions, single_datagrams
 
+CONFIG = UdpConfig(
+    rekey_after_datagrams=3, rekey_after=8.0, max_flight_datagrams=20, initial_rate=2e6, idle_timeout=1e5
+)
 SIZES = st.integers(0, MAX_STATE_BYTES)
 
 
-def alone(session: Session, *, now: float) -> list[bytes] | None:
-    one = session.outbound.take_lone(stamp_of(now), now=now)
-    return None if one is None else payloads([one])
+def alone(session: Session, config: UdpConfig, *, now: float) -> list[bytes] | None:
+    state = session.outbound.lone_state()
+    if state is None or not isinstance(state.payload, bytes):
+        return None
+    lone = Lone(
+        np.array([session.row.index]),
+        state.stream,
+        np.array([state.number]),
+        np.frombuffer(state.payload, dtype=np.uint8).reshape(1, -1),
+    )
+    columns = session.row.columns
+    if not may_go(lone, columns, max_flight=config.max_flight_datagrams, now=now).all():
+        return None
+    session.outbound.lone_went()
+    return payloads(lone, columns, now=now)
 
 
-def payloads(lone: list[Lone]) -> list[bytes]:
-    return [datagram for datagram, _ in single_datagrams(seal_lone(lone, Workspace()))]
+def payloads(lone: Lone, columns: Columns, *, now: float) -> list[bytes]:
+    transmits = seal_lone(lone, columns, Workspace(), now=now)
+    return [datagram for datagram, _ in single_datagrams(transmits)]
 
 
 def together(session: Session, *, now: float) -> list[bytes]:
@@ -37,14 +56,16 @@ def together(session: Session, *, now: float) -> list[bytes]:
             st.tuples(st.just("ping"), st.just(0), st.just(0)),
             st.tuples(st.just("answer"), st.just(0), SIZES),
             st.tuples(st.just("pause"), st.sampled_from([1, 20, 5000]), st.just(0)),
-            st.tuples(st.just("send"), st.just(0), st.just(0)),
+            st.tuples(st.just("send"), st.sampled_from([0, 0, 1]), st.just(0)),
+            st.tuples(st.just("tick"), st.sampled_from([0, 0, 1]), SIZES),
+            st.tuples(st.just("probe"), st.just(0), st.just(0)),
         ),
-        max_size=40,
+        max_size=60,
     )
 )
 def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str, int, int]]) -> None:
-    config = UdpConfig(rekey_after_datagrams=3, rekey_after=8.0, max_flight_datagrams=4, initial_rate=2e6)
-    pairs = [bare_sessions(config=config), bare_sessions(config=config)]
+    """With its acknowledgement or without, lost or not: the same bytes, counters and timers at every step."""
+    pairs = [bare_sessions(config=CONFIG), bare_sessions(config=CONFIG)]
     now = 100.0
     for verb, which, size in [*steps, ("send", 0, 0)]:
         out: list[list[bytes]] = []
@@ -64,22 +85,28 @@ def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str,
                     peer.send_state(bytes(size))
                     for datagram in together(peer, now=now):
                         session.receive_datagram(datagram, session.address, now=now)
-                case "send":
-                    sent = alone(session, now=now) if n else None
+                case "probe":
+                    session.handle_timer(now=now)
+                case "send" | "tick":
+                    if verb == "tick":
+                        session.send_state(bytes(size))
+                    sent = alone(session, CONFIG, now=now) if n else None
                     out.append(together(session, now=now) if sent is None else sent)
-                    for datagram in out[-1]:
+                    for datagram in () if which else out[-1]:
                         peer.receive_datagram(datagram, peer.address, now=now)
                 case _:
                     pass
         assert out[:1] == out[1:]
         assert pairs[0][0].statistics() == pairs[1][0].statistics()
         assert pairs[0][0].get_timer() == pairs[1][0].get_timer()
+        assert pairs[0][0].states_unacknowledged == pairs[1][0].states_unacknowledged
+        assert pairs[0][0].acknowledged_state() == pairs[1][0].acknowledged_state()
 
 
 def test_the_pass_takes_what_a_server_sends_its_peers() -> None:
     session, _ = bare_sessions()
     session.send_state(bytes(MAX_STATE_BYTES))
-    sent = alone(session, now=100.0)
+    sent = alone(session, CONFIG, now=100.0)
     assert sent is not None
     assert [len(datagram) for datagram in sent] == [MAX_DATAGRAM_BYTES]
     assert together(session, now=100.0) == []
@@ -89,29 +116,31 @@ def test_a_session_that_is_over_sends_nothing_but_its_end() -> None:
     session, _ = bare_sessions()
     session.send_state(b"state")
     session.close()
-    assert alone(session, now=100.0) is None
+    assert alone(session, CONFIG, now=100.0) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from([0, 5, 600, MAX_STATE_BYTES]), st.integers(0, 2**64 - 1))))
-def test_each_is_sealed_with_its_own_key_and_sequence(wanted: list[tuple[int, int]]) -> None:
-    # As many of one size as a run has and more, between those of all sizes.
-    check_sealed(wanted + [(7, n) for n in range(RUN_ROWS + 3)] + wanted)
-    check_sealed(wanted)
-
-
-def check_sealed(wanted: list[tuple[int, int]]) -> None:
-    lone = []
-    for n, (size, sequence) in enumerate(wanted):
+@given(st.integers(0, MAX_STATE_BYTES), st.lists(st.integers(0, 2**62), min_size=1), st.booleans())
+def test_each_is_sealed_with_its_own_key_and_sequence(size: int, wanted: list[int], aligned: bool) -> None:
+    """As many as a run has and more, in any order of rows."""
+    sequences = wanted + list(range(RUN_ROWS + 3)) if aligned else wanted
+    columns = Columns()
+    rows = np.array([columns.take() for _ in sequences])[::-1]
+    aeads = []
+    for n, (at, sequence) in enumerate(zip(rows.tolist(), sequences, strict=True)):
         keys = derive_session_keys(shared_secret=bytes(32), transcript=n.to_bytes(32, "big"))
-        head = LONE_HEAD.pack(DATA, n, sequence, 1, 2, 3, STATE, 4, n, size)
-        payload = (n % 256).to_bytes(1, "big") * size
-        lone.append(Lone(head, payload, sequence, Aead(keys.initiator), ("192.0.2.1", n)))
-    transmits = seal_lone(lone, Workspace())
-    assert sorted(transmit.address[1] for transmit in transmits) == list(range(len(lone)))
-    for transmit in transmits:
-        head, payload, sequence, aead, address = lone[transmit.address[1]]
+        aeads.append(Aead(keys.initiator))
+        columns.sequence[at], columns.connection_id[at], columns.first_byte[at] = sequence, n, DATA
+        columns.ciphers[at], columns.addresses[at] = aeads[-1].cipher, ("192.0.2.1", n)
+        columns.iv_head[at], columns.iv_tail[at] = aeads[-1].iv
+    states: Matrix = np.random.default_rng(0).integers(0, 256, (len(rows), size), dtype=np.uint8)
+    lone = Lone(rows, 4, np.arange(len(rows)), states)
+    transmits = seal_lone(lone, columns, Workspace(), now=100.0)
+    assert [transmit.address[1] for transmit in transmits] == list(range(len(rows)))
+    for n, (transmit, aead, sequence) in enumerate(zip(transmits, aeads, sequences, strict=True)):
+        head = LONE_HEAD.pack(DATA, n, sequence, stamp_of(100.0), 0, NO_ECHO, STATE, 4, n, size)
         datagram = bytes(transmit.payload)
-        assert (len(datagram), address) == (transmit.segment, transmit.address)
-        assert len(datagram) == LONE_BYTES + len(payload)
+        assert len(datagram) == transmit.segment == LONE_BYTES + size
         header = datagram[:DATA_HEADER_BYTES]
-        assert header + aead.open(sequence, datagram[DATA_HEADER_BYTES:], header) == head + payload
+        assert (
+            header + aead.open(sequence, datagram[DATA_HEADER_BYTES:], header) == head + states[n].tobytes()
+        )

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.udp.columns import Columns, Row
 from bridge.udp.keys import OpeningPhases, SealingPhases, derive_session_keys
 from bridge.udp.opening import Opener
 from bridge.udp.replay import WINDOW
@@ -21,8 +22,9 @@ def sealing_phases() -> SealingPhases:
 
 
 def sealed(count: int, *, skip: int = 0) -> list[bytes]:
-    sealer = Sealer(sealing_phases(), remote_connection_id=1, workspace=Workspace())
-    sealer.next_sequence = skip
+    row = Row(Columns())
+    sealer = Sealer(sealing_phases(), remote_connection_id=1, workspace=Workspace(), row=row)
+    row.columns.sequence[row.index] = skip
     return [sealer.seal(PLAINTEXT + bytes([n % 256])) for n in range(count)]
 
 

@@ -28,7 +28,7 @@ def outbound(config: UdpConfig | None = None, *, window: int = 1 << 18) -> Outbo
         chosen,
         session_id=bytes(16),
         sealer=Sealer(phases, remote_connection_id=1, workspace=Workspace()),
-        stamps=StampExchange(rtt, longest=chosen.idle_timeout, now=NOW),
+        stamps=StampExchange(rtt, longest=chosen.idle_timeout),
         rtt=rtt,
         address=("192.0.2.1", 1),
         remote_window=window,
