@@ -78,14 +78,25 @@ def renew(
     return (Atom("renew"), pid, session, number, tick, load, recalls)
 
 
-def streams(question: Streaming, *, load: int, entities: Iterable[str]) -> tuple[Any, ...]:
-    """The answer to a question; ``entities`` are those of it that this server has."""
+def streams(
+    question: Streaming, *, load: int, entities: Iterable[str], released: Iterable[tuple[str, int]]
+) -> tuple[Any, ...]:
+    """The answer to a question.
+
+    Args:
+        question: of the lessor.
+        load: entities held.
+        entities: those of the question that this server has.
+        released: those that the session has released, with the newest epoch: nothing acts under that one or
+            an older one of the session, or ever will.
+    """
     return (
         Atom("streams"),
         question.reference,
         question.session,
         load,
         [entity.encode() for entity in entities],
+        [(entity.encode(), epoch) for entity, epoch in released],
     )
 
 

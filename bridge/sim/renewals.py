@@ -40,6 +40,9 @@ class Load(Protocol):
     async def streamed(self, entities: tuple[str, ...]) -> tuple[str, ...]:
         """Of these entities, those whose newest state is here."""
 
+    def released(self, entities: tuple[str, ...]) -> Iterable[tuple[str, int]]:
+        """Of these entities, those that the session has released for good, with the newest epoch."""
+
 
 class Renewals:
     """Renewals of one session.
@@ -149,5 +152,10 @@ class Renewals:
         with contextlib.suppress(BridgeError):
             found = await self._load.streamed(question.entities)
             if member is not None:
-                answer = streams(question, load=self._load.held(), entities=found)
+                answer = streams(
+                    question,
+                    load=self._load.held(),
+                    entities=found,
+                    released=self._load.released(question.entities),
+                )
                 await self._gateway.node.send((LESSOR, member), answer)

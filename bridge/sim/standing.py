@@ -144,6 +144,16 @@ class Standing:
         holding = self.holdings[entity]
         return holding.epoch > epoch or (holding.phase is Phase.FOLLOWING and holding.epoch >= epoch)
 
+    def released_for_good(self, entity: str) -> int:
+        """Newest epoch of this session that it released: nothing here acts, or ever will, under it or older.
+
+        Told late it is true still. So a push that may be refused yet does not count, nor what the data plane
+        has not confirmed; 0 where there is nothing that does.
+        """
+        if self.holdings[entity].phase is Phase.RELEASING:
+            return 0
+        return self.released.get(entity, 0)
+
     def learn_server(self, record: ServerRecord) -> None:
         """Hear from the feed of a server, its key and where it listens."""
         if record.server == self.name or self._servers.get(record.server) == record:

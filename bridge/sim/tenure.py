@@ -308,6 +308,10 @@ class Tenure:
             entities, max_age_ns=_STREAMED_LEASES * self._lease.lease_ns, seconds=_STREAMED_SECONDS
         )
 
+    def released(self, entities: tuple[str, ...]) -> list[tuple[str, int]]:
+        """Of these entities, those that the session has released for good, with the newest epoch."""
+        return [(entity, epoch) for entity in entities if (epoch := self._standing.released_for_good(entity))]
+
     def _zoning_of(self, mesh: Layout) -> Zoning:
         return Zoning(
             layout=mesh,

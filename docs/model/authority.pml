@@ -168,7 +168,10 @@ byte known[N];              /* its own grant's epoch; FOLLOWING: the highest it 
 byte awaited[N];            /* AWAITING: the epoch whose release is due; 0: none */
 byte answer[N];             /* epoch in the answer to its pull, which may arrive again; 0: none */
 byte answer_due[N];         /* and the release that it names */
-byte released[N];           /* the newest epoch that it signed a release of */
+byte released[N];           /* the newest epoch of its session that it released for good */
+#ifdef BUG_FOLLOWS_NOW
+bool followed[N];           /* it said once that it follows: an answer that may come late */
+#endif
 byte target[N];             /* RELEASING: to whom it pushes; NONE: it lets the entity go */
 bool refused[N];            /* the refusal of that push is under way */
 byte armed[N];              /* the sealing process has checked, and has not sent yet: the epoch */
@@ -307,11 +310,41 @@ inline forget_renewal(i) {
     worth[i] = 0; acknowledged[i] = false; in_beat[i] = false
 }
 
+/* What a server that is asked says of its session: nothing acts, or ever will, under a grant up to the newest that it
+   released. Who released had received what was due to it: such a link goes, and all behind it. It only ever says more,
+   so an answer that comes late is one that says less. */
+#ifdef BUG_FOLLOWS_NOW
+#define SETTLES(i, e) ((e) != 0 && followed[i])
+#else
+#define SETTLES(i, e) ((e) != 0 && (e) <= released[i])
+#endif
+
+#if N > 2
+#define OWED(i) (due[0] == i -> due_epoch[0] : (due[1] == i -> due_epoch[1] : 0))
+#else
+#define OWED(i) (due[0] == i -> due_epoch[0] : 0)
+#endif
+
+/* By those who answered; whoever is to go on has. */
+inline settle() {
+    for (k : 0 .. N - 1) {
+        if
+        :: SETTLES(k, OWED(k)) -> cut_due(k)
+        :: k != to || !SETTLES(k, OWED(k))
+        fi
+    }
+    k = 0
+}
+
 /* A session ends: its entity goes to `to', which streams it, or is dormant. What was due to it stays due. */
 inline end_session(i) {
     session[i] = false; granted[i] = 0; recalled[i] = 0; recalled_for[i] = 0;
     countdown[i] = 0; muted[i] = false; expiring[i] = false; in_beat[i] = false;
     drop_due(i);
+    if
+    :: holder == i -> settle()
+    :: else
+    fi;
     if
     :: holder == i && to != NONE && epoch < EPOCHS ->
         epoch++; holder = to; taker[epoch] = to; granted[to] = epoch;
@@ -331,10 +364,8 @@ inline end_session(i) {
 
 #ifdef BUG_FAILOVER_TO_DUE
 #define OWES(i) false
-#elif N > 2
-#define OWES(i) (due[0] == i || due[1] == i)
 #else
-#define OWES(i) (due[0] == i)
+#define OWES(i) (OWED(i) != 0 && !SETTLES(i, OWED(i)))
 #endif
 
 /* The next server that streams the entity is any open one whose own release is not due, or there is none. */
@@ -527,6 +558,9 @@ proctype Server(byte i)
     /* Push, or let go: stop sealing, then ask. */
     :: atomic { !calm && life[i] == UP && OPENED(i) && phase[i] == HOLDING && QUIET(i) && target[i] == NONE ->
         phase[i] = RELEASING; refused[i] = false;
+#ifdef BUG_RELEASED_BEFORE_ANSWER
+        released[i] = known[i];
+#endif
         if
         :: target[i] = NONE
         :: i != 0 -> target[i] = 0
@@ -546,6 +580,9 @@ proctype Server(byte i)
         :: else -> refused[i] = true
         fi;
         assert_kept(0); assert_kept(1); assert_kept(N - 1) }
+#ifdef BUG_FOLLOWS_NOW
+    :: d_step { life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && !followed[i] -> followed[i] = true }
+#endif
     /* Refused for good, however late one hears of it: it goes on, unless it was recalled since. */
     :: d_step { life[i] == UP && member[i] && phase[i] == RELEASING && refused[i] -> target[i] = NONE; refused[i] = false;
         begin(i) }

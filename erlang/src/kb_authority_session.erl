@@ -48,7 +48,7 @@ lessor(Read, Configured) ->
     end.
 
 %% Of a session for which nothing acts any more: each entity passes to the first of its `successors' that may have it,
-%% or is dormant.
+%% or is dormant. `released' is what others have said: which of their releases are due no more.
 -spec close(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
 close(#{session := Session} = Request, Read, List) ->
     case Read(session_path(Session)) of
@@ -76,7 +76,8 @@ ended(#{session := Session} = Request, Read, List) ->
 
 without(#{session := Session, entity := Entity} = Record, #{session := Session} = Request, Read, Acc) ->
     %% What was due to the ended session stays due: its former holder may act until it releases.
-    Due = kb_authority_waiting:without(Session, maps:get(awaiting, Record)),
+    Said = maps:get(Entity, maps:get(released, Request, #{}), []),
+    Due = kb_authority_waiting:settled(Said, kb_authority_waiting:without(Session, maps:get(awaiting, Record))),
     case successor(Request, Record, Due, Read) of
         none ->
             #{released := Released, changes := Changes} = Acc,

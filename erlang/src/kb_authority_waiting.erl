@@ -2,13 +2,17 @@
 %% inside the new one: should the middle session end, the older holder's release is due to the newest.
 -module(kb_authority_waiting).
 
--export([behind/2, without/2, is_due/2, recalls/3, recall/6]).
+-export([behind/2, without/2, settled/2, is_due/2, recalls/3, recall/6]).
+
+-export_type([due/0]).
 
 -type due() :: map() | undefined.
 
-%% What is due to a session that takes the entity from its holder.
+%% What is due to a session that takes the entity from its holder. Who pulls has passed on what it had, and so had
+%% received what was due to it: the chain ends there. Without this it would grow with every pull of an entity that
+%% moves by pulls alone.
 -spec behind(binary(), map()) -> due().
-behind(Session, Record) -> cut(Session, awaiting(Record)).
+behind(Session, Record) -> until(fun(#{session := Due}) -> Due =:= Session end, awaiting(Record)).
 
 awaiting(#{session := undefined, awaiting := Due}) -> Due;
 awaiting(#{session := Session, server := Server, epoch := Epoch, awaiting := undefined}) ->
@@ -16,26 +20,31 @@ awaiting(#{session := Session, server := Server, epoch := Epoch, awaiting := und
 awaiting(#{session := Session, server := Server, epoch := Epoch, awaiting := Due}) ->
     #{session => Session, server => Server, epoch => Epoch, awaiting => Due}.
 
-%% Who pulls has passed on what it had, and so had received what was due to it: the chain ends there. Without
-%% this it would grow with every pull of an entity that moves by pulls alone.
-cut(_Session, undefined) -> undefined;
-cut(Session, #{session := Session}) -> undefined;
-cut(Session, #{awaiting := Older} = Due) ->
-    case cut(Session, Older) of
-        undefined -> maps:remove(awaiting, Due);
-        Left -> Due#{awaiting => Left}
-    end;
-cut(_Session, Due) -> Due.
+%% The chain of releases due, as far as sessions have not said that they released: those who name an epoch neither act,
+%% nor ever will, under any of theirs up to it. Nobody releases before it has received what was due to it, so behind such
+%% a link nothing is due either.
+-spec settled([{binary(), non_neg_integer()}], due()) -> due().
+settled(Released, Due) ->
+    until(fun(#{session := Session, epoch := Epoch}) ->
+                  lists:any(fun({Who, UpTo}) -> Who =:= Session andalso Epoch =< UpTo end, Released)
+          end, Due).
+
+until(_IsEnd, undefined) -> undefined;
+until(IsEnd, Due) ->
+    case {IsEnd(Due), Due} of
+        {true, _} -> undefined;
+        {false, #{awaiting := Older}} -> with_older(until(IsEnd, Older), Due);
+        {false, _} -> Due
+    end.
+
+with_older(undefined, Due) -> maps:remove(awaiting, Due);
+with_older(Older, Due) -> Due#{awaiting => Older}.
 
 %% The chain of releases due, without those of an ended session.
 -spec without(binary(), due()) -> due().
 without(_Session, undefined) -> undefined;
 without(Session, #{session := Session} = Due) -> without(Session, maps:get(awaiting, Due, undefined));
-without(Session, #{awaiting := Older} = Due) ->
-    case without(Session, Older) of
-        undefined -> maps:remove(awaiting, Due);
-        Left -> Due#{awaiting => Left}
-    end;
+without(Session, #{awaiting := Older} = Due) -> with_older(without(Session, Older), Due);
 without(_Session, Due) -> Due.
 
 %% Whether a session's release stands in the chain.

@@ -83,8 +83,8 @@ init({Store, LeaseMs}) ->
 handle_call({end_session, Function, #{session := Session} = Request, Id}, From,
             #state{role = leads, store = Store, lease = Lease} = State) ->
     Routes = kb_lease:routes(Session, Lease),
-    Commit = fun(Successors) ->
-                     Ending = maps:merge(step(), Request#{successors => Successors}),
+    Commit = fun(Found) ->
+                     Ending = maps:merge(step(), maps:merge(Request, Found)),
                      kb_commit:commit(Store, Id, {authority, Function, Ending}, ?TRANSACTION_MS)
              end,
     {noreply, ending({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:silence(Session, closing, Lease)})};
@@ -107,10 +107,12 @@ handle_info({renew, Pid, Session, Number, Tick, Load, Obeyed}, State) ->
         {ok, Renewal} -> {noreply, to_lessor({renewed, Renewal}, State)};
         error -> {noreply, State}
     end;
-handle_info({streams, Ref, Session, Load, Entities}, State)
+handle_info({streams, Ref, Session, Load, Entities}, State) ->
+    handle_info({streams, Ref, Session, Load, Entities, []}, State);
+handle_info({streams, Ref, Session, Load, Entities, Released}, State)
   when is_reference(Ref), is_binary(Session), is_integer(Load), Load >= 0 ->
-    case is_list_up_to(Entities, ?MAX_LIST) andalso lists:all(fun is_binary/1, Entities) of
-        true -> {noreply, to_lessor({streams, Ref, Session, Load, Entities}, State)};
+    case is_list_up_to(Entities, ?MAX_LIST) andalso lists:all(fun is_binary/1, Entities) andalso are_epochs(Released) of
+        true -> {noreply, to_lessor({streams, Ref, Session, Load, Entities, Released}, State)};
         false -> {noreply, State}
     end;
 handle_info({forwarded, Message}, #state{role = leads} = State) ->
@@ -150,22 +152,25 @@ to_lessor(Message, #state{store = Store} = State) ->
 
 heard({renewed, Renewal}, #state{lease = Lease} = State) ->
     State#state{lease = kb_lease:renew(Renewal, now_ms(), Lease)};
-heard({streams, Ref, _, _, _} = Answer, #state{asking = Asking} = State) ->
+heard({streams, Ref, _, _, _, _} = Answer, #state{asking = Asking} = State) ->
     _ = [Pid ! Answer || #{Ref := Pid} <- [Asking]],
     State.
 
 renewal(Pid, Session, Number, Tick, Load, Obeyed)
   when is_pid(Pid), is_binary(Session), byte_size(Session) =:= 16, is_integer(Number), Number >= 1, Number =< ?U64,
        is_integer(Tick), Tick >= 0, Tick =< ?U64, is_integer(Load), Load >= 0 ->
-    IsRecall = fun({Entity, Epoch}) -> is_binary(Entity) andalso is_integer(Epoch);
-                  (_) -> false
-               end,
-    case is_list_up_to(Obeyed, ?MAX_LIST) andalso lists:all(IsRecall, Obeyed) of
+    case are_epochs(Obeyed) of
         true -> {ok, #{session => Session, number => Number, tick => Tick, load => Load, obeyed => Obeyed,
                        route => {node(), Pid}}};
         false -> error
     end;
 renewal(_, _, _, _, _, _) -> error.
+
+are_epochs(List) ->
+    IsEpoch = fun({Entity, Epoch}) -> is_binary(Entity) andalso is_integer(Epoch) andalso Epoch >= 0 andalso Epoch =< ?U64;
+                 (_) -> false
+              end,
+    is_list_up_to(List, ?MAX_LIST) andalso lists:all(IsEpoch, List).
 
 is_list_up_to([], _) -> true;
 is_list_up_to([_ | Rest], Left) when Left > 0 -> is_list_up_to(Rest, Left - 1);
@@ -196,9 +201,9 @@ expire(#state{lease = Lease} = State) ->
     lists:foldl(fun expire/2, State#state{lease = Ticked}, Expired).
 
 expire(Session, #state{store = Store, generation = Generation, lease = Lease} = State) ->
-    Commit = fun(Successors) ->
-                     kb_commit:own(Store, expire, (step())#{generation => Generation, session => Session,
-                                                            successors => Successors}, ?TRANSACTION_MS)
+    Commit = fun(Found) ->
+                     Ending = maps:merge(step(), Found#{generation => Generation, session => Session}),
+                     kb_commit:own(Store, expire, Ending, ?TRANSACTION_MS)
              end,
     ending({expire, Session}, Session, kb_lease:routes(Session, Lease), Commit, State).
 

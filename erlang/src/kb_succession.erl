@@ -1,24 +1,29 @@
 %% Who goes on with the entities of a session that ends: servers that have them streamed in, asked through the members
-%% that they are connected to. Only a hint: the transaction that ends the session checks what it is given.
+%% that they are connected to. Who that is is only a hint: the transaction that ends the session checks it. What they say
+%% that they have released it takes for true; said once, it stays so, whatever they are granted later.
 -module(kb_succession).
 
 -export([find/4, chosen/2]).
 
--export_type([held/0, answer/0, successors/0]).
+-export_type([held/0, answer/0, found/0]).
 
 -define(PATIENCE_MS, 300).
 -define(MAX_NAMES, 1000).
 -define(MAX_CANDIDATES, 3).
 -define(READ_TIMEOUT_MS, 1000).
 
-%% An entity and the sessions whose releases of it are due.
--type held() :: {binary(), [binary()]}.
--type answer() :: {Session :: binary(), Load :: non_neg_integer(), Entities :: [binary()]}.
--type successors() :: #{binary() => [binary(), ...]}.
+-type entity() :: binary().
+-type session() :: binary().
+-type held() :: {entity(), kb_authority_waiting:due()}.
+%% Of the entities in question those that are streamed in, and those that the session has released: none of its grants of
+%% one is acted on, or ever will be, up to that epoch.
+-type answer() :: {session(), Load :: non_neg_integer(), [entity()], [{entity(), Epoch :: pos_integer()}]}.
+%% What the transaction is to know that ends the session.
+-type found() :: #{successors := #{entity() => [session(), ...]}, released := #{entity() => [{session(), pos_integer()}, ...]}}.
 
 %% In a process of its own, which gets the answers to `Ref' that the lessor hears.
--spec find(atom(), binary(), reference(), [{binary(), kb_lease:route(), non_neg_integer()}]) -> successors().
-find(_, _, _, []) -> #{};
+-spec find(atom(), session(), reference(), [{session(), kb_lease:route(), non_neg_integer()}]) -> found().
+find(_, _, _, []) -> chosen([], []);
 find(Store, Session, Ref, Routes) ->
     Held = held(Store, Session),
     Questions = [{Member, Pid, {streaming, Ref, Id, Names}}
@@ -31,9 +36,9 @@ held(Store, Session) ->
     Options = #{favor => low_latency, timeout => ?READ_TIMEOUT_MS},
     case khepri:get_many(Store, [bridge, held, Session, {if_name_matches, any, undefined}], Options) of
         {ok, Nodes} ->
-            [{Entity, kb_authority_index:sessions(Record) -- [Session]}
+            [{Entity, kb_authority_waiting:without(Session, Due)}
              || Entity <- kb_authority_index:named(maps:values(Nodes)),
-                {ok, #{session := Holder} = Record} <- [khepri:get(Store, [bridge, entities, Entity], Options)],
+                {ok, #{session := Holder, awaiting := Due}} <- [khepri:get(Store, [bridge, entities, Entity], Options)],
                 Holder =:= Session];
         _ -> []
     end.
@@ -47,24 +52,32 @@ parts(Names) ->
 answers(_, 0, _) -> [];
 answers(Ref, Left, Deadline) ->
     receive
-        {streams, Ref, Session, Load, Entities} -> [{Session, Load, Entities} | answers(Ref, Left - 1, Deadline)]
+        {streams, Ref, Session, Load, Entities, Released} ->
+            [{Session, Load, Entities, Released} | answers(Ref, Left - 1, Deadline)]
     after max(0, Deadline - erlang:monotonic_time(millisecond)) -> []
     end.
 
 %% For each entity the servers that simulate least, with what they are given here counted. Whose own release is due
-%% would not be taken.
--spec chosen([held()], [answer()]) -> successors().
+%% still would not be taken.
+-spec chosen([held()], [answer()]) -> found().
 chosen(Held, Answers) ->
-    Streams = lists:foldl(fun({Session, _, Entities}, Acc) ->
-                                  lists:foldl(fun(Entity, Of) -> Of#{Entity => [Session | maps:get(Entity, Of, [])]} end,
-                                              Acc, Entities)
-                          end, #{}, Answers),
-    Loads = maps:from_list([{Session, Load} || {Session, Load, _} <- Answers]),
-    {Successors, _} = lists:foldl(fun(Entity, Acc) -> choose(Entity, Streams, Acc) end, {#{}, Loads}, Held),
-    Successors.
+    Streams = by_entity([{Entity, Session} || {Session, _, Entities, _} <- Answers, Entity <- Entities]),
+    Said = by_entity([{Entity, {Session, Epoch}} || {Session, _, _, Released} <- Answers, {Entity, Epoch} <- Released]),
+    Settling = maps:from_list([{Entity, Settles} || {Entity, Due} <- Held, Due =/= undefined,
+                                                    Settles <- [settling(Due, maps:get(Entity, Said, []))], Settles =/= []]),
+    Left = [{Entity, kb_authority_waiting:settled(maps:get(Entity, Settling, []), Due)} || {Entity, Due} <- Held],
+    Loads = maps:from_list([{Session, Load} || {Session, Load, _, _} <- Answers]),
+    {Successors, _} = lists:foldl(fun(Entity, Acc) -> choose(Entity, Streams, Acc) end, {#{}, Loads}, Left),
+    #{successors => Successors, released => Settling}.
+
+by_entity(Pairs) ->
+    lists:foldl(fun({Entity, Value}, Acc) -> Acc#{Entity => [Value | maps:get(Entity, Acc, [])]} end, #{}, Pairs).
+
+settling(Due, Said) ->
+    [{Session, Epoch} || {Session, Epoch} <- lists:usort(Said), kb_authority_waiting:is_due(Session, Due)].
 
 choose({Entity, Due}, Streams, {Successors, Loads}) ->
-    Able = lists:usort(maps:get(Entity, Streams, [])) -- Due,
+    Able = [Session || Session <- lists:usort(maps:get(Entity, Streams, [])), not kb_authority_waiting:is_due(Session, Due)],
     case [Session || {_, Session} <- lists:sort([{map_get(Session, Loads), Session} || Session <- Able])] of
         [] -> {Successors, Loads};
         [First | _] = Candidates ->

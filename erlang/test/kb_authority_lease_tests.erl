@@ -95,6 +95,45 @@ whose_own_release_is_due_is_no_successor_test() ->
     {{ok, #{passed := [{<<"gun">>, <<"server-d">>}]}}, Passed} = End([<<"a">>, <<"d">>]),
     ?assertMatch(#{session := <<"d">>, awaiting := #{session := <<"b">>, awaiting := #{session := <<"a">>}}}, entity(Passed)).
 
+%% Of two servers, the one that gave the entity to the other has it again.
+who_said_that_it_released_what_was_due_goes_on_test() ->
+    Tree = pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>]))),
+    #{epoch := Before, awaiting := #{session := <<"a">>, epoch := Given}} = entity(Tree),
+    {{ok, #{released := [], passed := [{<<"gun">>, <<"server-a">>}]}}, After} = ended(<<"b">>, [<<"a">>], [{<<"a">>, Given}], Tree),
+    #{epoch := Epoch, session := <<"a">>, awaiting := undefined} = entity(After),
+    ?assert(Epoch > Before),
+    ?assertMatch(#{type := failover, epoch := Epoch, awaiting := undefined}, maps:get([bridge, inbox, <<"a">>, <<"gun">>], After)).
+
+%% FOLLOWS_NOW: what a server said before it was granted the entity again says nothing about that grant.
+what_was_released_earlier_settles_no_newer_grant_test() ->
+    Given = pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>]))),
+    #{awaiting := #{session := <<"a">>, epoch := Older}} = entity(Given),
+    Tree = pulled(<<"c">>, pulled(<<"a">>, Given)),
+    #{awaiting := #{session := <<"a">>, epoch := Newer} = Due} = entity(Tree),
+    ?assert(Newer > Older),
+    {{ok, #{released := [<<"gun">>], passed := []}}, After} = ended(<<"c">>, [<<"a">>], [{<<"a">>, Older}], Tree),
+    ?assertMatch(#{session := undefined, awaiting := Due}, entity(After)).
+
+%% a gave to b, which gave to c, which ends: b's release is due to a still, as b does not say that it has released.
+what_stands_in_front_of_a_release_stays_due_test() ->
+    Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])))),
+    #{awaiting := #{session := <<"b">>, epoch := Later, awaiting := #{session := <<"a">>, epoch := Older}}} = entity(Tree),
+    {{ok, #{passed := [_]}}, After} = ended(<<"c">>, [<<"b">>, <<"a">>], [{<<"a">>, Older}], Tree),
+    #{session := <<"a">>, epoch := Epoch, awaiting := #{session := <<"b">>, epoch := Later} = Due} = entity(After),
+    ?assertNot(is_map_key(awaiting, Due)),
+    ?assertMatch(#{type := failover, awaiting := Due}, maps:get([bridge, inbox, <<"a">>, <<"gun">>], After)),
+    ?assertMatch(#{type := recall, epoch := Later, granted := Epoch, to := <<"server-a">>},
+                 maps:get([bridge, inbox, <<"b">>, <<"gun">>], After)).
+
+%% Who released had received what was due to it, so nothing behind it is due, whoever goes on.
+what_stands_behind_a_release_is_settled_with_it_test() ->
+    Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])))),
+    #{awaiting := #{session := <<"b">>, epoch := Later}} = entity(Tree),
+    {{ok, #{passed := [{_, <<"server-a">>}]}}, After} = ended(<<"c">>, [<<"a">>], [{<<"b">>, Later}], Tree),
+    ?assertMatch(#{session := <<"a">>, awaiting := undefined}, entity(After)),
+    {{ok, #{passed := []}}, Dormant} = ended(<<"c">>, [], [{<<"b">>, Later}], Tree),
+    ?assertMatch(#{session := undefined, awaiting := undefined}, entity(Dormant)).
+
 %% MIDDLE_WAITS: a acts, b waits for it, c waits for b, a ends: the record says that nothing is due to b any more.
 what_is_due_to_a_middle_session_is_read_from_the_chain_test() ->
     Tree = pulled(<<"c">>, pulled(<<"b">>, held(<<"a">>, opened([<<"a">>, <<"b">>, <<"c">>])))),
@@ -118,17 +157,35 @@ epochs_never_go_back_after_a_restore_test() ->
     ?assertMatch({{error, {invalid_request, _}}, Tree}, run(raise_epochs, #{above => 16#FFFF bsl 48}, Tree)).
 
 the_servers_with_the_least_to_do_go_on_test() ->
-    Held = [{<<"gun">>, []}, {<<"hat">>, [<<"b">>]}, {<<"cup">>, []}, {<<"car">>, []}],
-    Answers = [{<<"b">>, 5, [<<"gun">>, <<"hat">>]}, {<<"c">>, 4, [<<"gun">>, <<"hat">>, <<"car">>]}, {<<"c">>, 4, []}],
-    ?assertEqual(#{<<"gun">> => [<<"c">>, <<"b">>], <<"hat">> => [<<"c">>], <<"car">> => [<<"c">>]},
+    Held = [{<<"gun">>, undefined}, {<<"hat">>, due(<<"b">>, 7)}, {<<"cup">>, undefined}, {<<"car">>, undefined}],
+    Answers = [{<<"b">>, 5, [<<"gun">>, <<"hat">>], [{<<"gun">>, 9}]}, {<<"c">>, 4, [<<"gun">>, <<"hat">>, <<"car">>], []},
+               {<<"c">>, 4, [], []}],
+    ?assertEqual(#{successors => #{<<"gun">> => [<<"c">>, <<"b">>], <<"hat">> => [<<"c">>], <<"car">> => [<<"c">>]},
+                   released => #{}},
                  kb_succession:chosen(Held, Answers)),
     %% What is given here counts: neither gets all.
-    Many = [{integer_to_binary(N), []} || N <- lists:seq(1, 10)],
+    Many = [{integer_to_binary(N), undefined} || N <- lists:seq(1, 10)],
     Names = [Name || {Name, _} <- Many],
-    First = [First || [First | _] <- maps:values(kb_succession:chosen(Many, [{<<"b">>, 0, Names}, {<<"c">>, 4, Names}]))],
+    #{successors := Shared} = kb_succession:chosen(Many, [{<<"b">>, 0, Names, []}, {<<"c">>, 4, Names, []}]),
+    First = [First || [First | _] <- maps:values(Shared)],
     ?assertEqual({7, 3}, {length([b || <<"b">> <- First]), length([c || <<"c">> <- First])}).
 
+who_has_released_is_among_those_that_go_on_test() ->
+    Held = [{<<"gun">>, due(<<"b">>, 7)}, {<<"hat">>, due(<<"b">>, 7)}, {<<"cup">>, (due(<<"c">>, 8))#{awaiting => due(<<"b">>, 7)}}],
+    Answers = [{<<"b">>, 0, [<<"gun">>, <<"hat">>, <<"cup">>], [{<<"gun">>, 7}, {<<"hat">>, 6}]},
+               {<<"c">>, 4, [], [{<<"gun">>, 3}, {<<"cup">>, 8}]}],
+    %% Of the cup, what c says settles what is due from b.
+    ?assertEqual(#{successors => #{<<"gun">> => [<<"b">>], <<"cup">> => [<<"b">>]},
+                   released => #{<<"gun">> => [{<<"b">>, 7}], <<"hat">> => [{<<"b">>, 6}], <<"cup">> => [{<<"c">>, 8}]}},
+                 kb_succession:chosen(Held, Answers)).
+
 %% What the tests say in short.
+
+due(Session, Epoch) -> #{session => Session, server => <<"server-", Session/binary>>, epoch => Epoch}.
+
+ended(Session, Successors, Released, Tree) ->
+    run(end_session, (step())#{session => Session, reason => dead, successors => #{<<"gun">> => Successors},
+                               released => #{<<"gun">> => Released}}, Tree).
 
 run(Function, Request, Tree) ->
     case kb_authority_tests:decide(Function, Request, Tree) of

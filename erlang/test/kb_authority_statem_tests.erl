@@ -63,9 +63,9 @@ command(#model{players = Players, asks = Asks}) ->
     frequency([{40, oneof([request(Player, Session) || {Player, Session} <- Here])} || Here =/= []] ++
               [{25, oneof([answer(Ask) || Ask <- Asks])} || Asks =/= []] ++
               [{8, call(open_session, #{session => oneof(?SESSIONS)})},
-               {1, call(close_session, #{session => oneof(?SESSIONS), successors => successors()})},
-               {2, call(end_session, #{session => oneof(?SESSIONS), successors => successors()})},
-               {2, call(expire, #{session => oneof(?SESSIONS), successors => successors(),
+               {1, call(close_session, #{session => oneof(?SESSIONS), successors => sessions(), released => sessions()})},
+               {2, call(end_session, #{session => oneof(?SESSIONS), successors => sessions(), released => sessions()})},
+               {2, call(expire, #{session => oneof(?SESSIONS), successors => sessions(), released => sessions(),
                                   knows => frequency([{3, true}, {1, false}])})},
                {1, call(take, #{lease_ms => range(500, 3000)})},
                {1, call(beat, #{sessions => proper_types:list(oneof(?SESSIONS)), knows => boolean()})},
@@ -101,7 +101,7 @@ answer(#ask{master = Master, entity = Entity, player = Player}) ->
 %% As a list: this PropEr generates nothing inside maps.
 call(Function, Request) -> {call, ?MODULE, run, [Function, maps:to_list(Request)]}.
 
-successors() -> proper_types:list(oneof(?SESSIONS)).
+sessions() -> proper_types:list(oneof(?SESSIONS)).
 
 rule() -> frequency([{1, allow}, {1, deny}, {3, ask}]).
 
@@ -128,8 +128,8 @@ informed(Function, Request, Tree) when Function =:= expire; Function =:= beat ->
                      #{[bridge, lessor] := #{generation := Current}} -> Current;
                      _ -> 0
                  end,
-    named(Request#{generation => case Request of #{knows := true} -> Generation; _ -> Generation - 1 end});
-informed(Function, Request, _) when Function =:= close_session; Function =:= end_session -> named(Request);
+    named(Request#{generation => case Request of #{knows := true} -> Generation; _ -> Generation - 1 end}, Tree);
+informed(Function, Request, Tree) when Function =:= close_session; Function =:= end_session -> named(Request, Tree);
 informed(take, Request, _) -> Request#{node => <<"hs1">>};
 informed(Function, #{entity := Entity} = Request, Tree) ->
     Traced = Request#{trace => <<7:128>>, hop => 0},
@@ -148,9 +148,16 @@ informed(Function, #{entity := Entity} = Request, Tree) ->
     end;
 informed(_, Request, _) -> Request.
 
-named(#{successors := Successors} = Request) ->
-    Request#{successors => maps:from_list([{Entity, Successors} || Entity <- ?ENTITIES])};
-named(Request) -> Request.
+%% Who has `released' says so of what is due from it; the others say it of the epoch below.
+named(#{successors := Successors, released := Released} = Request, Tree) ->
+    Said = fun(Entity) ->
+                   Record = maps:get([bridge, entities, Entity], Tree, #{awaiting => undefined}),
+                   [{Session, case lists:member(Session, Released) of true -> Due; false -> Due - 1 end}
+                    || {Session, Due} <- links(maps:get(awaiting, Record))]
+           end,
+    Request#{successors => maps:from_list([{Entity, Successors} || Entity <- ?ENTITIES]),
+             released => maps:from_list([{Entity, Said(Entity)} || Entity <- ?ENTITIES])};
+named(Request, _) -> Request.
 
 server(<<_, Letter>>) -> <<"server-", Letter>>.
 
@@ -185,10 +192,12 @@ step(open_session, #{session := Session}, #model{open = Open} = Model) ->
 step(take, _, #model{generation = Generation} = Model) -> {ok, Model#model{generation = Generation + 1}};
 step(beat, #{knows := Knows}, Model) -> {case Knows of true -> ok; false -> deposed end, Model};
 step(expire, #{knows := false}, Model) -> {deposed, Model};
-step(Function, #{session := Session, successors := Successors}, #model{open = Open, closed = Closed, entities = Entities} = Model)
+step(Function, #{session := Session, successors := Successors, released := Released},
+     #model{open = Open, closed = Closed, entities = Entities} = Model)
   when Function =:= close_session; Function =:= end_session; Function =:= expire ->
     Left = maps:map(fun(_, #entity{holder = Holder, dues = Dues} = E) ->
-                            Due = Dues -- [Session],
+                            Settled = [S || Holder =:= Session, S <- Released],
+                            Due = lists:takewhile(fun(S) -> not lists:member(S, Settled) end, Dues -- [Session]),
                             case [S || S <- Successors, S =/= Session, lists:member(S, Open), not lists:member(S, Due)] of
                                 _ when Holder =/= Session -> E#entity{dues = Due};
                                 [Next | _] -> E#entity{holder = Next, dues = Due};
@@ -371,8 +380,10 @@ seen_in(Tree) ->
                  || {[bridge, asks, Master], #{pending := Pending}} <- maps:to_list(Tree),
                     #{entity := E, player := P, session := S, authority := A, expires := X} <- Pending])}.
 
-dues(undefined) -> [];
-dues(#{session := Session} = Due) -> [Session | dues(maps:get(awaiting, Due, undefined))].
+dues(Due) -> [Session || {Session, _} <- links(Due)].
+
+links(undefined) -> [];
+links(#{session := Session, epoch := Epoch} = Due) -> [{Session, Epoch} | links(maps:get(awaiting, Due, undefined))].
 
 indexed(Tree) ->
     Entities = [{Name, Record} || {[bridge, entities, Name], Record} <- maps:to_list(Tree)],

@@ -6,6 +6,7 @@
 -export([sessions_live_as_long_as_they_are_renewed_through_any_member/1, a_session_that_is_renewed_no_more_expires/1,
          a_killed_leader_costs_no_session/1, a_deposed_lessor_acknowledges_nothing/1, a_lessor_that_was_stopped_ends_nobody/1,
          entities_of_a_dead_server_go_to_one_that_has_them_streamed_in/1,
+         who_gave_an_entity_away_has_it_again_once_it_has_released_it/1,
          a_name_is_free_again_when_its_session_was_ended_or_expired/1, a_simulation_that_stands_still_loses_its_session/1,
          a_recall_that_is_not_obeyed_ends_the_session/1, what_is_no_message_of_a_server_harms_nobody/1,
          epochs_can_be_raised_above_all_that_anybody_remembers/1, a_session_whose_key_was_revoked_ends_with_its_lease/1]).
@@ -20,6 +21,7 @@ suite() -> [{timetrap, {seconds, 90}}].
 all() ->
     [sessions_live_as_long_as_they_are_renewed_through_any_member, a_session_that_is_renewed_no_more_expires,
      entities_of_a_dead_server_go_to_one_that_has_them_streamed_in,
+     who_gave_an_entity_away_has_it_again_once_it_has_released_it,
      a_name_is_free_again_when_its_session_was_ended_or_expired, a_simulation_that_stands_still_loses_its_session,
      a_recall_that_is_not_obeyed_ends_the_session, what_is_no_message_of_a_server_harms_nobody,
      epochs_can_be_raised_above_all_that_anybody_remembers, a_session_whose_key_was_revoked_ends_with_its_lease, a_deposed_lessor_acknowledges_nothing, a_lessor_that_was_stopped_ends_nobody,
@@ -110,6 +112,23 @@ entities_of_a_dead_server_go_to_one_that_has_them_streamed_in(Config) ->
     pause(C),
     ok = until(fun() -> {ok, #{server := Server}} = entity(<<"f1">>, Config), Server =:= <<"b">> end).
 
+who_gave_an_entity_away_has_it_again_once_it_has_released_it(Config) ->
+    [One, Two, Three] = members(Config),
+    #{session := Giver} = A = serve(<<"a">>, One, Config),
+    #{session := Taker} = B = serve(<<"b">>, Two, Config),
+    Given = [{Name, Epoch} || Name <- [<<"g1">>, <<"g2">>], {ok, #{epoch := Epoch}} <- [create(Name, A)]],
+    [{ok, #{awaiting := #{session := Giver, epoch := Epoch}}} =
+         api(Two, pull, #{entity => Name, epoch => Epoch, owner => <<"p">>, session => Taker}) || {Name, Epoch} <- Given],
+    [{_, First} = Released, {Other, _}] = Given,
+    %% The other one is A's to release still: what it says is older.
+    changed(A, #{released => [Released, {Other, First}]}),
+    streams(A, 0, [<<"g1">>, Other]),
+    pause(B),
+    {ok, #{passed := [{<<"g1">>, <<"a">>}], released := [Other]}} =
+        api(Three, end_session, #{session => Taker, reason => dead}),
+    ?assertMatch({ok, #{session := Giver, awaiting := undefined}}, entity(<<"g1">>, Config)),
+    ?assertMatch({ok, #{session := undefined, awaiting := #{session := Giver}}}, entity(Other, Config)).
+
 before(<<"f", A/binary>>, <<"f", B/binary>>) -> binary_to_integer(A) =< binary_to_integer(B).
 
 a_name_is_free_again_when_its_session_was_ended_or_expired(Config) ->
@@ -156,7 +175,9 @@ what_is_no_message_of_a_server_harms_nobody(Config) ->
     Bad = [{renew, self(), <<0:128>>, 0, 0, 0, []}, {renew, self(), <<0:128>>, 1 bsl 64, 0, 0, []}, {renew, x, <<>>, 1, 0, 0, []},
            {renew, self(), <<0:128>>, 1, 0, 0, [a | b]}, {renew, self(), <<0:128>>, 1, 0, 0, [{1, 2}]},
            {renew, self(), <<0:128>>, 1, 0, 0, lists:duplicate(2000, {<<"e">>, 1})}, {streams, make_ref(), <<1>>, 0, [x]},
-           {streams, x, y, z, []}, {streams, make_ref(), <<1>>, -1, []}, {streams, make_ref(), <<1>>, 0, [<<"e">> | <<"e">>]}, nonsense],
+           {streams, x, y, z, []}, {streams, make_ref(), <<1>>, -1, []}, {streams, make_ref(), <<1>>, 0, [<<"e">> | <<"e">>]},
+           {streams, make_ref(), <<1>>, 0, [], [{<<"e">>, -1}]}, {streams, make_ref(), <<1>>, 0, [], [{<<"e">>, 1 bsl 64}]},
+           {streams, make_ref(), <<1>>, 0, [], [{e, 1}]}, {streams, make_ref(), <<1>>, 0, [], x}, nonsense],
     [peer:call(proplists:get_value(servers, Config), erlang, send, [{kb_lessor, node_of(Member)}, Message])
      || Member <- members(Config), Message <- Bad],
     timer:sleep(2 * ?LEASE),
@@ -261,7 +282,7 @@ url(Bytes) ->
 server(Session, Member) ->
     self() ! renew,
     server(#{session => Session, member => Member, number => 0, step => 0, runs => true, renews => true, obeyed => [], load => 0,
-             streams => [], heard => [], sent => 0}).
+             streams => [], released => [], heard => [], sent => 0}).
 
 server(#{session := Session, member := Member, number := Number, step := Step, heard := Heard} = State) ->
     receive
@@ -279,8 +300,9 @@ server(#{session := Session, member := Member, number := Number, step := Step, h
             From ! {changed, State},
             server(maps:merge(State, Changes));
         {streaming, Ref, Session, Entities} ->
-            #{streams := Streams, load := Load} = State,
-            {kb_lessor, Member} ! {streams, Ref, Session, Load, [Entity || Entity <- Entities, lists:member(Entity, Streams)]},
+            #{streams := Streams, load := Load, released := Released} = State,
+            {kb_lessor, Member} ! {streams, Ref, Session, Load, [Entity || Entity <- Entities, lists:member(Entity, Streams)],
+                                   [Known || {Entity, _} = Known <- Released, lists:member(Entity, Entities)]},
             server(State);
         stop -> ok;
         Message -> server(State#{heard := [{erlang:monotonic_time(millisecond), Message} | Heard]})

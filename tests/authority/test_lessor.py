@@ -38,7 +38,8 @@ def test_what_a_lessor_sends_is_read(term: Any, message: object) -> None:
 
 def test_an_answer_gives_the_questions_reference_back() -> None:
     question = Streaming(9, SESSION, ("ball", "sack"))
-    assert streams(question, load=2, entities=["sack"]) == (Atom("streams"), 9, SESSION, 2, [b"sack"])
+    answer = streams(question, load=2, entities=["sack"], released=[("ball", 5)])
+    assert answer == (Atom("streams"), 9, SESSION, 2, [b"sack"], [(b"ball", 5)])
 
 
 @pytest.mark.parametrize(

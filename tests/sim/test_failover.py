@@ -139,6 +139,114 @@ async def test_nobody_who_could_go_on_leaves_the_entity_dormant(leased: LocalClu
         assert (await transfers.spawn(ball, owner="Player1", position=(0, 0, 0))).epoch > epoch
 
 
+async def rolls_on(ball: str, holder: ServerProcess, *observers: Observed) -> tuple[int, float]:
+    """Have a server take a ball that rolls; its epoch, and how far these have seen it roll since."""
+    epoch = await holder.driver.take(ball, owner="Player2")
+    for one in observers:
+        await one.told(StateAccepted, entity=ball, sender=holder.name)
+    began = max(rolled(one, ball) for one in observers)
+    await until(lambda: all(rolled(one, ball) > began + 0.5 for one in observers))
+    return epoch, min(rolled(one, ball) for one in observers)
+
+
+def rolled(observer: Observed, ball: str) -> float:
+    return float(observer.server.transfers.state(ball).position[0])
+
+
+async def test_of_two_servers_the_one_that_gave_an_entity_away_goes_on_with_it(
+    leased: LocalCluster, ball: str, tmp_path: Path
+) -> None:
+    """Homeservers do not hear of releases, so the record names the giver's as due still."""
+    async with (
+        simulation(leased, fresh("giver")) as giver,
+        server_process(leased, fresh("taker"), "--record-dir", str(tmp_path)) as taker,
+    ):
+        await spawned(giver, ball)
+        giver.server.transfers.place(ball, (1.0, 2.0, 3.0), (4.0, 0.0, 0.0))
+        epoch, seen = await rolls_on(ball, taker, giver)
+        assert giver.server._present._standing.entities[ball].awaiting is not None
+        taker.kill(taker.control, taker.data)
+        await giver.until(lambda: ball in giver.server.transfers.held())
+        assert giver.server.transfers.held_epoch(ball) > epoch
+        assert rolled(giver, ball) >= seen
+        assert giver.problems() == []
+        report = await giver.server.report()
+        assert_single(decode_entries(report.history) + recorded(tmp_path))
+
+
+@pytest.mark.parametrize("mute", ["nobody", "first", "middle"])
+async def test_of_three_servers_that_had_an_entity_in_turn_one_goes_on_from_its_newest_state(
+    leased: LocalCluster, ball: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mute: str
+) -> None:
+    """Where the middle one says nothing it has to release again, and its last state is an old one by now."""
+    async with (
+        simulation(leased, fresh("first")) as first,
+        simulation(leased, fresh("middle")) as middle,
+        server_process(leased, fresh("last"), "--record-dir", str(tmp_path)) as last,
+    ):
+        await spawned(first, ball)
+        await middle.told(StateAccepted, entity=ball, sender=first.name)
+        first.server.transfers.place(ball, (1.0, 2.0, 3.0), (6.0, 0.0, 0.0))
+        await middle.server.transfers.pull(ball, owner="Player2")
+        epoch, seen = await rolls_on(ball, last, first, middle)
+        due = first.server._present._standing.entities[ball].awaiting
+        assert due is not None
+        assert due.awaiting is not None
+        for name, one in (("first", first), ("middle", middle)):
+            if name == mute:
+                monkeypatch.setattr(one.server._present, "streamed", nothing_streamed)
+                monkeypatch.setattr(one.server._present, "released", lambda _: [])
+        last.kill(last.control, last.data)
+        servers = [one.server.transfers for one in (first, middle)]
+        await until(lambda: any(ball in server.held() for server in servers))
+        (successor,) = [one for one in (first, middle) if ball in one.server.transfers.held()]
+        assert successor.server.transfers.held_epoch(ball) > epoch
+        assert rolled(successor, ball) >= seen
+        assert first.problems() + middle.problems() == []
+        reports = [await one.server.report() for one in (first, middle)]
+        assert_single(
+            [entry for report in reports for entry in decode_entries(report.history)] + recorded(tmp_path)
+        )
+
+
+async def nothing_streamed(_: tuple[str, ...]) -> tuple[str, ...]:
+    return ()
+
+
+async def test_a_giver_that_has_not_released_yet_is_no_successor_and_may_take_the_entity_back(
+    leased: LocalCluster, ball: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/authority-model.md, FAILOVER_TO_DUE: it acts under its older grant still."""
+    async with (
+        simulation(leased, fresh("giver")) as giver,
+        server_process(leased, fresh("taker"), "--record-dir", str(tmp_path)) as taker,
+    ):
+        epoch = await spawned(giver, ball)
+        await taker.told(StateAccepted, entity=ball)
+        obeys = asyncio.Event()
+        obedience = giver.server._present.obedience
+        genuine = obedience._obey
+
+        async def late(recall: Recall) -> None:
+            await obeys.wait()
+            await genuine(recall)
+
+        monkeypatch.setattr(obedience, "_obey", late)
+        taking = asyncio.create_task(taker.driver.take(ball, owner="Player2"))
+        standing = giver.server._present._standing
+        await until(lambda: standing.entities[ball].server == taker.name)
+        taker.kill(taker.control, taker.data)
+        await until(lambda: standing.entities[ball].server is None)
+        await asyncio.gather(taking, return_exceptions=True)
+        assert giver.server.transfers.held_epoch(ball) == epoch
+        obeys.set()
+        await until(lambda: giver.server.transfers.held_epoch(ball) is None)
+        assert (await giver.server.transfers.pull(ball, owner="Player1")).epoch > epoch
+        assert giver.server.transfers.held() == [ball]
+        report = await giver.server.report()
+        assert_single(decode_entries(report.history) + recorded(tmp_path))
+
+
 async def test_a_guardian_that_died_is_replaced_and_the_new_one_knows_the_session(
     leased: LocalCluster, stage: Stage, ball: str
 ) -> None:

@@ -41,6 +41,9 @@ class Load:
         self.asked.append(entities)
         return entities[:1]
 
+    def released(self, entities: tuple[str, ...]) -> list[tuple[str, int]]:
+        return [(entity, 5) for entity in entities[1:]]
+
 
 class Member:
     """A member, and what its lessor hears."""
@@ -156,7 +159,7 @@ async def test_a_question_is_answered_at_the_member_with_its_reference() -> None
         pid, *_ = await one.member.renewal()
         await one.member.tell(pid, "streaming", 7, SESSION, [b"ball", b"sack"])
         answer = await one.member.lessor.receive(timeout=20)
-        assert answer == (Atom("streams"), 7, SESSION, 3, [b"ball"])
+        assert answer == (Atom("streams"), 7, SESSION, 3, [b"ball"], [(b"sack", 5)])
         assert one.load.asked == [("ball", "sack")]
 
 

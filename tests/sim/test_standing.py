@@ -109,6 +109,45 @@ async def test_a_recall_counts_as_obeyed_when_nothing_acts_or_will_under_its_epo
     assert not standing.has_obeyed("ball", 8)
 
 
+async def test_what_was_released_is_said_once_it_cannot_be_taken_back(bench: Bench) -> None:
+    """docs/authority-model.md, RELEASED_BEFORE_ANSWER: a push may be refused, and this server goes on."""
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+    assert standing.released_for_good("ball") == 0
+    await standing.stop("ball", "sim2")
+    assert standing.released_for_good("ball") == 0
+    standing.act("ball", standing.holdings.resume("ball").epoch)
+    assert standing.released_for_good("ball") == 0
+    await standing.stop("ball", "sim2")
+    standing.holdings.follow("ball", 6)
+    assert standing.released_for_good("ball") == 5
+    # A later grant that waits takes nothing of that back.
+    await standing.gain("ball", 8, due(6))
+    assert standing.released_for_good("ball") == 5
+    assert standing.released_for_good("sack") == 0
+
+
+async def test_what_the_data_plane_has_not_confirmed_was_not_released(bench: Bench) -> None:
+    """The feed may name another holder before: state may be sealed still."""
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+    confirmed = asyncio.Event()
+    genuine = bench.plane.stop_sealing
+
+    async def late(entity: str, to: str, *, linger_ns: int = 0) -> str:
+        await confirmed.wait()
+        return await genuine(entity, to, linger_ns=linger_ns)
+
+    bench.plane.stop_sealing = late  # type: ignore[method-assign]
+    stopping = asyncio.create_task(standing.stop("ball", "sim2"))
+    await asyncio.sleep(0)
+    standing.holdings.follow("ball", 6)
+    assert standing.released_for_good("ball") == 0
+    confirmed.set()
+    await stopping
+    assert standing.released_for_good("ball") == 5
+
+
 async def test_a_server_is_known_from_the_feed_or_looked_up_and_never_itself(bench: Bench) -> None:
     standing = bench.standing
     assert standing.session_of("sim2") is None

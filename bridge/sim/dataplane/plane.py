@@ -326,7 +326,8 @@ class DataPlane:
         """Verify and open a release with the key that the homeserver has for the giver (R0-20, R0-21).
 
         Returns:
-            The last state, encoded.
+            The state to go on from, encoded: the last one of the giver, or what came since of a later grant,
+            whose session has ended.
 
         Raises:
             SignatureError: not signed by the giver, or for something else.
@@ -346,10 +347,11 @@ class DataPlane:
         if (release.entity, release.epoch) != (entity, previous):
             raise DecodeError(f"a release of {release.entity} at {release.epoch} in a box for {entity}")
         state = decode_state_untrusted(release.state)
+        newer = self._receiving.newer_than(entity, previous)
         # From here on the slot is the simulation's, which goes on from exactly this state.
         self._receiving.unfollow(entity)
         self._hand_over("took", entity, previous, state_hash(state))
-        return release.state
+        return release.state if newer is None else encode_state(self._world.read(newer))
 
     def send_message(self, to: str, message: bytes, *, credited: bool = False) -> None:
         """Send a message of ``bridge.authority`` on the reliable stream.

@@ -90,6 +90,7 @@ class Receiving:
         self._rows: dict[tuple[str, int], int] = {}
         self._rows_of: dict[str, list[int]] = {}
         self._accepted_from: list[str] = []
+        self._epochs: list[int] = []
         self._first_ns = np.zeros(_FIRST, dtype=np.int64)
         self._last_ns = np.zeros(_FIRST, dtype=np.int64)
         self._tick = np.full(_FIRST, _NONE, dtype=np.int64)
@@ -176,6 +177,13 @@ class Receiving:
         """Write no more of it: the slot is the simulation's."""
         self._followed.pop(entity, None)
         self._slot[self._rows_of.get(entity, [])] = _NONE
+
+    def newer_than(self, entity: str, epoch: int) -> int | None:
+        """The slot that has state of a later grant than ``epoch``; ``None`` where none has."""
+        rows = self._rows_of.get(entity)
+        if not rows or self._epochs[rows[-1]] <= epoch or self._tick[rows[-1]] == _NONE:
+            return None
+        return self._followed.get(entity)
 
     def streamed(self, entities: Iterable[str], *, since_ns: int) -> tuple[str, ...]:
         """Those of the entities whose newest grant's state was accepted since then, and is in the world."""
@@ -279,6 +287,7 @@ class Receiving:
         if row is None:
             row = self._rows[entity, epoch] = len(self._accepted_from)
             self._accepted_from.append(server)
+            self._epochs.append(epoch)
             self._rows_of.setdefault(entity, []).append(row)
             if row >= len(self._tick):
                 self._first_ns, self._last_ns = _doubled(self._first_ns, 0), _doubled(self._last_ns, 0)

@@ -569,6 +569,19 @@ def test_a_new_session_acts_under_its_own_name(pair: tuple[Server, Server]) -> N
     assert [(act.session, act.epoch) for act in acts] == [(a.session, 1), (b"n" * 16, 2)]
 
 
+def test_a_release_that_was_acted_on_since_takes_nothing_back(pair: tuple[Server, Server]) -> None:
+    """A successor may be given one that the session that ended had acted on already."""
+    a, b = acting(pair)
+    box = a.stop("ball", "b", now=10)
+    a.world.write(0, tick=9, position=[7, 8, 9])
+    b.plane.raise_fence("ball", 2, "a", now_ns=20 * MS)
+    a.plane.hold("ball", 2, 0, now_ns=20 * MS)
+    a.wire.deliver(21 * MS)
+    state = decode_state_untrusted(b.open(box, "a", previous=1))
+    assert state.position.tolist() == [7, 8, 9]
+    assert check(entries(a, b)).violations == []
+
+
 def test_streamed_is_what_is_followed_and_came_lately(pair: tuple[Server, Server]) -> None:
     a, b = acting(pair)
     a.plane.hold("sack", 2, 1, now_ns=3 * MS)
