@@ -38,10 +38,10 @@ class Following:
                 return
             self._others.add(entity)
 
-    def ghost(self, entity: str) -> None:
-        """Follow an entity that was just given away, at once."""
-        if self._begin(entity):
-            self.ghosts.add(entity)
+    def gave(self, entity: str) -> None:
+        """An entity was given away: whatever followed it before ended when it came here."""
+        self._others.discard(entity)
+        self.ghosts.discard(entity)
 
     def show(self, ghosts: AbstractSet[str], *, held: Iterable[str]) -> None:
         """Follow these ghosts and no others.

@@ -112,7 +112,8 @@ class Ghosts:
     def keep(self, entity: str, to: str, *, now: float) -> None:
         """Go on seeing an entity that was just given away, until its taker tells of it."""
         self._near[entity] = _Near(to, 0.0, now + _GRACE_SECONDS)
-        self._following.ghost(entity)
+        self._following.gave(entity)
+        self.settle(now=now)
 
     def settle(self, *, now: float) -> None:
         """Follow what is near now, and nothing else."""

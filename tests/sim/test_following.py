@@ -11,7 +11,7 @@ names = st.sampled_from([f"e{number}" for number in range(8)])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("first"), names),
-        st.tuples(st.just("ghost"), names),
+        st.tuples(st.just("gave"), names),
         st.tuples(st.just("show"), st.sets(names), st.sets(names)),
     ),
     max_size=30,
@@ -62,8 +62,18 @@ def test_what_was_held_is_followed_anew_after_it_was_given_away() -> None:
     some.following.first("ball")
     some.show(held=("ball",))
     assert some.now == set()
-    some.following.ghost("ball")
+    some.following.gave("ball")
+    some.show("ball")
     assert some.now == some.following.ghosts == {"ball"}
+
+
+def test_what_came_and_went_between_two_looks_is_followed_anew() -> None:
+    some = Followed(follow=1)
+    some.following.first("ball")
+    some.now.clear()
+    some.following.gave("ball")
+    some.show("ball")
+    assert some.now == {"ball"}
 
 
 def test_without_room_nothing_is_followed() -> None:
@@ -81,8 +91,9 @@ def test_the_data_plane_follows_the_ghosts_and_no_more_than_so_many_others(
         match step:
             case ("first", str() as entity):
                 some.following.first(entity)
-            case ("ghost", str() as entity):
-                some.following.ghost(entity)
+            case ("gave", str() as entity):
+                some.now.discard(entity)
+                some.following.gave(entity)
             case ("show", ghosts, held):
                 assert isinstance(held, set)
                 some.show(*(set(ghosts) - held), held=tuple(held))

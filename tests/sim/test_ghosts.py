@@ -81,7 +81,6 @@ def test_what_was_given_away_is_seen_from_that_moment_on_and_what_is_held_is_no_
     here.standing.holdings.stop("ball")
     here.standing.holdings.follow("ball", 2)
     here.ghosts.keep("ball", "sim2", now=1.0)
-    here.ghosts.settle(now=1.5)
     assert here.following.ghosts == {"ball"}
     # Its taker's list comes before the feed, and again after it.
     here.hears("sim2", ("ball", 1.0), now=1.6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,10 @@ from bridge.authority import check, decode_entries
 from bridge.errors import InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from bridge.sim.events import AuthorityGained
+from bridge.sim.mesh_file import load_mesh
 from bridge.sim.zones import Layout, Mesh, ZonePolicy
 from tests.support.cluster import fresh
+from tests.support.server_process import server_process
 from tests.support.simulation import Observed, simulation
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
@@ -187,6 +190,31 @@ async def test_a_server_that_stops_in_order_hands_each_entity_to_the_nearest_one
             for name, east in ((near_a, 120.0), (full, 140.0)):
                 assert name not in held(server) or is_at(server, name, east)
         assert a.problems() == c.problems() == []
+
+
+async def test_a_neighbour_goes_on_for_a_killed_server_until_that_one_is_there_again(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Also with what was far from every border: that is followed beside the ghosts."""
+    west, east = fresh("west"), fresh("east")
+    file = tmp_path / "mesh.toml"
+    file.write_text(
+        "west = 0\neast = 200\nsouth = 0\nnorth = 100\ncolumns = 2\nrows = 1\n"
+        f"margin = {MARGIN}\nstrip = {STRIP}\nservers = {{ {west} = [0], {east} = [1] }}\n"
+    )
+    crate = fresh("crate")
+    async with simulation(cluster, west, mesh=load_mesh(file)) as a:
+        async with server_process(cluster, east, "--mesh", str(file)) as killed:
+            await killed.driver.spawn(crate, owner="p", position=(150.0, 50.0, 0.0))
+            await eventually(lambda: is_at(a, crate, 150.0))
+            assert not ghosts(a)
+            killed.kill(killed.control, killed.data)
+            await a.told(AuthorityGained, entity=crate)
+            assert is_at(a, crate, 150.0)
+        async with server_process(cluster, east, "--mesh", str(file)) as again:
+            await again.told(AuthorityGained, entity=crate)
+            await eventually(lambda: not held(a))
+            assert a.problems() == []
 
 
 async def test_a_server_of_no_mesh_has_nothing_to_tell_of_one(cluster: LocalCluster) -> None:
