@@ -227,15 +227,7 @@ async def test_a_giver_that_has_not_released_yet_is_no_successor_and_may_take_th
     ):
         epoch = await spawned(giver, ball)
         await taker.told(StateAccepted, entity=ball)
-        obeys = asyncio.Event()
-        obedience = giver.server._present.obedience
-        genuine = obedience._obey
-
-        async def late(recall: Recall) -> None:
-            await obeys.wait()
-            await genuine(recall)
-
-        monkeypatch.setattr(obedience, "_obey", late)
+        obeys = late_to_obey(giver, monkeypatch)
         taking = asyncio.create_task(taker.driver.take(ball, owner="Player2"))
         standing = giver.server._present._standing
         await until(lambda: standing.entities[ball].server == taker.name)
@@ -249,6 +241,31 @@ async def test_a_giver_that_has_not_released_yet_is_no_successor_and_may_take_th
         assert giver.server.transfers.held() == [ball]
         report = await giver.server.report()
         assert_single(decode_entries(report.history) + recorded(tmp_path))
+
+
+async def test_a_giver_whose_taker_dies_before_it_acts_goes_on_from_what_it_released(
+    leased: LocalCluster, ball: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        simulation(leased, fresh("giver")) as giver,
+        server_process(leased, fresh("taker")) as taker,
+    ):
+        epoch = await spawned(giver, ball)
+        await taker.told(StateAccepted, entity=ball)
+        obeys = late_to_obey(giver, monkeypatch)
+        taking = asyncio.create_task(taker.driver.take(ball, owner="Player2"))
+        await until(lambda: giver.server._present._standing.entities[ball].server == taker.name)
+        taker.stop(taker.control, taker.data, taker.guardian)
+        obeys.set()
+        transfers = giver.server.transfers
+        await until(lambda: (transfers.held_epoch(ball) or 0) > epoch)
+        assert transfers.state(ball).position.tolist() == [1.0, 2.0, 3.0]
+        taker.go_on(taker.control, taker.data, taker.guardian)
+        await taker.told(SessionOpened)
+        await taker.told(StateAccepted, entity=ball, epoch=transfers.held_epoch(ball))
+        await asyncio.gather(taking, return_exceptions=True)
+        of_giver, of_taker = await giver.server.report(), await taker.driver.report()
+        assert_single(decode_entries(of_giver.history) + decode_entries(of_taker.history))
 
 
 async def test_a_guardian_that_died_is_replaced_and_the_new_one_knows_the_session(
@@ -501,6 +518,20 @@ def disobey(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
     monkeypatch.setattr(obedience, "_obey", nothing)
+
+
+def late_to_obey(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let a server obey no recall before the event."""
+    obeys = asyncio.Event()
+    obedience = observed.server._present.obedience
+    genuine = obedience._obey
+
+    async def late(recall: Recall) -> None:
+        await obeys.wait()
+        await genuine(recall)
+
+    monkeypatch.setattr(obedience, "_obey", late)
+    return obeys
 
 
 def is_stopped(pid: int) -> bool:

@@ -48,7 +48,7 @@ class EndSession(msgspec.Struct, frozen=True, kw_only=True, tag="end_session"):
 
 
 class FindStreamed(msgspec.Struct, frozen=True, kw_only=True, tag="find_streamed"):
-    """Which of these entities are followed, with state not older than that? The answer is ``Streamed``."""
+    """Of which of these is the newest state here, and not older than that? The answer is ``Streamed``."""
 
     id: int
     entities: tuple[str, ...]

@@ -207,8 +207,21 @@ class DataPlane:
             self._fall_silent(now_ns)
 
     def streamed(self, entities: Sequence[str], *, max_age_ns: int, now_ns: int) -> tuple[str, ...]:
-        """Those of the entities that are followed, with state not older than that."""
-        return self._receiving.streamed(entities, since_ns=now_ns - max_age_ns)
+        """Those of the entities whose newest state is here, as far as was seen, and not older than that.
+
+        They are followed, or this server was the last that sealed their state.
+        """
+        since_ns = now_ns - max_age_ns
+        followed = set(self._receiving.streamed(entities, since_ns=since_ns))
+        return tuple(e for e in entities if e in followed or self._sealed_last(e, since_ns))
+
+    def _sealed_last(self, entity: str, since_ns: int) -> bool:
+        stopped = self._stopped.get(entity)
+        return (
+            stopped is not None
+            and stopped.last_ns >= since_ns
+            and not self._receiving.has_accepted_after(entity, stopped.epoch)
+        )
 
     def add_peer(self, *, server: str, key: Jwk, session: bytes | None) -> None:
         """Know a server by the key that the homeserver has for it; a new key replaces the old one."""

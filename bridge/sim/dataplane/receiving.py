@@ -178,10 +178,14 @@ class Receiving:
         self._followed.pop(entity, None)
         self._slot[self._rows_of.get(entity, [])] = _NONE
 
+    def has_accepted_after(self, entity: str, epoch: int) -> bool:
+        """Whether state of a later grant than ``epoch`` was accepted."""
+        rows = self._rows_of.get(entity)
+        return rows is not None and self._epochs[rows[-1]] > epoch
+
     def newer_than(self, entity: str, epoch: int) -> int | None:
         """The slot that has state of a later grant than ``epoch``; ``None`` where none has."""
-        rows = self._rows_of.get(entity)
-        if not rows or self._epochs[rows[-1]] <= epoch or self._tick[rows[-1]] == _NONE:
+        if not self.has_accepted_after(entity, epoch) or self._tick[self._rows_of[entity][-1]] == _NONE:
             return None
         return self._followed.get(entity)
 

@@ -582,6 +582,25 @@ def test_a_release_that_was_acted_on_since_takes_nothing_back(pair: tuple[Server
     assert check(entries(a, b)).violations == []
 
 
+def test_who_sealed_last_has_the_newest_state_until_another_one_seals(pair: tuple[Server, Server]) -> None:
+    """Who took the entity may die before it acts."""
+    a, b = acting(pair)
+    a.plane.tick(now_ns=10 * MS)
+    assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=10 * MS) == ()
+    a.stop("ball", "b", now=11)
+    assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=20 * MS) == ("ball",)
+    assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=21 * MS) == ()
+    # It is not followed here, so that the newest state lies with others from now on.
+    a.plane.raise_fence("ball", 2, "b", now_ns=12 * MS)
+    b.plane.hold("ball", 2, 4, now_ns=12 * MS)
+    b.wire.deliver(12 * MS)
+    assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=13 * MS) == ()
+    a.plane.follow("ball", 0)
+    b.plane.tick(now_ns=14 * MS)
+    b.wire.deliver(14 * MS)
+    assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=15 * MS) == ("ball",)
+
+
 def test_streamed_is_what_is_followed_and_came_lately(pair: tuple[Server, Server]) -> None:
     a, b = acting(pair)
     a.plane.hold("sack", 2, 1, now_ns=3 * MS)
