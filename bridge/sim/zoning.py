@@ -25,7 +25,7 @@ from bridge.sim.transfers import Transfers
 from bridge.sim.zones import NOBODY, Layout, Part
 
 _ROUND_SECONDS: Final = 0.25
-_ANSWER_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 1.0
 """until whoever has not answered is taken to have no room"""
 _AGAIN_SECONDS: Final = 1.0
 """until one that had no room for all is asked again"""
@@ -130,7 +130,10 @@ class Zoning:
             if self._is_reached(server) and now >= self._not_before.get(server, now):
                 # Until its answer has come, and what it takes is gone.
                 self._not_before[server] = np.inf
-                self._spawn(self._hand_over(server, entities[:MAX_RELIEF]))
+                # Others next time: a push may fail again and again.
+                begin = self.rounds * MAX_RELIEF % len(entities)
+                some = (entities[begin:] + entities[:begin])[:MAX_RELIEF]
+                self._spawn(self._hand_over(server, some))
 
     def _where(self, held: list[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
         slots = np.array([self._standing.slots[entity] for entity in held], dtype=np.int32)
