@@ -32,7 +32,6 @@ from bridge.authority.lessor import (
     renew,
     streams,
 )
-from bridge.authority.linearizability import Known, RecordView
 from bridge.authority.messages import (
     MAX_BORDER,
     MAX_RELIEF,
@@ -52,6 +51,7 @@ from bridge.authority.messages import (
     release_context,
 )
 from bridge.authority.ownership import OPERATOR, Answered, Operator, Ownership, Party, Requested
+from bridge.authority.record_model import Known, RecordView
 from bridge.authority.recording import Journal, RecordFile, record_path, view_of
 from bridge.authority.records import (
     Ask,

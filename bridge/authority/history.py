@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final as Constant
 
 import msgspec
 
-from bridge.authority.linearizability import Known, Operation, RecordView, check_entity
+from bridge.authority.linearizability import check_entity
+from bridge.authority.record_model import Known, Operation, RecordView, shown_open
 from bridge.errors import DecodeError
 
 
@@ -128,7 +129,11 @@ class Called(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="replied"):
-    """How the request of that number ended; members as of ``Operation``."""
+    """How the request of that number ended; members as of ``Operation``.
+
+    Attributes:
+        passed: entities of which a player who left was told that they passed on.
+    """
 
     client: str
     number: int
@@ -137,6 +142,7 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     detail: str = ""
     record: RecordView | None = None
     told_epoch: int | None = None
+    passed: list[str] = []
 
 
 class Final(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
@@ -278,7 +284,7 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
     finals = [entry for entry in entries if isinstance(entry, Final)]
     entries = [*_acts(entries), *_acceptances(entries), *_others(entries)]
     asked = _operations(entries)
-    not_linearizable, undecided = _linearizable(asked, _leaving(entries), finals)
+    not_linearizable, undecided = _linearizable(asked, _leaves(entries, asked), finals)
     return Verdict(
         acts=sum(isinstance(entry, Act) for entry in entries),
         operations=len(asked),
@@ -332,8 +338,8 @@ def _others(entries: Sequence[Entry]) -> Iterator[Entry]:
 _Asked = list[tuple[Called, Operation]]
 
 
-def _operations(entries: Sequence[Entry]) -> _Asked:
-    """Requests about entities, each with how it ended.
+def _requests(entries: Sequence[Entry]) -> list[tuple[Called, Replied | None]]:
+    """Requests, each with its answer.
 
     A request that was repeated at another process is recorded by both, and is one: done between its first
     call and its first answer.
@@ -344,11 +350,17 @@ def _operations(entries: Sequence[Entry]) -> _Asked:
         match entry:
             case Replied():
                 ends.setdefault((entry.client, entry.number), entry)
-            case Called() if entry.entity:
+            case Called():
                 calls.setdefault((entry.client, entry.number), entry)
+    return [(entry, ends.get(name)) for name, entry in calls.items()]
+
+
+def _operations(entries: Sequence[Entry]) -> _Asked:
+    """Requests about entities, each with how it ended."""
     asked = []
-    for name, entry in calls.items():
-        end = ends.get(name)
+    for entry, end in _requests(entries):
+        if not entry.entity:
+            continue
         members = {
             name: getattr(entry, name)
             for name in ("session", "epoch", "owner", "to", "by", "player", "value", "authority", "master")
@@ -369,24 +381,46 @@ def _operations(entries: Sequence[Entry]) -> _Asked:
     return asked
 
 
-def _leaving(entries: Sequence[Entry]) -> list[Operation]:
-    """What players who left may have done to any entity; nobody says to which, and when."""
-    return [
-        Operation(
-            client=entry.client, function="leave", entity="", called_ns=entry.at_ns, player=entry.player
-        )
-        for entry in entries
-        if isinstance(entry, Called) and entry.function == "leave"
-    ]
+def _leaves(entries: Sequence[Entry], asked: _Asked) -> _Asked:
+    """What players who left passed on.
+
+    The answer shows no records: of each it may have been any change until then. Without an answer it may have
+    been one of any entity.
+    """
+    there = {operation.entity for _, operation in asked}
+    found = []
+    for entry, end in _requests(entries):
+        if entry.function != "leave":
+            continue
+        for entity in sorted(there if end is None else there.intersection(end.passed)):
+            operation = Operation(
+                client=entry.client,
+                function=entry.function,
+                entity=entity,
+                called_ns=entry.at_ns,
+                until_ns=None if end is None else end.at_ns,
+                player=entry.player,
+            )
+            found.append((entry, operation))
+    return found
+
+
+def _alive(asked: _Asked) -> dict[bytes, int]:
+    """Until when sessions had not ended: something was granted to them, or shown to be theirs, after that."""
+    alive: dict[bytes, int] = {}
+    for called, operation in asked:
+        for session in shown_open(operation):
+            alive[session] = max(alive.get(session, 0), called.at_ns)
+    return alive
 
 
 def _linearizable(
-    asked: _Asked, leaving: Sequence[Operation], finals: Sequence[Final]
+    asked: _Asked, leaves: _Asked, finals: Sequence[Final]
 ) -> tuple[list[Violation], list[str]]:
     found, undecided = [], []
-    calls = {id(operation): called for called, operation in asked}
+    calls = {id(operation): called for called, operation in (*asked, *leaves)}
     of_entity: dict[str, list[Operation]] = defaultdict(list)
-    for _, operation in asked:
+    for _, operation in (*asked, *leaves):
         of_entity[operation.entity].append(operation)
     for final in finals:
         for entity, record in final.entities.items():
@@ -394,11 +428,11 @@ def _linearizable(
                 of_entity[entity].append(_read(final, entity, record))
     sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
     travelled = _travelled(asked)
+    alive = _alive(asked)
     for entity, operations in of_entity.items():
         if entity in travelled:
             continue
-        left = [replace(operation, entity=entity) for operation in leaving]
-        example = check_entity([*operations, *left], open_sessions=sessions)
+        example = check_entity(operations, open_sessions=sessions, alive_ns=alive)
         if example is None:
             continue
         if example.undecided:

@@ -5,99 +5,41 @@ and its answer so that, in the order of these instants, the model gives every an
 refused changed nothing, but must have been refused rightly. What nobody was answered may have happened at any
 instant after its call, or never.
 
-Entities are independent, so each is searched alone. The search is sound and complete, and cheap, because a
-granted answer shows the record's version, which rises by one with every change: two answers are hardly ever
-candidates for one place. It branches only where versions are missing: there an unanswered operation was
-applied, or a session ended (``docs/protocol.md`` §7). A session that ends may pass its entities to another
-one, at any time after they were granted.
+Entities are independent, so each is searched alone. The search is sound and complete. A granted answer shows
+the record's version, which rises by one with every change, so two answers are hardly ever candidates for one
+place; it branches only where versions are missing: there an unanswered operation was applied, or a session
+ended (``docs/protocol.md`` §7). A session that ends may pass its entities to another one, at any time after
+they were granted. What makes that cheap is ``bridge.authority.gaps``, which tells for each missing version
+what can have made it, and ``_Tried``: of two ways to one place that fails, the one that had used up less
+answers for both.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final, NamedTuple
 
-import msgspec
+from bridge.authority.gaps import Gaps
+from bridge.authority.record_model import (
+    UNSEEN,
+    Known,
+    Operation,
+    Record,
+    always_changes,
+    clears_due,
+    effects,
+    record_of,
+    shows,
+    unchanged,
+    version_of,
+)
 
-OPERATOR: Final = "operator"
-"""``by`` of a request that comes in the name of no player"""
 MAX_STATES: Final = 200_000
 """states looked at for one entity before the search is given up as undecided"""
-_UNSEEN: Final = b""
-"""a session that no operation of the history names"""
 _SUFFIXES: Final = 24
 """answers, from the newest back, that a counter-example is tried to be begun at"""
-
-
-class RecordView(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of an entity as an answer showed it; members as in ``docs/protocol.md`` §2."""
-
-    owner: str
-    master: str
-    rule: str
-    session: bytes | None
-    epoch: int
-    version: int
-    default_owner: str | None = None
-
-
-class Known(StrEnum):
-    """What the caller knows of an operation's end."""
-
-    OK = "ok"
-    """granted: it happened, as the answer shows"""
-    REFUSED = "refused"
-    """it changed nothing"""
-    UNKNOWN = "unknown"
-    """it may have happened at any time after the call, may happen yet, or never does"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """A request about one entity, and how it ended.
-
-    Attributes:
-        client: who asked.
-        function: of ``kb_api``; ``read`` is a read that is known to have been linearizable.
-        called_ns: before it was sent.
-        answered_ns: after its answer came; of no meaning where the end is unknown.
-        detail: the reason of a refusal, the ``outcome`` of a granted request where it has one.
-        record: as a granted answer showed it; ``None`` of a read: there was no entity.
-        told_epoch: the entity's epoch by a refusal as ``conflict``.
-        session, epoch, owner, to, by, player, authority, master: the request's members of these names;
-            ``to`` is a server or a player.
-        value: the new rule, master or default owner; the rule of a new entity.
-    """
-
-    client: str
-    function: str
-    entity: str
-    called_ns: int
-    answered_ns: int = 0
-    known: Known = Known.UNKNOWN
-    detail: str = ""
-    record: RecordView | None = None
-    told_epoch: int | None = None
-    session: bytes | None = None
-    epoch: int | None = None
-    owner: str | None = None
-    to: str | None = None
-    by: str | None = None
-    player: str | None = None
-    value: str | None = None
-    authority: bool = False
-    master: str | None = None
-
-    def __str__(self) -> str:
-        ended = f"{self.known} {self.detail}".strip()
-        if self.record is not None:
-            ended += f" version {self.record.version} epoch {self.record.epoch}"
-        until = "…" if self.known is Known.UNKNOWN else f"{(self.answered_ns - self.called_ns) / 1e6:.1f} ms"
-        return f"{self.client} {self.function} at {self.called_ns / 1e9:.6f} s for {until}: {ended}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,35 +61,18 @@ class UndecidedError(Exception):
     """The search looked at more than ``MAX_STATES`` states."""
 
 
-class _Record(NamedTuple):
-    """The model's state. ``epoch`` is exact, or (``exact`` false) anything above it."""
-
-    owner: str
-    master: str
-    rule: str
-    default_owner: str | None
-    session: bytes | None
-    epoch: int
-    exact: bool
-
-    def has_epoch(self, epoch: int | None) -> bool:
-        return epoch is not None and (self.epoch == epoch if self.exact else epoch > self.epoch)
-
-    def may_differ(self, epoch: int | None) -> bool:
-        return not self.exact or self.epoch != epoch
-
-    def granted(self, session: bytes | None) -> _Record:
-        return self._replace(session=session, exact=False)
-
-
 def check_entity(
-    operations: Sequence[Operation], *, open_sessions: frozenset[bytes] | None = None
+    operations: Sequence[Operation],
+    *,
+    open_sessions: frozenset[bytes] | None = None,
+    alive_ns: Mapping[bytes, int] | None = None,
 ) -> Counterexample | None:
     """Search an order of all operations on one entity that the model allows.
 
     Args:
         operations: of one entity, in any order.
         open_sessions: those known never to have ended; ``None``: any may have.
+        alive_ns: until when sessions are known not to have ended, by what was answered about other entities.
 
     Returns:
         ``None`` if there is one, else the shortest beginning of the history that has none.
@@ -156,20 +81,28 @@ def check_entity(
         return None
     entity = operations[0].entity
     operations, start = _begun(operations)
+    sessions = _Sessions(open_sessions, alive_ns or {})
     try:
-        if _Search(operations, open_sessions, start).succeeds():
+        if _Search(operations, sessions, start).succeeds():
             return None
-        return _shortest(list(operations), open_sessions, start)
     except UndecidedError:
         return Counterexample(entity, f"{entity}: undecided after {MAX_STATES} states", (), undecided=True)
+    return _shortest(list(operations), sessions, start)
 
 
-def permission(player: str | None, record: _Record) -> str:
-    """What the rule says to a player who wants the entity: ``allow``, ``deny`` or ``ask`` (R0-8)."""
-    return "allow" if player in (record.owner, record.master) else record.rule
+class _Sessions(NamedTuple):
+    """What is known of sessions from elsewhere."""
+
+    never_ended: frozenset[bytes] | None
+    alive_ns: Mapping[bytes, int]
 
 
-_Start = tuple[int, _Record | None]
+class _Start(NamedTuple):
+    """From where to search: the record, and whether releases may be due already."""
+
+    version: int
+    record: Record | None
+    due: bool
 
 
 def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start]:
@@ -182,36 +115,55 @@ def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start
     if not shown or any(
         op.function == "create_entity" and op.known is not Known.REFUSED for op in operations
     ):
-        return operations, (0, None)
-    first = min(shown, key=lambda op: (_version(op), op.answered_ns))
+        return operations, _Start(0, None, due=False)
+    first = min(shown, key=lambda op: (version_of(op), op.answered_ns))
     later = [
         op
         for op in operations
         if op is not first and (op.known is not Known.REFUSED or op.called_ns > first.answered_ns)
     ]
-    return later, (_version(first), _record(first))
+    return later, _after(first)
+
+
+def _after(first: Operation) -> _Start:
+    assert first.record is not None
+    return _Start(first.record.version, record_of(first.record), due=not clears_due(first))
 
 
 class _Node(NamedTuple):
-    """A place in the search: everything before ``head`` of the answered operations is placed."""
+    """A place in the search: everything before ``head`` of the answered operations is placed.
+
+    ``used`` and ``ended`` hold only what can still make a difference.
+    """
 
     head: int
     ahead: frozenset[int]
     version: int
-    record: _Record | None
+    record: Record | None
     used: frozenset[int]
     ended: frozenset[bytes]
     due: frozenset[bytes]
     """sessions that held it, whose release may be due still"""
 
 
+class _Tried:
+    """Places that lead nowhere."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[tuple[int, frozenset[int], int, Record | None], list[_Node]] = defaultdict(list)
+
+    def covers(self, node: _Node) -> bool:
+        """Whether it is no better than one that was tried; from now on it counts as tried."""
+        tried = self._of[node[:4]]
+        for other in tried:
+            if other.used <= node.used and other.ended <= node.ended and other.due >= node.due:
+                return True
+        tried.append(node)
+        return False
+
+
 class _Search:
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        open_sessions: frozenset[bytes] | None,
-        start: _Start,
-    ) -> None:
+    def __init__(self, operations: Sequence[Operation], sessions: _Sessions, start: _Start) -> None:
         self._answered = sorted(
             (op for op in operations if op.known is not Known.UNKNOWN), key=lambda op: op.called_ns
         )
@@ -219,23 +171,16 @@ class _Search:
             (op for op in operations if op.known is Known.UNKNOWN and op.function != "read"),
             key=lambda op: op.called_ns,
         )
-        self._unknown_calls = [op.called_ns for op in self._unknown]
-        self._open = open_sessions
-        self._shown = sorted(
-            (op for op in self._answered if op.known is Known.OK and op.record is not None), key=_version
-        )
-        self._versions = [_version(op) for op in self._shown]
-        seen = {op.session for op in operations} | {
-            op.record.session for op in operations if op.record is not None
-        }
-        self._sessions = sorted(session for session in seen if session)
-        self._start = _Node(0, frozenset(), *start, frozenset(), frozenset(), frozenset())
+        self._gaps = Gaps(self._answered, self._unknown, start.version, start.record)
+        self._sessions = sessions
+        due = self._gaps.sessions if start.due else frozenset[bytes]()
+        self._start = _Node(0, frozenset(), start.version, start.record, frozenset(), frozenset(), due)
         self._states = 0
         self.deepest = self._start
 
     def succeeds(self) -> bool:
         stack = [iter((self._start,))]
-        seen: set[_Node] = set()
+        tried = _Tried()
         while stack:
             node = next(stack[-1], None)
             if node is None:
@@ -250,12 +195,11 @@ class _Search:
                 self.deepest = node
             if node.head == len(self._answered):
                 return True
-            if node not in seen:
-                seen.add(node)
+            if not tried.covers(node):
                 stack.append(self._successors(node))
         return False
 
-    def candidates(self, node: _Node) -> tuple[list[int], int]:
+    def _candidates(self, node: _Node) -> tuple[list[int], int]:
         """Answered operations that may come next, and the latest instant of what comes next."""
         found: list[int] = []
         latest = None
@@ -271,322 +215,192 @@ class _Search:
         return [number for number in found if self._answered[number].called_ns <= latest], latest
 
     def _successors(self, node: _Node) -> Iterator[_Node]:
-        candidates, latest = self.candidates(node)
-        # What changes nothing is placed as soon as it fits: that only takes constraints away.
+        candidates, latest = self._candidates(node)
         for number in candidates:
-            if _fits_unchanged(self._answered[number], node.version, node.record):
-                record = _refined(self._answered[number], node.record)
-                yield self._placed(node, number, node.version, record)
+            record = unchanged(self._answered[number], node.version, node.record)
+            if record is False:
+                continue
+            yield self._placed(node, number, record)
+            if record == node.record:
+                # What changes nothing is placed as soon as it fits: that only takes constraints away. It does
+                # not where it told an epoch that was not known: that may have been a later one.
                 return
         if any(self._is_past(number, node.version) for number in candidates):
             return
         following = [
             number
             for number in candidates
-            if (shown := self._answered[number].record) is not None
-            and self._answered[number].known is Known.OK
-            and shown.version == node.version + 1
+            if self._answered[number].known is Known.OK
+            and self._answered[number].record is not None
+            and version_of(self._answered[number]) == node.version + 1
         ]
         for number in following:
-            operation = self._answered[number]
-            for after in _changes(operation, node.record, node.ended, operation.record, self._sessions):
-                yield self._placed(node, number, node.version + 1, after)
-        if not any(_always_changes(self._answered[number]) for number in following):
-            yield from self._unseen_changes(node, candidates, latest)
+            yield from self._answered_changes(node, number)
+        if not any(always_changes(self._answered[number]) for number in following):
+            # What takes the fewest possibilities away from later ones first.
+            priced = sorted(self._unseen_changes(node, latest), key=lambda change: change[0])
+            yield from (after for _, after in priced)
 
-    def _unseen_changes(self, node: _Node, candidates: list[int], latest: int) -> Iterator[_Node]:
-        """What nobody was answered: operations of unknown end, and sessions that end."""
-        unknown = [
-            number
-            for number in range(bisect.bisect_right(self._unknown_calls, latest))
-            if number not in node.used
-        ]
-        for number in unknown:
+    def _answered_changes(self, node: _Node, number: int) -> Iterator[_Node]:
+        operation = self._answered[number]
+        view = operation.record
+        assert view is not None
+        targets = () if view.session is None else (view.session,)
+        for after in effects(operation, node.record, node.ended, targets):
+            if shows(view, after):
+                due = _due(node, operation, after)
+                if (moved := self._moved(node, after.at(view.epoch), due)) is not None:
+                    yield self._placed(moved, number, moved.record)
+
+    def _unseen_changes(self, node: _Node, latest: int) -> Iterator[tuple[int, _Node]]:
+        """What nobody was answered: operations of unknown end, and sessions that end; with their price."""
+        version = node.version + 1
+        gap = self._gaps.gap(version)
+        if gap is None:
+            return
+        latest = min(latest, gap.latest_ns)
+        tried = set()
+        for number in gap.unknown:
             operation = self._unknown[number]
-            for after in _changes(operation, node.record, node.ended, None, self._sessions):
-                yield self._moved(node, after, used=node.used | {number})
+            if number in node.used or operation.called_ns > latest:
+                continue
+            # Of operations that ask the same the one that was asked first serves as well as any.
+            if (alike := self._gaps.alike[number]) in tried:
+                continue
+            tried.add(alike)
+            for after in effects(operation, node.record, node.ended, gap.targets):
+                due = _due(node, operation, after)
+                if (moved := self._moved(node, after, due, used=number)) is not None:
+                    yield 2 + 2 * (number in moved.used), moved
+        yield from self._endings(node, gap.targets, latest)
+
+    def _endings(self, node: _Node, targets: Sequence[bytes], latest: int) -> Iterator[tuple[int, _Node]]:
         record = node.record
         if record is None:
             return
-        for session in node.due - node.ended:
-            # A release that was due to the entity's holder is so no more.
-            if self._may_end(session):
-                yield node._replace(version=node.version + 1, ended=node.ended | {session})
         holder = record.session
-        if holder is None or (holder != _UNSEEN and not self._may_end(holder)):
+        matter = self._gaps.later(min(node.version + 1, self._gaps.beyond)).sessions
+        alike = False
+        for session in sorted(node.due):
+            # Of those who make no difference later one stands for all.
+            if not self._may_end(session, latest):
+                continue
+            if session not in matter:
+                if alike:
+                    continue
+                alike = True
+            left = node.due - {bytes(_unseen(node.due) - 1) if _is_unseen(session) else session}
+            if (moved := self._moved(node, record, left, ended=session)) is not None:
+                yield 1 + 2 * (session in matter), moved
+        if holder is None or not self._may_end(holder, latest):
             return
-        ended = node.ended if holder == _UNSEEN else node.ended | {holder}
-        yield self._moved(node, record._replace(session=None), ended=ended)
-        for heir in self._heirs(node, candidates, unknown) - ended:
-            if heir != holder:
-                yield self._moved(node, record.granted(heir), ended=ended)
+        price = 2 * (holder in matter)
+        for after in (record._replace(session=None), *(record.granted(heir) for heir in targets)):
+            if after.session in node.ended or (after.session == holder != UNSEEN):
+                continue
+            left = node.due if after.session in (None, UNSEEN) else node.due - {after.session}
+            if (moved := self._moved(node, after, left, ended=holder)) is not None:
+                yield price + (after.session is not None), moved
 
-    def _may_end(self, session: bytes) -> bool:
-        return self._open is None or session not in self._open
-
-    def _heirs(self, node: _Node, candidates: list[int], unknown: list[int]) -> set[bytes]:
-        """Sessions that it makes a difference to name: the next operations are theirs, or show them."""
-        near = [self._answered[number] for number in candidates] + [self._unknown[n] for n in unknown]
-        following = bisect.bisect_right(self._versions, node.version)
-        if following < len(self._versions):
-            near.append(self._shown[following])
-        named = {op.session for op in near} | {op.record.session for op in near if op.record is not None}
-        return {_UNSEEN, *(session for session in named if session is not None)}
+    def _may_end(self, session: bytes, latest: int) -> bool:
+        if _is_unseen(session):
+            return True
+        if self._sessions.never_ended is not None and session in self._sessions.never_ended:
+            return False
+        until = max(self._sessions.alive_ns.get(session, 0), self._gaps.alive_ns.get(session, 0))
+        return until <= latest
 
     def _moved(
         self,
         node: _Node,
-        after: _Record,
+        after: Record,
+        due: frozenset[bytes],
         *,
-        used: frozenset[int] | None = None,
-        ended: frozenset[bytes] | None = None,
-    ) -> _Node:
-        """The node after a change that nobody was answered."""
+        used: int | None = None,
+        ended: bytes | None = None,
+    ) -> _Node | None:
+        """The node after a change; ``None`` where the version that it makes is shown otherwise."""
+        version = node.version + 1
+        view = self._gaps.views.get(version)
+        if view is not None:
+            if not shows(view, after):
+                return None
+            after = after.at(view.epoch)
+        version = min(version, self._gaps.beyond)
+        matter = self._gaps.later(version)
         return node._replace(
-            version=node.version + 1,
+            version=version,
             record=after,
-            used=node.used if used is None else used,
-            ended=node.ended if ended is None else ended,
-            due=_due(node, after),
+            used=(node.used if used is None else node.used | {used}) & matter.unknown,
+            ended=(node.ended if ended is None else node.ended | {ended}) & matter.sessions,
+            due=due,
         )
 
     def _is_past(self, number: int, version: int) -> bool:
         """Whether an answer that was not placed shows a version that can come no more."""
         operation = self._answered[number]
-        return operation.known is Known.OK and operation.record is not None and _version(operation) <= version
+        return operation.record is not None and version_of(operation) <= version
 
-    def _placed(self, node: _Node, number: int, version: int, record: _Record | None) -> _Node:
+    def _placed(self, node: _Node, number: int, record: Record | None) -> _Node:
         head, ahead = node.head, node.ahead | {number}
         while head in ahead:
             ahead -= {head}
             head += 1
-        due = node.due if record is None else _due(node, record)
-        return node._replace(head=head, ahead=ahead, version=version, record=record, due=due)
+        return node._replace(head=head, ahead=ahead, record=record)
 
 
-def _due(node: _Node, after: _Record) -> frozenset[bytes]:
+def _due(node: _Node, operation: Operation, after: Record) -> frozenset[bytes]:
+    """Sessions whose release may be due when a request has made this of the record.
+
+    Those that are not named are told apart by their length alone, so that each ends once.
+    """
+    if clears_due(operation):
+        return frozenset()
     before = None if node.record is None else node.record.session
-    return node.due if before in (None, _UNSEEN, after.session) else node.due | {before}
+    due = node.due
+    if before is not None and before != after.session:
+        due |= {bytes(_unseen(due)) if _is_unseen(before) else before}
+    return due if after.session is None or _is_unseen(after.session) else due - {after.session}
 
 
-def _record(operation: Operation) -> _Record:
-    view = operation.record
-    assert view is not None
-    return _Record(view.owner, view.master, view.rule, view.default_owner, view.session, view.epoch, True)
+def _is_unseen(session: bytes) -> bool:
+    return not session.strip(b"\0")
 
 
-def _version(operation: Operation) -> int:
-    return 0 if operation.record is None else operation.record.version
+def _unseen(due: frozenset[bytes]) -> int:
+    return sum(map(_is_unseen, due))
 
 
-def _fits_unchanged(operation: Operation, version: int, record: _Record | None) -> bool:
-    if operation.known is Known.REFUSED:
-        return _rightly_refused(operation, record)
-    shown = operation.record
-    if shown is None or record is None:
-        return operation.function == "read" and shown is None and record is None
-    if _always_changes(operation):
-        return False
-    if shown.version != version or not _shows(shown, record):
-        return False
-    match operation.function:
-        case "transfer":
-            return record.owner == operation.to and _is_by_owner(operation, record)
-        case "revoke":
-            return record.owner == _heir(record) and _is_by_owner(operation, record)
-        case "set_rule" | "set_master" | "set_default_owner":
-            named = {"set_rule": record.rule, "set_master": record.master}
-            current = named.get(operation.function, record.default_owner)
-            return current == operation.value and operation.by in (record.master, OPERATOR)
-        case _:
-            # Reads, and what asks without being granted.
-            return True
-
-
-def _refined(operation: Operation, record: _Record | None) -> _Record | None:
-    """The record with the epoch that an answer of its version showed."""
-    if record is None or operation.known is not Known.OK or operation.record is None:
-        return record
-    return record._replace(epoch=operation.record.epoch, exact=True)
-
-
-def _shows(shown: RecordView, record: _Record) -> bool:
-    return (
-        (shown.owner, shown.master, shown.rule, shown.default_owner, shown.session)
-        == (record.owner, record.master, record.rule, record.default_owner, record.session)
-    ) and record.has_epoch(shown.epoch)
-
-
-_CHANGES_ALWAYS: Final = frozenset({"create_entity", "give", "push", "pull", "claim", "release"})
-_BY_HOLDER: Final = frozenset({"give", "push", "release"})
-
-
-def _always_changes(operation: Operation) -> bool:
-    """Whether it makes a version when it is granted; the others do so where they change something."""
-    return operation.function in _CHANGES_ALWAYS or operation.detail == "granted"
-
-
-def _rightly_refused(operation: Operation, record: _Record | None) -> bool:
-    if record is None:
-        return operation.detail != "entity_exists" and (
-            operation.detail == "no_entity" or operation.function == "create_entity"
-        )
-    match operation.detail:
-        case "no_entity":
-            return False
-        case "conflict":
-            if operation.told_epoch is not None and not record.has_epoch(operation.told_epoch):
-                return False
-            other_owner = operation.function == "request" and record.owner != operation.owner
-            by_epoch = operation.function != "request" or operation.authority
-            return other_owner or (by_epoch and record.may_differ(operation.epoch))
-        case "denied":
-            asking = operation.player if operation.function == "request" else operation.owner
-            return permission(asking, record) != "allow"
-        case "already_held":
-            return record.session == operation.session
-        case "already_owner":
-            return record.owner == operation.player
-        case "not_owner":
-            return not _is_by_owner(operation, record)
-        case "not_master":
-            return operation.by not in (record.master, OPERATOR)
-        case "not_holder" if operation.function in _BY_HOLDER:
-            return record.session != operation.session or record.may_differ(operation.epoch)
-        case _:
-            # Of what the model has nothing of: sessions, players, asks, keys.
-            return True
-
-
-def _changes(
-    operation: Operation,
-    record: _Record | None,
-    ended: frozenset[bytes],
-    view: RecordView | None,
-    sessions: Sequence[bytes],
-) -> Iterator[_Record]:
-    """The records that an operation makes of one, as far as they are what its answer showed."""
-    for after in _effects(operation, record, ended, sessions if view is None else (view.session,)):
-        if view is None:
-            yield after
-        elif _shows(view, after):
-            yield after._replace(epoch=view.epoch, exact=True)
-
-
-def _effects(
-    operation: Operation,
-    record: _Record | None,
-    ended: frozenset[bytes],
-    targets: Sequence[bytes | None],
-) -> Iterator[_Record]:
-    session, function = operation.session, operation.function
-    if function == "create_entity":
-        if record is None and session not in ended:
-            owner, master = operation.owner or "", operation.master or ""
-            yield _Record(owner, master, operation.value or "", None, session, 0, False)
-        return
-    if record is None:
-        return
-    owner = operation.owner or ""
-    held = record.session == session and record.has_epoch(operation.epoch)
-    live = [target for target in targets if target is not None and target not in ended]
-    match function:
-        case "give" if held:
-            yield record._replace(owner=owner)
-        case "release" if held:
-            yield record._replace(session=None)
-        case "push" if held:
-            for target in (*live, _UNSEEN):
-                if target != session:
-                    yield record.granted(target)._replace(owner=owner)
-        case "pull":
-            wanted = record.session != session and session not in ended
-            if wanted and record.has_epoch(operation.epoch) and permission(owner, record) == "allow":
-                yield _exactly(record, operation.epoch).granted(session)._replace(owner=owner)
-        case "claim":
-            if record.session not in (None, session) and session not in ended:
-                yield record.granted(session)._replace(owner=owner)
-        case "request":
-            yield from _requested(operation, record, ended)
-        case "answer" if operation.by in (record.master, OPERATOR):
-            given = record._replace(owner=operation.player or "")
-            yield given
-            for target in (*live, _UNSEEN):
-                if target != record.session:
-                    yield given.granted(target)
-        case "transfer" if _is_by_owner(operation, record) and record.owner != operation.to:
-            yield record._replace(owner=operation.to or "")
-        case "revoke" if _is_by_owner(operation, record) and record.owner != _heir(record):
-            yield record._replace(owner=_heir(record))
-        case "leave" if record.owner == operation.player:
-            yield record._replace(owner=_heir(record) if _heir(record) != record.owner else record.master)
-        case "set_rule" | "set_master" | "set_default_owner":
-            if operation.by in (record.master, OPERATOR):
-                after = _set(function, operation.value, record)
-                if after != record:
-                    yield after
-
-
-def _set(function: str, value: str | None, record: _Record) -> _Record:
-    match function:
-        case "set_rule":
-            return record._replace(rule=value or "")
-        case "set_master":
-            return record._replace(master=value or "")
-        case _:
-            return record._replace(default_owner=value)
-
-
-def _requested(operation: Operation, record: _Record, ended: frozenset[bytes]) -> Iterator[_Record]:
-    player, session = operation.player or "", operation.session
-    has_it = record.owner == player and (not operation.authority or record.session == session)
-    if has_it or record.owner != operation.owner or permission(player, record) != "allow":
-        return
-    given = record._replace(owner=player)
-    if not operation.authority:
-        yield given
-    elif record.has_epoch(operation.epoch) and session not in ended:
-        given = _exactly(given, operation.epoch)
-        yield given if record.session == session else given.granted(session)
-
-
-def _exactly(record: _Record, epoch: int | None) -> _Record:
-    return record if epoch is None else record._replace(epoch=epoch, exact=True)
-
-
-def _is_by_owner(operation: Operation, record: _Record) -> bool:
-    return operation.by in (record.owner, record.master, OPERATOR)
-
-
-def _heir(record: _Record) -> str:
-    return record.master if record.default_owner is None else record.default_owner
-
-
-def _shortest(
-    operations: list[Operation], open_sessions: frozenset[bytes] | None, start: _Start
-) -> Counterexample:
+def _shortest(operations: list[Operation], sessions: _Sessions, start: _Start) -> Counterexample:
     """What had been answered when it first went wrong, and of that only the end that is needed."""
     answers = sorted(op.answered_ns for op in operations if op.known is not Known.UNKNOWN)
     low, high = 0, len(answers) - 1
     while low < high:
         middle = (low + high) // 2
-        if _Search(_until(operations, answers[middle]), open_sessions, start).succeeds():
-            low = middle + 1
-        else:
+        if _fails(_until(operations, answers[middle]), sessions, start):
             high = middle
+        else:
+            low = middle + 1
     prefix = _until(operations, answers[low])
     last = next(op for op in prefix if op.answered_ns == answers[low] and op.known is not Known.UNKNOWN)
-    shown, needed = _suffix(prefix, open_sessions)
-    search = _Search(prefix, open_sessions, start)
+    shown, needed = _suffix(prefix, sessions)
+    search = _Search(prefix, sessions, start)
     search.succeeds()
     reached = search.deepest
-    state = "no entity" if reached.record is None else f"version {reached.version}, {_words(reached.record)}"
+    state = "no entity" if reached.record is None else f"version {reached.version}, {reached.record}"
     text = f"{last.entity}: no order of the operations explains [{last}]; the furthest one gets to {state}"
     doubled = _same_version(prefix)
     if doubled:
         text = f"{last.entity}: two operations made version {doubled[0].record.version}"  # type: ignore[union-attr]
         return Counterexample(last.entity, text, doubled)
     return Counterexample(last.entity, text, tuple(sorted((*shown, *needed), key=lambda op: op.called_ns)))
+
+
+def _fails(operations: Sequence[Operation], sessions: _Sessions, start: _Start) -> bool:
+    try:
+        return not _Search(operations, sessions, start).succeeds()
+    except UndecidedError:
+        return False
 
 
 def _until(operations: Sequence[Operation], at_ns: int) -> list[Operation]:
@@ -602,9 +416,7 @@ def _forgotten(operation: Operation) -> Operation:
     return replace(operation, known=Known.UNKNOWN, detail="", record=None, told_epoch=None)
 
 
-def _suffix(
-    prefix: Sequence[Operation], open_sessions: frozenset[bytes] | None
-) -> tuple[list[Operation], list[Operation]]:
+def _suffix(prefix: Sequence[Operation], sessions: _Sessions) -> tuple[list[Operation], list[Operation]]:
     """The newest answer whose record, with what came after it, is enough; and what came after it."""
     granted = [op for op in prefix if op.known is Known.OK and op.record is not None]
     granted.sort(key=lambda op: op.answered_ns, reverse=True)
@@ -614,11 +426,7 @@ def _suffix(
             for op in prefix
             if op is not first and (op.known is Known.UNKNOWN or op.answered_ns >= first.called_ns)
         ]
-        try:
-            fails = not _Search(later, open_sessions, (_version(first), _record(first))).succeeds()
-        except UndecidedError:
-            continue
-        if fails:
+        if _fails(later, sessions, _after(first)):
             return [first], [op for op in later if op.known is not Known.UNKNOWN]
     return [], [op for op in prefix if op.known is not Known.UNKNOWN]
 
@@ -627,11 +435,6 @@ def _same_version(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Two operations that each made the same version of the record."""
     made: defaultdict[int, list[Operation]] = defaultdict(list)
     for operation in operations:
-        if operation.known is Known.OK and operation.record is not None and _always_changes(operation):
+        if operation.known is Known.OK and operation.record is not None and always_changes(operation):
             made[operation.record.version].append(operation)
     return next((tuple(same[:2]) for same in made.values() if len(same) > 1), ())
-
-
-def _words(record: _Record) -> str:
-    holder = "dormant" if record.session is None else f"held by {record.session.hex()[:8] or 'another'}"
-    return f"owner {record.owner}, {holder}, epoch {'' if record.exact else 'above '}{record.epoch}"

@@ -12,19 +12,27 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bridge.authority.history import Alive, Called, Entry, Replied, encode_entry
-from bridge.authority.linearizability import Known, RecordView
+from bridge.authority.record_model import Known, RecordView
 from bridge.authority.records import EntityRecord
 from bridge.errors import AuthorityError, ConfigurationError
 from bridge.etf import Atom
 
 _ALIVE_BYTES: Final = 1_024
 """bytes of the first line, which is written anew in place: a server's name has up to 255, escaped sixfold"""
+
+_VALUE: Final = {
+    "set_rule": "rule",
+    "set_master": "master",
+    "set_default_owner": "default_owner",
+    "answer": "grant",
+}
+"""which member of a request is the value of its record; of others the rule"""
 
 
 class RecordFile:
@@ -116,8 +124,7 @@ class Journal:
     def called(self, function: str, request: Mapping[str, Any]) -> int:
         """A request is about to be sent; its number."""
         number = next(self._numbers)
-        named = {"set_rule": "rule", "set_master": "master", "set_default_owner": "default_owner"}
-        value = request.get(named.get(function, "rule"))
+        value = request.get(_VALUE.get(function, "rule"))
         master = request.get("master") if function == "create_entity" else None
         self._write(
             Called(
@@ -144,7 +151,14 @@ class Journal:
         record = None
         if Atom("entity") in value and Atom("version") in value:
             record = view_of(EntityRecord.from_term(value))
-        self._answered(number, Known.OK, detail=str(value.get(Atom("outcome"), "")), record=record)
+        # Of a player who left: names; of a session that ended: pairs, which are of no entity's history here.
+        passed = [
+            entity.decode(errors="replace")
+            for entity in value.get(Atom("passed"), ())
+            if isinstance(entity, bytes)
+        ]
+        outcome = str(value.get(Atom("outcome"), ""))
+        self._answered(number, Known.OK, detail=outcome, record=record, passed=passed)
 
     def refused(self, number: int, error: AuthorityError) -> None:
         """It was refused for good. An answer that is recorded by neither may have been anything."""
@@ -161,6 +175,7 @@ class Journal:
         detail: str,
         record: RecordView | None = None,
         told_epoch: int | None = None,
+        passed: Sequence[str] = (),
     ) -> None:
         self._write(
             Replied(
@@ -171,6 +186,7 @@ class Journal:
                 detail=detail,
                 record=record,
                 told_epoch=told_epoch,
+                passed=list(passed),
             )
         )
 

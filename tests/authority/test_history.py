@@ -19,7 +19,7 @@ from bridge.authority.history import (
     encode_entry,
     of_instance,
 )
-from bridge.authority.linearizability import Known, RecordView
+from bridge.authority.record_model import Known, RecordView
 from bridge.errors import DecodeError
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.authority.linearizability import Known, Operation, RecordView, check_entity
+from bridge.authority.linearizability import check_entity
+from bridge.authority.record_model import Known, Operation, RecordView
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 SERVERS = {"a": A, "b": B, "c": C}

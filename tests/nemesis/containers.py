@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.node import NodeConfig
+from tests.nemesis.damage import is_unreadable
 from tests.nemesis.schedule import Fault, Kind
 from tests.nemesis.stages import OTHER, chosen, kind_of, send
 from tests.support.containers import Container, Homeservers, host_name, node_name
@@ -25,9 +26,6 @@ _SMALL_DISK: Final = 1
 _CLOCKED: Final = 2
 """number of the homeserver and of the server whose wall clock can be set"""
 _DISK_MIB: Final = 400
-_READY: Final = "khepri_bridge: ready"
-_UNREADABLE: Final = "missing_key"
-"""in the log of a homeserver whose disk filled up while Ra 2.14 wrote a segment, which it cannot read"""
 _LIBFAKETIME: Final = "/usr/local/lib/libfaketime.so.1"
 
 
@@ -73,6 +71,8 @@ class ContainerStage:
     ) -> None:
         self.records = records
         self.emptied = 0
+        self._said = 0
+        """how much the member with the small disk had said when it was started last"""
         self._client = client
         self._images = {
             "homeserver": homeserver,
@@ -270,11 +270,11 @@ class ContainerStage:
         for name in (*_HOMESERVERS, *_SERVERS):
             container = self._network.containers[name]
             if not container.is_running():
-                if (
-                    name == _HOMESERVERS[_SMALL_DISK]
-                    and _UNREADABLE in container.logs().rpartition(_READY)[2]
-                ):
-                    self._empty_disk()
+                if name == _HOMESERVERS[_SMALL_DISK]:
+                    log = container.logs()
+                    if is_unreadable(log[self._said :]):
+                        self._empty_disk()
+                    self._said = len(log)
                 container.start()
 
     def _empty_disk(self) -> None:

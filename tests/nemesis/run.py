@@ -29,9 +29,9 @@ from bridge.authority import (
     Final as FinalEntry,
 )
 from bridge.cli.record import read_history
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
-from bridge.khepri import Khepri, Path
+from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import Gateway, HiddenNode
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import AuthorityGained, Problem, ServerEvent
@@ -161,13 +161,43 @@ class Players:
                 await ownership.set_rule(step.entity, Rule.DENY if step.denies else Rule.ALLOW, by=by)
             case Act.SET_DEFAULT_OWNER:
                 await ownership.set_default_owner(step.entity, None if step.denies else step.other, by=by)
+            case Act.SET_RULE_ASK:
+                await ownership.set_rule(step.entity, Rule.ASK, by=by)
+            case Act.ANSWER:
+                entity, player = await self._asked(step)
+                await ownership.answer(entity, player=player, by=by, grant=not step.denies)
+            case _ if step.player == "operator":
+                # Who is at no server.
+                return
+            case Act.WITHDRAW:
+                await ownership.withdraw(step.entity, player=step.player)
+            case Act.LEAVE:
+                await ownership.leave(step.player, await self._session(step, "players", step.player))
+            case Act.ENTER:
+                await ownership.enter(step.player, await self._session(step, "servers", server))
             case _:
                 record = await ownership.entity(step.entity)
-                path: Path = [Atom("bridge"), Atom("servers"), server.encode()]
-                session = (await self.stores[step.actor].get(path))[Atom("session")]
-                if isinstance(session, bytes) and step.player != "operator":
-                    await ownership.enter(step.player, session)
-                    await ownership.request(record, player=step.player, session=session)
+                session = await self._session(step, "servers", server)
+                await ownership.enter(step.player, session)
+                await ownership.request(record, player=step.player, session=session)
+
+    async def _session(self, step: Step, kind: str, name: str) -> bytes:
+        """Of a server, or where a player is."""
+        record = await self.stores[step.actor].get([Atom("bridge"), Atom(kind), name.encode()])
+        session = record[Atom("session")]
+        if not isinstance(session, bytes):
+            raise InvalidStateError(f"{name} has no session just now")
+        return session
+
+    async def _asked(self, step: Step) -> tuple[str, str]:
+        """Entity and player of one of the open questions to a master; any where there are none."""
+        try:
+            asks = await self.stores[step.actor].get([Atom("bridge"), Atom("asks"), step.player.encode()])
+        except NodeNotFoundError:
+            return step.entity, step.other
+        pending = asks[Atom("pending")]
+        ask = pending[step.to % len(pending)]
+        return ask[Atom("entity")].decode(), ask[Atom("player")].decode()
 
 
 class Run:
@@ -373,6 +403,8 @@ class Run:
                 said = f"{type(error).__name__}: {error}"
             if time.monotonic() > deadline:
                 raise RecoveryError(f"the members do not agree: {said}")
+            # A member whose log is damaged ends some seconds after it was started.
+            await self._attempt(self._stage.heal)
             await asyncio.sleep(0.3)
 
     async def _trees(self) -> AsyncIterator[dict[tuple[Any, ...], Any]]:

@@ -6,8 +6,9 @@ under way when a process dies, who holds an entity then, and who leads.
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -17,6 +18,7 @@ SERVERS: Final = 3
 HOMESERVERS: Final = 3
 PLAYERS: Final = ("Ann", "Bob", "Cem")
 STEPS_PER_SECOND: Final = 12.0
+ASKS_PER_SECOND: Final = 3.0
 FIRST_FAULT: Final = 2.0
 """seconds of peace, in which the entities are made"""
 _LONG: Final = 0.15
@@ -104,6 +106,11 @@ class Act(StrEnum):
     REQUEST = "request"
     SET_RULE = "set_rule"
     SET_DEFAULT_OWNER = "set_default_owner"
+    SET_RULE_ASK = "set_rule ask"
+    ANSWER = "answer"
+    WITHDRAW = "withdraw"
+    ENTER = "enter"
+    LEAVE = "leave"
 
 
 BY_SERVERS: Final = (Act.TAKE, Act.PUSH, Act.OFFER, Act.GIVE)
@@ -118,6 +125,15 @@ _WEIGHTS: Final = {
     Act.SET_RULE: 1.0,
     Act.SET_DEFAULT_OWNER: 0.5,
 }
+_ASK_WEIGHTS: Final = {
+    Act.REQUEST: 6.0,
+    Act.ANSWER: 6.0,
+    Act.SET_RULE_ASK: 2.0,
+    Act.ENTER: 2.0,
+    Act.LEAVE: 1.0,
+    Act.WITHDRAW: 1.0,
+}
+"""what players do about the rule ``ask``"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +145,7 @@ class Step:
         player: in whose name; ``operator`` where a player's request may come from nobody.
         to: number of the server that an entity is passed to.
         other: player who is given something.
-        denies: whether a rule is set to ``deny``.
+        denies: whether a rule is set to ``deny``, or an answer refuses.
     """
 
     at: float
@@ -166,15 +182,21 @@ def make_schedule(seed: int, seconds: float, kinds: Sequence[Kind] = tuple(Kind)
         kinds: faults that may come; each comes once before any comes again.
     """
     # One source each, so that a change of the ones leaves the others as they were.
-    steps = tuple(_steps(random.Random(f"steps {seed}"), seconds))
+    steps = heapq.merge(
+        _steps(random.Random(f"steps {seed}"), seconds, STEPS_PER_SECOND, _WEIGHTS),
+        _steps(random.Random(f"asks {seed}"), seconds, ASKS_PER_SECOND, _ASK_WEIGHTS),
+        key=lambda step: step.at,
+    )
     faults = tuple(_faults(random.Random(f"faults {seed}"), seconds, list(kinds)))
-    return Schedule(seed, seconds, steps, faults)
+    return Schedule(seed, seconds, tuple(steps), faults)
 
 
-def _steps(rng: random.Random, seconds: float) -> Iterator[Step]:
+def _steps(
+    rng: random.Random, seconds: float, per_second: float, weights: Mapping[Act, float]
+) -> Iterator[Step]:
     at = 0.0
-    while (at := at + rng.expovariate(STEPS_PER_SECOND)) < seconds:
-        act = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    while (at := at + rng.expovariate(per_second)) < seconds:
+        act = rng.choices(list(weights), list(weights.values()))[0]
         player = rng.choice(PLAYERS)
         yield Step(
             at=round(at, 3),
