@@ -38,6 +38,8 @@ from bridge.authority.record_model import (
 
 MAX_STATES: Final = 200_000
 """states looked at for one entity before the search is given up as undecided"""
+_DUE_BEFORE: Final = 16
+"""sessions that no operation names whose release may be due to an entity that is met with a past"""
 _SUFFIXES: Final = 24
 """answers, from the newest back, that a counter-example is tried to be begun at"""
 
@@ -80,7 +82,7 @@ def check_entity(
     if not operations:
         return None
     entity = operations[0].entity
-    operations, start = _begun(operations)
+    operations, start = begun(operations)
     sessions = _Sessions(open_sessions, alive_ns or {})
     try:
         if _Search(operations, sessions, start).succeeds():
@@ -97,7 +99,7 @@ class _Sessions(NamedTuple):
     alive_ns: Mapping[bytes, int]
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """From where to search: the record, and whether releases may be due already."""
 
     version: int
@@ -105,7 +107,7 @@ class _Start(NamedTuple):
     due: bool
 
 
-def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start]:
+def begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], Start]:
     """What is to be searched, and from where.
 
     An entity that nobody of the history made was there before, or came from another instance: the record that
@@ -115,7 +117,7 @@ def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start
     if not shown or any(
         op.function == "create_entity" and op.known is not Known.REFUSED for op in operations
     ):
-        return operations, _Start(0, None, due=False)
+        return operations, Start(0, None, due=False)
     first = min(shown, key=lambda op: (version_of(op), op.answered_ns))
     later = [
         op
@@ -125,9 +127,9 @@ def _begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], _Start
     return later, _after(first)
 
 
-def _after(first: Operation) -> _Start:
+def _after(first: Operation) -> Start:
     assert first.record is not None
-    return _Start(first.record.version, record_of(first.record), due=not clears_due(first))
+    return Start(first.record.version, record_of(first.record), due=not clears_due(first))
 
 
 class _Node(NamedTuple):
@@ -163,7 +165,7 @@ class _Tried:
 
 
 class _Search:
-    def __init__(self, operations: Sequence[Operation], sessions: _Sessions, start: _Start) -> None:
+    def __init__(self, operations: Sequence[Operation], sessions: _Sessions, start: Start) -> None:
         self._answered = sorted(
             (op for op in operations if op.known is not Known.UNKNOWN), key=lambda op: op.called_ns
         )
@@ -173,7 +175,10 @@ class _Search:
         )
         self._gaps = Gaps(self._answered, self._unknown, start.version, start.record)
         self._sessions = sessions
-        due = self._gaps.sessions if start.due else frozenset[bytes]()
+        holder = None if start.record is None else start.record.session
+        due = frozenset[bytes]()
+        if start.due:
+            due = self._gaps.sessions.union(map(bytes, range(_DUE_BEFORE))) - {holder}
         self._start = _Node(0, frozenset(), start.version, start.record, frozenset(), frozenset(), due)
         self._states = 0
         self.deepest = self._start
@@ -371,7 +376,7 @@ def _unseen(due: frozenset[bytes]) -> int:
     return sum(map(_is_unseen, due))
 
 
-def _shortest(operations: list[Operation], sessions: _Sessions, start: _Start) -> Counterexample:
+def _shortest(operations: list[Operation], sessions: _Sessions, start: Start) -> Counterexample:
     """What had been answered when it first went wrong, and of that only the end that is needed."""
     answers = sorted(op.answered_ns for op in operations if op.known is not Known.UNKNOWN)
     low, high = 0, len(answers) - 1
@@ -396,7 +401,7 @@ def _shortest(operations: list[Operation], sessions: _Sessions, start: _Start) -
     return Counterexample(last.entity, text, tuple(sorted((*shown, *needed), key=lambda op: op.called_ns)))
 
 
-def _fails(operations: Sequence[Operation], sessions: _Sessions, start: _Start) -> bool:
+def _fails(operations: Sequence[Operation], sessions: _Sessions, start: Start) -> bool:
     try:
         return not _Search(operations, sessions, start).succeeds()
     except UndecidedError:

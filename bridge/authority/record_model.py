@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -180,7 +180,7 @@ def needs_holder(operation: Operation) -> bool:
     return operation.function in _BY_HOLDER or operation.function == "request"
 
 
-def unchanged(operation: Operation, version: int, record: Record | None) -> Record | bool | None:
+def unchanged(operation: Operation, version: int, record: Record | None) -> Record | Literal[False] | None:
     """The state as an answer shows it that changed nothing; ``False``: it was no answer to this state."""
     if operation.known is Known.REFUSED:
         return _refused(operation, record)
@@ -204,7 +204,7 @@ def unchanged(operation: Operation, version: int, record: Record | None) -> Reco
     return fits and record.at(view.epoch)
 
 
-def _refused(operation: Operation, record: Record | None) -> Record | bool | None:
+def _refused(operation: Operation, record: Record | None) -> Record | Literal[False] | None:
     told = operation.told_epoch
     if record is not None and told is not None and operation.detail == "conflict":
         if not record.has_epoch(told):

@@ -221,6 +221,31 @@ def test_entries_survive_a_file() -> None:
     assert decode_entries([*map(encode_entry, entries), b"", b"\n"]) == entries
 
 
+def leaving(at: int, *passed: str) -> list[Entry]:
+    return [
+        Called(client="d", number=1, function="leave", at_ns=at, player="Bob", session=A),
+        Replied(client="d", number=1, at_ns=at + 10, known=Known.OK, passed=list(passed)),
+    ]
+
+
+def test_what_a_leaving_player_passed_on_explains_a_version_of_it() -> None:
+    """R0-8: one request changes many entities, and shows none of their records."""
+    given = asked(2, "transfer", 200, view(2, 1, owner="Bob"), by="Ann", to="Bob")
+    end = final(ball=view(3, 1))
+    assert check([*created(), *given, *leaving(300, "ball"), end]).violations == []
+    assert check([*created(), *given, *leaving(300, "ball")[:1], end]).violations == []
+    assert check([*created(), *given, *leaving(300, "cup"), end]).not_linearizable
+    assert check([*created(), *given, *leaving(180, "ball"), end]).not_linearizable
+
+
+def test_a_session_that_was_granted_another_entity_later_had_not_ended() -> None:
+    taken = pulled(2, 200, 3, 2)
+    cup = Called(client="e", number=1, function="create_entity", at_ns=300, entity="cup", session=A)
+    there = Replied(client="e", number=1, at_ns=310, known=Known.OK, record=view(1, 9))
+    assert check([*created(), *taken]).violations == []
+    assert check([*created(), *taken, cup, there]).not_linearizable
+
+
 def test_a_line_that_is_no_entry_is_named() -> None:
     with pytest.raises(DecodeError, match="line 2"):
         decode_entries([encode_entry(act("a", 1, 0, 1)), b'{"type":"nonsense"}'])

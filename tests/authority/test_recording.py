@@ -138,6 +138,7 @@ def test_a_request_and_its_answer_are_recorded(journal: Journal, written: list[E
         ("set_rule", {"rule": Atom("deny"), "by": Atom("operator")}, "deny", None, "operator"),
         ("set_master", {"master": b"Bob", "by": b"Ann"}, "Bob", None, "Ann"),
         ("set_default_owner", {"default_owner": Atom("undefined"), "by": b"Ann"}, None, None, "Ann"),
+        ("answer", {"grant": False, "by": b"Ann"}, "False", None, "Ann"),
     ],
 )
 def test_what_is_set_is_recorded_as_the_checker_wants_it(
@@ -159,6 +160,15 @@ def test_an_answer_without_a_record_is_recorded(journal: Journal, written: list[
     journal.granted(journal.called("close_session", {"session": SESSION}), {Atom("released"): []})
     assert isinstance(written[1], Replied)
     assert written[1].record is None
+
+
+def test_what_a_leaving_player_passed_on_is_recorded(journal: Journal, written: list[Entry]) -> None:
+    answer = {Atom("passed"): [b"ball", b"cup"], Atom("next"): Atom("undefined")}
+    journal.granted(journal.called("leave", {"player": b"Ann", "session": SESSION, "bucket": 0}), answer)
+    journal.granted(
+        journal.called("close_session", {"session": SESSION}), {Atom("passed"): [(b"ball", b"b")]}
+    )
+    assert [entry.passed for entry in written if isinstance(entry, Replied)] == [["ball", "cup"], []]
 
 
 def test_a_pending_request_is_recorded_as_one(journal: Journal, written: list[Entry]) -> None:
