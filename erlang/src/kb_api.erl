@@ -10,7 +10,7 @@
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
 -export([escrow_settled/3, accept_escrow/3, refuse_escrow/3, settle_escrow/3, entity_moved/3]).
--export([claim_key/3]).
+-export([claim_key/3, resolve_escrow/3]).
 -export([enrol/3, authenticate/3, attest/3, revoke_credential/3, publish_key/3, set_player_data/3]).
 -export([requests/2]).
 -export([entity/2, server/2, servers/1]).
@@ -158,6 +158,9 @@ cancel_escrow(Store, Request, Op) -> ask(Store, cancel_escrow, Request, Op).
 
 -spec close_escrow(term(), term(), term()) -> kb_call:answer().
 close_escrow(Store, Request, Op) -> ask(Store, close_escrow, Request, Op).
+
+-spec resolve_escrow(term(), term(), term()) -> kb_call:answer().
+resolve_escrow(Store, Request, Op) -> ask_now(Store, resolve_escrow, Request, Op).
 
 -spec escrow_noted(term(), term(), term()) -> kb_call:answer().
 escrow_noted(Store, Request, Op) -> ask(Store, escrow_noted, Request, Op).

@@ -57,6 +57,7 @@ do(unpin_peer, Request, Read, List) -> kb_authority_peer:unpin(Request, Read, Li
 do(note_servers, Request, Read, _List) -> kb_authority_peer:note_servers(Request, Read);
 do(cancel_escrow, Request, Read, _List) -> kb_authority_escrow:cancel(Request, Read);
 do(close_escrow, Request, Read, _List) -> kb_authority_escrow:close(Request, Read);
+do(resolve_escrow, Request, Read, _List) -> kb_authority_escrow:resolve(Request, Read);
 do(escrow_noted, Request, Read, _List) -> kb_authority_escrow:noted(Request, Read);
 do(escrow_settled, Request, Read, _List) -> kb_authority_escrow:settled(Request, Read);
 do(accept_escrow, Request, Read, List) -> kb_authority_escrow:accept(Request, Read, List);

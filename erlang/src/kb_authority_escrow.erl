@@ -6,7 +6,7 @@
 %% giver's; `gone': another instance has it, as far as was told.
 -module(kb_authority_escrow).
 
--export([push/3, cancel/2, close/2, noted/2, settled/2]).
+-export([push/3, cancel/2, close/2, noted/2, settled/2, resolve/2]).
 -export([accept/3, refuse/3, settle/3, moved/2]).
 -export([is_abroad/2]).
 
@@ -93,18 +93,24 @@ closed(#{verdict := accepted, epoch := Epoch} = Request, Escrow, Read) ->
     #{instance := Here} = Read([bridge, identity]),
     Record = Read(entity_path(Entity)),
     Gone = maps:remove(away, bump(Record#{epoch => Epoch})),
-    Away = #{instance => Instance, transfer => Transfer, state => gone, epoch => Epoch, server => To},
+    %% Where the operator says so, the receiver has passed it on.
+    At = maps:get(where, Request, Instance),
+    Passed = #{instance => At, transfer => Transfer, state => gone, epoch => Epoch},
+    Away = case At of
+               Instance -> Passed#{server => To};
+               _ -> Passed
+           end,
     Kept = case Home of
                Here -> [{put, entity_path(Entity), Gone#{away => Away}}, {delete, escrow_path(Transfer)}];
-               Instance -> [{delete, entity_path(Entity)}, {delete, escrow_path(Transfer)} | gone(Record, Read)];
+               At -> [{delete, entity_path(Entity)}, {delete, escrow_path(Transfer)} | gone(Record, Read)];
                %% Until its home was told.
                _ ->
-                   Notice = maps:with([transfer, instance, entity, home, trace, hop], Escrow),
+                   Notice = maps:with([transfer, entity, home, trace, hop], Escrow),
                    [{put, entity_path(Entity), Gone#{away => Away}},
-                    {put, escrow_path(Transfer), Notice#{state => notice, epoch => Epoch}}]
+                    {put, escrow_path(Transfer), Notice#{instance => At, state => notice, epoch => Epoch}}]
            end,
     {ok, #{transfer => Transfer, state => closed, verdict => accepted},
-     Kept ++ [ended(Transfer, Instance, Read) | told(closed, #{instance => Instance, to => To, epoch => Epoch},
+     Kept ++ [ended(Transfer, Instance, Read) | told(closed, #{instance => At, to => To, epoch => Epoch},
                                                      Request, Escrow, Read)]};
 closed(#{verdict := refused, reason := Reason} = Request, Escrow, Read) ->
     #{transfer := Transfer, entity := Entity, instance := Instance, giver := Giver, to := To} = Escrow,
@@ -141,6 +147,36 @@ noted(#{transfer := Transfer}, Read) ->
             {ok, #{transfer => Transfer}, [{delete, escrow_path(Transfer)} | Passed]};
         _ -> {ok, #{transfer => Transfer}, []}
     end.
+
+%% By the operator, where the two trees agree on nothing any more, as after the restore of one: who asks has heard what
+%% the other instances say. What was decided, and why, is kept for good.
+-spec resolve(map(), read()) -> decision().
+resolve(#{transfer := Transfer, choice := Choice, where := Where, epoch := Epoch, at := At} = Request, Read) ->
+    case {Choice, Read(escrow_path(Transfer))} of
+        {_, undefined} -> refuse(no_escrow, <<"nothing is in escrow under this number (any more)">>);
+        {back, #{state := cancelling} = Escrow} ->
+            resolved(closed(#{verdict => refused, reason => <<"resolved">>}, Escrow, Read), Request, Escrow, At);
+        {back, #{state := open}} ->
+            refuse(wrong_state, <<"its receiver is still asked to take it: cancel it first">>);
+        {gone, #{state := State} = Escrow} when State =/= notice ->
+            case Read(peer_path(Where)) of
+                undefined -> refuse(no_peer, <<"no such instance is pinned here">>);
+                _ ->
+                    %% Never below the number of the transfer: what was offered before it must not count again.
+                    Above = erlang:max(Epoch, Transfer),
+                    resolved(closed(#{verdict => accepted, epoch => Above, where => Where}, Escrow, Read), Request, Escrow, At)
+            end;
+        {forget, #{state := notice} = Escrow} -> resolved(noted(Request, Read), Request, Escrow, At);
+        {forget, _} -> refuse(wrong_state, <<"only a notice can be forgotten: say where the entity is">>);
+        _ -> refuse(wrong_state, <<"its receiver has the entity: only the notice to its home can be forgotten">>)
+    end.
+
+resolved({ok, _, Changes}, #{transfer := Transfer, choice := Choice} = Request, #{entity := Entity, instance := Instance}, At) ->
+    Resolution = (maps:with([transfer, choice, where, epoch, reason, said], Request))#{entity => Entity, instance => Instance, at => At},
+    {ok, Resolution, [{put, resolved_path(Transfer, Choice), Resolution} | Changes]}.
+
+%% One that was resolved as gone may leave a notice, which is resolved by itself.
+resolved_path(Transfer, Choice) -> [bridge, resolved, integer_to_binary(Transfer), Choice].
 
 %% The receiver has forgotten all transfers up to a number.
 -spec settled(map(), read()) -> decision().

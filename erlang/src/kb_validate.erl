@@ -179,6 +179,8 @@ members(push_abroad) -> [{instance, instance} | members(push)];
 members(cancel_escrow) -> [{transfer, transfer}];
 members(close_escrow) ->
     [{transfer, transfer}, {instance, instance}, {verdict, verdict}, {epoch, epoch}, {reason, name}];
+members(resolve_escrow) ->
+    [{transfer, transfer}, {choice, choice}, {where, instance}, {epoch, epoch}, {reason, name}, {said, said}];
 members(escrow_noted) -> [{transfer, transfer}];
 members(escrow_settled) -> [{instance, instance}, {low, epoch}];
 members(accept_escrow) ->
@@ -223,6 +225,8 @@ is(bucket, Value) -> is_integer(Value) andalso Value >= 0 andalso Value < kb_aut
 is(instance, Value) -> name(Value) andalso binary:match(Value, <<"@">>) =:= nomatch;
 is(transfer, Value) -> is(epoch, Value) andalso Value >= 1;
 is(verdict, Value) -> Value =:= accepted orelse Value =:= refused;
+is(choice, Value) -> lists:member(Value, [back, gone, forget]);
+is(said, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_BOX_BYTES;
 is(text_or_none, Value) -> Value =:= undefined orelse is_binary(Value) andalso byte_size(Value) =< ?MAX_BOX_BYTES;
 is(urls, Value) -> all(fun name/1, Value, ?MAX_URLS);
 is(keys, Value) -> all(fun(Key) -> is(key, Key) end, Value, ?MAX_KEYS);

@@ -438,3 +438,75 @@ kept(Instance, From, #world{trees = Trees} = World) ->
     Kept = length([Path || [bridge, incoming, Of, _] = Path <- maps:keys(maps:get(Instance, Trees)), Of =:= From]),
     #{answers := Kept} = read(Instance, [bridge, incoming, From], World),
     Kept.
+
+%% X is restored from a backup of when the entity was in its escrow; Y has accepted it, and X's word that this was
+%% heard, since.
+restored(Home) ->
+    World = founded(),
+    {{ok, _}, Pushed} = decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>, trace => <<5:128>>, hop => 0}, World),
+    [#{transfer := Transfer} = Escrow0] = escrows(<<"x">>, Pushed),
+    %% As of an entity of another home.
+    Escrow = Escrow0#{home => Home},
+    #{<<"x">> := Tree} = Pushed#world.trees,
+    Held = maps:get([bridge, entities, <<"gun">>], Tree),
+    Backup = Tree#{[bridge, escrow, integer_to_binary(Transfer)] => Escrow,
+                   [bridge, entities, <<"gun">>] => Held#{home => Home}},
+    {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => Transfer}, Pushed),
+    {Transfer, Settled#world{trees = (Settled#world.trees)#{<<"x">> => Backup}}}.
+
+resolve(Transfer, Choice, World) -> resolve(Transfer, Choice, <<"y">>, 0, World).
+
+resolve(Transfer, Choice, Where, Epoch, World) ->
+    decide(<<"x">>, resolve_escrow, #{transfer => Transfer, choice => Choice, where => Where, epoch => Epoch,
+                                      reason => <<"restored">>, said => <<"{}">>, at => 7}, World).
+
+what_no_tree_knows_the_operator_decides_and_it_is_kept_test() ->
+    {Transfer, World} = restored(<<"x">>),
+    ?assertMatch({{error, {settled, _}}, _},
+                 decide(<<"y">>, refuse_escrow, #{instance => <<"x">>, transfer => Transfer, low => 0}, World)),
+    %% While it is offered somebody may take it.
+    ?assertMatch({{error, {wrong_state, _}}, _}, resolve(Transfer, back, World)),
+    ?assertMatch({{error, {wrong_state, _}}, _}, resolve(Transfer, forget, World)),
+    ?assertMatch({{error, {no_escrow, _}}, _}, resolve(Transfer + 1, back, World)),
+    {{ok, _}, Cancelling} = decide(<<"x">>, cancel_escrow, #{transfer => Transfer}, World),
+    {{ok, #{choice := back}}, Back} = resolve(Transfer, back, Cancelling),
+    #{epoch := Epoch} = Record = read(<<"x">>, [bridge, entities, <<"gun">>], Back),
+    ?assert(Epoch > Transfer),
+    ?assertNot(is_map_key(away, Record)),
+    ?assertEqual([], escrows(<<"x">>, Back)),
+    ?assertMatch(#{open := Open, low := Transfer} when Open =:= #{}, read(<<"x">>, [bridge, outgoing, <<"y">>], Back)),
+    ?assertMatch(#{reason := <<"restored">>, entity := <<"gun">>, instance := <<"y">>, said := <<"{}">>, at := 7},
+                 read(<<"x">>, [bridge, resolved, integer_to_binary(Transfer), back], Back)),
+    %% Done, it is not done again; and what its receiver may answer yet changes nothing.
+    ?assertMatch({{error, {no_escrow, _}}, _}, resolve(Transfer, gone, Back)),
+    ?assertMatch({{ok, _}, Back2} when Back2#world.trees =:= Back#world.trees,
+                 decide(<<"x">>, close_escrow, #{transfer => Transfer, instance => <<"y">>, verdict => accepted, epoch => Epoch,
+                                                 reason => <<"none">>}, Back)).
+
+what_is_said_to_be_gone_is_where_it_is_said_to_be_test() ->
+    {Transfer, World} = restored(<<"x">>),
+    {{ok, _}, Gone} = resolve(Transfer, gone, <<"y">>, Transfer + 3, World),
+    ?assertMatch(#{session := undefined, epoch := Epoch, away := #{instance := <<"y">>, state := gone, server := <<"server-y1">>}}
+                   when Epoch =:= Transfer + 3, read(<<"x">>, [bridge, entities, <<"gun">>], Gone)),
+    %% Below the transfer nothing counts again; and with its receiver it need not be any more.
+    {{ok, _}, Passed} = resolve(Transfer, gone, <<"z">>, 0, World),
+    #{away := Away, epoch := Transfer} = read(<<"x">>, [bridge, entities, <<"gun">>], Passed),
+    ?assertMatch(#{instance := <<"z">>}, Away),
+    ?assertNot(is_map_key(server, Away)),
+    ?assertMatch({{error, {no_peer, _}}, _}, resolve(Transfer, gone, <<"nobody">>, 0, World)).
+
+a_notice_that_its_home_does_not_take_is_forgotten_test() ->
+    {Transfer, World} = restored(<<"z">>),
+    {{ok, _}, Gone} = resolve(Transfer, gone, World),
+    ?assertMatch([#{state := notice, instance := <<"y">>, home := <<"z">>}], escrows(<<"x">>, Gone)),
+    ?assertMatch({{error, {wrong_state, _}}, _}, resolve(Transfer, back, Gone)),
+    ?assertMatch({{error, {wrong_state, _}}, _}, resolve(Transfer, gone, Gone)),
+    {{ok, _}, Forgotten} = resolve(Transfer, forget, Gone),
+    ?assertEqual([], escrows(<<"x">>, Forgotten)),
+    ?assertEqual(undefined, read(<<"x">>, [bridge, entities, <<"gun">>], Forgotten)),
+    [?assertMatch(#{choice := Choice}, read(<<"x">>, [bridge, resolved, integer_to_binary(Transfer), Choice], Forgotten))
+     || Choice <- [gone, forget]],
+    %% At home it is where it goes: nothing is kept.
+    {Again, Home} = restored(<<"z">>),
+    {{ok, _}, There} = resolve(Again, gone, <<"z">>, 0, Home),
+    ?assertEqual({[], undefined}, {escrows(<<"x">>, There), read(<<"x">>, [bridge, entities, <<"gun">>], There)}).
