@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +15,20 @@ from bridge.cli.target import Target, on_store
 from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from bridge.homeserver.federation.resolving import Judgement, Knowledge
     from bridge.jose import Jwk
     from bridge.khepri import Khepri
 
+TransferNumber = Annotated[str, typer.Argument(metavar="TRANSFER", help="Its number, as list prints it.")]
 InstanceName = Annotated[str, typer.Argument(metavar="INSTANCE", help="Name of the other instance.")]
+
+
+class Became(StrEnum):
+    """What an operator says became of an entity."""
+
+    BACK = "back"
+    GONE = "gone"
+    FORGET = "forget"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +52,13 @@ def register(app: typer.Typer) -> None:
     )
     example(escrow, "list", "khepri-bridge federation escrow list")(on_store(list_escrows))
     example(escrow, "cancel", "khepri-bridge federation escrow cancel 281474976710657")(on_store(cancel))
+    example(
+        escrow,
+        "resolve",
+        "khepri-bridge federation escrow resolve 281474976710657 --signer emerald.sock --as back "
+        '--reason "ruby was restored, and has no ball"',
+    )(on_store(resolve))
+    example(escrow, "resolved", "khepri-bridge federation escrow resolved")(on_store(list_resolutions))
     family.add_typer(escrow, name="escrow")
     app.add_typer(family, name="federation")
 
@@ -177,18 +196,186 @@ def list_escrows(target: Target, as_json: Json = False) -> None:
 
 def cancel(
     target: Target,
-    transfer: Annotated[str, typer.Argument(metavar="TRANSFER", help="Its number, as list prints it.")],
+    transfer: TransferNumber,
     as_json: Json = False,
 ) -> None:
     """Ask the receiver to refuse: the entity comes back, unless it was accepted before."""
     from bridge.homeserver.federation import Escrows
 
-    if not transfer.isascii() or not transfer.isdigit() or not 1 <= int(transfer) < 2**64:
-        raise ConfigurationError(f"{transfer!r:.40} is no number of a transfer")
-    state = target.run(lambda store: Escrows(store).cancel(int(transfer)))
+    number = _number(transfer)
+    state = target.run(lambda store: Escrows(store).cancel(number))
     text = {
         "cancelling": "the receiver is asked to refuse",
         "notice": "it was accepted before",
         "closed": "it is over",
     }.get(state, state)
     emit({"transfer": transfer, "state": state}, as_json=as_json, text=f"{transfer}: {text}")
+
+
+def resolve(
+    target: Target,
+    transfer: TransferNumber,
+    signer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Socket of `homeserver signer`, to ask the other instances; without it none is asked.",
+            show_default=False,
+        ),
+    ] = None,
+    choice: Annotated[
+        Became | None,
+        typer.Option(
+            "--as",
+            help="back: it is this instance's again; gone: another one has it; forget: of an entity that was "
+            "passed on, its home need not hear where it is. Without it what is known is printed, and nothing "
+            "is done.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the record; must be given with --as.", show_default=False)
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="INSTANCE", help="Which one has it, with gone.", show_default="its receiver"),
+    ] = None,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Also where an instance does not say what it has: you know by its operator that this "
+            "neither doubles nor loses the entity.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what became of an entity in escrow that neither side can say any more, as after a restore.
+
+    What this and every other trusted instance knows of it is printed first. Refused where the entity would be
+    doubled, as far as they say, and where the transfer goes on by itself.
+    """
+    from msgspec import to_builtins
+
+    number = _number(transfer)
+    if choice is not None and not (reason or "").strip():
+        raise ConfigurationError("what became of it takes a --reason, which is kept")
+    knowledge, judgement = target.run(
+        lambda store: _resolved(store, number, signer, choice, reason or "", at, anyway)
+    )
+    escrow = knowledge.escrow
+    lines = [
+        f"{knowledge.here} has {escrow.entity} (home {knowledge.home}) in escrow for {escrow.instance}: "
+        f"{escrow.state}",
+        *map(str, knowledge.sayings),
+    ]
+    if judgement is not None:
+        if objections := [*judgement.refusals, *(() if anyway else judgement.doubts)]:
+            hint = "" if judgement.refusals else "\nif you know better by its operator: --anyway"
+            told = "\n".join([*lines, *(f"not resolved: {one}" for one in objections)])
+            raise ConfigurationError(told + hint)
+        lines.append(f"resolved: {choice}")
+    emit(
+        {
+            "transfer": transfer,
+            "entity": escrow.entity,
+            "instance": escrow.instance,
+            "home": knowledge.home,
+            "state": escrow.state,
+            "says": {
+                saying.instance: saying.problem if saying.standing is None else to_builtins(saying.standing)
+                for saying in knowledge.sayings
+            },
+            "resolved": None if choice is None else choice.value,
+        },
+        as_json=as_json,
+        text="\n".join(lines),
+    )
+
+
+async def _resolved(
+    store: Khepri,
+    transfer: int,
+    signer: Path | None,
+    choice: Became | None,
+    reason: str,
+    at: str | None,
+    anyway: bool,
+) -> tuple[Knowledge, Judgement | None]:
+    """What is known, and what came of the choice, if one was made."""
+    from bridge.homeserver.federation import Escrows
+    from bridge.homeserver.federation.resolving import judge
+
+    knowledge = await _ask_around(store, transfer, signer)
+    if choice is None:
+        return knowledge, None
+    place = at or knowledge.escrow.instance
+    judgement = judge(knowledge, choice.value, at=place)
+    if not judgement.refusals and (anyway or not judgement.doubts):
+        await Escrows(store).resolve(
+            transfer,
+            choice.value,
+            at=place,
+            epoch=judgement.epoch,
+            reason=reason,
+            said=knowledge.recorded(),
+        )
+    return knowledge, judgement
+
+
+async def _ask_around(store: Khepri, transfer: int, signer: Path | None) -> Knowledge:
+    from bridge.authority.requests import Requests
+    from bridge.homeserver.federation import Escrows, HttpLink
+    from bridge.homeserver.federation.asking import Asker
+    from bridge.homeserver.federation.resolving import ask_around
+    from bridge.homeserver.signer.client import SignerClient
+
+    escrows = Escrows(store)
+    found = [escrow for escrow in await escrows.escrows() if escrow.transfer == transfer]
+    if not found:
+        raise ConfigurationError(f"nothing is in escrow under the number {transfer} (any more)")
+    here = (await store.health()).instance
+    home = (await Requests(store).entity(found[0].entity)).home
+    peers = [peer.instance for peer in await escrows.peers()]
+    async with contextlib.AsyncExitStack() as stack:
+        asker = None
+        if signer is not None:
+            key = await stack.enter_async_context(SignerClient(signer))
+            link = await stack.enter_async_context(HttpLink())
+            asker = Asker(escrows, instance=here, signer=key, link=link)
+        return await ask_around(asker, here=here, escrow=found[0], home=home, peers=peers)
+
+
+def list_resolutions(target: Target, as_json: Json = False) -> None:
+    """Print what was resolved by operators, and why."""
+    from bridge.homeserver.federation import Escrows
+
+    found = target.run(lambda store: Escrows(store).resolutions())
+    rows = [(str(one.transfer), one.entity, one.instance, one.choice, one.at, one.reason) for one in found]
+    emit(
+        {
+            "resolved": [
+                {
+                    "transfer": str(one.transfer),
+                    "entity": one.entity,
+                    "instance": one.instance,
+                    "choice": one.choice,
+                    "at": one.at,
+                    "epoch": str(one.epoch),
+                    "reason": one.reason,
+                    "said": one.said,
+                    "at_ms": one.at_ms,
+                }
+                for one in found
+            ]
+        },
+        as_json=as_json,
+        text=table(("TRANSFER", "ENTITY", "TO", "AS", "AT", "REASON"), rows)
+        if rows
+        else "nothing was resolved",
+    )
+
+
+def _number(transfer: str) -> int:
+    if not transfer.isascii() or not transfer.isdigit() or not 1 <= int(transfer) < 2**64:
+        raise ConfigurationError(f"{transfer!r:.40} is no number of a transfer")
+    return int(transfer)

@@ -20,32 +20,26 @@ from bridge.authority import Message
 from bridge.errors import (
     BridgeError,
     ConfigurationError,
-    ConnectionLostError,
-    DeadlineError,
     DecodeError,
     ProtocolError,
-    SignatureError,
 )
 from bridge.etf import Atom
+from bridge.homeserver.federation.asking import Asker
 from bridge.homeserver.federation.documents import (
     Accepted,
-    Answer,
     AskServers,
     Moved,
     Noted,
     Offer,
-    Question,
     Refused,
     Servers,
     Settle,
     Settled,
     act_of,
-    decode_answer_untrusted,
 )
 from bridge.homeserver.federation.escrows import Escrow, Escrows, Outgoing, escrow_from_term
 from bridge.homeserver.federation.link import Link, RejectedError
-from bridge.homeserver.federation.peers import Peer
-from bridge.homeserver.federation.sealing import Sealed, check_seal_untrusted, seal_document
+from bridge.homeserver.federation.reaching import ReachedLink, UnreachableError
 from bridge.jose.credentials import Signer
 from bridge.jose.encoding import base64url_decode_untrusted
 from bridge.khepri import Deleted, Khepri, NativePath, Snapshot, Updated
@@ -56,23 +50,6 @@ _random: Final = secrets.SystemRandom()
 _BRIDGE: Final = Atom("bridge")
 _ESCROW: Final = Atom("escrow")
 _OUTGOING: Final = Atom("outgoing")
-
-
-class UnreachableError(BridgeError):
-    """Another instance does not answer, which was said when it began."""
-
-
-@dataclass(slots=True)
-class _Away:
-    """An instance that cannot be reached.
-
-    Attributes:
-        since: when that was first so, by the monotonic clock.
-        tries: questions since, that one among them.
-    """
-
-    since: float
-    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,21 +113,22 @@ class Courier:
         self._store = store
         self._escrows = Escrows(store)
         self._instance = instance
-        self._signer = signer
-        self._link = link
+        self._asker = Asker(
+            self._escrows,
+            instance=instance,
+            signer=signer,
+            link=ReachedLink(link, on_problem=on_problem, on_question=on_question, clock=monotonic),
+            clock=clock,
+        )
         self._config = config or CourierConfig()
         self._on_message = on_message
         self._on_problem = on_problem
         self._checkpoint = checkpoint or _no_checkpoint
-        self._on_question = on_question
-        self._clock = clock
-        self._monotonic = monotonic
         self._known: dict[int, Escrow] = {}
         self._changed: dict[int, asyncio.Event] = {}
         self._outgoing: dict[str, Outgoing] = {}
         self._rooms: dict[str, asyncio.Semaphore] = {}
         self._problems: dict[tuple[str, str], str] = {}
-        self._away: dict[str, _Away] = {}
 
     async def run(self) -> None:
         """Carry until cancelled.
@@ -236,7 +214,7 @@ class Courier:
         """Ask, and do as was answered; whether the tree has moved on by it."""
         await self._checkpoint("ask")
         try:
-            answer = await self._ask(escrow.asked, escrow.question)
+            answer = await self._asker.ask(escrow.asked, escrow.question)
         except RejectedError as error:
             if not isinstance(escrow.question, Moved) or error.kind != "no_entity":
                 raise
@@ -264,67 +242,6 @@ class Courier:
         except BridgeError as error:
             self._on_problem(f"transfer {transfer} cannot be cancelled now: {error}")
 
-    async def _ask(self, instance: str, question: Question) -> Answer:
-        peer = await self._escrows.peer(instance)
-        if peer is None:
-            self._away.pop(instance, None)
-            raise ConfigurationError(f"{instance} is not pinned here (any more)")
-        sealed = await seal_document(
-            question,
-            signer=self._signer,
-            instance=self._instance,
-            audience=instance,
-            question=None,
-            now=self._clock(),
-            random=secrets.token_bytes(16),
-        )
-        body, seal = await self._reach(peer, sealed)
-        checked = check_seal_untrusted(
-            seal,
-            body,
-            keys=peer.keyring,
-            instance=instance,
-            audience=self._instance,
-            question=sealed.id,
-            now=self._clock(),
-        )
-        answer = decode_answer_untrusted(body)
-        if checked.act != act_of(answer):
-            raise SignatureError("the seal is of another kind of document")
-        return answer
-
-    async def _reach(self, peer: Peer, sealed: Sealed) -> tuple[bytes, str]:
-        """The answer as it came; that an instance is away is said once, and once that it is back.
-
-        Raises:
-            UnreachableError: it is away.
-            RejectedError: it does not decide.
-        """
-        instance = peer.instance
-        try:
-            answer = await self._link.ask(peer, sealed.body, sealed.seal)
-        except RejectedError:
-            self._on_question(instance, "rejected")
-            self._is_back(instance)
-            raise
-        except (ConnectionLostError, DeadlineError) as error:
-            self._on_question(instance, "unreachable")
-            if (away := self._away.get(instance)) is not None:
-                away.tries += 1
-            else:
-                self._away[instance] = _Away(self._monotonic())
-                self._on_problem(f"{error}; what is for {instance} waits")
-            raise UnreachableError(str(error)) from error
-        self._on_question(instance, "answered")
-        self._is_back(instance)
-        return answer
-
-    def _is_back(self, instance: str) -> None:
-        away = self._away.pop(instance, None)
-        if away is not None:
-            seconds = self._monotonic() - away.since
-            self._on_problem(f"{instance} answers again, after {seconds:.0f} s and {away.tries} questions")
-
     async def _settle(self) -> None:
         """Acknowledgements of what is closed: apart from every transfer, and together."""
         unsettled = [outgoing for outgoing in self._outgoing.values() if outgoing.low > outgoing.settled]
@@ -332,7 +249,7 @@ class Courier:
 
     async def _settle_with(self, outgoing: Outgoing) -> None:
         try:
-            answer = await self._ask(outgoing.instance, Settle(low=str(outgoing.low)))
+            answer = await self._asker.ask(outgoing.instance, Settle(low=str(outgoing.low)))
             if isinstance(answer, Settled) and answer.low == str(outgoing.low):
                 await self._escrows.settled(outgoing.instance, outgoing.low)
             self._problems.pop((outgoing.instance, "settle"), None)
@@ -345,7 +262,7 @@ class Courier:
 
     async def _ask_servers(self, instance: str) -> None:
         try:
-            answer = await self._ask(instance, AskServers())
+            answer = await self._asker.ask(instance, AskServers())
             if isinstance(answer, Servers):
                 await self._escrows.note_servers(instance, answer.servers)
                 self._problems.pop((instance, "servers"), None)

@@ -15,6 +15,7 @@ from bridge.errors import AuthorityError, DecodeError, SignatureError
 from bridge.homeserver.federation.documents import (
     MAX_QUESTION_BYTES,
     Answer,
+    AskEntity,
     AskServers,
     Cancel,
     Moved,
@@ -143,6 +144,8 @@ class Desk:
                 return await self._escrows.moved(asker, question)
             case AskServers():
                 return await self._escrows.servers()
+            case AskEntity():
+                return await self._escrows.standing(asker, question)
 
     def _crossed(self, asker: str, offer: Offer) -> None:
         self._on_message(

@@ -7,7 +7,7 @@ decimal texts, since many a JSON number has 53 bits; binaries are base64url.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -121,7 +121,14 @@ class AskServers(_Document, frozen=True, kw_only=True, tag="ask_servers"):
     """Ask which servers the other instance has."""
 
 
-Question = Offer | Cancel | Settle | Moved | AskServers
+class AskEntity(_Document, frozen=True, kw_only=True, tag="ask_entity"):
+    """Ask what the other instance knows of an entity, and of a transfer of the asker's."""
+
+    entity: _Name
+    transfer: _U64
+
+
+Question = Offer | Cancel | Settle | Moved | AskServers | AskEntity
 
 
 class Accepted(_Document, frozen=True, kw_only=True, tag="accept"):
@@ -160,7 +167,27 @@ class Servers(_Document, frozen=True, kw_only=True, tag="servers"):
     servers: Annotated[list[Endpoint], msgspec.Meta(max_length=MAX_SERVERS)]
 
 
-Answer = Accepted | Refused | Settled | Noted | Servers
+class Standing(_Document, frozen=True, kw_only=True, tag="entity"):
+    """What an instance knows of an entity; nothing is changed by having been asked.
+
+    Attributes:
+        transfer: what it decided about the asker's transfer: ``accepted``, ``refused``, ``settled`` (it has
+            forgotten, as the asker said it might), or ``unknown``: it may accept it yet.
+        place: ``here``, in its ``escrow`` for another instance, ``away``, or ``none``: it has no record.
+        at: the instance where it is or is to go, where it is away or in escrow.
+        home: where it was created; ``None`` without a record.
+        epoch: as of the record; 0 without one.
+    """
+
+    entity: _Name
+    transfer: Literal["accepted", "refused", "settled", "unknown"]
+    place: Literal["here", "escrow", "away", "none"]
+    at: _Name | None
+    home: _Name | None
+    epoch: _U64
+
+
+Answer = Accepted | Refused | Settled | Noted | Servers | Standing
 Document = Question | Answer
 
 _encoder = msgspec.json.Encoder()
@@ -206,6 +233,8 @@ def decode_question_untrusted(body: bytes) -> Question:
             numbers, binaries = [question.epoch], []
         case AskServers():
             numbers, binaries = [], []
+        case AskEntity():
+            numbers, binaries = [question.transfer], []
     _check(numbers, binaries)
     return question
 
@@ -230,6 +259,8 @@ def decode_answer_untrusted(body: bytes) -> Answer:
             _check([answer.low], [])
         case Servers():
             _check([], (server.session for server in answer.servers))
+        case Standing():
+            _check([answer.epoch], [])
         case Noted():
             pass
     return answer

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-from bridge.authority import Rule, ServerRecord, Step
-from bridge.authority.requests import Requests, step_members
+from bridge.authority import EntityRecord, Rule, ServerRecord, Step
+from bridge.authority.records import Fields
+from bridge.authority.requests import Requests, name_bytes, step_members
 from bridge.errors import DecodeError
 from bridge.etf import Atom
 from bridge.homeserver.federation.documents import (
     Accepted,
     Answer,
+    AskEntity,
     Cancel,
     Endpoint,
     Giver,
@@ -22,14 +24,18 @@ from bridge.homeserver.federation.documents import (
     Refused,
     Servers,
     Settled,
+    Standing,
 )
 from bridge.homeserver.federation.peers import Peer, endpoint_of, servers_term
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
-from bridge.khepri import Khepri, NodeNotFoundError
+from bridge.khepri import GetMany, Khepri, NodeNotFoundError
+from bridge.khepri import Path as TreePath
 
 _BRIDGE: Final = Atom("bridge")
 _UNDEFINED: Final = Atom("undefined")
 State = Literal["open", "cancelling", "notice"]
+Choice = Literal["back", "gone", "forget"]
+CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,53 @@ class Outgoing:
             raise DecodeError(f"no record of what went out: {error!r:.200}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What an operator decided about a transfer, of ``/:bridge/:resolved``.
+
+    Attributes:
+        instance: the receiver.
+        choice: ``back``: the entity is this instance's again; ``gone``: it is another one's; ``forget``: its
+            home is not told where it went.
+        at: where it was said to be.
+        said: what the instances had said of it, JSON.
+        at_ms: when, Unix milliseconds.
+    """
+
+    transfer: int
+    entity: str
+    instance: str
+    choice: Choice
+    at: str
+    epoch: int
+    reason: str
+    said: str
+    at_ms: int
+
+    @classmethod
+    def from_term(cls, term: Any) -> Resolution:
+        """Decode a record.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        fields = Fields(term)
+        choice = str(fields.member("choice"))
+        if choice not in CHOICES:
+            raise DecodeError(f"no way to resolve an escrow: {choice:.50}")
+        return cls(
+            transfer=fields.number("transfer"),
+            entity=fields.text("entity"),
+            instance=fields.text("instance"),
+            choice=choice,
+            at=fields.text("where"),
+            epoch=fields.number("epoch"),
+            reason=fields.text("reason"),
+            said=fields.text("said"),
+            at_ms=fields.number("at"),
+        )
+
+
 class Escrows:
     """Requests about escrow and peers through one client of the instance's store.
 
@@ -183,6 +236,35 @@ class Escrows:
             hop=answer.hop,
         )
 
+    async def resolve(
+        self, transfer: int, choice: Choice, *, at: str, epoch: int, reason: str, said: str
+    ) -> Resolution:
+        """Decide by the operator's word what no other instance can say any more; it is recorded for good.
+
+        Args:
+            choice: as of ``Resolution``.
+            at: where the entity is, with ``gone``.
+            epoch: under which it is there, as far as is known; 0: not.
+            reason: why, 1 to 255 bytes.
+            said: what the instances said of it, for the record; up to 16 KiB.
+        """
+        return Resolution.from_term(
+            await self._requests.ask(
+                "resolve_escrow",
+                transfer=transfer,
+                choice=Atom(choice),
+                where=at.encode(),
+                epoch=epoch,
+                reason=name_bytes(reason),
+                said=said.encode(),
+            )
+        )
+
+    async def resolutions(self) -> list[Resolution]:
+        """What operators have resolved, oldest first."""
+        found = await self._store.get_many("/:bridge/:resolved/*/*")
+        return sorted(map(Resolution.from_term, found.values()), key=lambda one: one.at_ms)
+
     async def noted(self, transfer: int) -> None:
         """The entity's home has heard where it went."""
         await self._requests.ask("escrow_noted", transfer=transfer)
@@ -244,12 +326,51 @@ class Escrows:
         )
         return Noted(entity=moved.entity)
 
+    async def standing(self, instance: str, question: AskEntity) -> Standing:
+        """What is known here of an entity, and of a transfer of another instance, in one moment."""
+        marks: TreePath = [_BRIDGE, Atom("incoming"), instance.encode()]
+        paths: list[TreePath] = [
+            marks,
+            [*marks, question.transfer.encode()],
+            [_BRIDGE, Atom("entities"), question.entity.encode()],
+        ]
+        mark, answer, term = (
+            next(iter(found.values()), None)
+            for found in await self._store.transaction(list(map(GetMany, paths)))
+        )
+        record = None if term is None else EntityRecord.from_term(term)
+        low = 0 if mark is None else mark[Atom("low")]
+        return Standing(
+            entity=question.entity,
+            transfer=_decided(question, answer, low),
+            place=_place(record),
+            at=None if record is None or record.away is None else record.away.instance,
+            home=None if record is None else record.home,
+            epoch="0" if record is None else str(record.epoch),
+        )
+
     async def servers(self) -> Answer:
         """The servers of this instance that have a session."""
         found = await self._store.get_many("/:bridge/:servers/*")
         records = [ServerRecord.from_term(term) for term in found.values()]
         present = [endpoint_of(record) for record in records if record.session is not None]
         return Servers(servers=sorted(present, key=lambda server: server.server))
+
+
+def _decided(
+    question: AskEntity, answer: Mapping[Any, Any] | None, low: int
+) -> Literal["accepted", "refused", "settled", "unknown"]:
+    if answer is not None:
+        return "accepted" if answer[Atom("verdict")] == Atom("accepted") else "refused"
+    return "settled" if int(question.transfer) <= low else "unknown"
+
+
+def _place(record: EntityRecord | None) -> Literal["here", "escrow", "away", "none"]:
+    if record is None:
+        return "none"
+    if record.away is None:
+        return "here"
+    return "escrow" if record.away.in_escrow else "away"
 
 
 def _offer(term: Mapping[Any, Any]) -> Offer:
