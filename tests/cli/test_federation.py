@@ -142,7 +142,7 @@ async def test_an_operator_resolves_what_is_stuck_and_doubles_nothing(
     assert f"ruby has the entity, at epoch {(await y.entity(ball)).epoch} (home emerald)" in out
     assert [one.entity for one in await x.escrows.escrows()].count(ball) == 1
 
-    # Nothing without a reason; never what doubles it; and unless one insists, nothing that nobody was asked of.
+    # Nothing without a reason, never what doubles it, and unheard only where one insists.
     code, _, error = await command(federation, "resolve", number, "--signer", socket, "--as", "back")
     assert (code, "--reason" in error) == (1, True)
     for insisting in ((), ("--anyway",)):
