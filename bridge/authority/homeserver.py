@@ -118,6 +118,9 @@ class Homeserver:
 
         Raises:
             NotHereError: one of them has not.
+            EntityExistsError: there is one of this name.
+            BeingDeletedError: there was one, and a server may act for it still.
+            QuotaError: there are as many as there may be, here or under this master.
         """
         return await self._change(
             "create_entity",
@@ -215,7 +218,10 @@ class Homeserver:
         )
 
     async def release(self, *, entity: str, epoch: int) -> EntityRecord:
-        """Give the entity up; it is dormant until somebody pulls it."""
+        """Give the entity up; it is dormant until somebody pulls it.
+
+        Of an entity that was deleted: this session has stopped, and its epoch counts for nothing any more.
+        """
         return await self._change("release", entity=name_bytes(entity), epoch=epoch)
 
     async def entity(self, entity: str) -> EntityRecord:

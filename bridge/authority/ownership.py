@@ -198,6 +198,7 @@ class Ownership:
 
         Raises:
             NotMasterError: ``by`` is not the master.
+            QuotaError: ``master`` has as many entities as one may.
         """
         return await self._change("set_master", entity, by, master=name_bytes(master))
 
@@ -225,6 +226,22 @@ class Ownership:
             NotOwnerError: ``by`` is neither owner nor master.
         """
         return await self._change("revoke", entity, by)
+
+    async def delete_entity(self, entity: str, *, by: Party, step: Step | None = None) -> EntityRecord:
+        """Let there be no such entity any more, here at its home; whoever may act for it stops.
+
+        Its name is free again once they have said so, or their sessions have ended; what comes of that name
+        next begins at a higher epoch.
+
+        Returns:
+            Its last record.
+
+        Raises:
+            NotMasterError: ``by`` is not the master.
+            AwayError: it is at another instance, or on its way there.
+            AuthorityError: its home is another instance (``not_home``).
+        """
+        return await self._change("delete_entity", entity, by, **step_members(step))
 
     async def entity(self, entity: str) -> EntityRecord:
         """The record as the connected member has it: good to show, never to act on."""

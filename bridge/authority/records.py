@@ -82,6 +82,8 @@ class EntityRecord:
         home: the instance that the entity began at, which knows where it is.
         version: rises with every change of the record.
         away: where the entity is, when it is at another instance; then nobody here may change it.
+        is_deleted: there is no such entity any more, but somebody who may act for it has yet to say that it
+            does not; until then the name is not free.
     """
 
     entity: str
@@ -96,6 +98,7 @@ class EntityRecord:
     version: int
     default_owner: str | None = None
     away: Away | None = None
+    is_deleted: bool = False
 
     @classmethod
     def from_term(cls, term: Any) -> EntityRecord:
@@ -119,7 +122,13 @@ class EntityRecord:
             version=fields.number("version"),
             default_owner=fields.optional_text("default_owner"),
             away=_away(fields.optional("away")),
+            is_deleted=fields.optional("deleted") is True,
         )
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Rises with every change, also over the life of an earlier entity of this name."""
+        return self.epoch, self.version
 
     def due_to(self, session: bytes, epoch: int) -> Awaiting | None:
         """The release that a session's grant waits for, also where the entity was taken from it since.
@@ -292,19 +301,19 @@ class Failover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """The homeserver gave the entity to another server; this one must stop and send its release.
+    """The homeserver gave the entity to another server, or deleted it; this one must stop.
 
     Attributes:
         epoch: to release.
         granted: epoch of the new holder.
-        taker: the new holder's server.
+        taker: the new holder's server; ``None`` where the entity was deleted, so that nobody takes it.
         unread: the news of the grant of ``epoch`` that this recall replaced in the inbox before it was read.
     """
 
     entity: str
     epoch: int
     granted: int
-    taker: str
+    taker: str | None
     owner: str
     step: Step
     unread: Grant | Failover | None = None
@@ -329,6 +338,8 @@ class Outcome(StrEnum):
     """the master left, or a new one is not here"""
     GONE = "gone"
     """who had asked is not at that session any more"""
+    DELETED = "deleted"
+    """there is no such entity any more"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +403,7 @@ def inbox_message(term: Any) -> InboxMessage:
                 entity=fields.text("entity"),
                 epoch=fields.number("epoch"),
                 granted=fields.number("granted"),
-                taker=fields.text("to"),
+                taker=None if fields.member("to") == Atom("undefined") else fields.text("to"),
                 owner=fields.text("owner"),
                 step=Step.from_term(term),
                 unread=None if unread is None else _unread(unread),

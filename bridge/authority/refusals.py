@@ -21,6 +21,8 @@
     ├── AwayError             it is at another instance, or on its way there; ``instance`` names it
     ├── NameInUseError        another session of this server's name is open
     ├── EntityExistsError     an entity of this name exists already
+    ├── BeingDeletedError     one of this name was deleted, and somebody may act for it still
+    ├── QuotaError            there are as many entities as there may be; ``maximum`` says how many
     ├── UnknownEntityError    none is called so
     └── UnknownServerError    none is called so, or it is away
 """
@@ -132,6 +134,31 @@ class EntityExistsError(AuthorityError):
     """An entity of this name exists already."""
 
 
+class BeingDeletedError(AuthorityError):
+    """The entity of this name was deleted, and a server that acted for it has yet to say that it stopped.
+
+    That takes a moment, or at worst the end of that server's session: try again.
+    """
+
+
+class QuotaError(AuthorityError):
+    """There are as many entities as there may be, in the instance or under this master.
+
+    The operator's limits are ``KB_MAX_ENTITIES`` and ``KB_MAX_ENTITIES_PER_MASTER``.
+    """
+
+    @property
+    def limit(self) -> str:
+        """Which one was met: ``instance`` or ``master``."""
+        return str(self.props.get("limit", ""))
+
+    @property
+    def maximum(self) -> int:
+        """How many there may be; 0 where the refusal does not say."""
+        maximum = self.props.get("maximum", 0)
+        return maximum if isinstance(maximum, int) else 0
+
+
 class NameTakenError(AuthorityError):
     """Another key holds this name, or this key another name."""
 
@@ -167,6 +194,8 @@ _BY_REASON: Final[Mapping[str, type[AuthorityError]]] = {
     "name_in_use": NameInUseError,
     "restoring": RestoringError,
     "entity_exists": EntityExistsError,
+    "being_deleted": BeingDeletedError,
+    "quota": QuotaError,
     "name_taken": NameTakenError,
     "key_taken": NameTakenError,
     "not_enrolled": NotEnrolledError,

@@ -80,7 +80,10 @@ class Requests:
 
     async def entity(self, entity: str) -> EntityRecord:
         """The record as the connected member has it: good to show, never to act on."""
-        return EntityRecord.from_term(await self.look_up("entities", entity, UnknownEntityError))
+        record = EntityRecord.from_term(await self.look_up("entities", entity, UnknownEntityError))
+        if record.is_deleted:
+            raise UnknownEntityError(f"{entity} was deleted", reason=Atom("no_entity"), props={})
+        return record
 
     async def look_up(self, kind: str, name: str, missing: type[AuthorityError]) -> Any:
         """A record of ``/:bridge/:kind`` by name, of the connected member."""

@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     example(family, "master", "khepri-bridge entity master ball Player2")(on_store(master))
     example(family, "transfer", "khepri-bridge entity transfer ball Player2 --by Player1")(on_store(transfer))
     example(family, "revoke", "khepri-bridge entity revoke ball --by Player1")(on_store(revoke))
+    example(family, "delete", "khepri-bridge entity delete ball --by Player1")(on_store(delete))
     app.add_typer(family, name="entity")
 
 
@@ -77,6 +78,14 @@ def transfer(
 def revoke(target: Target, entity: EntityName, by: By = None, as_json: Json = False) -> None:
     """Take it back from its owner, to its default owner or its master."""
     _print(target, lambda players, who: players.revoke(entity, by=who), by, as_json=as_json)
+
+
+def delete(target: Target, entity: EntityName, by: By = None, as_json: Json = False) -> None:
+    """Let there be no such entity any more; prints its last record.
+
+    Who simulates it stops. Its name is free again once that has been said.
+    """
+    _print(target, lambda players, who: players.delete_entity(entity, by=who), by, as_json=as_json)
 
 
 def _print(

@@ -8,6 +8,7 @@ session whose answer or message was lost: nothing else acts on a read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from bridge.authority import (
@@ -32,6 +33,7 @@ from bridge.authority import (
     Released,
     Returned,
     Step,
+    UnknownEntityError,
     Update,
 )
 from bridge.errors import InvalidStateError
@@ -88,7 +90,7 @@ class Obedience:
         standing = self._standing
         standing.note_owner(record)
         known = standing.entities.get(record.entity)
-        if known is not None and record.version <= known.version:
+        if known is not None and record.age <= known.age:
             return
         standing.entities[record.entity] = record
         standing.raise_fence(record)
@@ -101,6 +103,10 @@ class Obedience:
             self._spawn(self._wait_anew(record))
         if record.session == standing.session and record.epoch > standing.holdings[record.entity].epoch:
             self._spawn(self._adopt(record.entity, record.epoch))
+
+    def forget_entity(self, entity: str) -> None:
+        """Hear from the feed that there is no such entity (any more)."""
+        self._standing.entities.pop(entity, None)
 
     async def _adopt(self, entity: str, epoch: int) -> None:
         """Act on a grant of which only the record tells: the answer, or the work on the message, was lost.
@@ -130,7 +136,7 @@ class Obedience:
         whoever waits for its release would wait for ever if it went on waiting for a session that ended.
         """
         holding = self._standing.holdings[record.entity]
-        if holding.phase is not Phase.AWAITING:
+        if holding.phase is not Phase.AWAITING or record.is_deleted:
             return False
         try:
             due = record.due_to(self._standing.session, holding.epoch)
@@ -217,6 +223,9 @@ class Obedience:
 
     async def _obey(self, recall: Recall) -> None:
         standing = self._standing
+        if recall.taker is None:
+            await self._give_up(recall)
+            return
         match recall.unread:
             case Grant() as unread:
                 await self._take_grant(unread)
@@ -237,18 +246,40 @@ class Obedience:
             return
         standing.crossed(recall.step, "recall", HOME, standing.name)
         await standing.know(recall.taker)
-        box = await standing.stop(recall.entity, recall.taker)
+        if standing.knows(recall.taker):
+            box = await standing.stop(recall.entity, recall.taker)
+            step = recall.step.next()
+            released = Released(
+                trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box
+            )
+            standing.tell(recall.taker, released)
+        else:
+            # Its key was revoked: nothing can be sealed for it, and whoever is granted the entity next is due
+            # the release.
+            await standing.stop_for_nobody(recall.entity)
         self._answered[recall.entity] = recall.granted
         standing.holdings.follow(recall.entity, recall.granted)
         standing.plane.tell(RaiseFence(entity=recall.entity, epoch=recall.granted, server=recall.taker))
-        step = recall.step.next()
-        standing.tell(
-            recall.taker,
-            Released(trace=step.trace, hop=step.hop, entity=recall.entity, epoch=recall.granted, box=box),
-        )
         later = self._later.pop(recall.entity, None)
         if later is not None:
             await self._take_later(later)
+
+    async def _give_up(self, recall: Recall) -> None:
+        """The entity was deleted: no release is due, and its name is free once this session says so."""
+        standing, entity = self._standing, recall.entity
+        if recall.granted <= self._answered.get(entity, 0):
+            return
+        standing.crossed(recall.step, "recall", HOME, standing.name)
+        holding = standing.holdings[entity]
+        if holding.phase in (Phase.HOLDING, Phase.RELEASING):
+            await standing.stop_for_nobody(entity)
+        self._answered[entity] = recall.granted
+        for waiting in (self._recalls, self._later, self._early):
+            waiting.pop(entity, None)
+        standing.holdings.follow(entity, recall.granted)
+        standing.plane.tell(RaiseFence(entity=entity, epoch=recall.granted, server=""))
+        with contextlib.suppress(UnknownEntityError):
+            await self._home.release(entity=entity, epoch=recall.epoch)
 
     async def take_message(self, server: str, message: PeerMessage, at_ns: int) -> None:
         """Serve a message of another server, received at ``at_ns``."""

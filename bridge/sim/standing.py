@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import Final, TypeVar
 
 from bridge.authority import (
     Awaiting,
@@ -37,6 +37,7 @@ from bridge.sim.slots import Slots
 _TAKE_SECONDS: Final = 10.0
 """how long to wait for the release of a granted entity; its former holder may be gone"""
 
+_T = TypeVar("_T")
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -88,7 +89,7 @@ class Standing:
         self._home = home
         self._on_event = on_event
         self._servers: dict[str, ServerRecord] = {}
-        self._owners: dict[str, tuple[int, str]] = {}
+        self._owners: dict[str, tuple[tuple[int, int], str]] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._is_over = False
 
@@ -201,13 +202,17 @@ class Standing:
 
     def note_owner(self, record: EntityRecord) -> None:
         """Keep the owner of an entity, as the newest record names it."""
-        version, _ = self._owners.get(record.entity, (0, ""))
-        if record.version > version:
-            self._owners[record.entity] = (record.version, record.owner)
+        known, _ = self._owners.get(record.entity, ((0, 0), ""))
+        if record.age > known:
+            self._owners[record.entity] = (record.age, record.owner)
+
+    def knows(self, server: str) -> bool:
+        """Whether something can be sealed for a server: it is known, and its key was not revoked."""
+        return server in self._servers
 
     def owner(self, entity: str) -> str:
         """The owner as far as is known."""
-        return self._owners.get(entity, (0, ""))[1]
+        return self._owners.get(entity, ((0, 0), ""))[1]
 
     def raise_fence(self, record: EntityRecord) -> None:
         """Have state of older grants refused from now on."""
@@ -287,13 +292,27 @@ class Standing:
             InvalidStateError: there is nothing to release, or ``to`` has no key here; it goes on then. Or
                 the session is over: what is held now is a later one's.
         """
+        return await self._stopped(
+            entity,
+            lambda: self.plane.stop_sealing(entity, to, linger_ns=self._config.linger_ms * 1_000_000),
+        )
+
+    async def stop_for_nobody(self, entity: str) -> None:
+        """Seal and simulate no more; who takes the entity later is due the release that is signed then.
+
+        Raises:
+            InvalidStateError: as from ``stop``.
+        """
+        await self._stopped(entity, lambda: self.plane.stop_for_nobody(entity))
+
+    async def _stopped(self, entity: str, stop: Callable[[], Coroutine[object, object, _T]]) -> _T:
         self._must_last()
         held = self.holdings[entity]
         if held.phase is Phase.HOLDING:
             self.holdings.stop(entity)
         self.bodies.let_go(self.slots[entity])
         try:
-            box = await self.plane.stop_sealing(entity, to, linger_ns=self._config.linger_ms * 1_000_000)
+            result = await stop()
         except InvalidStateError:
             if held.phase is Phase.HOLDING and self.holdings[entity].phase is Phase.RELEASING:
                 # It refuses before it stops: whatever it was asked for, it still seals.
@@ -303,7 +322,7 @@ class Standing:
             raise
         if held.phase is Phase.HOLDING:
             self.released[entity] = held.epoch
-        return box
+        return result
 
     async def open(self, entity: str, giver: str, previous: int, box: str) -> WorldState:
         """The last state in a release.

@@ -411,6 +411,8 @@ class Tenure:
             self._standing.forget_server(name)
         elif path[1] == _PLAYERS:
             self.transfers.direct.forget_player(name)
+        elif path[1] == _ENTITIES:
+            self.obedience.forget_entity(name)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -5,7 +5,7 @@
 -export([version/0, supports/1, health/1]).
 -export([subscribe/2, acknowledge/3, unsubscribe/2]).
 -export([open_session/3, close_session/3, end_session/3, raise_epochs/3, leases/1]).
--export([create_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
+-export([create_entity/3, delete_entity/3, give/3, push/3, pull/3, claim/3, release/3]).
 -export([enter/3, leave/3, request/3, answer/3, withdraw/3]).
 -export([set_rule/3, set_master/3, set_default_owner/3, transfer/3, revoke/3]).
 -export([pin_peer/3, unpin_peer/3, note_servers/3, push_abroad/3, cancel_escrow/3, close_escrow/3, escrow_noted/3]).
@@ -20,9 +20,11 @@
 -define(READ_TIMEOUT_MS, 5000).
 -define(MAX_GROUP, 64).
 %% Requests that need nothing but to be valid and, some, to know when they came.
--define(TIMELESS, [create_entity, give, push, pull, release, enter, leave, withdraw, set_rule, set_master,
+-define(TIMELESS, [create_entity, delete_entity, give, push, pull, release, enter, leave, withdraw, set_rule, set_master,
                    set_default_owner, transfer, revoke]).
 -define(TIMED, [request, answer]).
+%% Those that may be refused for want of room.
+-define(LIMITED, [create_entity, set_master, accept_escrow]).
 
 -spec version() -> {ok, 1}.
 version() -> {ok, 1}.
@@ -98,6 +100,9 @@ leases(Store) -> kb_call:on_store(Store, ?READ_TIMEOUT_MS, fun() -> {ok, kb_less
 
 -spec create_entity(term(), term(), term()) -> kb_call:answer().
 create_entity(Store, Request, Op) -> ask(Store, create_entity, Request, Op).
+
+-spec delete_entity(term(), term(), term()) -> kb_call:answer().
+delete_entity(Store, Request, Op) -> ask(Store, delete_entity, Request, Op).
 
 -spec give(term(), term(), term()) -> kb_call:answer().
 give(Store, Request, Op) -> ask(Store, give, Request, Op).
@@ -248,7 +253,7 @@ grouped({Function, Request, Op}, At) when is_atom(Function) ->
     case (IsTimed orelse lists:member(Function, ?TIMELESS)) andalso
          {kb_validate:request(Function, Request), kb_validate:operation_id(Op)} of
         {{ok, Valid}, {ok, Id}} when IsTimed -> {Id, {authority, Function, Valid#{at => At}}};
-        {{ok, Valid}, {ok, Id}} -> {Id, {authority, Function, Valid}};
+        {{ok, Valid}, {ok, Id}} -> {Id, {authority, Function, limited(Function, Valid)}};
         _ -> refused
     end;
 grouped(_, _) -> refused.
@@ -346,6 +351,14 @@ ask_now(Store, Function, Request, Op) ->
 
 decide(Store, Function, Request, Op) ->
     case {Request, kb_validate:operation_id(Op)} of
-        {{ok, Valid}, {ok, Id}} -> kb_commit:commit(Store, Id, {authority, Function, Valid}, ?AUTHORITY_TIMEOUT_MS);
+        {{ok, Valid}, {ok, Id}} ->
+            kb_commit:commit(Store, Id, {authority, Function, limited(Function, Valid)}, ?AUTHORITY_TIMEOUT_MS);
         Refused -> kb_call:first_refusal(Refused)
+    end.
+
+%% What the operator lets there be is for the member that is asked to know, before the log.
+limited(Function, Request) ->
+    case lists:member(Function, ?LIMITED) of
+        true -> Request#{limits => kb_limits:entities()};
+        false -> Request
     end.

@@ -12,14 +12,15 @@
 
 %% All that runs inside the store with this module: what they are together names the stored procedure.
 modules() ->
-    [kb_authority, kb_authority_ask, kb_authority_credentials, kb_authority_escrow, kb_authority_index, kb_authority_lease,
-     kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_roles, kb_authority_session,
-     kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
+    [kb_authority, kb_authority_ask, kb_authority_credentials, kb_authority_deletion, kb_authority_escrow, kb_authority_index,
+     kb_authority_lease, kb_authority_owner, kb_authority_peer, kb_authority_player, kb_authority_quota, kb_authority_roles,
+     kb_authority_session, kb_authority_transfer, kb_authority_tree, kb_authority_waiting].
 
 -spec decide(atom(), map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> decision().
 decide(Function, Request, Read, List) ->
     case do(Function, Request, Read, List) of
-        {ok, Value, Changes} ->
+        {ok, Value, Decided} ->
+            Changes = kb_authority_deletion:settled(Decided),
             {ok, maps:merge(Value, kb_authority_tree:step(Request)),
              Changes ++ kb_authority_index:changes(Function, Changes, Read)};
         Refusal -> Refusal
@@ -51,7 +52,7 @@ do(expire, Request, Read, List) -> kb_authority_lease:expire(Request, Read, List
 do(raise_epochs, Request, Read, _List) -> kb_authority_tree:raise_epochs(Request, Read);
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);
-do(create_entity, Request, Read, _List) -> kb_authority_transfer:create(Request, Read);
+do(create_entity, Request, Read, List) -> kb_authority_transfer:create(Request, Read, List);
 do(pin_peer, Request, Read, _List) -> kb_authority_peer:pin(Request, Read);
 do(unpin_peer, Request, Read, List) -> kb_authority_peer:unpin(Request, Read, List);
 do(note_servers, Request, Read, _List) -> kb_authority_peer:note_servers(Request, Read);
@@ -64,20 +65,24 @@ do(accept_escrow, Request, Read, List) -> kb_authority_escrow:accept(Request, Re
 do(refuse_escrow, Request, Read, List) -> kb_authority_escrow:refuse(Request, Read, List);
 do(settle_escrow, Request, Read, List) -> kb_authority_escrow:settle(Request, Read, List);
 do(entity_moved, Request, Read, _List) -> kb_authority_escrow:moved(Request, Read);
-do(Function, #{entity := Entity} = Request, Read, _List) ->
+do(Function, #{entity := Entity} = Request, Read, List) ->
     case Read(kb_authority_tree:entity_path(Entity)) of
-        undefined -> kb_authority_tree:refuse(no_entity, <<"no entity of this name">>);
+        #{deleted := true} = Record when Function =:= release -> kb_authority_deletion:confirm(Request, Record);
+        Missing when Missing =:= undefined; is_map_key(deleted, Missing) ->
+            kb_authority_tree:refuse(no_entity, <<"no entity of this name">>);
         #{away := #{instance := Instance}} ->
             kb_authority_tree:refuse(away, #{instance => Instance}, <<"the entity is at another instance, or on its way there">>);
+        Record when Function =:= set_master -> kb_authority_owner:set_master(Request, Record, Read, List);
         Record -> on_entity(Function, Request, Record, Read)
     end.
 
 on_entity(Function, Request, Record, Read) when Function =:= request; Function =:= answer; Function =:= withdraw ->
     kb_authority_ask:on_entity(Function, Request, Record, Read);
 on_entity(Function, Request, Record, Read)
-  when Function =:= set_rule; Function =:= set_master; Function =:= set_default_owner; Function =:= transfer;
-       Function =:= revoke ->
+  when Function =:= set_rule; Function =:= set_default_owner; Function =:= transfer; Function =:= revoke ->
     kb_authority_owner:on_entity(Function, Request, Record, Read);
+on_entity(delete_entity, Request, Record, Read) ->
+    kb_authority_deletion:delete(Request, Record, Read);
 on_entity(Function, Request, Record, Read) ->
     kb_authority_transfer:on_entity(Function, Request, Record, Read).
 

@@ -5,7 +5,7 @@
 %% is looked at when the record is touched, so an ask may be listed after its time, but is never granted then.
 -module(kb_authority_ask).
 
--export([on_entity/4, denied/2, moved/3, told_anew/3, master_away/2]).
+-export([on_entity/4, denied/2, deleted/2, moved/3, told_anew/3, master_away/2]).
 
 -import(kb_authority_tree, [entity_path/1, session_path/1, asks_path/1, ask_inbox_path/3, bump/1, step_or_none/1,
                             refuse/2, refuse/3, conflict/2]).
@@ -117,10 +117,16 @@ outrun(#{player := Winner}, #{entity := Entity} = Granted, Pending, Read) ->
 
 %% All asks for the entity end: its master wants none.
 -spec denied(map(), read()) -> [change()].
-denied(#{entity := Entity, master := Master} = Record, Read) ->
+denied(Record, Read) -> over(denied, Record, Read).
+
+%% Or there is nothing left to ask for.
+-spec deleted(map(), read()) -> [change()].
+deleted(Record, Read) -> over(deleted, Record, Read).
+
+over(Outcome, #{entity := Entity, master := Master} = Record, Read) ->
     #{pending := Pending} = Asks = asks(Master, Read),
     {Same, Left} = lists:partition(fun(#{entity := Of}) -> Of =:= Entity end, Pending),
-    lists:append([ended(Ask, denied, Record, Read) || Ask <- Same]) ++ left(Left, Asks, Read).
+    lists:append([ended(Ask, Outcome, Record, Read) || Ask <- Same]) ++ left(Left, Asks, Read).
 
 %% The asks for an entity go to its new master, as far as there is a place for them.
 -spec moved(map(), binary(), read()) -> [change()].

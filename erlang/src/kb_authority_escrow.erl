@@ -305,11 +305,11 @@ acceptable(#{instance := From, transfer := Transfer, entity := Entity, home := H
         _ when Transfer >= ?MAX_RECEIVED; Transfer > ((High bsl 48) bor Count) + ?MAX_AHEAD -> {refuse, epoch_too_high};
         undefined when Home =:= Here -> {refuse, no_entity};
         undefined when Brought >= ?MAX_ENTITIES -> {refuse, too_many_entities};
-        undefined when Home =:= From -> received(To, Request, Read);
+        undefined when Home =:= From -> received_anew(To, Request, Read);
         undefined ->
             case Read(peer_path(Home)) of
                 undefined -> {refuse, unknown_home};
-                _ -> received(To, Request, Read)
+                _ -> received_anew(To, Request, Read)
             end;
         #{home := Other} when Other =/= Home -> {refuse, entity_exists};
         #{away := #{state := escrow}} -> later;
@@ -319,9 +319,18 @@ acceptable(#{instance := From, transfer := Transfer, entity := Entity, home := H
         _ -> {refuse, entity_exists}
     end.
 
+%% Other instances' entities count for their masters, as these are named here.
+received_anew(To, #{master := Master} = Request, Read) ->
+    #{instance := Here} = Read([bridge, identity]),
+    case kb_authority_quota:has_room(here(Master, Here), Request, Read) of
+        true -> received(To, Request, Read);
+        false -> {refuse, quota}
+    end.
+
 received(_To, #{release := undefined}, _Read) -> {refuse, bad_release};
 received(To, #{release := #{rcp := Recipient}}, Read) ->
     case Read(server_path(To)) of
+        #{revoked := true} -> {refuse, no_server};
         #{session := Session, thumbprint := Recipient} when Session =/= undefined -> {ok, Session};
         #{session := Session} when Session =/= undefined -> {refuse, wrong_key};
         _ -> {refuse, no_server}

@@ -16,7 +16,8 @@ changes(Function, Changes, Read) ->
         ++ [{Entity, Read(Path), undefined} || {delete, [bridge, entities, Entity] = Path} <- Changes],
     Held = lists:append([held(Entity, sessions(Before), sessions(Record), Ended) || {Entity, Before, Record} <- Changed]),
     Owned = lists:append([moves(Entity, Before, Record) || {Entity, Before, Record} <- Changed]),
-    buckets(held, false, Held, Read) ++ buckets(owned, Function =:= leave, Owned, Read).
+    buckets(held, false, Held, Read) ++ kb_authority_quota:moved(Changed, Changes, Read)
+        ++ buckets(owned, Function =:= leave, Owned, Read).
 
 held(Entity, Before, Named, Ended) ->
     [{Session, Entity, in} || Session <- Named -- Before]
@@ -29,8 +30,9 @@ moves(Entity, Before, Record) ->
             [{Left, Entity, out} || Left =/= undefined] ++ [{Owner, Entity, in} || Owner =/= undefined]
     end.
 
-%% What is at another instance is nobody's here.
+%% What was deleted or is at another instance is nobody's here.
 owner(undefined) -> undefined;
+owner(#{deleted := true}) -> undefined;
 owner(#{away := #{state := gone}}) -> undefined;
 owner(#{owner := Owner}) -> Owner.
 

@@ -2,7 +2,7 @@
 %% where it is: who simulates an entity and who owns it are two things (R0-9).
 -module(kb_authority_owner).
 
--export([on_entity/4, heir/1, heir/2]).
+-export([on_entity/4, set_master/4, heir/1, heir/2]).
 
 -import(kb_authority_tree, [entity_path/1, bump/1]).
 
@@ -13,12 +13,23 @@ on_entity(Function, #{by := By} = Request, Record, Read) ->
         Refusal -> Refusal
     end.
 
+%% A master who has as many entities as one may is given no more, but by the operator.
+-spec set_master(map(), map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
+set_master(#{by := By, master := Master} = Request, #{master := Old} = Record, Read, List) ->
+    Room = case By =:= operator orelse Master =:= Old of
+               true -> {ok, []};
+               false -> kb_authority_quota:room(passed, Master, Request, {Read, List})
+           end,
+    case {kb_authority_roles:check(set_master, By, Record), Room} of
+        {ok, {ok, Made}} -> changed(Record#{master => Master}, Record, kb_authority_ask:moved(Record, Master, Read) ++ Made);
+        {ok, Full} -> Full;
+        {Refusal, _} -> Refusal
+    end.
+
 change(set_rule, #{rule := deny}, Record, Read) ->
     changed(Record#{rule => deny}, Record, kb_authority_ask:denied(Record, Read));
 change(set_rule, #{rule := Rule}, Record, _Read) ->
     changed(Record#{rule => Rule}, Record, []);
-change(set_master, #{master := Master}, Record, Read) ->
-    changed(Record#{master => Master}, Record, kb_authority_ask:moved(Record, Master, Read));
 change(set_default_owner, #{default_owner := Player}, Record, _Read) ->
     changed(Record#{default_owner => Player}, Record, []);
 change(transfer, #{to := Player}, Record, _Read) ->

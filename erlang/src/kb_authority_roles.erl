@@ -9,14 +9,15 @@
 -type role() :: owner | master | operator.
 
 %% What is asked for in a player's name. Requests of a session are checked against the holder instead.
--spec table() -> [{set_rule | set_master | set_default_owner | answer | transfer | revoke, [role(), ...]}, ...].
+-spec table() -> [{set_rule | set_master | set_default_owner | answer | transfer | revoke | delete_entity, [role(), ...]}, ...].
 table() ->
     [{set_rule, [master, operator]},
      {set_master, [master, operator]},
      {set_default_owner, [master, operator]},
      {answer, [master, operator]},
      {transfer, [owner, master, operator]},
-     {revoke, [owner, master, operator]}].
+     {revoke, [owner, master, operator]},
+     {delete_entity, [master, operator]}].
 
 %% The refusal says which role is missing, and who has it.
 -spec check(atom(), binary() | operator, map()) -> ok | {error, {not_master | not_owner, map()}}.

@@ -2,27 +2,37 @@
 %% release is due to it any more, so they clear `awaiting'.
 -module(kb_authority_transfer).
 
--export([create/2, on_entity/4, take/5, permission/2]).
+-export([create/3, on_entity/4, take/5, permission/2]).
 
 -import(kb_authority_tree, [entity_path/1, server_path/1, session_path/1, inbox_path/2, bump/1, next_epoch/1, step/1,
                             refuse/2, refuse/3, no_session/0, not_holder/1, conflict/2]).
 
 %% The spawner is usually owner and master (R0-8); without a default owner of its own the master is it.
--spec create(map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
-create(#{entity := Entity, owner := Owner, master := Master, rule := Rule, session := Session}, Read) ->
+-spec create(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
+create(#{entity := Entity, master := Master, session := Session} = Request, Read, List) ->
     case {Read(session_path(Session)), Read(entity_path(Entity))} of
         {undefined, _} ->
             no_session();
+        {#{revoked := true}, _} ->
+            revoked();
+        {_, #{deleted := true}} ->
+            refuse(being_deleted, <<"a holder of the deleted entity of this name has yet to say that it has stopped: try again">>);
         {_, Existing} when Existing =/= undefined ->
             refuse(entity_exists, <<"an entity of this name exists already">>);
         {#{server := Server}, undefined} ->
-            #{instance := Home} = Read([bridge, identity]),
-            {Epoch, Granted} = next_epoch(Read),
-            Record = #{entity => Entity, owner => Owner, master => Master, default_owner => undefined, rule => Rule,
-                       session => Session, server => Server, epoch => Epoch, awaiting => undefined,
-                       home => Home, version => 1},
-            {ok, Record, [Granted, {put, entity_path(Entity), Record}]}
+            case kb_authority_quota:room(new, Master, Request, {Read, List}) of
+                {ok, Made} -> created(Request, Server, Made, Read);
+                Full -> Full
+            end
     end.
+
+created(#{entity := Entity, owner := Owner, master := Master, rule := Rule, session := Session}, Server, Made, Read) ->
+    #{instance := Home} = Read([bridge, identity]),
+    {Epoch, Granted} = next_epoch(Read),
+    Record = #{entity => Entity, owner => Owner, master => Master, default_owner => undefined, rule => Rule,
+               session => Session, server => Server, epoch => Epoch, awaiting => undefined,
+               home => Home, version => 1},
+    {ok, Record, [Granted, {put, entity_path(Entity), Record} | Made]}.
 
 -spec on_entity(atom(), map(), map(), kb_authority_tree:read()) -> kb_authority_tree:decision().
 on_entity(pull, Request, Record, Read) ->
@@ -31,6 +41,8 @@ on_entity(pull, Request, Record, Read) ->
     case Read(session_path(Session)) of
         undefined ->
             no_session();
+        #{revoked := true} ->
+            revoked();
         _ when Holder =:= Session ->
             refuse(already_held, <<"this session holds the entity">>);
         _ when Known =/= Epoch ->
@@ -53,6 +65,8 @@ on_entity(claim, Request, Record, Read) ->
     case Read(session_path(Session)) of
         undefined ->
             no_session();
+        #{revoked := true} ->
+            revoked();
         _ when Holder =:= undefined orelse From =/= Holder orelse Released =/= Epoch ->
             not_holder(Record);
         #{thumbprint := Own} when Own =/= Recipient ->
@@ -87,6 +101,8 @@ by_holder(push, #{to := To, owner := Owner, box := Box} = Request, Record, Read)
     case Read(server_path(To)) of
         #{session := Session} ->
             refuse(already_held, <<"this server holds the entity">>);
+        #{revoked := true} ->
+            refuse(no_server, <<"the key of this server was revoked">>);
         #{session := Target} when Target =/= undefined ->
             {Next, Granted} = next_epoch(Read),
             Pushed = bump(Record#{owner => Owner, session => Target, server => To, epoch => Next,
@@ -97,6 +113,9 @@ by_holder(push, #{to := To, owner := Owner, box := Box} = Request, Record, Read)
         _ ->
             refuse(no_server, <<"no server of this name has a session">>)
     end.
+
+%% Its lease runs out, and until then it is given nothing more.
+revoked() -> refuse(revoked, <<"the key of this server was revoked">>).
 
 %% What the rule says to a player who wants the entity (R0-8); owner and master have it anyway.
 -spec permission(binary(), map()) -> allow | deny | ask.

@@ -7,7 +7,7 @@
 -export([backup/2, restore/3, is_kept/1]).
 
 %% Of this cluster or of a moment; everything else below `/:bridge' is kept, also what later versions put there.
--define(MOMENTARY, [procedures, clients, client_counts, lessor, sessions, held, inbox, asks, restoring]).
+-define(MOMENTARY, [procedures, clients, client_counts, lessor, sessions, held, inbox, asks, counts, restoring]).
 -define(MARK, [bridge, restoring]).
 %% What a cluster without servers and players may know.
 -define(BORN_WITH, [identity, grants, procedures, clients, client_counts, lessor, refusals]).
@@ -113,6 +113,7 @@ above(Records) ->
 
 %% This cluster has an identity and grants of its own.
 restored({[bridge, Own], _, _}) when Own =:= identity; Own =:= grants -> false;
+restored({[bridge, entities, _], {p_data, #{deleted := true}}, _}) -> false;
 restored({[bridge, entities, _] = Path, {p_data, #{version := Version} = Record}, Options}) ->
     Dormant = Record#{session => undefined, server => undefined, awaiting => undefined, version => Version + 1},
     {true, {Path, khepri_payload:data(Dormant), Options}};

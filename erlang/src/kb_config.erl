@@ -5,10 +5,13 @@
 
 -export_type([config/0]).
 
+-define(MOST_ENTITIES, 1000000000).
+
 -type config() :: #{data_dir := string(), seeds := [node()], founder := boolean(),
                     type := homeserver | simulation, instance := binary(), store := atom(),
                     reset := boolean(), join_timeout := pos_integer(), min_free_mb := non_neg_integer(),
-                    functions := [mfa()], lease_ms := pos_integer()}.
+                    functions := [mfa()], lease_ms := pos_integer(), max_entities := pos_integer(),
+                    max_entities_per_master := pos_integer()}.
 
 -spec read() -> {ok, config()} | {error, string()}.
 read() ->
@@ -26,6 +29,8 @@ read() ->
                join_timeout => 1000 * number("KB_JOIN_SECONDS", "30", 1, 3600),
                min_free_mb => number("KB_MIN_FREE_MB", "64", 0, 1048576),
                lease_ms => number("KB_LEASE_MS", "3000", 500, 3600000),
+               max_entities => number("KB_MAX_ENTITIES", "1000000", 1, ?MOST_ENTITIES),
+               max_entities_per_master => number("KB_MAX_ENTITIES_PER_MASTER", "100000", 1, ?MOST_ENTITIES),
                functions => functions(variable("KB_FUNCTIONS", ""), variable("KB_CODE_PATH", ""))}}
     catch
         throw:Reason -> {error, Reason}

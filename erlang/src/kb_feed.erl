@@ -79,7 +79,7 @@ found(Watch) ->
      || Pattern <- kb_watch:queries(Watch),
         {ok, Nodes} <- [khepri_tx_adv:get_many(Pattern)],
         {Path, Props} <- maps:to_list(Nodes),
-        not lists:any(fun(Private) -> lists:prefix([bridge, Private], Path) end, [clients, held, owned])].
+        not lists:any(fun(Private) -> lists:prefix([bridge, Private], Path) end, [clients, held, owned, counts])].
 
 -spec acknowledge(reference(), pos_integer(), pid()) -> ok.
 acknowledge(Ref, Sequence, Pid) ->
@@ -105,7 +105,7 @@ project(_Table, Path, Old, New) ->
 
 -spec changed(khepri_path:native_path(), map(), map()) -> ok.
 changed([bridge, Private | _], _, _) when Private =:= clients; Private =:= client_counts; Private =:= held;
-                                       Private =:= owned ->
+                                       Private =:= owned; Private =:= counts ->
     %% Of interest to nobody, and a client's record changes with every transaction and has up to 256 results.
     ok;
 changed(_Path, #{payload_version := Version} = Old, #{payload_version := Version} = New)

@@ -25,6 +25,7 @@ identity(Store) ->
 -spec start(kb_config:config()) -> ok | {error, iodata()}.
 start(#{data_dir := Directory, min_free_mb := MinFree, functions := Functions} = Config) ->
     ok = kb_procedures:allow(Functions),
+    ok = kb_limits:set(Config),
     try
         ok = check_directory(Directory, MinFree),
         start(Config, read_identity(Directory))

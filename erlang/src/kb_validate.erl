@@ -144,6 +144,7 @@ members(end_session) -> [{session, id}, {reason, ending}];
 members(raise_epochs) -> [{above, epoch}];
 members(create_entity) ->
     [{entity, name}, {owner, name}, {master, name}, {rule, rule}, {session, id}];
+members(delete_entity) -> [{entity, name}, {by, party}];
 members(give) -> [{entity, name}, {session, id}, {epoch, epoch}, {owner, name}];
 members(push) -> [{to, name}, {box, box} | members(give)];
 members(pull) -> members(give);

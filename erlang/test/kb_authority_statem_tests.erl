@@ -18,7 +18,8 @@
 %% `dues': whose releases are due, the next one first.
 -record(entity, {owner, master, heir = undefined, rule, holder, dues = []}).
 -record(ask, {master, entity, player, session, authority, expires}).
--record(model, {open = [], closed = [], players = #{}, entities = #{}, asks = [], times = #{}, generation = 0}).
+%% `gone': sessions that have yet to say that they do not act for a deleted entity.
+-record(model, {gone = #{}, open = [], closed = [], players = #{}, entities = #{}, asks = [], times = #{}, generation = 0}).
 
 the_decisions_are_those_of_the_model_test_() ->
     {timeout, 300, fun() -> ?assert(proper:quickcheck(prop(), [{numtests, 500}, {max_size, 60}, {to_file, user}])) end}.
@@ -55,13 +56,15 @@ begun() ->
      {create_entity, #{entity => <<"gun">>, owner => <<"ann">>, master => <<"ann">>, rule => ask, session => <<"sa">>}},
      {create_entity, #{entity => <<"hat">>, owner => <<"bob">>, master => <<"cid">>, rule => allow, session => <<"sb">>}}].
 
-command(#model{players = Players, asks = Asks}) ->
+command(#model{players = Players, asks = Asks, gone = Gone}) ->
     %% Most requests are of somebody who is there, and most answers of somebody who was asked.
     Here = maps:to_list(Players),
     Base = #{session => oneof(?SESSIONS), player => oneof(?PLAYERS), entity => oneof(?ENTITIES)},
     By = frequency([{2, operator}, {3, oneof(?PLAYERS)}]),
     frequency([{40, oneof([request(Player, Session) || {Player, Session} <- Here])} || Here =/= []] ++
               [{25, oneof([answer(Ask) || Ask <- Asks])} || Asks =/= []] ++
+              [{10, oneof([call(release, #{entity => Name, session => Session})
+                           || {Name, Due} <- maps:to_list(Gone), Session <- Due])} || Gone =/= #{}] ++
               [{8, call(open_session, #{session => oneof(?SESSIONS)})},
                {1, call(close_session, #{session => oneof(?SESSIONS), successors => sessions(), released => sessions()})},
                {2, call(end_session, #{session => oneof(?SESSIONS), successors => sessions(), released => sessions()})},
@@ -69,6 +72,7 @@ command(#model{players = Players, asks = Asks}) ->
                                   knows => frequency([{3, true}, {1, false}])})},
                {1, call(take, #{lease_ms => range(500, 3000)})},
                {1, call(beat, #{sessions => proper_types:list(oneof(?SESSIONS)), knows => boolean()})},
+               {1, call(delete_entity, #{entity => oneof(?ENTITIES), by => By})},
                {4, call(create_entity, (maps:with([entity, session], Base))
                         #{owner => oneof(?PLAYERS), master => oneof(?PLAYERS), rule => rule()})},
                {8, call(enter, maps:with([player, session], Base))},
@@ -131,6 +135,13 @@ informed(Function, Request, Tree) when Function =:= expire; Function =:= beat ->
     named(Request#{generation => case Request of #{knows := true} -> Generation; _ -> Generation - 1 end}, Tree);
 informed(Function, Request, Tree) when Function =:= close_session; Function =:= end_session -> named(Request, Tree);
 informed(take, Request, _) -> Request#{node => <<"hs1">>};
+informed(create_entity, Request, _) -> Request#{limits => #{instance => 1000, master => 1000}};
+informed(release, #{entity := Entity, session := Session} = Request, Tree) ->
+    case maps:get([bridge, entities, Entity], Tree, undefined) of
+        #{deleted := true, awaiting := Due} -> Request#{epoch => proplists:get_value(Session, links(Due), 0)};
+        #{epoch := Epoch} -> Request#{epoch => Epoch};
+        undefined -> Request#{epoch => 0}
+    end;
 informed(Function, #{entity := Entity} = Request, Tree) ->
     Traced = Request#{trace => <<7:128>>, hop => 0},
     case maps:get([bridge, entities, Entity], Tree, undefined) of
@@ -142,7 +153,7 @@ informed(Function, #{entity := Entity} = Request, Tree) ->
         #{epoch := Epoch} when Function =:= pull ->
             Traced#{epoch => case Request of #{knows := true} -> Epoch; _ -> Epoch - 1 end};
         #{epoch := Epoch} when Function =:= push -> Traced#{epoch => Epoch, box => <<>>, to => server(maps:get(to, Request))};
-        #{epoch := Epoch} when Function =:= give; Function =:= release -> Traced#{epoch => Epoch};
+        #{epoch := Epoch} when Function =:= give -> Traced#{epoch => Epoch};
         undefined when Function =:= request -> Traced#{owner => <<"nobody">>, epoch => 0};
         _ -> Traced
     end;
@@ -205,12 +216,14 @@ step(Function, #{session := Session, successors := Successors, released := Relea
                             end
                     end, Entities),
     Ended = [Session || lists:member(Session, Open)],
-    {ok, Model#model{open = Open -- Ended, closed = Ended ++ Closed, entities = Left,
+    Gone = maps:map(fun(_, Due) -> Due -- [Session] end, Model#model.gone),
+    {ok, Model#model{gone = maps:filter(fun(_, Due) -> Due =/= [] end, Gone), open = Open -- Ended, closed = Ended ++ Closed, entities = Left,
                      players = maps:filter(fun(_, At) -> At =/= Session end, Model#model.players)}};
 step(create_entity, #{entity := Name, session := Session} = Request, #model{open = Open, entities = Entities} = Model) ->
     #{owner := Owner, master := Master, rule := Rule} = Request,
     case {lists:member(Session, Open), is_map_key(Name, Entities)} of
         {false, _} -> {no_session, Model};
+        _ when is_map_key(Name, Model#model.gone) -> {being_deleted, Model};
         {_, true} -> {entity_exists, Model};
         _ -> {ok, with(Name, #entity{owner = Owner, master = Master, rule = Rule, holder = Session}, Model)}
     end;
@@ -228,6 +241,13 @@ step(leave, #{player := Player, session := Session}, #model{players = Players} =
                             end, Model#model.entities),
             {ok, cleared(Player, Model#model{players = maps:remove(Player, Players), entities = Left,
                                              asks = [A || #ask{master = M} = A <- Model#model.asks, M =/= Player]})}
+    end;
+step(release, #{entity := Name, session := Session}, #model{gone = Gone} = Model) when is_map_key(Name, Gone) ->
+    #{Name := Due} = Gone,
+    case {lists:member(Session, Due), Due -- [Session]} of
+        {false, _} -> {no_entity, Model};
+        {true, []} -> {ok, Model#model{gone = maps:remove(Name, Gone)}};
+        {true, Left} -> {ok, Model#model{gone = Gone#{Name := Left}}}
     end;
 step(Function, #{entity := Name} = Request, #model{entities = Entities} = Model) ->
     case Entities of
@@ -299,6 +319,14 @@ on(set_master, #{master := Master} = Request, Name, Entity, #model{asks = Asks} 
        end);
 on(set_default_owner, #{default_owner := Heir} = Request, Name, Entity, Model) ->
     by([master], Request, Entity, Model, fun() -> with(Name, Entity#entity{heir = Heir}, Model) end);
+on(delete_entity, Request, Name, #entity{holder = Holder, dues = Dues} = Entity, #model{gone = Gone} = Model) ->
+    by([master], Request, Entity, Model,
+       fun() ->
+               Left = [A || #ask{entity = E} = A <- Model#model.asks, E =/= Name],
+               Acting = [Holder || Holder =/= undefined] ++ Dues,
+               settled(Model#model{asks = Left, entities = maps:remove(Name, Model#model.entities),
+                                   gone = maps:merge(Gone, maps:from_list([{Name, Acting} || Acting =/= []]))})
+       end);
 on(transfer, #{to := To} = Request, Name, Entity, Model) ->
     by([owner, master], Request, Entity, Model, fun() -> with(Name, Entity#entity{owner = To}, Model) end);
 on(revoke, Request, Name, Entity, Model) ->
@@ -362,20 +390,22 @@ with(Name, Entity, #model{entities = Entities} = Model) -> Model#model{entities 
 
 %% What the model and the tree must agree about.
 
-seen(#model{open = Open, players = Players, entities = Entities, asks = Asks, generation = Generation}) ->
-    {Generation, Open, Players, Entities,
+seen(#model{gone = Gone, open = Open, players = Players, entities = Entities, asks = Asks, generation = Generation}) ->
+    {Gone, Generation, Open, Players, Entities,
      lists:sort([{M, E, P, S, A, X} || #ask{master = M, entity = E, player = P, session = S, authority = A, expires = X}
                                            <- Asks])}.
 
 seen_in(Tree) ->
     Open = lists:sort([Session || [bridge, sessions, Session] <- maps:keys(Tree)]),
-    {maps:get(generation, maps:get([bridge, lessor], Tree, #{}), 0), Open,
+    {maps:from_list([{Name, dues(Due)} || {[bridge, entities, Name], #{deleted := true, awaiting := Due}} <- maps:to_list(Tree)]),
+     maps:get(generation, maps:get([bridge, lessor], Tree, #{}), 0), Open,
      maps:from_list([{Player, Session} || {[bridge, players, Player], #{session := Session}} <- maps:to_list(Tree),
                                           lists:member(Session, Open)]),
      maps:from_list([{Name, #entity{owner = Owner, master = Master, heir = Heir, rule = Rule, holder = Holder,
                                     dues = dues(Due)}}
                      || {[bridge, entities, Name], #{owner := Owner, master := Master, default_owner := Heir, rule := Rule,
-                                                     session := Holder, awaiting := Due}} <- maps:to_list(Tree)]),
+                                                     session := Holder, awaiting := Due} = Record} <- maps:to_list(Tree),
+                        not is_map_key(deleted, Record)]),
      lists:sort([{Master, E, P, S, A, X}
                  || {[bridge, asks, Master], #{pending := Pending}} <- maps:to_list(Tree),
                     #{entity := E, player := P, session := S, authority := A, expires := X} <- Pending])}.
@@ -387,7 +417,11 @@ links(#{session := Session, epoch := Epoch} = Due) -> [{Session, Epoch} | links(
 
 indexed(Tree) ->
     Entities = [{Name, Record} || {[bridge, entities, Name], Record} <- maps:to_list(Tree)],
-    [{owned, lists:sort([{Owner, Name} || {Name, #{owner := Owner}} <- Entities]),
+    Living = [{Name, Record} || {Name, Record} <- Entities, not is_map_key(deleted, Record)],
+    #{entities := Count, masters := Masters} = maps:get([bridge, counts], Tree),
+    [{counted, {length(Living), lists:sort([Master || {_, #{master := Master}} <- Living])},
+      {Count, lists:sort(lists:append([lists:duplicate(Has, Master) || {Master, Has} <- maps:to_list(Masters)]))}},
+     {owned, lists:sort([{Owner, Name} || {Name, #{owner := Owner}} <- Living]),
                  lists:sort([{Owner, Name} || {[bridge, owned, Owner, _], #{entities := Owned}} <- maps:to_list(Tree),
                                  Name <- maps:keys(Owned)])},
      {held, lists:sort([{Session, Name} || {Name, Record} <- Entities,

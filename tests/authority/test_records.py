@@ -122,6 +122,24 @@ def test_what_an_entity_awaits_is_decoded() -> None:
     assert record.awaiting == Awaiting(session=SESSION, server="sim2", epoch=6, awaiting=oldest)
 
 
+def test_a_deleted_entity_is_told_from_one_that_is_only_dormant() -> None:
+    assert not EntityRecord.from_term(ENTITY).is_deleted
+    assert EntityRecord.from_term(ENTITY | term(deleted=True)).is_deleted
+
+
+def test_records_of_one_name_are_ordered_over_the_lives_of_all_that_had_it() -> None:
+    record = EntityRecord.from_term(ENTITY)
+    later = replace(record, version=record.version + 1)
+    again = replace(record, epoch=record.epoch + 1, version=1)
+    assert record.age < later.age < again.age
+
+
+def test_a_recall_of_a_deleted_entity_is_for_nobody() -> None:
+    message = inbox_message(RECALL | term(to=UNDEFINED))
+    assert isinstance(message, Recall)
+    assert message.taker is None
+
+
 def test_what_is_due_to_a_grant_is_read_from_the_whole_chain_of_waits() -> None:
     """docs/authority-model.md, MIDDLE_WAITS: the record is no longer its own."""
     oldest = Awaiting(session=b"a" * 16, server="sim1", epoch=5)

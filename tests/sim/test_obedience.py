@@ -9,6 +9,7 @@ from bridge.authority import Awaiting, Failover, Phase, Recall, Released, Step
 from bridge.sim import obedience
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
+from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.obedience import Obedience
 from tests.support.sealing import SESSION, Bench, record
@@ -57,7 +58,7 @@ def failover(epoch: int, awaiting: Awaiting | None = None) -> Failover:
     )
 
 
-def recall(epoch: int, granted: int, taker: str) -> Recall:
+def recall(epoch: int, granted: int, taker: str | None) -> Recall:
     return Recall(entity="ball", epoch=epoch, granted=granted, taker=taker, owner="Player2", step=STEP)
 
 
@@ -162,6 +163,73 @@ async def test_who_gave_an_entity_away_may_be_its_successor(told: Told) -> None:
     await told.standing.stop("ball", "sim3")
     await told.obedience.read_inbox(failover(7))
     assert told.plane.held() == [("ball", 5), ("ball", 7)]
+
+
+async def test_a_recall_for_a_revoked_key_is_obeyed_and_the_release_is_the_next_ones(told: Told) -> None:
+    """Nothing can be sealed for it, and who did not obey would lose its session."""
+    await told.standing.gain("ball", 5, None)
+    told.known.revoked = {"sim3"}
+    await told.obedience.read_inbox(recall(5, 6, "sim3"))
+    assert told.plane.stopped == [("ball", "")]
+    assert told.standing.held() == []
+    assert told.obedience.obeyed((("ball", 5),)) == [("ball", 5)]
+    await told.obedience.read_inbox(recall(5, 7, "sim4"))
+    assert told.plane.stopped == [("ball", ""), ("ball", "sim4")]
+
+
+async def test_who_acts_for_a_deleted_entity_stops_and_says_so_once(told: Told) -> None:
+    await told.standing.gain("ball", 5, None)
+    for _ in range(2):
+        await told.obedience.read_inbox(recall(5, 6, None))
+    assert told.plane.stopped == [("ball", "")]
+    assert told.standing.held() == []
+    assert told.known.released == [("ball", 5)]
+    assert told.obedience.obeyed((("ball", 5),)) == [("ball", 5)]
+    assert told.plane.told[-1] == RaiseFence(entity="ball", epoch=6, server="")
+
+
+async def test_who_waits_for_a_deleted_entity_waits_no_more(told: Told) -> None:
+    await told.standing.gain("ball", 6, due("sim2", 5))
+    await told.obedience.read_inbox(recall(6, 7, None))
+    assert told.standing.holdings["ball"].phase is Phase.FOLLOWING
+    assert told.known.released == [("ball", 6)]
+    assert (told.plane.held(), told.plane.stopped) == ([], [])
+    released = Released(trace=bytes(16), hop=1, entity="ball", epoch=6, box="a.b")
+    await told.obedience.take_message("sim2", released, 1)
+    assert told.plane.held() == []
+
+
+async def test_nobody_begins_to_act_for_a_deleted_entity_when_what_it_waits_for_has_gone(told: Told) -> None:
+    """The record may be read before the recall."""
+    await told.standing.gain("ball", 6, due("sim2", 5))
+    mine = Awaiting(session=SESSION, server="sim1", epoch=6)
+    deleted = record(7, session=None, server=None, version=9, awaiting=mine, is_deleted=True)
+    await told.learns(deleted)
+    assert told.plane.held() == []
+
+
+async def test_an_unread_grant_of_a_deleted_entity_is_not_acted_on(told: Told) -> None:
+    await told.obedience.read_inbox(replace(recall(5, 6, None), unread=failover(5)))
+    await told.obedience.read_inbox(failover(5))
+    assert told.plane.held() == []
+    assert told.obedience.obeyed((("ball", 5),)) == [("ball", 5)]
+
+
+async def test_who_said_already_that_it_has_stopped_hears_that_the_entity_is_gone(told: Told) -> None:
+    told.known.released = [("ball", 5)]
+    await told.standing.gain("ball", 5, None)
+    await told.obedience.read_inbox(recall(5, 6, None))
+    assert told.standing.held() == []
+
+
+async def test_another_entity_of_a_deleted_ones_name_is_heard_of_at_its_first_version(told: Told) -> None:
+    await told.learns(record(5, version=40, owner="Player1"))
+    told.obedience.forget_entity("ball")
+    assert "ball" not in told.standing.entities
+    for again in (record(6, version=1, owner="Player2"), record(5, version=41, owner="Player1")):
+        await told.learns(again)
+    assert told.standing.entities["ball"].epoch == 6
+    assert told.standing.owner("ball") == "Player2"
 
 
 async def test_a_wait_ends_when_the_session_waited_for_ends(told: Told) -> None:

@@ -7,7 +7,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge.authority import EntityRecord, Homeserver, Message, Rule, ServerRecord
+from bridge.authority import (
+    EntityRecord,
+    Homeserver,
+    Message,
+    Rule,
+    ServerRecord,
+    UnknownEntityError,
+)
+from bridge.etf import Atom
 from bridge.replication import NO_ROTATION, World, encode_state
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
@@ -37,6 +45,9 @@ class NotingPlane:
         self.stopped.append((entity, to))
         return "a.b"
 
+    async def stop_for_nobody(self, entity: str) -> None:
+        self.stopped.append((entity, ""))
+
     async def open_release(self, **_: Any) -> bytes:
         return encode_state(self.state)
 
@@ -45,14 +56,30 @@ class NotingPlane:
 
 
 class Known:
-    """A homeserver that knows every server, and is asked nothing else."""
+    """A homeserver that knows every server, and notes what is released."""
 
     session = SESSION
 
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+        self.released: list[tuple[str, int]] = []
+
     async def server(self, server: str) -> ServerRecord:
         return ServerRecord(
-            server=server, session=b"o" * 16, key=b"{}", thumbprint="t", host="127.0.0.1", port=4000
+            server=server,
+            session=b"o" * 16,
+            key=b"{}",
+            thumbprint="t",
+            host="127.0.0.1",
+            port=4000,
+            revoked=server in self.revoked,
         )
+
+    async def release(self, *, entity: str, epoch: int) -> EntityRecord:
+        self.released.append((entity, epoch))
+        if self.released.count((entity, epoch)) > 1:
+            raise UnknownEntityError("no entity of this name", reason=Atom("no_entity"), props={})
+        return record(epoch, entity=entity, session=None, server=None)
 
 
 class Bench:
@@ -62,7 +89,8 @@ class Bench:
         self.plane = NotingPlane()
         self.events: list[ServerEvent] = []
         self.messages: list[Message] = []
-        self.home = cast(Homeserver, Known())
+        self.known = Known()
+        self.home = cast(Homeserver, self.known)
         self.bodies = Bodies(self.plane.world)
         self.standing = Standing(
             config=SimulationConfig(name="sim1", node="sim1@127.0.0.1", members=("hs1@127.0.0.1",)),

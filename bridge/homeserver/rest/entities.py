@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from bridge.authority import EntityRecord, Rule
@@ -17,6 +17,7 @@ from bridge.homeserver.rest.players import PlayerName
 from bridge.homeserver.rest.reading import Fresh, entity_named, entity_records, names_held, names_owned
 from bridge.homeserver.rest.servers import ServerName
 from bridge.homeserver.rest.shapes import Entity, Name
+from bridge.homeserver.rest.tracing import step_of
 
 router = APIRouter(prefix="/v1", tags=["entities"])
 
@@ -104,6 +105,15 @@ async def revoke(entity: EntityName, who: PlayerOrOperator, writes: Writes) -> E
     return Entity.of(await writes.ownership.revoke(entity, by=who.party))
 
 
+@router.delete("/entities/{entity}", status_code=204)
+async def delete(entity: EntityName, who: PlayerOrOperator, writes: Writes, request: Request) -> None:
+    """Let there be no such entity any more; for its master.
+
+    Whoever simulates it is told to stop. The name is free again once they have.
+    """
+    await writes.ownership.delete_entity(entity, by=who.party, step=step_of(request))
+
+
 @router.get("/players/{player}/entities", dependencies=[Fresh])
 async def owned(
     player: PlayerName, here: Here, _: Anyone, after: After = None, limit: Limit = DEFAULT_LIMIT
@@ -142,4 +152,5 @@ async def _page(
 
 def etag(record: EntityRecord) -> str:
     """Tells one version of an entity from another."""
-    return f'"{record.version}"'
+    epoch, version = record.age
+    return f'"{epoch:x}.{version}"'

@@ -59,7 +59,10 @@ def event_of(change: Change, hidden: Collection[str]) -> Event | None:
 def _updated(path: NativePath, data: Any, hidden: Collection[str]) -> Event | None:
     match [_word(part) for part in path]:
         case ["bridge", "entities", _]:
-            return "entity", Entity.of(EntityRecord.from_term(data)).model_dump(mode="json")
+            record = EntityRecord.from_term(data)
+            if record.is_deleted:
+                return "entity-gone", {"entity": record.entity}
+            return "entity", Entity.of(record).model_dump(mode="json")
         case ["bridge", "servers", _]:
             server = ServerRecord.from_term(data)
             return "server", info_of(server, hidden=server.server in hidden).model_dump(mode="json")

@@ -123,6 +123,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "already_owner": Kind(409, "The player has it already", "Nothing need be done."),
     "already_held": Kind(409, "This session holds it already", "Nothing need be done."),
     "entity_exists": Kind(409, "An entity of this name exists", "Choose another name."),
+    "being_deleted": Kind(
+        409, "The last entity of this name is being deleted", "Ask again in a moment, or choose another name."
+    ),
+    "quota": Kind(
+        409,
+        "There are as many entities as there may be",
+        "Delete some; `limit` says of whom, `maximum` how many.",
+    ),
+    "not_home": Kind(409, "The entity has its home elsewhere", "Pass it back to `instance` first."),
     "scene_changed": Kind(412, "The scene was changed", "Read it again, and send its ETag in If-Match."),
     "name_in_use": Kind(409, "This server has an open session", "Close it, or wait until its lease is over."),
     "restoring": Kind(503, "A backup is being restored", "Try again when that has ended."),
@@ -169,7 +178,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "internal": Kind(500, "A defect of the service", "Tell its operator the `trace`."),
 }
 
-_SAID: Final = ("winner", "owner", "master", "server", "epoch", "expires", "instance")
+_SAID: Final = (
+    "winner",
+    "owner",
+    "master",
+    "server",
+    "epoch",
+    "expires",
+    "instance",
+    "limit",
+    "maximum",
+)
 """props of refusals that callers get to see"""
 _OTHER_NAMES: Final = {"outcome_unknown": "outcome_forgotten"}
 """the store's word for an id that it has forgotten is ours for an answer that never came"""
@@ -348,6 +367,8 @@ def _said(props: Mapping[str, Any]) -> dict[str, Any]:
                 said[name] = text.decode(errors="replace")
             case bool() | None:
                 continue
+            case Atom() as word:
+                said[name] = str(word)
             case int() as number:
                 # 64 bits: as everywhere here, an epoch is a text.
                 said[name] = str(number) if name == "epoch" else number

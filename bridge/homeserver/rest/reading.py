@@ -73,15 +73,17 @@ async def entity_named(here: Context, entity: str) -> EntityRecord:
     """
     path = bridge_path("entities", entity)
     term = await record_at(here, path) or await record_at(here, path, current=True)
-    if term is None:
+    record = None if term is None else EntityRecord.from_term(term)
+    if record is None or record.is_deleted:
         raise ProblemError("no_entity", f"no entity is called {entity}")
-    return EntityRecord.from_term(term)
+    return record
 
 
 async def entity_records(here: Context, names: Sequence[str]) -> list[EntityRecord]:
     """The records of those that there are."""
     terms = await records_at(here, (bridge_path("entities", name) for name in names))
-    return [EntityRecord.from_term(term) for term in terms]
+    records = [EntityRecord.from_term(term) for term in terms]
+    return [record for record in records if not record.is_deleted]
 
 
 async def names_owned(here: Context, player: str) -> list[str]:

@@ -240,6 +240,6 @@ async def claim(session: Own, entity: EntityName, body: Claimed, writes: Writes,
 
 @router.post("/{session}/entities/{entity}/release")
 async def release(session: Own, entity: EntityName, body: Released, writes: Writes) -> Entity:
-    """Give an entity up: it is dormant until somebody pulls it."""
+    """Give an entity up: it is dormant until somebody pulls it. One that was deleted is gone for good."""
     record: EntityRecord = await writes.homeserver(session).release(entity=entity, epoch=int(body.epoch))
     return Entity.of(record)

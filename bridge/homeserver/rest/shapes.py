@@ -69,7 +69,7 @@ class Entity(BaseModel):
     away: str | None = Field(
         description="The other instance that has it, or is asked to take it; null: it is here."
     )
-    version: int = Field(description="Rises with every change; also the ETag.", ge=0)
+    version: int = Field(description="Rises with every change.", ge=0)
 
     @classmethod
     def of(cls, record: EntityRecord) -> Self:

@@ -181,10 +181,21 @@ class DataPlaneClient:
         number = next(self._ids)
         answer = await self._ask(number, Stop(id=number, entity=entity, to=to, linger_ns=linger_ns))
         match answer:
-            case Sealed(box=box):
+            case Sealed(box=str() as box):
                 return box
             case _:
                 raise InvalidStateError(_refusal(answer))
+
+    async def stop_for_nobody(self, entity: str) -> None:
+        """Stop acting for an entity; its release can be had by ``stop_sealing`` later.
+
+        Raises:
+            InvalidStateError: it is not held.
+        """
+        number = next(self._ids)
+        answer = await self._ask(number, Stop(id=number, entity=entity, to=None))
+        if not isinstance(answer, Sealed):
+            raise InvalidStateError(_refusal(answer))
 
     async def open_release(self, *, entity: str, giver: str, previous: int, box: str) -> bytes:
         """Verify and open a release; the last state.

@@ -102,14 +102,14 @@ class Unfollow(msgspec.Struct, frozen=True, kw_only=True, tag="unfollow"):
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
-    """Stop sealing, then sign the release for ``to``. The answer is ``Sealed``.
+    """Stop sealing, then sign the release for ``to``, if anybody. The answer is ``Sealed``.
 
     ``linger_ns`` lets a test be a late ex-owner on purpose: records go on under the old epoch for so long.
     """
 
     id: int
     entity: str
-    to: str
+    to: str | None
     linger_ns: int = 0
 
 
@@ -174,10 +174,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, tag="sealed"):
-    """Nothing more is sealed for the entity; this is the release."""
+    """Nothing more is sealed for the entity; this is the release, where one was asked for."""
 
     id: int
-    box: str
+    box: str | None
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):

@@ -294,8 +294,8 @@ class DataPlane:
         """Keep no more what is accepted of another server's entity."""
         self._receiving.unfollow(entity)
 
-    def stop(self, entity: str, to: str, *, linger_ns: int, now_ns: int, now_ms: int) -> str:
-        """Stop acting for an entity, then sign its release for another server.
+    def stop(self, entity: str, to: str | None, *, linger_ns: int, now_ns: int, now_ms: int) -> str | None:
+        """Stop acting for an entity, then sign its release for another server, if one is named.
 
         A push that the homeserver refused because a pull came first is stopped already; its release is
         then signed again, for the one who pulled.
@@ -304,25 +304,13 @@ class DataPlane:
             InvalidStateError: this server does not act for it, or does not know ``to``.
             BoxError: nothing can be sealed for the key of ``to``. It acts on after any of these.
         """
-        peer = self._peer(to)
+        peer = None if to is None else self._peer(to)
         sealing = self._holding.get(entity) or self._stopped.get(entity)
         if sealing is None:
             raise InvalidStateError(f"{entity} is not held here")
         state = sealing.last_state or self._world.read(sealing.slot)
-        release = Release(entity=entity, epoch=sealing.epoch, state=encode_state(state))
         # First, since it may refuse the key, and then all goes on. No state is sealed until this returns.
-        box = seal_signed_box(
-            encode_message(release),
-            sender=self._key,
-            recipient=peer.key,
-            session=self._session,
-            sequence=sealing.epoch,
-            issued_at_ms=now_ms,
-            lifetime_ms=0,
-            purpose="release",
-            direction="n",
-            context=release_context(entity, sealing.epoch),
-        )
+        box = None if peer is None else self._release(sealing, state, peer.key, now_ms)
         if self._holding.pop(entity, None) is not None:
             self._close(sealing)
             sealing.last_state = state
@@ -334,6 +322,21 @@ class DataPlane:
             self._lingering.append(sealing)
         self._hand_over("gave", entity, sealing.epoch, state_hash(state))
         return box
+
+    def _release(self, sealing: _Sealing, state: WorldState, recipient: Jwk, now_ms: int) -> str:
+        release = Release(entity=sealing.entity, epoch=sealing.epoch, state=encode_state(state))
+        return seal_signed_box(
+            encode_message(release),
+            sender=self._key,
+            recipient=recipient,
+            session=self._session,
+            sequence=sealing.epoch,
+            issued_at_ms=now_ms,
+            lifetime_ms=0,
+            purpose="release",
+            direction="n",
+            context=release_context(sealing.entity, sealing.epoch),
+        )
 
     def open_release(self, *, entity: str, giver: str, previous: int, box: str, now_ms: int) -> bytes:
         """Verify and open a release with the key that the homeserver has for the giver (R0-20, R0-21).

@@ -91,6 +91,16 @@ async def test_a_record_whose_key_is_not_the_named_one_is_not_used() -> None:
             await one.client.stop_sealing("ball", "sim2")
 
 
+async def test_what_nobody_takes_is_stopped_without_a_release() -> None:
+    async with running("sim1") as one, running("sim2") as two:
+        with pytest.raises(InvalidStateError, match="ball is not held here"):
+            await one.client.stop_for_nobody("ball")
+        one.client.tell(Hold(entity="ball", epoch=7, slot=3))
+        await one.client.stop_for_nobody("ball")
+        one.know(two)
+        assert await one.client.stop_sealing("ball", "sim2")
+
+
 async def test_a_release_is_sealed_for_a_server_that_cannot_be_reached() -> None:
     """Whoever took the entity gets no release then, but its former holder has obeyed."""
     async with running("sim1") as one, running("sim2") as two:

@@ -88,7 +88,9 @@ class Server:
         self.plane.receive_states(sender, row, echo_age=echo_age, now_ns=now_ns)
 
     def stop(self, entity: str, to: str, *, now: int, linger: int = 0) -> str:
-        return self.plane.stop(entity, to, linger_ns=linger * MS, now_ns=now * MS, now_ms=UNIX_MS)
+        box = self.plane.stop(entity, to, linger_ns=linger * MS, now_ns=now * MS, now_ms=UNIX_MS)
+        assert box is not None
+        return box
 
     def open(self, box: str, giver: str, *, entity: str = "ball", previous: int = 1) -> bytes:
         return self.plane.open_release(entity=entity, giver=giver, previous=previous, box=box, now_ms=UNIX_MS)
@@ -273,6 +275,18 @@ def test_a_release_signed_again_carries_the_state_of_the_first(pair: tuple[Serve
     first = b.open(a.stop("ball", "b", now=1), "a")
     a.world.write(0, tick=4, position=[2, 2, 2])
     assert b.open(a.stop("ball", "b", now=2), "a") == first
+
+
+def test_what_is_stopped_for_nobody_is_released_later_with_its_last_state(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    a.world.write(0, tick=3, position=[1, 1, 1])
+    a.plane.hold("ball", 1, 0, now_ns=0)
+    assert a.plane.stop("ball", None, linger_ns=0, now_ns=MS, now_ms=UNIX_MS) is None
+    a.wire.states.clear()
+    a.world.write(0, tick=4, position=[2, 2, 2])
+    a.plane.tick(now_ns=2 * MS)
+    assert a.wire.states == {}
+    assert decode_state_untrusted(b.open(a.stop("ball", "b", now=3), "a")).position.tolist() == [1, 1, 1]
 
 
 def test_lingering_ends_by_itself(pair: tuple[Server, Server]) -> None:
