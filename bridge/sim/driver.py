@@ -13,6 +13,7 @@ from bridge.sim.events import ServerEvent
 from bridge.sim.stdio import (
     MAX_LINE_BYTES,
     AnswerAsk,
+    Delete,
     Done,
     Enter,
     Failed,
@@ -171,6 +172,10 @@ class SimulationProcess:
         return await self._ask(
             Update(id=next(self._ids), entity=entity, by=by, velocity=velocity, owner=owner)
         )
+
+    async def delete(self, entity: str, *, by: str) -> int:
+        """Let there be no such entity any more, in the name of its master; the epoch of its end."""
+        return await self._ask(Delete(id=next(self._ids), entity=entity, by=by))
 
     async def report(self) -> Reported:
         """Its records and counts."""

@@ -48,6 +48,13 @@ class EntityUpdated(msgspec.Struct, frozen=True, kw_only=True, tag="updated"):
     at_ns: int
 
 
+class EntityDeleted(msgspec.Struct, frozen=True, kw_only=True, tag="deleted"):
+    """An entity that the server acted for, or waited to, is no more."""
+
+    entity: str
+    at_ns: int
+
+
 class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag="session_opened"):
     """The server lost its session and has opened another one, which holds nothing yet."""
 
@@ -81,6 +88,7 @@ ServerEvent = (
     | PeerSessionChanged
     | Asked
     | EntityUpdated
+    | EntityDeleted
     | SessionOpened
     | SessionLost
     | FellSilent

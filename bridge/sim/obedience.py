@@ -278,6 +278,7 @@ class Obedience:
             waiting.pop(entity, None)
         standing.holdings.follow(entity, recall.granted)
         standing.plane.tell(RaiseFence(entity=entity, epoch=recall.granted, server=""))
+        standing.deleted(entity)
         with contextlib.suppress(UnknownEntityError):
             await self._home.release(entity=entity, epoch=recall.epoch)
 

@@ -31,7 +31,7 @@ from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import AddPeer, Hold, RaiseFence, RemovePeer, SendMessage
-from bridge.sim.events import AuthorityGained, ServerEvent
+from bridge.sim.events import AuthorityGained, EntityDeleted, ServerEvent
 from bridge.sim.slots import Slots
 
 _TAKE_SECONDS: Final = 10.0
@@ -264,6 +264,10 @@ class Standing:
         if gained is not None and not gained.done():
             gained.set_result(None)
         self._on_event(AuthorityGained(entity=entity, epoch=epoch, at_ns=time.monotonic_ns()))
+
+    def deleted(self, entity: str) -> None:
+        """There is no such entity any more."""
+        self._on_event(EntityDeleted(entity=entity, at_ns=time.monotonic_ns()))
 
     async def until_acting(self, record: EntityRecord) -> None:
         """Wait for the release that a grant waits for, where it does.

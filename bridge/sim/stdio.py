@@ -20,6 +20,7 @@ from bridge.sim.config import SimulationConfig
 from bridge.sim.events import (
     Asked,
     AuthorityGained,
+    EntityDeleted,
     EntityUpdated,
     FellSilent,
     PeerSessionChanged,
@@ -124,6 +125,14 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     owner: str | None = None
 
 
+class Delete(msgspec.Struct, frozen=True, kw_only=True, tag="delete"):
+    """Let there be no such entity any more, in the name of its master; whoever simulates it stops."""
+
+    id: _Id
+    entity: str
+    by: str
+
+
 class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Tell the records and counts."""
 
@@ -134,7 +143,7 @@ class Quit(msgspec.Struct, frozen=True, kw_only=True, tag="quit"):
     """Release everything and end; the end of standard input does the same."""
 
 
-Request = Spawn | Kick | Take | PushAbroad | Enter | RequestEntity | AnswerAsk | Update | MakeReport
+Request = Spawn | Kick | Take | PushAbroad | Enter | RequestEntity | AnswerAsk | Update | Delete | MakeReport
 Command = Request | Quit
 
 
@@ -181,6 +190,7 @@ Line = (
     | PeerSessionChanged
     | Asked
     | EntityUpdated
+    | EntityDeleted
     | SessionOpened
     | SessionLost
     | FellSilent
@@ -333,6 +343,9 @@ async def _answer(command: Request, server: SimulationServer) -> Line:
             record = await server.transfers.update(
                 command.entity, by=command.by, velocity=command.velocity, owner=command.owner
             )
+            return Done(id=command.id, epoch=record.epoch)
+        case Delete():
+            record = await server.transfers.delete(command.entity, by=command.by)
             return Done(id=command.id, epoch=record.epoch)
         case MakeReport():
             report = await server.report()

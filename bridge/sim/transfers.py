@@ -274,6 +274,15 @@ class Transfers:
         """
         return await self._asks.leave(player)
 
+    async def delete(self, entity: str, *, by: str) -> EntityRecord:
+        """Let there be no such entity any more; whoever simulates it, here or elsewhere, is told to stop.
+
+        Raises:
+            NotMasterError: ``by`` is not its master.
+            AuthorityError: refused for another reason (``Ownership.delete_entity``).
+        """
+        return await self._players.delete_entity(entity, by=by, step=first_step())
+
     async def offer(self, entity: str, *, owner: str, to: str) -> None:
         """Hand the release directly to another server, which claims the entity (switching, R0-33).
 

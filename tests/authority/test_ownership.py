@@ -16,6 +16,7 @@ from bridge.authority import (
     Answered,
     Ask,
     AskEnded,
+    BeingDeletedError,
     ConflictError,
     DeniedError,
     EntityRecord,
@@ -34,6 +35,7 @@ from bridge.authority import (
     Rule,
     Step,
     TooManyAsksError,
+    UnknownEntityError,
 )
 from bridge.errors import AuthorityError, ConfigurationError
 from bridge.homeserver.local import LocalCluster
@@ -335,7 +337,7 @@ def table() -> list[tuple[str, str, str]]:
 
 
 def test_the_table_covers_every_operation() -> None:
-    assert len(table()) == 16 * len(COLUMNS)
+    assert len(table()) == 17 * len(COLUMNS)
 
 
 @pytest.mark.parametrize(("operation", "role", "cell"), table())
@@ -376,6 +378,7 @@ async def test_every_role_may_do_what_the_table_says(
         "set_default_owner": lambda: players.set_default_owner(place.thing, rival, by=by),
         "transfer": lambda: players.transfer(place.thing, rival, by=by),
         "revoke": lambda: players.revoke(place.thing, by=by),
+        "delete_entity": lambda: players.delete_entity(place.thing, by=by),
         "pull": lambda: home.pull(entity=place.thing, epoch=record.epoch, owner=player, step=STEP),
         "claim": lambda: home.claim(entity=place.thing, owner=player, box="a.b", step=STEP),
         "give": lambda: home.give(entity=place.thing, epoch=record.epoch, owner=rival, step=STEP),
@@ -391,6 +394,10 @@ async def test_every_role_may_do_what_the_table_says(
         assert await place.players.entity(place.thing) == record
         return
     answer = await calls[function]()
+    if function == "delete_entity":
+        with pytest.raises(UnknownEntityError):
+            await place.players.entity(place.thing)
+        return
     assert (cell == "asks") == (isinstance(answer, Requested) and answer.pending)
     assert (cell == "asks") == (await place.a.home.entity(place.thing) == record)
 
@@ -415,6 +422,32 @@ async def test_changes_without_the_right_are_refused_and_counted(
     with pytest.raises(error):
         await calls[reason]()
     assert (await place.players.refusals())[reason][name] == before + 1
+
+
+async def test_a_deleted_entitys_name_is_free_when_its_holder_has_stopped(place: Place) -> None:
+    record = await place.spawn(Rule.ASK)
+    await place.players.request(record, player=place.guest, session=place.b.session)
+    deleted = await place.players.delete_entity(place.thing, by=place.master, step=STEP)
+    assert (deleted.is_deleted, deleted.session) == (True, None)
+    assert deleted.epoch > record.epoch
+    recall = await place.a.inbox(place.thing)
+    assert isinstance(recall, Recall)
+    assert (recall.epoch, recall.granted, recall.taker) == (record.epoch, deleted.epoch, None)
+    assert recall.step == STEP.next()
+    outcome = await place.b.asked(place.thing, place.guest)
+    assert (type(outcome), outcome.outcome) == (AskEnded, Outcome.DELETED)
+    with pytest.raises(UnknownEntityError):
+        await place.a.home.entity(place.thing)
+    with pytest.raises(UnknownEntityError):
+        await place.players.set_rule(place.thing, Rule.DENY, by=place.master)
+    with pytest.raises(BeingDeletedError):
+        await place.spawn(Rule.ALLOW)
+    await place.a.home.release(entity=place.thing, epoch=record.epoch)
+    with pytest.raises(UnknownEntityError):
+        await place.a.home.release(entity=place.thing, epoch=record.epoch)
+    again = await place.spawn(Rule.ALLOW)
+    assert (again.epoch > deleted.epoch, again.version) == (True, 1)
+    assert again.age > deleted.age
 
 
 async def test_the_owner_asks_for_nothing_again(place: Place) -> None:

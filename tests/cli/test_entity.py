@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import Rule
+from bridge.authority import QuotaError, Rule
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from tests.support.authority import Server
@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 # Its server renews nothing.
-LEASE = {"KB_LEASE_MS": "3600000"}
+ENVIRONMENT = {"KB_LEASE_MS": "3600000", "KB_MAX_ENTITIES": "3", "KB_MAX_ENTITIES_PER_MASTER": "2"}
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A cluster in which ``sim1`` simulates Ann's ball."""
-    with LocalCluster(LocalClusterConfig(nodes=1, environment=LEASE)) as cluster:
+    """A cluster with room for three entities, in which ``sim1`` simulates Ann's ball and sack, and a cone."""
+    with LocalCluster(LocalClusterConfig(nodes=1, environment=ENVIRONMENT)) as cluster:
 
         async def spawn() -> None:
             async with (
@@ -37,7 +37,22 @@ def place() -> Iterator[Path]:
             ):
                 server = Server(store, "sim1")
                 await server.open()
-                await server.home.create_entity(entity="ball", owner="Ann", master="Ann", rule=Rule.ALLOW)
+                made = [
+                    ("ball", "Ann"),
+                    ("sack", "Ann"),
+                    ("third", "Ann"),
+                    ("cone", "Eve"),
+                    ("fourth", "Eve"),
+                ]
+                refused = {}
+                for entity, master in made:
+                    try:
+                        await server.home.create_entity(
+                            entity=entity, owner=master, master=master, rule=Rule.ALLOW
+                        )
+                    except QuotaError as error:
+                        refused[entity] = (error.limit, error.maximum)
+                assert refused == {"third": ("master", 2), "fourth": ("instance", 3)}
 
         asyncio.run(spawn())
         yield cluster.directory
@@ -72,6 +87,15 @@ def test_owner_master_and_authority_are_told_by_name_and_changed_by_who_may(plac
     refused = run(place, "rule", "ball", "deny", "--by", "Bob", "--json")
     assert refused.returncode == 1
     assert json.loads(refused.stdout.splitlines()[-1])["error"]["type"] == "NotMasterError"
+
+
+def test_who_masters_an_entity_deletes_it(place: Path) -> None:
+    refused = run(place, "delete", "cone", "--by", "Ann", "--json")
+    assert json.loads(refused.stdout.splitlines()[-1])["error"]["type"] == "NotMasterError"
+    gone = told(place, "delete", "cone", "--by", "Eve")
+    assert (gone["entity"], gone["server"]) == ("cone", None)
+    done = run(place, "show", "cone")
+    assert (done.returncode, "cone" in done.stderr) == (1, True)
 
 
 def test_an_entity_that_is_not_there_is_said(place: Path) -> None:

@@ -16,7 +16,7 @@ from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.sim.driver import CommandFailedError, SimulationProcess
-from bridge.sim.events import Asked, ServerEvent, StateAccepted
+from bridge.sim.events import Asked, EntityDeleted, ServerEvent, StateAccepted
 from tests.support.cluster import fresh
 from tests.support.simulation import children, is_alive
 
@@ -138,6 +138,12 @@ async def test_a_driver_asks_for_players_and_answers_for_masters(cluster: LocalC
             else:
                 with pytest.raises(CommandFailedError, match="DeniedError"):
                     await waiting
+        with pytest.raises(CommandFailedError, match="NotMasterError"):
+            await one.delete(gun, by=bob)
+        assert await one.delete(gun, by=mia) > answered
+        await told.until(
+            lambda: EntityDeleted in (type(event) for name, event in told.events if name == two.name)
+        )
     finally:
         await one.close()
         await two.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -15,19 +16,35 @@ from typing import Any
 import pytest
 
 from bridge.authority import (
+    OPERATOR,
+    BeingDeletedError,
+    Credentials,
+    EntityRecord,
     Entry,
     Homeserver,
     NameInUseError,
     OpenedSession,
+    Ownership,
     Recall,
+    RevokedError,
+    UnknownEntityError,
     check,
     decode_entries,
 )
 from bridge.errors import InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from bridge.sim.dataplane.deadline import boot_ns
-from bridge.sim.events import AuthorityGained, FellSilent, Problem, SessionLost, SessionOpened, StateAccepted
+from bridge.sim.events import (
+    AuthorityGained,
+    EntityDeleted,
+    FellSilent,
+    Problem,
+    SessionLost,
+    SessionOpened,
+    StateAccepted,
+)
 from bridge.sim.server import SimulationServer
+from tests.support.authority import Server
 from tests.support.cluster import fresh, local_cluster
 from tests.support.server_process import ServerProcess, recorded, server_process
 from tests.support.simulation import Observed, simulation
@@ -378,6 +395,87 @@ async def test_a_recall_not_obeyed_for_a_lease_ends_the_session_of_who_does_not(
         measured(f"unwilling: the new holder acts after {(gained.at_ns - began) / 1e6:.0f} ms")
         assert gained.epoch == record.epoch
         await holder.told(SessionLost, entities=(ball,))
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_a_holder_recalled_for_a_server_whose_key_was_revoked_keeps_its_session(
+    leased: LocalCluster, stage: Stage, ball: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with simulation(leased, fresh("sim")) as holder:
+        epoch = await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        obedience, standing = holder.server._present.obedience, holder.server._present._standing
+        obey, revoked = obedience._obey, asyncio.Event()
+
+        async def late(recall: Recall) -> None:
+            await revoked.wait()
+            await obey(recall)
+
+        monkeypatch.setattr(obedience, "_obey", late)
+        store = holder.server._store
+        taker = Server(store, fresh("stolen"))
+        await taker.open()
+        await until(lambda: standing.knows(taker.name))
+        await taker.pull(await taker.home.entity(ball))
+        await Credentials(store).revoke(taker.key.thumbprint(), reason="stolen")
+        with pytest.raises(RevokedError):
+            await taker.spawn(fresh("sack"))
+        await until(lambda: not standing.knows(taker.name))
+        revoked.set()
+        await until(lambda: standing.has_obeyed(ball, epoch))
+        # Longer than an open recall is borne, and than the lease of whoever took the entity lasts.
+        await asyncio.sleep(3 * LEASE_MS / 1000)
+        assert [event for event in holder.events if isinstance(event, SessionLost)] == []
+        # It is the next one's, with its holder's last state.
+        await stage.goes_on(ball)
+        assert stage.successor.server.transfers.state(ball).position.tolist() == [1.0, 2.0, 3.0]
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_who_simulates_a_deleted_entity_stops_and_another_one_of_its_name_begins(
+    leased: LocalCluster, stage: Stage, ball: str
+) -> None:
+    async with simulation(leased, fresh("sim")) as holder:
+        epoch = await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        players = Ownership(holder.server._store)
+        deleted = await players.delete_entity(ball, by="Player1")
+        await holder.told(EntityDeleted, entity=ball)
+        assert holder.server.transfers.held() == []
+        with pytest.raises(UnknownEntityError):
+            await stage.successor.server.transfers.pull(ball, owner="Player1")
+
+        async def again() -> EntityRecord:
+            while True:
+                with contextlib.suppress(BeingDeletedError):
+                    transfers = stage.successor.server.transfers
+                    return await transfers.spawn(ball, owner="Player2", position=(4.0, 5.0, 6.0))
+
+        record = await again()
+        assert record.epoch > deleted.epoch > epoch
+        await stage.goes_on(ball)
+        assert stage.successor.server.transfers.state(ball).position.tolist() == [4.0, 5.0, 6.0]
+        assert [event for event in holder.events if isinstance(event, SessionLost | Problem)] == []
+        report = await holder.server.report()
+        assert_single(await stage.entries() + decode_entries(report.history))
+
+
+async def test_who_goes_on_with_a_deleted_entity_loses_its_session_before_the_name_is_free(
+    leased: LocalCluster, stage: Stage, ball: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with simulation(leased, fresh("sim")) as holder:
+        await spawned(holder, ball)
+        await stage.sees(ball, holder.name)
+        disobey(holder, monkeypatch)
+        players = Ownership(holder.server._store)
+        await players.delete_entity(ball, by=OPERATOR)
+        transfers = stage.successor.server.transfers
+        with pytest.raises(BeingDeletedError):
+            await transfers.spawn(ball, owner="Player2", position=(4.0, 5.0, 6.0))
+        await holder.told(SessionLost, entities=(ball,))
+        await transfers.spawn(ball, owner="Player2", position=(4.0, 5.0, 6.0))
         report = await holder.server.report()
         assert_single(await stage.entries() + decode_entries(report.history))
 

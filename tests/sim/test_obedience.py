@@ -11,6 +11,7 @@ from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.direct import DirectUpdates
+from bridge.sim.events import EntityDeleted
 from bridge.sim.obedience import Obedience
 from tests.support.sealing import SESSION, Bench, record
 
@@ -186,6 +187,7 @@ async def test_who_acts_for_a_deleted_entity_stops_and_says_so_once(told: Told) 
     assert told.known.released == [("ball", 5)]
     assert told.obedience.obeyed((("ball", 5),)) == [("ball", 5)]
     assert told.plane.told[-1] == RaiseFence(entity="ball", epoch=6, server="")
+    assert [event.entity for event in told.events if isinstance(event, EntityDeleted)] == ["ball"]
 
 
 async def test_who_waits_for_a_deleted_entity_waits_no_more(told: Told) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bridge.authority import Message, Rule
 from bridge.errors import DecodeError
-from bridge.sim.events import EntityUpdated, Problem
+from bridge.sim.events import EntityDeleted, EntityUpdated, Problem
 from bridge.sim.stdio import (
     AnswerAsk,
     Command,
+    Delete,
     Done,
     Enter,
     Failed,
@@ -42,6 +43,7 @@ COMMANDS: list[Command] = [
     Enter(id=5, player="P"),
     PushAbroad(id=7, entity="ball", owner="P", instance="ruby", to="sim2"),
     RequestEntity(id=7, entity="gun", player="P", authority=False, seconds=1.5),
+    Delete(id=9, entity="ball", by="P"),
     AnswerAsk(id=8, entity="gun", player="P", by="M", grant=True),
     Update(id=6, entity="ball", by="P", velocity=(0.0, 1.0, 0.0), owner="Q"),
     MakeReport(id=4),
@@ -61,6 +63,7 @@ LINES: list[Line] = [
         malformed=0,
     ),
     EntityUpdated(entity="ball", by="P", owner="Q", at_ns=1),
+    EntityDeleted(entity="ball", at_ns=1),
     Problem(text="no", fatal=False),
 ]
 

@@ -277,7 +277,9 @@ def test_a_release_signed_again_carries_the_state_of_the_first(pair: tuple[Serve
     assert b.open(a.stop("ball", "b", now=2), "a") == first
 
 
-def test_what_is_stopped_for_nobody_is_released_later_with_its_last_state(pair: tuple[Server, Server]) -> None:
+def test_what_is_stopped_for_nobody_is_released_later_with_its_last_state(
+    pair: tuple[Server, Server],
+) -> None:
     a, b = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
     a.plane.hold("ball", 1, 0, now_ns=0)
