@@ -12,5 +12,6 @@
 set(#{max_entities := OfInstance, max_entities_per_master := OfMaster}) ->
     persistent_term:put(?MODULE, #{instance => OfInstance, master => OfMaster}).
 
--spec entities() -> limits().
-entities() -> persistent_term:get(?MODULE).
+%% Undefined before a store was started here, where no request gets as far as the log.
+-spec entities() -> limits() | undefined.
+entities() -> persistent_term:get(?MODULE, undefined).
