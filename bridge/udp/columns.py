@@ -25,9 +25,7 @@ _FEW: Final = 4
 _FORMATS: Final = {
     "acks_from": "d",
     "burst": "d",
-    "bytes_sent": "q",
     "connection_id": "I",
-    "datagrams_sent": "q",
     "first_byte": "B",
     "in_flight": "q",
     "is_idle": "B",
@@ -35,6 +33,9 @@ _FORMATS: Final = {
     "iv_head": "I",
     "iv_tail": "Q",
     "last_sent": "d",
+    "lone_bytes": "q",
+    "lone_datagrams": "q",
+    "lone_rated": "q",
     "max_state_bytes": "q",
     "notes": "q",
     "number": "I",
@@ -44,7 +45,6 @@ _FORMATS: Final = {
     "refilled_at": "d",
     "rekey_at": "d",
     "rekey_from": "q",
-    "sent_bytes": "q",
     "sequence": "q",
     "tokens": "d",
 }
@@ -67,18 +67,19 @@ class Columns:
     Attributes:
         acks_from: when an acknowledgement rides along with what is sent; never: infinity.
         burst: of the pacer, bytes; ``rate``, ``refilled_at`` and ``tokens`` are its too.
-        bytes_sent: of all datagrams, which are ``datagrams_sent``, the last at ``last_sent``.
         connection_id: the peer's, on each datagram.
         first_byte: of a datagram sealed now.
         in_flight: datagrams whose fate is not known.
         is_idle: whether nothing but a state that is given to it now would have the session send something.
         is_queued: whether a state was given to it that was not looked at yet.
         iv_head: the first 4 bytes of the static IV, ``iv_tail`` the other 8.
+        last_sent: when any datagram went.
+        lone_datagrams: that went by :mod:`bridge.udp.lone`, with ``lone_bytes``; since the rate last changed
+            they had ``lone_rated``.
         max_state_bytes: the longest payload of a state.
         number: of the newest state.
         peer_stamp: the peer's newest, which came at ``peer_stamp_at``; 0 for none.
         rekey_at: when, and ``rekey_from`` from which sequence on, keys may have to change.
-        sent_bytes: since the rate last changed, of what the rate holds for.
         sequence: of the next datagram.
         notes: datagrams that each held one state and that the ledger has not taken yet; their sequences,
             payload streams and so on are in the ``note_…`` columns, :data:`NOTES` cells for each row.
@@ -90,9 +91,7 @@ class Columns:
 
     acks_from: memoryview[float]
     burst: memoryview[float]
-    bytes_sent: memoryview[int]
     connection_id: memoryview[int]
-    datagrams_sent: memoryview[int]
     first_byte: memoryview[int]
     in_flight: memoryview[int]
     is_idle: memoryview[int]
@@ -100,6 +99,9 @@ class Columns:
     iv_head: memoryview[int]
     iv_tail: memoryview[int]
     last_sent: memoryview[float]
+    lone_bytes: memoryview[int]
+    lone_datagrams: memoryview[int]
+    lone_rated: memoryview[int]
     max_state_bytes: memoryview[int]
     note_numbers: memoryview[int]
     note_sequences: memoryview[int]
@@ -114,7 +116,6 @@ class Columns:
     refilled_at: memoryview[float]
     rekey_at: memoryview[float]
     rekey_from: memoryview[int]
-    sent_bytes: memoryview[int]
     sequence: memoryview[int]
     tokens: memoryview[float]
 

@@ -43,10 +43,11 @@ from bridge.udp.handshake import (
     sender_untrusted,
 )
 from bridge.udp.latest import Matrix, PendingState, check_state
-from bridge.udp.lone import FEW, Lone, may_go, seal_lone
+from bridge.udp.lone import FEW, LONE_BYTES, Lone, may_go, seal_lone
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.proving import SigningPace, Unproven
 from bridge.udp.session import Session, check_batch, plain_number
+from bridge.udp.stamps import stamp_of
 from bridge.udp.statistics import DropReason, EndpointStatistics
 from bridge.udp.timers import Timers
 from bridge.udp.transmit import Transmit
@@ -63,7 +64,7 @@ from bridge.udp.wire import (
     encode_retry,
     parse_datagram_untrusted,
 )
-from bridge.udp.workspace import RUN_ROWS, Workspace
+from bridge.udp.workspace import RUN_ROWS, Sheet, Workspace
 
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
@@ -144,6 +145,7 @@ class Endpoint:
 
         self._workspace = Workspace()
         self._columns = Columns()
+        self._crowd: tuple[list[Session], npt.NDArray[np.intp]] | None = None
         self._queued: _Queued | None = None
         self._hasher = LeafHasher()
         self._signer = TickSigner(identity, self._hasher)
@@ -518,6 +520,7 @@ class Endpoint:
         self._dirty.pop(session, None)
         self._ready.pop(session, None)
         self._held.pop(session, None)
+        self._crowd = None  # so that it does not keep the session
 
     def _remove(self, session: Session) -> None:
         self._let_go(session)
@@ -584,9 +587,7 @@ class Endpoint:
         if not count:
             return np.empty(0, dtype=np.int64)
         self.part_states()
-        columns, chosen = self._columns, list(sessions)
-        rows = np.array([session.row.index for session in chosen], dtype=np.intp)
-        self._check_owned(chosen, rows)
+        columns, (chosen, rows) = self._columns, self._crowd_of(sessions)
         check_state(
             stream,
             1,
@@ -601,15 +602,19 @@ class Endpoint:
         self._queued = _Queued(chosen, Lone(rows, stream, numbers, payloads))
         return numbers
 
-    def _check_owned(self, sessions: list[Session], rows: npt.NDArray[np.intp]) -> None:
-        if any(session.row.columns is not self._columns for session in sessions):
+    def _crowd_of(self, sessions: Sequence[Session]) -> tuple[list[Session], npt.NDArray[np.intp]]:
+        """Sessions and their rows, remembered: a server has the same players in most of its ticks."""
+        if self._crowd is not None and type(sessions) is list and self._crowd[0] == sessions:
+            return self._crowd
+        chosen = list(sessions)
+        own = [session.row for session in chosen]
+        if any(row.columns is not self._columns for row in own):
             raise ConfigurationError("a session of another engine is among them")
-        order = np.arange(len(rows))
-        last = np.empty(int(rows.max()) + 1, dtype=np.intp)
-        last[rows] = order
-        if not (last[rows] == order).all():
+        if len(set(own)) < len(own):
             # Two datagrams under one sequence would give away both.
             raise ConfigurationError("a session is named twice: a stream of a session has one newest state")
+        self._crowd = chosen, np.array([row.index for row in own], dtype=np.intp)
+        return self._crowd
 
     def part_states(self) -> None:
         """Hand what :meth:`send_states` was given to its sessions, where it waits and is superseded."""
@@ -632,14 +637,21 @@ class Endpoint:
     def _seal_queued(self, queued: _Queued, *, now: float) -> list[Transmit]:
         """Seal what may go of what :meth:`send_states` was given; the rest waits in its sessions."""
         columns, lone = self._columns, queued.lone
+        count, size = len(lone.rows), LONE_BYTES + lone.payloads.shape[1]
+        plaintexts = self._workspace.buffers_if_worth(size, count) if count >= FEW else None
+        if plaintexts is None:
+            self._part(queued, range(count))
+            return []
         is_queued = np.asarray(columns.is_queued)
         may = may_go(lone, columns, max_flight=self._config.max_flight_datagrams, now=now)
         may &= (np.asarray(columns.is_idle)[lone.rows] & is_queued[lone.rows]).astype(np.bool_)
         if not may.all():
             self._part(queued, np.flatnonzero(~may).tolist())
             lone = lone.only(np.flatnonzero(may))
+            if not len(lone.rows):
+                return []
         is_queued[lone.rows] = 0
-        return seal_lone(lone, columns, self._workspace, now=now) if len(lone.rows) else []
+        return seal_lone(lone, columns, plaintexts, self._workspace.sheet(size, count), now=now)
 
     def _seal_alone(
         self, dirty: Iterable[Session], *, now: float
@@ -654,36 +666,46 @@ class Endpoint:
             else:
                 waiting[len(state.payload)].append((session, state, state.payload))
         transmits: list[Transmit] = []
-        armed = self._timers.armed
-        for size, same in waiting.items():
-            if len(same) < FEW:
+        for length, same in waiting.items():
+            size = LONE_BYTES + length
+            plaintexts = self._workspace.buffers_if_worth(size, len(same)) if len(same) >= FEW else None
+            if plaintexts is None:
                 rest += [session for session, _, _ in same]
                 continue
             lone = Lone(
                 np.array([session.row.index for session, _, _ in same], dtype=np.intp),
                 np.array([state.stream for _, state, _ in same], dtype=np.int64),
                 np.array([state.number for _, state, _ in same], dtype=np.int64),
-                np.frombuffer(b"".join([payload for _, _, payload in same]), np.uint8).reshape(-1, size),
+                np.frombuffer(b"".join([payload for _, _, payload in same]), np.uint8).reshape(
+                    len(same), length
+                ),
             )
             may = may_go(lone, self._columns, max_flight=self._config.max_flight_datagrams, now=now)
             for (session, _, _), may_this in zip(same, may.tolist(), strict=True):
-                if not may_this:
+                if may_this:
+                    session.outbound.lone_went()
+                    self._arm_lone(session)
+                else:
                     rest.append(session)
-                    continue
-                session.outbound.lone_went()
-                # All that a session waits for then moves back as time goes by, but for one thing.
-                due, timer = session.acknowledger.due_at, armed.get(session)
-                if timer is None or (due is not None and due < timer):
-                    self._arm(session)
             if not may.all():
                 lone = lone.only(np.flatnonzero(may))
             if len(lone.rows):
-                np.asarray(self._columns.is_idle)[lone.rows] = 1
-                transmits += seal_lone(lone, self._columns, self._workspace, now=now)
+                sheet = Sheet(size, len(lone.rows))
+                transmits += seal_lone(lone, self._columns, plaintexts, sheet, now=now)
         return transmits, rest
 
+    def _arm_lone(self, session: Session) -> None:
+        """A state of it went alone: what it waits for moves back as time goes by, but for one thing."""
+        self._columns.is_idle[session.row.index] = 1
+        due, timer = session.acknowledger.due_at, self._timers.armed.get(session)
+        if timer is None or (due is not None and due < timer):
+            self._arm(session)
+
     def datagrams_to_send(self, *, now: float) -> list[Transmit]:
-        """Everything due, datagrams of one session next to each other; each is handed out once."""
+        """Everything due, datagrams of one session next to each other; each is handed out once.
+
+        What is a view is good until the next call.
+        """
         outbox, self._outbox = self._outbox, []
         for initiator in self._initiators.values():
             datagram = initiator.datagram_to_send(now=now)
@@ -691,17 +713,22 @@ class Endpoint:
                 outbox.append(Transmit.of_one(datagram, initiator.peer.address))
         may_sign = now >= self._pace.due_at
         unproven: list[tuple[Session, Unproven]] = []
+        stamp = stamp_of(now)
         queued, self._queued = self._queued, None
-        if queued is not None:
-            outbox += self._seal_queued(queued, now=now)
+        alone = [] if queued is None else self._seal_queued(queued, now=now)
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             visits: Iterable[Session] = dirty
             if len(dirty) >= FEW:
                 sealed, visits = self._seal_alone(dirty, now=now)
-                outbox += sealed
+                alone += sealed
             for session in visits:
                 try:
+                    one = session.outbound.seal_lone(stamp, now=now)
+                    if one is not None:
+                        alone.append(one)
+                        self._arm_lone(session)
+                        continue
                     outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
                     if session.is_signed and not session.is_closed:
                         unproven += [(session, waiting) for waiting in session.take_unproven()]
@@ -718,12 +745,13 @@ class Endpoint:
                 self._arm(session)
         if unproven:
             outbox += self._seal_proven(unproven, now=now)
-        self._sent += sum(
+        self._sent += len(alone) + sum(
             [
                 1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
                 for transmit in outbox
             ]
         )
+        outbox += alone
         return outbox
 
     def _seal_proven(self, unproven: list[tuple[Session, Unproven]], *, now: float) -> list[Transmit]:

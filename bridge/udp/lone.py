@@ -31,12 +31,12 @@ from bridge.udp.wire import (
     STATE_HEADER,
     TAG_BYTES,
 )
-from bridge.udp.workspace import RUN_ROWS, Workspace, row_bytes
+from bridge.udp.workspace import RUN_ROWS, RunBuffers, Sheet
 
-LONE_HEAD: Final = Struct(
-    ">" + "".join(part.format.removeprefix(">") for part in (DATA_HEADER, PROLOGUE, STATE_HEADER))
-)
-"""Everything of such a datagram before the payload: header, prologue, head of the STATE frame."""
+LONE_TEXT: Final = Struct(PROLOGUE.format + STATE_HEADER.format.removeprefix(">"))
+"""The plaintext of such a datagram before the payload: prologue, head of the STATE frame."""
+LONE_HEAD: Final = Struct(DATA_HEADER.format + LONE_TEXT.format.removeprefix(">"))
+"""Everything of it before the payload."""
 LONE_BYTES: Final = LONE_HEAD.size + TAG_BYTES
 """Bytes of such a datagram beside the payload."""
 FEW: Final = 16
@@ -105,8 +105,15 @@ def _refilled(columns: Columns, rows: Rows, *, now: float) -> npt.NDArray[np.flo
     return refilled
 
 
-def seal_lone(lone: Lone, columns: Columns, workspace: Workspace, *, now: float) -> list[Transmit]:
-    """Number, account for and seal what :meth:`may_go` allowed, in its order."""
+def seal_lone(
+    lone: Lone, columns: Columns, plaintexts: RunBuffers, sheet: Sheet, *, now: float
+) -> list[Transmit]:
+    """Number, account for and seal what :meth:`may_go` allowed, in its order.
+
+    Args:
+        plaintexts: where they are put together.
+        sheet: where the datagrams are from then on.
+    """
     rows, _, _, payloads = lone
     count, length = payloads.shape
     size = LONE_BYTES + length
@@ -114,25 +121,19 @@ def seal_lone(lone: Lone, columns: Columns, workspace: Workspace, *, now: float)
     heads = _heads(lone, columns, sequences, now=now)
     nonces = nonces_of(np.asarray(columns.iv_head)[rows], np.asarray(columns.iv_tail)[rows], sequences)
     _account(lone, columns, sequences, size, now=now)
+    sheet.datagrams[:count, :DATA_HEADER_BYTES] = heads[:, :DATA_HEADER_BYTES]
     indices = rows.tolist()
     ciphers = [columns.ciphers[index] for index in indices]
-    transmits: list[Transmit] = []
-    buffers = workspace.buffers(size)
-    payload_at = LONE_HEAD.size - DATA_HEADER_BYTES
+    head_bytes = LONE_TEXT.size
     for start in range(0, count, RUN_ROWS):
-        run = slice(start, start + RUN_ROWS)
-        head = heads[run]
-        datagrams, plaintexts = buffers.datagrams[: len(head)], buffers.plaintexts[: len(head)]
-        datagrams[:, :DATA_HEADER_BYTES] = head[:, :DATA_HEADER_BYTES]
-        plaintexts[:, :payload_at] = head[:, DATA_HEADER_BYTES:]
-        plaintexts[:, payload_at:] = payloads[run]
-        seal_each(
-            ciphers[run], nonces[run], buffers.plaintext_views, buffers.header_views, buffers.sealed_views
-        )
-        addresses = [columns.addresses[index] for index in indices[run]]
-        fields = zip(row_bytes(datagrams), repeat(size), addresses)
-        transmits += map(tuple.__new__, repeat(Transmit), fields)
-    return transmits
+        run = slice(start, min(start + RUN_ROWS, count))
+        texts = plaintexts.plaintexts[: run.stop - start]
+        texts[:, :head_bytes] = heads[run, DATA_HEADER_BYTES:]
+        texts[:, head_bytes:] = payloads[run]
+        views = plaintexts.plaintext_views
+        seal_each(ciphers[run], nonces[run], views, sheet.header_views[run], sheet.sealed_views[run])
+    addresses = [columns.addresses[index] for index in indices]
+    return list(map(tuple.__new__, repeat(Transmit), zip(sheet.views, repeat(size), addresses)))
 
 
 def _heads(lone: Lone, columns: Columns, sequences: npt.NDArray[np.int64], *, now: float) -> Matrix:
@@ -162,9 +163,9 @@ def _account(
     np.asarray(columns.tokens)[rows] = _refilled(columns, rows, now=now) - size
     np.asarray(columns.refilled_at)[rows] = now
     np.asarray(columns.last_sent)[rows] = now
-    np.asarray(columns.datagrams_sent)[rows] += 1
-    np.asarray(columns.bytes_sent)[rows] += size
-    np.asarray(columns.sent_bytes)[rows] += size
+    np.asarray(columns.lone_datagrams)[rows] += 1
+    np.asarray(columns.lone_bytes)[rows] += size
+    np.asarray(columns.lone_rated)[rows] += size
     np.asarray(columns.in_flight)[rows] += 1
     notes = np.asarray(columns.notes)
     cells = rows * NOTES + notes[rows]

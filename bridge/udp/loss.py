@@ -169,15 +169,17 @@ class SentLedger:
         Returns:
             What is given up as lost to make room.
         """
-        self.take_notes()
         columns, at = self._row.columns, self._row.index
-        columns.in_flight[at] += run.count
+        if columns.notes[at]:
+            self.take_notes()
+        in_flight = columns.in_flight[at] = columns.in_flight[at] + run.count
         self._remember(run)
         if run.is_reliable:
             self.reliable_bytes += run.size
         given_up: list[Fate] = []
-        while columns.in_flight[at] > MAX_TRACKED and len(self._runs) > 1:
-            given_up.append(self._give_up(next(iter(self._runs.values()))))
+        if in_flight > MAX_TRACKED:
+            while columns.in_flight[at] > MAX_TRACKED and len(self._runs) > 1:
+                given_up.append(self._give_up(next(iter(self._runs.values()))))
         return given_up
 
     def _remember(self, run: SentRun) -> None:

@@ -47,6 +47,7 @@ class StateRate:
         "_was_limit",
         "bytes_per_second",
         "loss",
+        "sent_bytes",
     )
 
     def __init__(
@@ -55,12 +56,14 @@ class StateRate:
         """Begin at ``initial``, never below ``floor`` or above ``ceiling``, all in bytes a second.
 
         Args:
-            row: of its session, which counts there what it sent; ``None`` for one of its own.
+            row: of its session, which counts there what went alone; ``None`` for one of its own.
         """
         self._row = row or Row(Columns())
         self.bytes_per_second = min(max(initial, floor), ceiling)
         self.loss: float | None = None
         """Share of datagrams lost in the last interval; ``None`` before the first."""
+        self.sent_bytes = 0
+        """Of datagrams that went out since the rate last changed: the owner adds to it."""
         self._floor = floor
         self._ceiling = ceiling
         self._threshold = math.inf  # below it the rate doubles
@@ -70,16 +73,8 @@ class StateRate:
     def _begin(self, now: float) -> None:
         self._changed_at = now
         self._arrived = self._lost = self.sent_bytes = 0
+        self._row.columns.lone_rated[self._row.index] = 0
         self._was_limit = False
-
-    @property
-    def sent_bytes(self) -> int:
-        """Of datagrams that went out since the rate last changed: the owner adds to it."""
-        return self._row.columns.sent_bytes[self._row.index]
-
-    @sent_bytes.setter
-    def sent_bytes(self, value: int) -> None:
-        self._row.columns.sent_bytes[self._row.index] = value
 
     def held_back(self) -> None:
         """Something waits because of the rate: only then does it say anything that nothing was lost."""
@@ -123,7 +118,7 @@ class StateRate:
             return False
         self.loss = share
         rate = self.bytes_per_second
-        sent = self.sent_bytes / elapsed
+        sent = (self.sent_bytes + self._row.columns.lone_rated[self._row.index]) / elapsed
         if is_high:
             # An outage looks as the worst congestion once it is over, and little is sent while it lasts: so
             # it halves what is doubled up to, and only the next loss in a row halves it again.
@@ -145,7 +140,7 @@ class StateRate:
 class Pacer:
     """Token bucket in bytes: at least 16 datagrams and 5 ms of the rate at once, the rest in time."""
 
-    __slots__ = ("_row",)
+    __slots__ = ("_burst", "_rate", "_row")
 
     def __init__(self, rate: float, *, now: float, row: Row | None = None) -> None:
         """Begin with a full bucket.
@@ -157,22 +152,34 @@ class Pacer:
         self._row = row = row or Row(Columns())
         row.columns.refilled_at[row.index] = now
         self.set_rate(rate)
-        row.columns.tokens[row.index] = row.columns.burst[row.index]
+        row.columns.tokens[row.index] = self._burst
 
     def set_rate(self, rate: float) -> None:
         """Go on at another rate."""
         columns, at = self._row.columns, self._row.index
-        columns.rate[at] = rate
-        columns.burst[at] = burst = max(_BURST_BYTES, rate * _BURST_SECONDS)
-        columns.tokens[at] = min(columns.tokens[at], burst)
+        self._rate = columns.rate[at] = rate
+        self._burst = columns.burst[at] = max(_BURST_BYTES, rate * _BURST_SECONDS)
+        columns.tokens[at] = min(columns.tokens[at], self._burst)
 
     def allowance(self, now: float) -> int:
         """Bytes that may go now; at least a datagram, or none."""
         columns, at = self._row.columns, self._row.index
-        tokens = columns.tokens[at] + (now - columns.refilled_at[at]) * columns.rate[at]
-        columns.tokens[at] = tokens = min(columns.burst[at], tokens)
+        tokens = min(self._burst, columns.tokens[at] + (now - columns.refilled_at[at]) * self._rate)
+        columns.tokens[at] = tokens
         columns.refilled_at[at] = now
         return int(tokens) if tokens >= MAX_DATAGRAM_BYTES else 0
+
+    def take(self, size: int, *, now: float) -> bool:
+        """Spend so many bytes if :meth:`allowance` lets a datagram go; whether it did."""
+        columns, at = self._row.columns, self._row.index
+        tokens = columns.tokens[at] + (now - columns.refilled_at[at]) * self._rate
+        if tokens > self._burst:
+            tokens = self._burst
+        if tokens < MAX_DATAGRAM_BYTES:
+            return False
+        columns.tokens[at] = tokens - size
+        columns.refilled_at[at] = now
+        return True
 
     def spend(self, size: int) -> None:
         """So many bytes went. May overdraw: what must go at once, as acknowledgements, does not ask."""
@@ -181,5 +188,4 @@ class Pacer:
     def ready_at(self) -> float:
         """When a quarter of a burst may go: waking for every single datagram would cost too much."""
         columns, at = self._row.columns, self._row.index
-        missing = columns.burst[at] / 4 - columns.tokens[at]
-        return columns.refilled_at[at] + max(0.0, missing) / columns.rate[at]
+        return columns.refilled_at[at] + max(0.0, self._burst / 4 - columns.tokens[at]) / self._rate

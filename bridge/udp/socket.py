@@ -234,23 +234,32 @@ class UdpSocket:
     def _send_all(self, transmits: Sequence[Transmit]) -> Sequence[Transmit]:
         """Send from the front; returns what the kernel has no room for."""
         position, total = 0, len(transmits)
+        counters, sendto = self.counters, self._socket.sendto
         while position < total:
             run = transmits[position]
-            payload, _, address = run
+            payload, segment, address = run
             end = position + 1
-            if self.sends_segments and end < total and transmits[end].address == address:
+            is_single = len(payload) <= segment
+            if is_single and (end == total or not self.sends_segments or transmits[end].address != address):
+                # One for each of many: what _send_datagram does, without a call.
+                try:
+                    sendto(payload, address)
+                except OSError as error:
+                    if error.errno in _BLOCKED:
+                        return transmits[position:]
+                    counters.send_errors += 1
+                else:
+                    counters.system_calls_sent += 1
+                position = end
+                continue
+            if is_single:
                 end = self._joined_end(transmits, position)
-                if end > position + 1:
-                    # One buffer: as an iovec of fifty the kernel copies more slowly.
-                    joined = b"".join([transmit.payload for transmit in transmits[position:end]])
-                    run = Transmit(joined, len(payload), address)
-            if len(run.payload) <= run.segment:
-                if not self._send_datagram(payload, address):
-                    return transmits[position:]
-            else:
-                rest = self._send_run(run)
-                if rest is not None:
-                    return [rest, *transmits[end:]]
+                # One buffer: as an iovec of fifty the kernel copies more slowly.
+                joined = b"".join([transmit.payload for transmit in transmits[position:end]])
+                run = Transmit(joined, len(payload), address)
+            rest = self._send_run(run)
+            if rest is not None:
+                return [rest, *transmits[end:]]
             position = end
         return ()
 

@@ -111,12 +111,33 @@ class RunBuffers:
         return fresh
 
 
-class Workspace:
-    """Buffers by datagram size, the last few sizes kept."""
+class Sheet:
+    """Datagrams of one size that stay where they were sealed until they are sent.
 
-    __slots__ = ("_asked", "_by_size")
+    Attributes:
+        datagrams: shape (rows, datagram bytes).
+        views: one for each row.
+        header_views: the associated data of each.
+        sealed_views: ciphertext and tag of each.
+    """
+
+    __slots__ = ("datagrams", "header_views", "sealed_views", "views")
+
+    def __init__(self, size: int, rows: int) -> None:
+        """Memory for so many datagrams of ``size`` bytes."""
+        self.datagrams: Matrix = np.zeros((rows, size), dtype=np.uint8)
+        self.views = _row_views(self.datagrams)
+        self.header_views = [row[:DATA_HEADER_BYTES] for row in self.views]
+        self.sealed_views = [row[DATA_HEADER_BYTES:] for row in self.views]
+
+
+class Workspace:
+    """Buffers by datagram size, the last few sizes kept, and the last sheet."""
+
+    __slots__ = ("_asked", "_by_size", "_sheet")
 
     def __init__(self) -> None:
+        self._sheet: Sheet | None = None
         self._by_size: dict[int, RunBuffers] = {}
         self._asked: dict[int, int] = {}  # rows of sizes without buffers
 
@@ -128,6 +149,13 @@ class Workspace:
                 del self._by_size[next(iter(self._by_size))]
             buffers = self._by_size[size] = RunBuffers(size)
         return buffers
+
+    def sheet(self, size: int, rows: int) -> Sheet:
+        """A sheet of at least so many rows, the same as the last time if it has room and that size."""
+        sheet = self._sheet
+        if sheet is None or sheet.datagrams.shape[1] != size or len(sheet.views) < rows:
+            sheet = self._sheet = Sheet(size, rows + (rows >> 2))
+        return sheet
 
     def buffers_if_worth(self, size: int, rows: int) -> RunBuffers | None:
         """Buffers for ``rows`` datagrams of some size, or ``None`` where making them is not worth it yet.

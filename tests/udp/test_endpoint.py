@@ -748,6 +748,20 @@ def test_each_of_a_crowd_gets_its_own_state(count: int, at_once: bool) -> None:
     )
 
 
+def test_states_of_a_crowd_may_be_empty_and_of_any_sizes() -> None:
+    network, server, players, sessions = crowd(FEW + 2)
+    for size in (0, MAX_STATE_BYTES, 1, 700, 40, 41):  # more sizes than are kept memory for
+        server.endpoint.send_states(sessions, np.zeros((len(sessions), size), dtype=np.uint8))
+        network.run(seconds=0.1)
+        for session in sessions:
+            session.send_state(bytes(size))
+        network.run(seconds=0.1)
+    for player in players:
+        assert [len(payload) for payload in states(player)] == [
+            size for size in (0, MAX_STATE_BYTES, 1, 700, 40, 41) for _ in range(2)
+        ]
+
+
 def test_a_crowd_on_a_bad_network_with_all_that_sessions_do_besides() -> None:
     """Keys change, players answer, messages go, some move: nothing that is sent is ever refused."""
     count = FEW + 4

@@ -12,7 +12,7 @@ from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, may_go, seal_lone
 from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
 from bridge.udp.wire import DATA, DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES, MAX_STATE_BYTES, NO_ECHO, STATE
-from bridge.udp.workspace import RUN_ROWS, Workspace
+from bridge.udp.workspace import RUN_ROWS, RunBuffers, Sheet
 from tests.support.datagrams import bare_sessions, single_datagrams
 
 CONFIG = UdpConfig(
@@ -21,7 +21,12 @@ CONFIG = UdpConfig(
 SIZES = st.integers(0, MAX_STATE_BYTES)
 
 
-def alone(session: Session, config: UdpConfig, *, now: float) -> list[bytes] | None:
+def singly(session: Session, *, now: float) -> list[bytes] | None:
+    one = session.outbound.seal_lone(stamp_of(now), now=now)
+    return None if one is None else [bytes(one.payload)]
+
+
+def alone(session: Session, *, now: float) -> list[bytes] | None:
     state = session.outbound.lone_state()
     if state is None or not isinstance(state.payload, bytes):
         return None
@@ -32,14 +37,15 @@ def alone(session: Session, config: UdpConfig, *, now: float) -> list[bytes] | N
         np.frombuffer(state.payload, dtype=np.uint8).reshape(1, -1),
     )
     columns = session.row.columns
-    if not may_go(lone, columns, max_flight=config.max_flight_datagrams, now=now).all():
+    if not may_go(lone, columns, max_flight=CONFIG.max_flight_datagrams, now=now).all():
         return None
     session.outbound.lone_went()
     return payloads(lone, columns, now=now)
 
 
 def payloads(lone: Lone, columns: Columns, *, now: float) -> list[bytes]:
-    transmits = seal_lone(lone, columns, Workspace(), now=now)
+    count, size = lone.payloads.shape[0], LONE_BYTES + lone.payloads.shape[1]
+    transmits = seal_lone(lone, columns, RunBuffers(size), Sheet(size, count), now=now)
     return [datagram for datagram, _ in single_datagrams(transmits)]
 
 
@@ -65,7 +71,7 @@ def together(session: Session, *, now: float) -> list[bytes]:
 )
 def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str, int, int]]) -> None:
     """With its acknowledgement or without, lost or not: the same bytes, counters and timers at every step."""
-    pairs = [bare_sessions(config=CONFIG), bare_sessions(config=CONFIG)]
+    pairs = [bare_sessions(config=CONFIG) for _ in range(3)]
     now = 100.0
     for verb, which, size in [*steps, ("send", 0, 0)]:
         out: list[list[bytes]] = []
@@ -90,23 +96,27 @@ def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str,
                 case "send" | "tick":
                     if verb == "tick":
                         session.send_state(bytes(size))
-                    sent = alone(session, CONFIG, now=now) if n else None
+                    sent = None
+                    if n:
+                        sent = (alone if n == 1 else singly)(session, now=now)
                     out.append(together(session, now=now) if sent is None else sent)
                     for datagram in () if which else out[-1]:
                         peer.receive_datagram(datagram, peer.address, now=now)
                 case _:
                     pass
-        assert out[:1] == out[1:]
-        assert pairs[0][0].statistics() == pairs[1][0].statistics()
-        assert pairs[0][0].get_timer() == pairs[1][0].get_timer()
-        assert pairs[0][0].states_unacknowledged == pairs[1][0].states_unacknowledged
-        assert pairs[0][0].acknowledged_state() == pairs[1][0].acknowledged_state()
+        assert not out or out[0] == out[1] == out[2]
+        first, *others = (session for session, _ in pairs)
+        for other in others:
+            assert first.statistics() == other.statistics()
+            assert first.get_timer() == other.get_timer()
+            assert first.states_unacknowledged == other.states_unacknowledged
+            assert first.acknowledged_state() == other.acknowledged_state()
 
 
 def test_the_pass_takes_what_a_server_sends_its_peers() -> None:
     session, _ = bare_sessions()
     session.send_state(bytes(MAX_STATE_BYTES))
-    sent = alone(session, CONFIG, now=100.0)
+    sent = alone(session, now=100.0)
     assert sent is not None
     assert [len(datagram) for datagram in sent] == [MAX_DATAGRAM_BYTES]
     assert together(session, now=100.0) == []
@@ -116,7 +126,7 @@ def test_a_session_that_is_over_sends_nothing_but_its_end() -> None:
     session, _ = bare_sessions()
     session.send_state(b"state")
     session.close()
-    assert alone(session, CONFIG, now=100.0) is None
+    assert alone(session, now=100.0) is None
 
 
 @given(st.integers(0, MAX_STATE_BYTES), st.lists(st.integers(0, 2**62), min_size=1), st.booleans())
@@ -134,7 +144,8 @@ def test_each_is_sealed_with_its_own_key_and_sequence(size: int, wanted: list[in
         columns.iv_head[at], columns.iv_tail[at] = aeads[-1].iv
     states: Matrix = np.random.default_rng(0).integers(0, 256, (len(rows), size), dtype=np.uint8)
     lone = Lone(rows, 4, np.arange(len(rows)), states)
-    transmits = seal_lone(lone, columns, Workspace(), now=100.0)
+    whole = LONE_BYTES + size
+    transmits = seal_lone(lone, columns, RunBuffers(whole), Sheet(whole, len(rows) + 1), now=100.0)
     assert [transmit.address[1] for transmit in transmits] == list(range(len(rows)))
     for n, (transmit, aead, sequence) in enumerate(zip(transmits, aeads, sequences, strict=True)):
         head = LONE_HEAD.pack(DATA, n, sequence, stamp_of(100.0), 0, NO_ECHO, STATE, 4, n, size)

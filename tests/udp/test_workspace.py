@@ -100,3 +100,15 @@ def test_a_size_that_keeps_coming_gets_memory_of_its_own() -> None:
         asked += 4
     assert asked < RUN_ROWS
     assert workspace.buffers_if_worth(500, 4) is workspace.buffers(500)
+
+
+def test_a_sheet_is_used_again_as_long_as_it_has_that_size_and_room() -> None:
+    workspace = Workspace()
+    sheet = workspace.sheet(SIZE, 40)
+    sheet.datagrams[3] = 7
+    assert bytes(sheet.views[3]) == bytes([7]) * SIZE
+    assert bytes(sheet.header_views[3]) + bytes(sheet.sealed_views[3]) == bytes(sheet.views[3])
+    assert workspace.sheet(SIZE, 30) is sheet
+    assert len(sheet.views) >= 40
+    assert workspace.sheet(SIZE + 1, 30) is not sheet
+    assert len(workspace.sheet(SIZE + 1, 400).views) >= 400
