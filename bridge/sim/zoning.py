@@ -97,6 +97,7 @@ class Zoning:
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._answers: dict[str, asyncio.Future[frozenset[str]]] = {}
         self._not_before: dict[str, float] = {}
+        self._leaving: set[str] = set()
         self._promised: dict[str, float] = {}
         self._is_draining = False
 
@@ -125,7 +126,9 @@ class Zoning:
             return
         leaving: defaultdict[str, list[str]] = defaultdict(list)
         for row in np.flatnonzero(takers != NOBODY).tolist():
-            leaving[self._part.servers[takers[row]]].append(held[row])
+            # Near a corner it may be due to another one by the time that the first one has answered.
+            if held[row] not in self._leaving:
+                leaving[self._part.servers[takers[row]]].append(held[row])
         for server, entities in leaving.items():
             if self._is_reached(server) and now >= self._not_before.get(server, now):
                 # Until its answer has come, and what it takes is gone.
@@ -145,6 +148,7 @@ class Zoning:
 
     async def _hand_over(self, server: str, entities: list[str]) -> None:
         again = 0.0
+        self._leaving.update(entities)
         try:
             taken = await self._room(server, entities)
             given = await self._give(server, taken)
@@ -152,6 +156,7 @@ class Zoning:
             if len(given) < len(entities):
                 again = self._clock() + _AGAIN_SECONDS
         finally:
+            self._leaving.difference_update(entities)
             self._not_before[server] = again
 
     async def _room(self, server: str, entities: Sequence[str]) -> list[str]:
