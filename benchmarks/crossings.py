@@ -17,7 +17,7 @@ from bridge.authority import Acceptance, Act, Entry, check, decode_entries
 from bridge.errors import BridgeError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from bridge.sim.config import SimulationConfig
-from bridge.sim.events import AuthorityGained, ServerEvent
+from bridge.sim.events import AuthorityGained, ServerEvent, SessionLost
 from bridge.sim.server import SimulationServer
 from bridge.sim.zones import Layout, Mesh, ZonePolicy, oscillations
 
@@ -68,10 +68,11 @@ class Flights:
     Attributes:
         known: hand-overs whose taker followed the entity before.
         taken: all of them.
+        sessions_lost: of servers that had no processor in time; what they held is then no hand-over.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.known = self.taken = 0
+        self.known = self.taken = self.sessions_lost = 0
         self._layout = layout
         self._servers: dict[str, SimulationServer] = {}
         self._holder: dict[str, SimulationServer] = {}
@@ -92,6 +93,7 @@ class Flights:
             self._servers[name] = await stack.enter_async_context(server)
 
     def _on_event(self, name: str, event: ServerEvent) -> None:
+        self.sessions_lost += isinstance(event, SessionLost)
         if isinstance(event, AuthorityGained):
             server = self._servers[name]
             if event.entity in self._holder:
@@ -146,6 +148,7 @@ class Flights:
             "hand_overs": sum(one.given for one in counts),
             "failed": sum(one.failed for one in counts),
             "deferred": sum(one.deferred for one in counts),
+            "sessions_lost": self.sessions_lost,
             "oscillations": oscillations(moves(entries), within),
             "known_as_ghost": round(self.known / max(1, self.taken), 4),
             **{f"{name}_ms": percentiles(gaps) for name, gaps in blackouts(entries).items()},
