@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from bridge.authority import Rule
+from bridge.authority.history import check, decode_entries
 from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.authentication import Caller
 from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of
@@ -96,11 +97,12 @@ async def test_of_two_processes_each_knows_what_a_key_was_used_for_at_the_other(
     own_cluster: LocalCluster, tmp_path: Path
 ) -> None:
     """R3-10: of many who use one key at once, at both, one request is done, and its repeats hear of it."""
+    record = ("--record-dir", str(tmp_path / "record"))
     async with (
         hidden_node(own_cluster) as node,
         Khepri.connect(node, own_cluster.members, store=own_cluster.store) as store,
-        service_process(own_cluster, tmp_path / "first") as (first, _),
-        service_process(own_cluster, tmp_path / "second") as (second, killed),
+        service_process(own_cluster, tmp_path / "first", *record) as (first, _),
+        service_process(own_cluster, tmp_path / "second", *record) as (second, killed),
         httpx.AsyncClient(timeout=30) as http,
     ):
         await believe_test_issuer(store)
@@ -131,6 +133,12 @@ async def test_of_two_processes_each_knows_what_a_key_was_used_for_at_the_other(
         await killed.wait()
         assert (await give(first, done["owner"])).json() == done
         await server.home.close_session()
+    files = list((tmp_path / "record").glob("rest-*.jsonl"))
+    told = [decode_entries(file.read_bytes().splitlines()) for file in files]
+    assert len(told) == 2
+    assert all(told), "each process has recorded what it was asked"
+    whole = check([entry for entries in told for entry in entries])
+    assert (whole.operations, whole.violations) == (1, [])
 
 
 def kind_of(answer: httpx.Response) -> str:
