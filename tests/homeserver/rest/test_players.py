@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-from bridge.authority import Rule
+import pytest
+
+from bridge.authority import NotHereError, Ownership, Rule
+from bridge.errors import AuthorityError
 from bridge.jose.credentials import Role
-from tests.support.authority import Server
+from bridge.khepri import Khepri
+from tests.support.authority import STEP, Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind
 
@@ -48,3 +52,27 @@ async def test_one_enters_only_where_a_server_is(rest: Rest, server: Server) -> 
     await server.home.close_session()
     assert kind(await player.put(place, json={"server": server.name})) == "server_away"
     await server.open()
+
+
+@erlang
+async def test_what_the_service_read_of_a_player_is_decided_anew_with_what_it_asks(
+    store: Khepri, server: Server
+) -> None:
+    """A session that ended, or that the player left, since it was read: refused, and nothing is done."""
+    player, ownership, other = fresh("Player"), Ownership(store), Server(store, fresh("sim"))
+    await other.open()
+    await ownership.enter(player, server.session)
+    thing = await other.spawn(fresh("thing"))
+    await ownership.enter(player, other.session)
+    with pytest.raises(NotHereError):
+        await ownership.leave(player, server.session)
+    with pytest.raises(NotHereError):
+        # Read while the player was nowhere.
+        await ownership.leave(player, bytes(16))
+    with pytest.raises(NotHereError):
+        await ownership.request(
+            thing, player=player, session=server.session, authority=False, seconds=1.0, step=STEP
+        )
+    await other.home.close_session()
+    with pytest.raises(AuthorityError, match="no_session"):
+        await ownership.enter(player, other.session)
