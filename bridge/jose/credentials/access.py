@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
-from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_lifetime,
-    check_members,
-    check_name,
-    check_thumbprint,
-    role_of,
-)
+from bridge.jose.credentials.claims import check_name, check_thumbprint
+from bridge.jose.credentials.declared import EXPIRES, ID, ISSUED, ROLE, Claim, Declared
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
-_MEMBERS: Final = frozenset({"sub", "role", "jkt", "iss", "aud", "iat", "exp", "jti"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
+class AccessToken(Declared):
     """Proof, to the homeservers of one instance, of having shown a certified key a short while ago.
 
     Attributes:
@@ -43,54 +33,13 @@ class AccessToken:
     MAX_LIFETIME_S: ClassVar[int] = 300
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    subject: str
-    role: Role
-    thumbprint: str
-    instance: str
-    issued_at: int
-    expires_at: int
-    id: str
-
-    def __post_init__(self) -> None:
-        check_name(self.subject, "'sub'")
-        role_of(self.role)
-        check_thumbprint(self.thumbprint)
-        check_name(self.instance, "'iss'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
-        check_id(self.id)
-
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "sub": self.subject,
-            "role": self.role.value,
-            "jkt": self.thumbprint,
-            "iss": self.instance,
-            "aud": self.instance,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-            "jti": self.id,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        if claims["aud"] != claims["iss"]:
-            raise SignatureError("an access token is for the instance that issued it")
-        return cls(
-            subject=claims["sub"],
-            role=role_of(claims["role"]),
-            thumbprint=claims["jkt"],
-            instance=claims["iss"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-            id=claims["jti"],
-        )
+    subject: Annotated[str, Claim("sub", check_name)]
+    role: Annotated[Role, ROLE]
+    thumbprint: Annotated[str, Claim("jkt", check_thumbprint)]
+    instance: Annotated[str, Claim("iss", check_name, again="aud")]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
+    id: Annotated[str, ID]
 
 
 def read_access_untrusted(token: str, *, keys: Keyring, instance: str, now: float) -> AccessToken:

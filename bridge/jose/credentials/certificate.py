@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_key,
-    check_lifetime,
-    check_members,
-    check_name,
-    key_of,
-    role_of,
-)
+from bridge.jose.credentials.claims import check_name
+from bridge.jose.credentials.declared import EXPIRES, ID, ISSUED, KEY, ROLE, Claim, Declared
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 from bridge.jose.key import Jwk
 
-_MEMBERS: Final = frozenset({"sub", "role", "jwk", "iss", "iat", "exp", "jti"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(Declared):
     """A name, a role and the key that speaks for them, as the instance certifies it.
 
     Attributes:
@@ -44,56 +34,18 @@ class Certificate:
     MAX_LIFETIME_S: ClassVar[int] = 90 * 86_400
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    subject: str
-    role: Role
-    key: Jwk
-    instance: str
-    issued_at: int
-    expires_at: int
-    id: str
-
-    def __post_init__(self) -> None:
-        check_name(self.subject, "'sub'")
-        role_of(self.role)
-        check_key(self.key)
-        check_name(self.instance, "'iss'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
-        check_id(self.id)
+    subject: Annotated[str, Claim("sub", check_name)]
+    role: Annotated[Role, ROLE]
+    key: Annotated[Jwk, KEY]
+    instance: Annotated[str, Claim("iss", check_name)]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
+    id: Annotated[str, ID]
 
     @property
     def thumbprint(self) -> str:
         """RFC 7638 thumbprint of the key."""
         return self.key.thumbprint()
-
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "sub": self.subject,
-            "role": self.role.value,
-            "jwk": self.key.public_members(),
-            "iss": self.instance,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-            "jti": self.id,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            subject=claims["sub"],
-            role=role_of(claims["role"]),
-            key=key_of(claims["jwk"]),
-            instance=claims["iss"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-            id=claims["jti"],
-        )
 
 
 def read_certificate_untrusted(token: str, *, keys: Keyring, instance: str, now: float) -> Certificate:

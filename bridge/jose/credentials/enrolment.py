@@ -9,30 +9,19 @@ Source: PKCS#10 (RFC 2986), for the thought.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_key,
-    check_members,
-    check_name,
-    check_now,
-    check_time,
-    key_of,
-    role_of,
-)
+from bridge.jose.credentials.claims import check_name, check_now
+from bridge.jose.credentials.declared import ID, ISSUED, KEY, ROLE, Claim, Declared
 from bridge.jose.credentials.role import Role
 from bridge.jose.credentials.token import decode_token_untrusted, encode_token, keyring, peek_token_untrusted
 from bridge.jose.key import Jwk
 
-_MEMBERS: Final = frozenset({"sub", "role", "jwk", "aud", "iat", "jti"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
+class Enrolment(Declared):
     """A request for a certificate.
 
     Attributes:
@@ -51,52 +40,16 @@ class Enrolment:
     MAX_AGE_S: ClassVar[int] = 60
     MAX_BYTES: ClassVar[int] = 4_096
 
-    subject: str
-    role: Role
-    key: Jwk
-    instance: str
-    issued_at: int
-    id: str
-
-    def __post_init__(self) -> None:
-        check_name(self.subject, "'sub'")
-        role_of(self.role)
-        check_key(self.key)
-        check_name(self.instance, "'aud'")
-        check_time(self.issued_at, "'iat'")
-        check_id(self.id)
+    subject: Annotated[str, Claim("sub", check_name)]
+    role: Annotated[Role, ROLE]
+    key: Annotated[Jwk, KEY]
+    instance: Annotated[str, Claim("aud", check_name)]
+    issued_at: Annotated[int, ISSUED]
+    id: Annotated[str, ID]
 
     def signed(self, private: Jwk) -> str:
         """Return the request as text, by its own key."""
         return encode_token(self.TYP, self.claims(), private, max_bytes=self.MAX_BYTES)
-
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "sub": self.subject,
-            "role": self.role.value,
-            "jwk": self.key.public_members(),
-            "aud": self.instance,
-            "iat": self.issued_at,
-            "jti": self.id,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            subject=claims["sub"],
-            role=role_of(claims["role"]),
-            key=key_of(claims["jwk"]),
-            instance=claims["aud"],
-            issued_at=claims["iat"],
-            id=claims["jti"],
-        )
 
 
 def read_enrolment_untrusted(token: str, *, instance: str, now: float) -> Enrolment:

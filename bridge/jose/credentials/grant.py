@@ -8,21 +8,20 @@ Source: ``docs/protocol.md`` §10.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import check_id, check_members, check_name, check_thumbprint
+from bridge.jose.credentials.claims import check_id, check_name, check_thumbprint
+from bridge.jose.credentials.declared import Claim, Declared
 from bridge.jose.credentials.reading import read_lasting_untrusted
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
-_MEMBERS: Final = frozenset({"iss", "entity", "epoch", "sid", "jkt"})
 _U64: Final = 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantToken:
+class GrantToken(Declared):
     """An entity was granted to a session.
 
     Attributes:
@@ -39,50 +38,24 @@ class GrantToken:
     TYP: ClassVar[str] = "kb-grant+jwt"
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    entity: str
-    epoch: int
-    session: str
-    thumbprint: str
-    instance: str
+    entity: Annotated[str, Claim("entity", check_name)]
+    epoch: Annotated[int, Claim("epoch", _check_epoch, read=_epoch_of, write=str)]
+    session: Annotated[str, Claim("sid", check_id)]
+    thumbprint: Annotated[str, Claim("jkt", check_thumbprint)]
+    instance: Annotated[str, Claim("iss", check_name)]
 
-    def __post_init__(self) -> None:
-        check_name(self.entity, "'entity'")
-        if isinstance(self.epoch, bool) or not isinstance(self.epoch, int) or not 0 < self.epoch < _U64:
-            raise SignatureError("'epoch' is a positive number of 64 bits")
-        check_id(self.session, "'sid'")
-        check_thumbprint(self.thumbprint)
-        check_name(self.instance, "'iss'")
 
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "iss": self.instance,
-            "entity": self.entity,
-            "epoch": str(self.epoch),
-            "sid": self.session,
-            "jkt": self.thumbprint,
-        }
+def _check_epoch(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _U64:
+        raise SignatureError(f"{what} is a positive number of 64 bits")
 
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
 
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        epoch = claims["epoch"]
-        if not isinstance(epoch, str) or len(epoch) > 20 or not epoch.isascii() or not epoch.isdecimal():
-            raise SignatureError("'epoch' is a number in decimal, as text")
-        if epoch.startswith("0"):
-            raise SignatureError("'epoch' is positive, and has no leading zeros")
-        return cls(
-            entity=claims["entity"],
-            epoch=int(epoch),
-            session=claims["sid"],
-            thumbprint=claims["jkt"],
-            instance=claims["iss"],
-        )
+def _epoch_of(claim: object) -> int:
+    if not isinstance(claim, str) or len(claim) > 20 or not claim.isascii() or not claim.isdecimal():
+        raise SignatureError("'epoch' is a number in decimal, as text")
+    if claim.startswith("0"):
+        raise SignatureError("'epoch' is positive, and has no leading zeros")
+    return int(claim)
 
 
 def read_grant_untrusted(token: str, *, keys: Keyring, instance: str) -> GrantToken:

@@ -5,28 +5,19 @@ The bearer shows it to the peer when they connect; the peer checks it without as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_lifetime,
-    check_members,
-    check_name,
-    check_thumbprint,
-    role_of,
-)
+from bridge.jose.credentials.claims import check_name, check_thumbprint
+from bridge.jose.credentials.declared import EXPIRES, ID, ISSUED, ROLE, Claim, Declared
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.role import Role
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
-_MEMBERS: Final = frozenset({"sub", "role", "jkt", "iss", "aud", "iat", "exp", "jti"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeerToken:
+class PeerToken(Declared):
     """Leave to speak to one server.
 
     Attributes:
@@ -47,55 +38,14 @@ class PeerToken:
     MAX_LIFETIME_S: ClassVar[int] = 300
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    subject: str
-    role: Role
-    thumbprint: str
-    peer: str
-    instance: str
-    issued_at: int
-    expires_at: int
-    id: str
-
-    def __post_init__(self) -> None:
-        check_name(self.subject, "'sub'")
-        role_of(self.role)
-        check_thumbprint(self.thumbprint)
-        check_name(self.peer, "'aud'")
-        check_name(self.instance, "'iss'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
-        check_id(self.id)
-
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "sub": self.subject,
-            "role": self.role.value,
-            "jkt": self.thumbprint,
-            "iss": self.instance,
-            "aud": self.peer,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-            "jti": self.id,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            subject=claims["sub"],
-            role=role_of(claims["role"]),
-            thumbprint=claims["jkt"],
-            peer=claims["aud"],
-            instance=claims["iss"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-            id=claims["jti"],
-        )
+    subject: Annotated[str, Claim("sub", check_name)]
+    role: Annotated[Role, ROLE]
+    thumbprint: Annotated[str, Claim("jkt", check_thumbprint)]
+    peer: Annotated[str, Claim("aud", check_name)]
+    instance: Annotated[str, Claim("iss", check_name)]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
+    id: Annotated[str, ID]
 
 
 def read_peer_untrusted(

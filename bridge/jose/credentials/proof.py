@@ -6,20 +6,13 @@ homeserver to see to, by its id: nothing here remembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final
 
 from bridge.errors import SignatureError
 from bridge.jose.credentials.certificate import Certificate, read_certificate_untrusted
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_members,
-    check_name,
-    check_now,
-    check_thumbprint,
-    check_time,
-)
+from bridge.jose.credentials.claims import check_name, check_now, check_thumbprint
+from bridge.jose.credentials.declared import ID, ISSUED, Claim, Declared
 from bridge.jose.credentials.token import (
     Keyring,
     decode_token_untrusted,
@@ -29,7 +22,6 @@ from bridge.jose.credentials.token import (
 )
 from bridge.jose.key import Jwk
 
-_MEMBERS: Final = frozenset({"certificate", "aud", "use", "peer", "iat", "jti"})
 ACCESS: Final = "access"
 """use of a proof that asks for an access token"""
 PEER: Final = "peer"
@@ -39,7 +31,7 @@ KEY: Final = "key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class Proof(Declared):
     """What the holder of a certified key signs to be given a token.
 
     Attributes:
@@ -58,17 +50,15 @@ class Proof:
     MAX_AGE_S: ClassVar[int] = 60
     MAX_BYTES: ClassVar[int] = 8_192
 
-    certificate: str
-    instance: str
-    use: str
-    peer: str
-    issued_at: int
-    id: str
+    certificate: Annotated[str, Claim("certificate", _check_certificate)]
+    instance: Annotated[str, Claim("aud", check_name)]
+    use: Annotated[str, Claim("use", _with_the_other)]
+    peer: Annotated[str, Claim("peer", _with_the_other)]
+    issued_at: Annotated[int, ISSUED]
+    id: Annotated[str, ID]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.certificate, str) or len(self.certificate) > Certificate.MAX_BYTES:
-            raise SignatureError("'certificate' is a certificate, as text")
-        check_name(self.instance, "'aud'")
+        Declared.__post_init__(self)
         if self.use == PEER:
             check_name(self.peer, "'peer'")
         elif self.use == KEY:
@@ -77,40 +67,20 @@ class Proof:
             raise SignatureError(
                 f"'use' is {ACCESS!r}, without a peer, {PEER!r}, with one, or {KEY!r}, with a thumbprint"
             )
-        check_time(self.issued_at, "'iat'")
-        check_id(self.id)
 
     def signed(self, private: Jwk) -> str:
         """Return the proof as text, by the certificate's key."""
         return encode_token(self.TYP, self.claims(), private, max_bytes=self.MAX_BYTES)
 
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "certificate": self.certificate,
-            "aud": self.instance,
-            "use": self.use,
-            "peer": self.peer,
-            "iat": self.issued_at,
-            "jti": self.id,
-        }
 
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
+def _check_certificate(value: object, what: str) -> None:
+    if not isinstance(value, str) or len(value) > Certificate.MAX_BYTES:
+        raise SignatureError(f"{what} is a certificate, as text")
 
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            certificate=claims["certificate"],
-            instance=claims["aud"],
-            use=claims["use"],
-            peer=claims["peer"],
-            issued_at=claims["iat"],
-            id=claims["jti"],
-        )
+
+def _with_the_other(value: object, what: str) -> None:
+    """``use`` says what ``peer`` is: both are checked together."""
+    del value, what
 
 
 def read_proof_untrusted(

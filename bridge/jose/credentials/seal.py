@@ -5,26 +5,18 @@ The document is JSON that anybody can read; the seal holds its hash, beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_lifetime,
-    check_members,
-    check_name,
-    check_thumbprint,
-)
+from bridge.jose.credentials.claims import check_id, check_name, check_thumbprint
+from bridge.jose.credentials.declared import EXPIRES, ID, ISSUED, Claim, Declared
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
-_MEMBERS: Final = frozenset({"iss", "aud", "act", "doc", "re", "iat", "exp", "jti"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seal:
+class Seal(Declared):
     """What an instance says of a document.
 
     Attributes:
@@ -45,57 +37,19 @@ class Seal:
     MAX_LIFETIME_S: ClassVar[int] = 300
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    instance: str
-    audience: str
-    act: str
-    digest: str
-    question: str | None
-    issued_at: int
-    expires_at: int
-    id: str
+    instance: Annotated[str, Claim("iss", check_name)]
+    audience: Annotated[str, Claim("aud", check_name)]
+    act: Annotated[str, Claim("act", check_name)]
+    digest: Annotated[str, Claim("doc", check_thumbprint)]
+    question: Annotated[str | None, Claim("re", _check_question)]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
+    id: Annotated[str, ID]
 
-    def __post_init__(self) -> None:
-        check_name(self.instance, "'iss'")
-        check_name(self.audience, "'aud'")
-        check_name(self.act, "'act'")
-        # A hash of 32 bytes, as a thumbprint is.
-        check_thumbprint(self.digest, "'doc'")
-        if self.question is not None:
-            check_id(self.question, "'re'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
-        check_id(self.id)
 
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "iss": self.instance,
-            "aud": self.audience,
-            "act": self.act,
-            "doc": self.digest,
-            "re": self.question,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-            "jti": self.id,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            instance=claims["iss"],
-            audience=claims["aud"],
-            act=claims["act"],
-            digest=claims["doc"],
-            question=claims["re"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-            id=claims["jti"],
-        )
+def _check_question(value: object, what: str) -> None:
+    if value is not None:
+        check_id(value, what)
 
 
 def read_seal_untrusted(token: str, *, keys: Keyring, instance: str, audience: str, now: float) -> Seal:

@@ -7,28 +7,19 @@ Source: ``docs/protocol.md`` §10.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_lifetime,
-    check_members,
-    check_name,
-    check_now,
-    check_thumbprint,
-)
+from bridge.jose.credentials.claims import check_id, check_name, check_now, check_thumbprint
+from bridge.jose.credentials.declared import EXPIRES, ISSUED, Claim, Declared
 from bridge.jose.credentials.grant import GrantToken
 from bridge.jose.credentials.reading import read_untrusted
 from bridge.jose.credentials.token import MAX_CREDENTIAL_BYTES, Keyring
 
-_MEMBERS: Final = frozenset({"iss", "sub", "sid", "jkt", "iat", "exp"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionTicket:
+class SessionTicket(Declared):
     """A session is open.
 
     Attributes:
@@ -47,47 +38,12 @@ class SessionTicket:
     MAX_LIFETIME_S: ClassVar[int] = 5
     MAX_BYTES: ClassVar[int] = MAX_CREDENTIAL_BYTES
 
-    server: str
-    session: str
-    thumbprint: str
-    instance: str
-    issued_at: int
-    expires_at: int
-
-    def __post_init__(self) -> None:
-        check_name(self.server, "'sub'")
-        check_id(self.session, "'sid'")
-        check_thumbprint(self.thumbprint)
-        check_name(self.instance, "'iss'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
-
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "iss": self.instance,
-            "sub": self.server,
-            "sid": self.session,
-            "jkt": self.thumbprint,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-        }
-
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            server=claims["sub"],
-            session=claims["sid"],
-            thumbprint=claims["jkt"],
-            instance=claims["iss"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-        )
+    server: Annotated[str, Claim("sub", check_name)]
+    session: Annotated[str, Claim("sid", check_id)]
+    thumbprint: Annotated[str, Claim("jkt", check_thumbprint)]
+    instance: Annotated[str, Claim("iss", check_name)]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
 
 
 def read_session_ticket_untrusted(token: str, *, keys: Keyring, instance: str, now: float) -> SessionTicket:

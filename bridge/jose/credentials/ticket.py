@@ -8,28 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final
 
 from bridge.errors import SignatureError
-from bridge.jose.credentials.claims import (
-    check_id,
-    check_key,
-    check_lifetime,
-    check_members,
-    check_name,
-    key_of,
-)
+from bridge.jose.credentials.claims import check_id, check_name
+from bridge.jose.credentials.declared import EXPIRES, ISSUED, KEY, Claim, Declared
 from bridge.jose.encoding import json_encode, json_object_untrusted
 from bridge.jose.key import Jwk
 
 MAX_TICKET_DATA_BYTES: Final = 8_192
 """Of the player's data as JSON text."""
 
-_MEMBERS: Final = frozenset({"sub", "jwk", "iss", "aud", "sid", "room", "data", "nonce", "iat", "exp"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
+class Ticket(Declared):
     """Leave for one player to enter one room once, with the player's data.
 
     Attributes:
@@ -54,68 +46,26 @@ class Ticket:
     MAX_LIFETIME_S: ClassVar[int] = 120
     MAX_BYTES: ClassVar[int] = 16_384
 
-    subject: str
-    key: Jwk
-    server: str
-    session: str
-    room: str
-    data: Mapping[str, Any]
-    nonce: str
-    instance: str
-    issued_at: int
-    expires_at: int
-
-    def __post_init__(self) -> None:
-        check_name(self.subject, "'sub'")
-        check_key(self.key)
-        check_name(self.server, "'aud'")
-        check_id(self.session, "'sid'")
-        check_name(self.room, "'room'")
-        check_data(self.data)
-        check_id(self.nonce, "'nonce'")
-        check_name(self.instance, "'iss'")
-        check_lifetime(self.issued_at, self.expires_at, self.MAX_LIFETIME_S)
+    subject: Annotated[str, Claim("sub", check_name)]
+    key: Annotated[Jwk, KEY]
+    server: Annotated[str, Claim("aud", check_name)]
+    session: Annotated[str, Claim("sid", check_id)]
+    room: Annotated[str, Claim("room", check_name)]
+    data: Annotated[Mapping[str, Any], Claim("data", _check_data, write=dict)]
+    nonce: Annotated[str, Claim("nonce", check_id)]
+    instance: Annotated[str, Claim("iss", check_name)]
+    issued_at: Annotated[int, ISSUED]
+    expires_at: Annotated[int, EXPIRES]
 
     @property
     def thumbprint(self) -> str:
         """RFC 7638 thumbprint of the player's key."""
         return self.key.thumbprint()
 
-    def claims(self) -> dict[str, object]:
-        """Return what is signed."""
-        return {
-            "sub": self.subject,
-            "jwk": self.key.public_members(),
-            "iss": self.instance,
-            "aud": self.server,
-            "sid": self.session,
-            "room": self.room,
-            "data": dict(self.data),
-            "nonce": self.nonce,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-        }
 
-    @classmethod
-    def from_claims_untrusted(cls, claims: Mapping[str, Any]) -> Self:
-        """Take claims for what they say.
-
-        Raises:
-            SignatureError: the only one.
-        """
-        check_members(claims, _MEMBERS)
-        return cls(
-            subject=claims["sub"],
-            key=key_of(claims["jwk"]),
-            server=claims["aud"],
-            session=claims["sid"],
-            room=claims["room"],
-            data=claims["data"],
-            nonce=claims["nonce"],
-            instance=claims["iss"],
-            issued_at=claims["iat"],
-            expires_at=claims["exp"],
-        )
+def _check_data(value: object, what: str) -> None:
+    del what
+    check_data(value)
 
 
 def check_data(data: object) -> None:
