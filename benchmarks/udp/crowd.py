@@ -43,12 +43,12 @@ def crowd_peers(keys: list[dict[str, Any]], addresses: list[tuple[str, int]]) ->
 class _Member:
     """One endpoint and its socket."""
 
-    def __init__(self, key: dict[str, Any], server: Peer) -> None:
+    def __init__(self, key: dict[str, Any], server: Peer, streams: int) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.bind(("127.0.0.1", 0))
         self.endpoint = Endpoint(
-            UdpConfig(**OPTIONS, max_state_streams=16),
+            UdpConfig(**OPTIONS, max_state_streams=streams),
             identity=Jwk.from_dict(key),
             random_bytes=secrets.token_bytes,
             unix_ms=lambda: time.time_ns() // 1_000_000,
@@ -112,10 +112,16 @@ class _Crowd:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
 
-def run_crowd(pipe: Connection, keys: list[dict[str, Any]], server_key: dict[str, Any]) -> None:
-    """The crowd's process: tells its addresses, then answers ``"states"`` with how many came."""
+def run_crowd(
+    pipe: Connection, keys: list[dict[str, Any]], server_key: dict[str, Any], streams: int = 16
+) -> None:
+    """The crowd's process: tells its addresses, then answers ``"states"`` with how many came.
+
+    Args:
+        streams: of state that each of it takes.
+    """
     server = Peer(name="server", public_key=Jwk.from_dict(server_key), address=("127.0.0.1", 9))
-    members = [_Member(key, server) for key in keys]
+    members = [_Member(key, server, streams) for key in keys]
     crowd = _Crowd(members)
     selector = selectors.EpollSelector()
     selector.register(pipe, selectors.EVENT_READ)

@@ -2,6 +2,7 @@
 
 from bridge.replication.bindings import Bindings
 from bridge.replication.last_state import decode_state_untrusted, encode_state, state_hash
+from bridge.replication.nearest import NearestGrid
 from bridge.replication.quantise import ANGULAR_VELOCITY_STEP, POSITION_STEP, VELOCITY_STEP
 from bridge.replication.records import (
     COMPACT,
@@ -45,6 +46,7 @@ __all__ = [
     "Decoded",
     "EntityFlag",
     "Layout",
+    "NearestGrid",
     "Outgoing",
     "Payloads",
     "Received",

@@ -6,7 +6,8 @@ in its inbox (``obedience.py``). Requests and messages about one entity are serv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy.typing as npt
@@ -40,6 +41,8 @@ from bridge.sim.standing import Spawn, Standing, first_step
 
 _CLAIM_SECONDS: Final = 10.0
 """how long an offer is left to its taker"""
+_SPAWNING: Final = 256
+"""entities of one ``spawn_many`` under way: four groups, so that the next is there when one is committed"""
 
 
 class Transfers:
@@ -123,6 +126,34 @@ class Transfers:
             self._standing.must_follow(entity)
             self._standing.bodies.place(slot, position)
             return await self._standing.granted(record)
+
+    async def spawn_many(
+        self, positions: Mapping[str, npt.ArrayLike], *, owner: str, rule: Rule = Rule.ALLOW
+    ) -> dict[str, EntityRecord]:
+        """``spawn`` of a world: so many at a time that their requests go, and are committed, in groups.
+
+        Args:
+            positions: metres, by entity.
+
+        Raises:
+            BridgeError: what the first that failed raises. Those before it are spawned; the others are not,
+                but for some that were under way.
+        """
+        records: dict[str, EntityRecord] = {}
+        waiting = iter(positions.items())
+
+        async def spawn_rest() -> None:
+            for entity, position in waiting:
+                records[entity] = await self.spawn(entity, owner=owner, position=position, rule=rule)
+
+        spawning = [asyncio.create_task(spawn_rest()) for _ in range(min(_SPAWNING, len(positions)))]
+        try:
+            await asyncio.gather(*spawning)
+        finally:
+            for task in spawning:
+                task.cancel()
+            await asyncio.gather(*spawning, return_exceptions=True)
+        return records
 
     async def give(self, entity: str, *, owner: str) -> EntityRecord:
         """Pass the entity to another player: the owner changes, the authority stays."""

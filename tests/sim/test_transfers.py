@@ -104,6 +104,28 @@ class Messages:
         return self.transfer()
 
 
+async def test_a_world_is_spawned_at_once_and_seen_elsewhere(trio: Trio) -> None:
+    """R0-52: more of it than go in one group of requests."""
+    a, b, _ = trio
+    world = {fresh("tree"): (float(number), 2.0, 3.0) for number in range(150)}
+    records = await a.server.transfers.spawn_many(world, owner="Player1", rule=Rule.DENY)
+    assert records.keys() == world.keys() <= set(a.server.transfers.held())
+    assert {(one.owner, one.rule, one.server) for one in records.values()} == {("Player1", Rule.DENY, a.name)}
+    for name, record in records.items():
+        await b.sees(name, record.epoch, a)
+
+
+async def test_of_a_world_that_cannot_all_be_spawned_the_first_refusal_is_told(trio: Trio, ball: str) -> None:
+    a, b, _ = trio
+    await spawned(b, ball)
+    first = fresh("tree")
+    world = {first: (0.0, 0.0, 0.0), ball: (0.0, 0.0, 0.0)}
+    with pytest.raises(ConflictError, match=f"{b.name} holds {ball}"):
+        await a.server.transfers.spawn_many(world, owner="Player1")
+    assert ball not in a.server.transfers.held()
+    assert await a.server.transfers.spawn_many({}, owner="Player1") == {}
+
+
 async def test_a_push_crosses_in_four_messages_of_which_two_precede_authority(trio: Trio, ball: str) -> None:
     """R0-29."""
     a, b, _ = trio

@@ -1,0 +1,1 @@
+"""One world: how fast it loads and is edited live, and what a thousand players in it cost."""

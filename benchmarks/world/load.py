@@ -1,0 +1,89 @@
+"""A world is made at one simulation server until another one knows all of it, and one comes to it later."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.world.stage import Watching, meet, until
+from bridge.authority import Rule
+from bridge.homeserver.local import LocalCluster
+
+_LARGE = 100_000
+"""entities of the world that R0-A3 names"""
+
+
+def _positions(entities: int) -> dict[str, tuple[float, ...]]:
+    """Where each lies: whole millimetres, so that what arrives can be held against it."""
+    places = np.random.default_rng(7).integers(-2_000_000, 2_000_000, (entities, 3)) / 1000
+    return {f"e{number}": tuple(place) for number, place in enumerate(places.tolist())}
+
+
+class _Unknown:
+    """What of a world a server does not know yet."""
+
+    def __init__(self, server: Watching, positions: dict[str, tuple[float, ...]]) -> None:
+        self._server = server
+        self._positions = positions
+        self._records = list(positions)
+        self._states = list(positions)
+
+    def records(self) -> bool:
+        """Whether none is left of which the homeserver's record is not here."""
+        owner = self._server.server.transfers.recorded_owner
+        while self._records and owner(self._records[-1]):
+            self._records.pop()
+        return not self._records
+
+    def states(self) -> bool:
+        """Whether none is left whose state here is not the one that it was given."""
+        if len(self._server.accepted) < len(self._positions):
+            return False
+        state = self._server.server.transfers.state
+        while self._states:
+            name = self._states[-1]
+            if np.abs(state(name).position - self._positions[name]).max() > 0.001:
+                return False
+            self._states.pop()
+        return True
+
+
+async def _known(server: Watching, positions: dict[str, tuple[float, ...]], begin: float) -> dict[str, float]:
+    """Seconds from ``begin`` until the server knows all records, and all states."""
+    unknown = _Unknown(server, positions)
+    records = await until(unknown.records, f"records of all at {server.name}")
+    states = await until(unknown.states, f"states of all at {server.name}")
+    return {
+        "records_s": round(records / 1e9 - begin, 2),
+        "seconds": round(states / 1e9 - begin, 2),
+    }
+
+
+async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
+    """Seconds until a world made by one server is known to another one, and to one that comes then."""
+    positions = _positions(entities)
+    maker, other = (Watching(cluster, f"load{n}", entities=entities) for n in (1, 2))
+    later = Watching(cluster, "load3", entities=entities)
+    async with maker.server, other.server:
+        await meet(maker, other)
+        begin = time.monotonic()
+        await maker.server.transfers.spawn_many(positions, owner="ann", rule=Rule.ALLOW)
+        made = time.monotonic() - begin
+        loaded = await _known(other, positions, begin)
+        begin = time.monotonic()
+        async with later.server:
+            joined = await _known(later, positions, begin)
+        lost = maker.lost + other.lost + later.lost
+    return {
+        "entities": entities,
+        "made_s": round(made, 2),
+        "records_s": loaded["records_s"],
+        "seconds": loaded["seconds"],
+        "entities_per_s": round(entities / loaded["seconds"]),
+        "made_per_s": round(entities / made),
+        "hundred_thousand_s": round(_LARGE * loaded["seconds"] / entities),
+        "join": joined,
+        "sessions_lost": lost,
+    }
