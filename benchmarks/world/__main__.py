@@ -19,41 +19,8 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-import uvloop
-
-from benchmarks.udp.processes import in_fresh_process, note
-from benchmarks.world.balance import measure_balance
-from benchmarks.world.crowd import measure_crowd
-from benchmarks.world.edit import measure_edit
-from benchmarks.world.load import measure_load
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
-
-
-def load(entities: int) -> dict[str, Any]:
-    """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
-        return uvloop.run(measure_load(cluster, entities))
-
-
-def edit(edits: int) -> dict[str, Any]:
-    """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
-        return uvloop.run(measure_edit(cluster, edits))
-
-
-def balance(limit: int) -> dict[str, Any]:
-    """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
-        return uvloop.run(measure_balance(cluster, limit))
-
-
-def crowd(options: dict[str, int]) -> dict[str, Any]:
-    """In a process of its own, on a core of its own."""
-    return in_fresh_process(_crowd, options)
-
-
-def _crowd(options: dict[str, int]) -> dict[str, Any]:
-    return measure_crowd(**options)
+from benchmarks.udp.processes import note
+from benchmarks.world.parts import balance, crowd, edit, load
 
 
 def main() -> None:
