@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 import numpy as np
 
+from benchmarks.lease import processor_seconds
 from benchmarks.world.stage import Watching, meet, until
 from bridge.authority import Rule
 from bridge.homeserver.local import LocalCluster
+from tests.support.simulation import children
 
 _LARGE = 100_000
 """entities of the world that R0-A3 names"""
@@ -50,6 +53,26 @@ class _Unknown:
         return True
 
 
+class _Processors:
+    """Processor time of the kinds of processes since this was made."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        homeservers = [node.process.pid for node in cluster.state.nodes if node.process is not None]
+        self._kinds = {
+            "control_planes": [os.getpid()],
+            "data_planes_and_guardians": sorted(children() - set(homeservers)),
+            "homeservers": homeservers,
+        }
+        self._before = {kind: processor_seconds(pids) for kind, pids in self._kinds.items()}
+
+    def ms_each(self, entities: int) -> dict[str, float]:
+        """Milliseconds for each of so many entities."""
+        return {
+            kind: round(1000 * (processor_seconds(pids) - self._before[kind]) / entities, 3)
+            for kind, pids in self._kinds.items()
+        }
+
+
 async def _known(server: Watching, positions: dict[str, tuple[float, ...]], begin: float) -> dict[str, float]:
     """Seconds from ``begin`` until the server knows all records, and all states."""
     unknown = _Unknown(server, positions)
@@ -68,10 +91,12 @@ async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
     later = Watching(cluster, "load3", entities=entities)
     async with maker.server, other.server:
         await meet(maker, other)
+        processors = _Processors(cluster)
         begin = time.monotonic()
         await maker.server.transfers.spawn_many(positions, owner="ann", rule=Rule.ALLOW)
         made = time.monotonic() - begin
         loaded = await _known(other, positions, begin)
+        cpu = processors.ms_each(entities)
         begin = time.monotonic()
         async with later.server:
             joined = await _known(later, positions, begin)
@@ -84,6 +109,7 @@ async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
         "entities_per_s": round(entities / loaded["seconds"]),
         "made_per_s": round(entities / made),
         "hundred_thousand_s": round(_LARGE * loaded["seconds"] / entities),
+        "cpu_ms_per_entity": cpu,
         "join": joined,
         "sessions_lost": lost,
     }

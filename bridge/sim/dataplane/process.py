@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import numpy as np
@@ -81,6 +81,8 @@ _KEEPALIVE_SECONDS: Final = MAX_ECHO_AGE_SECONDS / 4
 """A state that follows a silence must carry an echo that its receiver still takes; two PINGs may be lost."""
 _RECORD_NS: Final = 1_000_000_000
 """nanoseconds between writings of what was accepted, where a record is kept"""
+_COMMANDS_BYTES: Final = 4096
+"""of commands between two looks at everything else: some 40 of them, a few milliseconds"""
 _DRAIN_POLL_SECONDS: Final = 0.01
 
 
@@ -142,10 +144,15 @@ class DataPlaneProcess:
             )
             ticking = asyncio.create_task(self._tick_forever())
             try:
-                while (command := await _read_command(commands)) is not None:
-                    if isinstance(command, Shutdown):
-                        break
-                    await self._carry_out(command)
+                async for some in _waiting_commands(commands):
+                    for command in some:
+                        if isinstance(command, Shutdown):
+                            return
+                        await self._carry_out(command)
+                    self._engine.flush()
+                    # Reading what has come already gives nobody a turn. Without this the commands for a whole
+                    # world would stop the ticks, and a server without any in a second loses its session.
+                    await asyncio.sleep(0)
             finally:
                 for task in (ticking, *self._connecting.values()):
                     task.cancel()
@@ -186,7 +193,6 @@ class DataPlaneProcess:
                 self._send(await self._report(command))
             case _:
                 raise AssertionError(f"{command!r} twice")
-        self._engine.flush()
 
     def _answer(self, command: Stop | OpenRelease, now_ns: int) -> Event:
         now_ms = time.time_ns() // 1_000_000
@@ -338,6 +344,31 @@ async def _read_command(reader: asyncio.StreamReader) -> Command | None:
         return decode_command(await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+async def _waiting_commands(reader: asyncio.StreamReader) -> AsyncIterator[list[Command]]:
+    """All commands that have come, up to some kilobytes of them, each time; ends with the control plane."""
+    buffer = b""
+    while chunk := await _read(reader):
+        buffer += chunk
+        some, start = [], 0
+        while len(buffer) - start >= 4:
+            length = int.from_bytes(buffer[start : start + 4], "big")
+            if length > MAX_FRAME_BYTES:
+                return
+            if len(buffer) - start < 4 + length:
+                break
+            some.append(decode_command(buffer[start + 4 : start + 4 + length]))
+            start += 4 + length
+        buffer = buffer[start:]
+        yield some
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(_COMMANDS_BYTES)
+    except ConnectionError:
+        return b""
 
 
 async def serve(control: socket.socket, world_fd: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
-from bridge.sim.dataplane.messages import PeerDown, PeerUp, RemovePeer
+from bridge.sim.dataplane.messages import Hold, PeerDown, PeerUp, RemovePeer
 from tests.support.cluster import fresh
 from tests.support.data_plane import running
 from tests.support.simulation import children, simulation
@@ -114,6 +114,17 @@ async def test_what_it_sends_goes_through_the_network_it_is_told() -> None:
         await two.told(PeerUp)
         # Without the delay a handshake takes some milliseconds.
         assert time.monotonic() - began > 0.4
+
+
+async def test_a_worlds_worth_of_commands_does_not_stop_the_ticks() -> None:
+    """R0-52: a server whose data plane makes no turn in a second loses its session."""
+    async with running("sim1", capacity=2048) as plane:
+        for number in range(2_000):
+            plane.client.tell(Hold(entity=f"tree{number}", epoch=1, slot=number))
+        before = plane.client.turns.count()
+        await plane.client.report(drain_seconds=0.0)
+        # The answer comes after all of them; turns would be none at all where reading comes first.
+        assert plane.client.turns.count() - before >= 3
 
 
 async def test_ctrl_c_of_the_terminal_is_left_to_the_control_plane() -> None:
