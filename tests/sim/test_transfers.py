@@ -104,15 +104,20 @@ class Messages:
         return self.transfer()
 
 
-async def test_a_world_is_spawned_at_once_and_seen_elsewhere(trio: Trio) -> None:
+async def test_a_world_is_spawned_at_once_and_seen_elsewhere(cluster: LocalCluster) -> None:
     """R0-52: more of it than go in one group of requests."""
-    a, b, _ = trio
     world = {fresh("tree"): (float(number), 2.0, 3.0) for number in range(150)}
-    records = await a.server.transfers.spawn_many(world, owner="Player1", rule=Rule.DENY)
-    assert records.keys() == world.keys() <= set(a.server.transfers.held())
-    assert {(one.owner, one.rule, one.server) for one in records.values()} == {("Player1", Rule.DENY, a.name)}
-    for name, record in records.items():
-        await b.sees(name, record.epoch, a)
+    async with (
+        simulation(cluster, fresh("sim"), capacity=512) as a,
+        simulation(cluster, fresh("sim"), capacity=512) as b,
+    ):
+        records = await a.server.transfers.spawn_many(world, owner="Player1", rule=Rule.DENY)
+        assert records.keys() == world.keys() == set(a.server.transfers.held())
+        assert {(one.owner, one.rule, one.server) for one in records.values()} == {
+            ("Player1", Rule.DENY, a.name)
+        }
+        for name, record in records.items():
+            await b.sees(name, record.epoch, a)
 
 
 async def test_of_a_world_that_cannot_all_be_spawned_the_first_refusal_is_told(trio: Trio, ball: str) -> None:
