@@ -62,6 +62,8 @@ _DEFAULT_LEASE_MS: Final = 3_000
 _NAME_ASKS_PER_LEASE: Final = 10
 _NAME_LEASES: Final = 3
 """How long an earlier session of the name is waited for; a lessor, even a new one, ends it within two."""
+_LEARNED_AT_ONCE: Final = 128
+"""records of a snapshot: a few milliseconds"""
 _STREAMED_LEASES: Final = 2
 """The state of a holder that died silently is as old as its lease when its successor is looked for."""
 _STREAMED_SECONDS: Final = 0.28
@@ -375,9 +377,12 @@ class Tenure:
                     case Snapshot(nodes=nodes):
                         # Keys first: a grant in the inbox names a giver, and its release opens with that key.
                         for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
-                            for path, data in nodes.items():
-                                if path[1] == kind:
-                                    self._learn(path, data)
+                            told = [(path, data) for path, data in nodes.items() if path[1] == kind]
+                            for number, (path, data) in enumerate(told):
+                                self._learn(path, data)
+                                # Renewals and steps of the simulation must not wait for a whole world.
+                                if number % _LEARNED_AT_ONCE == _LEARNED_AT_ONCE - 1:
+                                    await asyncio.sleep(0)
                         ready.set()
                     case Updated(path=path, data=data):
                         self._learn(path, data)
