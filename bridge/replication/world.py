@@ -9,7 +9,7 @@ processes was rejected: the simulation loop must never wait (R4-9).
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntFlag
 from typing import Final
 
@@ -26,8 +26,9 @@ _STILL: Final = (0.0, 0.0, 0.0)
 
 _WORDS: Final = 1 + 1 + 3 + 4 + 3 + 3 + 1
 """of 8 bytes a slot: lock, tick, position, rotation, velocity, angular velocity, flags"""
-_READ_ATTEMPTS: Final = 1_000
-"""A write takes well under a microsecond; a slot still odd after this many looks has a dead writer."""
+_READ_ATTEMPTS: Final = 50_000
+"""Half a second and more: a writer may stand still inside a write for as long as others have its core. A slot
+still odd after this many looks has a dead writer."""
 
 
 class EntityFlag(IntFlag):
@@ -126,6 +127,9 @@ class States:
             angular_velocities=state.angular_velocity[None, :],
             flags=np.array([state.flags], dtype=np.uint8),
         )
+
+
+_COLUMNS: Final = tuple(column.name for column in fields(States))
 
 
 class World:
@@ -238,22 +242,31 @@ class World:
     def gather(self, slots: npt.NDArray[np.intp]) -> States:
         """Consistent states of n slots, each by itself.
 
-        A slot that is being written is gathered again until none is, so that one call costs one pass
-        over the arrays in the usual case.
+        What was being written is looked at again until it is whole, so that one call costs one pass over the
+        arrays in the usual case.
 
         Raises:
             ConfigurationError: the writer died inside a write.
         """
+        states, torn = self._look(slots)
         for _ in range(_READ_ATTEMPTS):
-            before = self._lock.take(slots)
-            states = States(
-                ticks=self._tick.take(slots),
-                positions=self._position.take(slots, axis=0),
-                rotations=self._rotation.take(slots, axis=0),
-                velocities=self._velocity.take(slots, axis=0),
-                angular_velocities=self._angular_velocity.take(slots, axis=0),
-                flags=self._flags.take(slots).astype(np.uint8),
-            )
-            if not (before % 2).any() and np.array_equal(before, self._lock.take(slots)):
+            if not len(torn):
                 return states
+            again, still = self._look(slots[torn])
+            for name in _COLUMNS:
+                getattr(states, name)[torn] = getattr(again, name)
+            torn = torn[still]
         raise ConfigurationError("a slot was left half-written: its simulation died; start it again")
+
+    def _look(self, slots: npt.NDArray[np.intp]) -> tuple[States, npt.NDArray[np.intp]]:
+        """States as they are, and which of them were being written."""
+        before = self._lock.take(slots)
+        states = States(
+            ticks=self._tick.take(slots),
+            positions=self._position.take(slots, axis=0),
+            rotations=self._rotation.take(slots, axis=0),
+            velocities=self._velocity.take(slots, axis=0),
+            angular_velocities=self._angular_velocity.take(slots, axis=0),
+            flags=self._flags.take(slots).astype(np.uint8),
+        )
+        return states, np.flatnonzero((before % 2 == 1) | (before != self._lock.take(slots)))

@@ -1,4 +1,5 @@
 import mmap
+import threading
 
 import numpy as np
 import pytest
@@ -43,6 +44,28 @@ def test_a_slot_left_half_written_is_reported_not_read() -> None:
         world.read(0)
     with pytest.raises(ConfigurationError, match="half-written"):
         world.gather(np.array([0]))
+
+
+def test_a_writer_that_stands_still_inside_a_write_is_waited_for() -> None:
+    memory = bytearray(World.size(3))
+    world, end = World(memory, 3), threading.Event()
+    for slot in range(3):
+        world.write(slot, tick=1, position=[slot, 0, 0])
+    memory[8] += 1
+
+    def go_on() -> None:
+        end.wait()
+        # Half of the new state has been there for long.
+        memory[8] += 1
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    world._position[1] = 7.0
+    threading.Timer(0.05, end.set).start()
+    states = world.gather(np.array([2, 1, 0]))
+    writer.join()
+    assert states.positions[:, 0].tolist() == [2, 7, 0]
+    assert states.ticks.tolist() == [1, 1, 1]
 
 
 def test_too_little_memory_is_refused_with_the_size_it_takes() -> None:
