@@ -330,7 +330,7 @@ def measure_crowd(
 
 
 def _players_at_rate(steps: dict[str, float], plan: Plan, players: int) -> int:
-    """How many one core would serve at the rate; to move and round the world costs the same for any number."""
+    """How many one core would serve at the rate; moving and rounding the world costs the same for any."""
     fixed = steps["move"] + steps["quantise"]
     each = (sum(steps.values()) - fixed) / players
     return max(0, int((1000 / plan.rate_hz - fixed) / each))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from bridge.authority import Rule
 from bridge.homeserver.local import LocalCluster
 from tests.support.simulation import children
 
-_LARGE = 100_000
+RATE_HZ: Final = 20.0
+"""simulation steps, and states of each entity, a second"""
+_LARGE: Final = 100_000
 """entities of the world that R0-A3 names"""
 
 
@@ -87,8 +89,9 @@ async def _known(server: Watching, positions: dict[str, tuple[float, ...]], begi
 async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
     """Seconds until a world made by one server is known to another one, and to one that comes then."""
     positions = _positions(entities)
-    maker, other = (Watching(cluster, f"load{n}", entities=entities) for n in (1, 2))
-    later = Watching(cluster, "load3", entities=entities)
+    maker, other, later = (
+        Watching(cluster, f"load{n}", entities=entities, rate_hz=RATE_HZ) for n in (1, 2, 3)
+    )
     async with maker.server, other.server:
         await meet(maker, other)
         processors = _Processors(cluster)
@@ -103,6 +106,7 @@ async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
         lost = maker.lost + other.lost + later.lost
     return {
         "entities": entities,
+        "rate_hz": RATE_HZ,
         "made_s": round(made, 2),
         "records_s": loaded["records_s"],
         "seconds": loaded["seconds"],

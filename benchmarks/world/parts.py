@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -13,22 +13,29 @@ from benchmarks.world.edit import measure_edit
 from benchmarks.world.load import measure_load
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 
+_LEASE_MS: Final = 10_000
+"""Longer than the default, so that other work on the machine does not end sessions in the middle of a run."""
+
+
+def _cluster() -> LocalCluster:
+    return LocalCluster(LocalClusterConfig(nodes=3, environment={"KB_LEASE_MS": str(_LEASE_MS)}))
+
 
 def load(entities: int) -> dict[str, Any]:
     """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
+    with _cluster() as cluster:
         return uvloop.run(measure_load(cluster, entities))
 
 
 def edit(edits: int) -> dict[str, Any]:
     """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
+    with _cluster() as cluster:
         return uvloop.run(measure_edit(cluster, edits))
 
 
 def balance(limit: int) -> dict[str, Any]:
     """On a cluster of its own."""
-    with LocalCluster(LocalClusterConfig(nodes=3)) as cluster:
+    with _cluster() as cluster:
         return uvloop.run(measure_balance(cluster, limit))
 
 

@@ -22,7 +22,13 @@ class Watching:
     """A server that has been entered, and what it has told."""
 
     def __init__(
-        self, cluster: LocalCluster, name: str, *, entities: int, max_entities: int | None = None
+        self,
+        cluster: LocalCluster,
+        name: str,
+        *,
+        entities: int,
+        max_entities: int | None = None,
+        rate_hz: float = 60.0,
     ) -> None:
         self.name = name
         self.accepted: dict[str, int] = {}
@@ -37,6 +43,7 @@ class Watching:
             cookie=cluster.cookie,
             epmd_port=cluster.epmd_port,
             register=False,
+            rate_hz=rate_hz,
             shed=max_entities is not None,
             max_entities=max_entities,
             capacity=2 * entities,
