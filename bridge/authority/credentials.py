@@ -239,9 +239,7 @@ class Credentials:
         Returns:
             The revocation, which may be an earlier one.
         """
-        value = await self._requests.ask(
-            "revoke_credential", id=credential.encode(), reason=name_bytes(reason)
-        )
+        value = await self._requests.ask("revoke_credential", id=credential.encode(), reason=reason.encode())
         return Revocation.from_term(value)
 
     async def revocations(self) -> list[Revocation]:

@@ -14,13 +14,12 @@ from bridge.authority.records import EntityRecord, Step
 from bridge.authority.refusals import UnknownEntityError, authority_error
 from bridge.errors import AuthorityError, ConfigurationError, KhepriError
 from bridge.etf import Atom
+from bridge.jose.credentials import name_fault
 from bridge.khepri import Khepri, NodeNotFoundError, OperationId
 
 PATIENCE: Final = 60.0
 """seconds to repeat a request under its operation id: a server that has stopped acting for an entity must
 learn what became of it, and a cluster without a majority needs its time"""
-MAX_NAME_BYTES: Final = 255
-"""bytes in the name of a server, an entity or a player: a name is a component of a path"""
 
 
 class Requests:
@@ -108,12 +107,12 @@ def name_bytes(name: str) -> bytes:
     """A name as the homeserver takes it.
 
     Raises:
-        ConfigurationError: empty, or beyond 255 bytes of UTF-8.
+        ConfigurationError: it is none (``docs/protocol.md`` §1).
     """
-    encoded = name.encode()
-    if not 1 <= len(encoded) <= MAX_NAME_BYTES:
-        raise ConfigurationError(f"a name has 1 to {MAX_NAME_BYTES} bytes: {name!r:.80}")
-    return encoded
+    fault = name_fault(name)
+    if fault is not None:
+        raise ConfigurationError(f"the name {name!r:.80} {fault}")
+    return name.encode()
 
 
 def step_members(step: Step | None) -> dict[str, Any]:

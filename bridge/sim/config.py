@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
+from bridge.jose.credentials import name_fault
 from bridge.node import TlsConfig
 from bridge.sim.zones import Layout
 from bridge.udp import NetworkConditions
@@ -65,6 +66,8 @@ class SimulationConfig:
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 
     def __post_init__(self) -> None:
+        if (fault := name_fault(self.name)) is not None:
+            raise ConfigurationError(f"the name {self.name!r:.80} of a server {fault}")
         if not 5 <= self.rate_hz <= 1_000:
             raise ConfigurationError(f"rate_hz is 5 to 1000, not {self.rate_hz}")
         if not 1 <= self.capacity <= 65_536:

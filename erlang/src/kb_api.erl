@@ -283,7 +283,7 @@ record(Store, Kind, Name, Missing) ->
                     Error -> kb_call:failure(Error, Store)
                 end
             end);
-        false -> kb_call:refuse(invalid_request, <<"a name is a binary of 1 to 255 bytes">>)
+        false -> kb_call:refuse(invalid_request, <<"a name is a binary of 1 to 255 bytes of UTF-8, without / and control characters">>)
     end.
 
 look_up(Store, Path, Favor) ->

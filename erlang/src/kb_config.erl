@@ -55,10 +55,10 @@ type("simulation") -> simulation;
 type(Other) -> throw("KB_TYPE must be homeserver or simulation, not " ++ Other).
 
 instance(Name) ->
-    case unicode:characters_to_binary(Name) of
-        Binary when is_binary(Binary), byte_size(Binary) =< 255 -> Binary;
-        _ -> throw("KB_INSTANCE must be a name of at most 255 bytes")
-    end.
+    Binary = unicode:characters_to_binary(Name),
+    kb_validate:name(Binary) andalso binary:match(Binary, <<"@">>) =:= nomatch orelse
+        throw("KB_INSTANCE must be a name of at most 255 bytes without /, @ and control characters"),
+    Binary.
 
 store(Name) ->
     case re:run(Name, "^[a-z][a-z0-9_]{0,63}$", [{capture, none}]) of

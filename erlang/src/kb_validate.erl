@@ -132,7 +132,8 @@ request(Function, Request) when is_map(Request) ->
             end;
         [Member | _] ->
             {error, {invalid_request, #{member => Member,
-                                        message => <<"this member is missing or of another type">>}}}
+                                        message => <<"this member is missing or not what it has to be; a name has 1 to 255 bytes of "
+                                                     "UTF-8 without / and control characters, and is not . or ..">>}}}
     end;
 request(_, _) ->
     kb_call:refuse(invalid_request, <<"a request is a map">>).
@@ -170,7 +171,7 @@ members(authenticate) ->
      {issued, seconds}, {peer, name_or_none}];
 members(attest) ->
     [{session, id}, {server, name}, {thumbprint, thumbprint}, {entity, name_or_none}];
-members(revoke_credential) -> [{id, credential}, {reason, name}];
+members(revoke_credential) -> [{id, credential}, {reason, text}];
 members(publish_key) -> [{kid, thumbprint}, {key, key}, {state, key_state}];
 members(set_player_data) -> [{player, name}, {data, player_data}, {by, party}];
 members(pin_peer) -> [{instance, instance}, {urls, urls}, {keys, keys}, {ca, text_or_none}, {since, epoch}];
@@ -201,6 +202,7 @@ has(Member, Kind, Request) ->
     end.
 
 is(name, Value) -> name(Value);
+is(text, Value) -> is_binary(Value) andalso byte_size(Value) >= 1 andalso byte_size(Value) =< 255;
 is(id, Value) -> is_binary(Value) andalso byte_size(Value) =:= 16;
 is(thumbprint, Value) -> is_binary(Value) andalso byte_size(Value) =:= 43;
 is(key, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_KEY_BYTES;
@@ -229,14 +231,14 @@ is(verdict, Value) -> Value =:= accepted orelse Value =:= refused;
 is(choice, Value) -> lists:member(Value, [back, gone, forget]);
 is(said, Value) -> is_binary(Value) andalso byte_size(Value) =< ?MAX_BOX_BYTES;
 is(text_or_none, Value) -> Value =:= undefined orelse is_binary(Value) andalso byte_size(Value) =< ?MAX_BOX_BYTES;
-is(urls, Value) -> all(fun name/1, Value, ?MAX_URLS);
+is(urls, Value) -> all(fun(Url) -> is(text, Url) end, Value, ?MAX_URLS);
 is(keys, Value) -> all(fun(Key) -> is(key, Key) end, Value, ?MAX_KEYS);
 is(servers, Value) ->
     is_map(Value) andalso map_size(Value) =< ?MAX_SERVERS
         andalso lists:all(fun({Name, Server}) -> name(Name) andalso is_server(Server) end, maps:to_list(Value));
 is(giver, #{epoch := Epoch} = Value) -> is(epoch, Epoch) andalso is_server(maps:remove(epoch, Value));
 is(giver, _) -> false;
-is(address, {Host, Port}) -> name(Host) andalso is_integer(Port) andalso Port > 0 andalso Port < 65536;
+is(address, {Host, Port}) -> is(text, Host) andalso is_integer(Port) andalso Port > 0 andalso Port < 65536;
 is(address, _) -> false.
 
 is_server(#{server := Server, session := Session, key := Key, thumbprint := Thumbprint, address := Address} = Value) ->
@@ -249,5 +251,11 @@ all(Is, [Value], Left) -> Left > 0 andalso Is(Value);
 all(Is, [Value | Rest], Left) -> Left > 0 andalso Is(Value) andalso all(Is, Rest, Left - 1);
 all(_, _, _) -> false.
 
+%% Of a server, an entity, a player, an instance: a component of a path, here as in a URL, that people get to see. The
+%% same as bridge/jose/credentials/names.py.
 -spec name(term()) -> boolean().
-name(Value) -> is_binary(Value) andalso byte_size(Value) >= 1 andalso byte_size(Value) =< 255.
+name(Value) when Value =:= <<".">>; Value =:= <<"..">> -> false;
+name(Value) -> is(text, Value) andalso is_plain(Value).
+
+is_plain(<<Char/utf8, Rest/binary>>) when Char >= $\s, Char =/= $/, Char < 16#7F; Char > 16#9F -> is_plain(Rest);
+is_plain(Rest) -> Rest =:= <<>>.

@@ -152,6 +152,23 @@ url(Bytes) ->
     lists:foldl(fun({From, To}, Acc) -> binary:replace(Acc, From, To, [global]) end, Text,
                 [{<<"+">>, <<"-">>}, {<<"/">>, <<"_">>}, {<<"=">>, <<>>}]).
 
+%% As bridge/jose/credentials/names.py has it.
+a_name_is_a_component_of_a_path_test() ->
+    [?assert(kb_validate:name(Name))
+     || Name <- [<<"ball">>, <<"Grün"/utf8>>, <<"a b">>, <<".gitignore">>, <<"Ann@ruby">>, <<"%2F">>, binary:copy(<<"x">>, 255)]],
+    [?assertNot(kb_validate:name(Name))
+     || Name <- [<<>>, <<".">>, <<"..">>, <<"a/b">>, <<"a\n">>, <<0>>, <<16#7F>>, <<16#85/utf8>>, <<16#85>>, <<"a", 16#FF>>, <<16#ED, 16#A0, 16#80>>,
+                 binary:copy(<<"x">>, 256), ball, "ball"]].
+
+a_name_is_asked_for_wherever_there_is_one_test() ->
+    Base = #{entity => <<"ball">>, owner => <<"Ann">>, master => <<"Ann">>, rule => allow, session => <<0:128>>},
+    {ok, Base} = kb_validate:request(create_entity, Base),
+    [?assertMatch({error, {invalid_request, #{member := Member}}}, kb_validate:request(create_entity, Base#{Member := <<"a/b">>}))
+     || Member <- [entity, owner, master]],
+    %% An address of a server and a reason are texts.
+    Id = binary:copy(<<"i">>, 22),
+    ?assertMatch({ok, _}, kb_validate:request(revoke_credential, #{id => Id, reason => <<"lost / stolen">>})).
+
 a_setting_that_is_no_number_is_named_test() ->
     ?assertMatch({ok, #{min_free_mb := 64, join_timeout := 30000}}, kb_config:read()),
     true = os:putenv("KB_MIN_FREE_MB", "64M"),

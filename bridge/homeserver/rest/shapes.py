@@ -1,8 +1,7 @@
 """What requests and answers hold, as JSON. Members that nobody here knows are left alone (R0-13).
 
-Names are texts of 1 to 255 bytes; those with a slash or a control character exist in the cluster, but not
-here: a name is a segment of a path. Epochs are decimal texts: they have 64 bits, and many a JSON number has
-53.
+Names are those of ``bridge.jose.credentials.names``. Epochs are decimal texts: they have 64 bits, and many a
+JSON number has 53.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from bridge.authority import EntityRecord, Rule
-
-MAX_NAME_BYTES = 255
+from bridge.jose.credentials import MAX_NAME_BYTES, NAME_PATTERN, name_fault
 
 
 def _name(text: str) -> str:
-    if len(text.encode()) > MAX_NAME_BYTES:
-        raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes of UTF-8")
-    if text in (".", ".."):
-        raise ValueError("a name is not `.` or `..`, which no path can hold")
+    fault = name_fault(text)
+    if fault is not None:
+        raise ValueError(f"the name {fault}")
     return text
 
 
@@ -30,14 +27,18 @@ def _number(value: object) -> object:
     return value
 
 
-_SEGMENT = r"[^/\x00-\x1f\x7f-\x9f]+$"
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=f"^{_SEGMENT}"),
+    StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=f"^{NAME_PATTERN}"),
     AfterValidator(_name),
     # The engine that validates knows no look-ahead; readers of the description do.
     WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES, "pattern": rf"^(?!\.\.?$){_SEGMENT}"}
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME_BYTES,
+            "pattern": rf"^(?!\.\.?$){NAME_PATTERN}",
+        }
     ),
 ]
 """of a player, a server, an entity or a scene"""

@@ -5,6 +5,7 @@ from bridge.jose.credentials.certificate import Certificate, read_certificate_un
 from bridge.jose.credentials.desk import Admitted, Awaited, TicketDesk
 from bridge.jose.credentials.enrolment import Enrolment, read_enrolment_untrusted
 from bridge.jose.credentials.grant import GrantToken, read_grant_untrusted
+from bridge.jose.credentials.names import MAX_NAME_BYTES, NAME_PATTERN, name_fault
 from bridge.jose.credentials.peer import PeerToken, read_peer_untrusted
 from bridge.jose.credentials.proof import Proof, read_proof_untrusted
 from bridge.jose.credentials.reading import read_untrusted
@@ -20,6 +21,8 @@ from bridge.jose.credentials.ticket import Ticket
 from bridge.jose.credentials.token import Keyring, keyring
 
 __all__ = [
+    "MAX_NAME_BYTES",
+    "NAME_PATTERN",
     "AccessToken",
     "Admitted",
     "Awaited",
@@ -37,6 +40,7 @@ __all__ = [
     "TicketDesk",
     "check_standing",
     "keyring",
+    "name_fault",
     "read_access_untrusted",
     "read_certificate_untrusted",
     "read_enrolment_untrusted",

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from bridge.errors import KeyFormatError, SignatureError
+from bridge.jose.credentials.names import name_fault
 from bridge.jose.credentials.role import Role
 from bridge.jose.credentials.token import CURVE
 from bridge.jose.encoding import base64url_decode_untrusted
 from bridge.jose.key import Jwk
 
-MAX_NAME_BYTES: Final = 255
-"""Of a name as UTF-8; names are components of paths in the tree."""
 MAX_CLOCK_SKEW_S: Final = 30
 """Seconds by which an issuer's clock may be ahead. What expired has expired: there no skew is allowed for."""
 ID_BYTES: Final = 16
@@ -38,21 +37,14 @@ def check_members(claims: Mapping[str, Any], members: Set[str]) -> None:
 
 
 def check_name(value: object, what: str) -> None:
-    """Demand a name: 1 to 255 bytes of UTF-8 without control characters.
+    """Demand a name.
 
     Raises:
         SignatureError: it is none.
     """
-    if not isinstance(value, str) or not value or len(value) > MAX_NAME_BYTES:
-        raise SignatureError(f"{what} is a text of 1 to {MAX_NAME_BYTES} bytes")
-    if any(char < " " or "\x7f" <= char <= "\x9f" for char in value):
-        raise SignatureError(f"{what} has a control character")
-    try:
-        if len(value.encode("utf-8")) <= MAX_NAME_BYTES:
-            return
-    except UnicodeEncodeError:
-        pass
-    raise SignatureError(f"{what} is a text of 1 to {MAX_NAME_BYTES} bytes")
+    fault = "is no text" if not isinstance(value, str) else name_fault(value)
+    if fault is not None:
+        raise SignatureError(f"{what} {fault}")
 
 
 def check_bytes(value: object, size: int, what: str) -> None:

@@ -21,13 +21,13 @@ from bridge.jose.credentials.role import Role
 from tests.support.credentials import ID, ISSUER, NOW
 
 
-@pytest.mark.parametrize("name", ["a", "x" * 255, "é" * 127, "Zoë O'Neil", "a/b", "日本", "👩‍🚀"])
+@pytest.mark.parametrize("name", ["a", "x" * 255, "é" * 127, "Zoë O'Neil", "日本", "👩‍🚀"])
 def test_a_name_has_1_to_255_bytes(name: str) -> None:
     check_name(name, "'sub'")
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x" * 256, "é" * 128, "a\n", "\0", "\x7f", "\x9f", "\ud800", None, 1, b"a"]
+    "name", ["", "x" * 256, "é" * 128, "a\n", "a/b", "..", "\0", "\x7f", "\x9f", "\ud800", None, 1, b"a"]
 )
 def test_what_is_no_name_is_refused(name: object) -> None:
     with pytest.raises(SignatureError, match="'sub'"):
