@@ -136,7 +136,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "name_in_use": Kind(409, "This server has an open session", "Close it, or wait until its lease is over."),
     "restoring": Kind(503, "A backup is being restored", "Try again when that has ended."),
     "key_reused": Kind(
-        422, "This Idempotency-Key is another request's", "Repeat that one as it was, or use a new key."
+        409, "This Idempotency-Key is another request's", "Repeat that one as it was, or use a new key."
     ),
     "outcome_forgotten": Kind(
         409, "This Idempotency-Key is too old", "Read what became of it; use a new key."

@@ -71,7 +71,7 @@ async def test_a_write_that_is_repeated_at_another_process_is_applied_once(
         assert (await other.delete(place, headers=key)).json()["passed"] == [thing]
         assert (await other.delete(place)).json()["passed"] == []
         changed = await other.put(place, json={"server": server.name}, headers=key)
-        assert (kind(changed), changed.status_code) == ("key_reused", 422)
+        assert (kind(changed), changed.status_code) == ("key_reused", 409)
 
 
 @erlang
