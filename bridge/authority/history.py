@@ -240,6 +240,8 @@ class Verdict:
         undecided: entities whose search was given up; nothing is shown for them, and that is no proof.
         travelled: entities that were put into escrow for another instance; what that decides is no answer of
             this history, so the order of their answers is not searched.
+        deleted: entities that were deleted, or may have been. Another one of such a name begins anew, so
+            the order of their answers is not searched either.
     """
 
     acts: int
@@ -254,6 +256,7 @@ class Verdict:
     doubled_entities: list[Violation] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     travelled: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
 
     @property
     def violations(self) -> list[Violation]:
@@ -297,7 +300,8 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
         lost_entities=_lost_entities(asked, finals),
         doubled_entities=_doubled_entities(finals),
         undecided=undecided,
-        travelled=_travelled(asked),
+        travelled=_named(asked, "push_abroad"),
+        deleted=_named(asked, "delete_entity"),
     )
 
 
@@ -427,10 +431,10 @@ def _linearizable(
             if len(finals) == 1:
                 of_entity[entity].append(_read(final, entity, record))
     sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
-    travelled = _travelled(asked)
+    left_out = {*_named(asked, "push_abroad"), *_named(asked, "delete_entity")}
     alive = _alive(asked)
     for entity, operations in of_entity.items():
-        if entity in travelled:
+        if entity in left_out:
             continue
         example = check_entity(operations, open_sessions=sessions, alive_ns=alive)
         if example is None:
@@ -444,10 +448,9 @@ def _linearizable(
     return found, undecided
 
 
-def _travelled(asked: _Asked) -> list[str]:
-    return sorted(
-        {op.entity for _, op in asked if op.function == "push_abroad" and op.known is not Known.REFUSED}
-    )
+def _named(asked: _Asked, function: str) -> list[str]:
+    """Entities for which something was asked, unless it was refused."""
+    return sorted({op.entity for _, op in asked if op.function == function and op.known is not Known.REFUSED})
 
 
 def _read(final: Final, entity: str, record: RecordView) -> Operation:
@@ -583,7 +586,8 @@ def _lost(
         final_record, record = last.get(operation.entity), operation.record
         if final_record is None or record is None or len(finals) > 1:
             continue
-        if (final_record.version, final_record.epoch) < (record.version, record.epoch):
+        # By epoch first: another entity of a deleted one's name begins at version 1 again.
+        if (final_record.epoch, final_record.version) < (record.epoch, record.version):
             text = (
                 f"{operation.entity}: {operation.client} was answered version {record.version} at epoch "
                 f"{record.epoch}, the homeserver ends at {final_record.version}, {final_record.epoch}"
@@ -594,6 +598,7 @@ def _lost(
 
 def _lost_entities(asked: _Asked, finals: Sequence[Final]) -> list[Violation]:
     there = {entity for final in finals for entity in final.entities}
+    there.update(_named(asked, "delete_entity"))
     return [
         Violation("no entity is lost", f"{operation.entity}: made, and nobody's in the end", (called,))
         for called, operation in asked

@@ -328,6 +328,7 @@ def check_history(
             "doubled_entities": len(verdict.doubled_entities),
             "undecided": verdict.undecided,
             "travelled": verdict.travelled,
+            "deleted": verdict.deleted,
             "violations": [violation.text for violation in verdict.violations],
         },
         as_json=as_json,

@@ -204,6 +204,16 @@ def test_an_entity_that_was_put_into_escrow_is_named_and_not_searched() -> None:
     assert verdict.travelled == ["ball"]
 
 
+def test_an_entity_that_was_deleted_is_named_and_not_missed() -> None:
+    gone = asked(2, "delete_entity", 300, view(2, 2, None, "Bob"), by="Bob")
+    again = asked(3, "create_entity", 400, view(1, 3), session=A, owner="Bob")
+    for rest in ([*gone, final()], [*gone, *again, final(ball=view(1, 3))]):
+        verdict = check([*created(), *rest])
+        assert verdict.violations == []
+        assert verdict.deleted == ["ball"]
+    assert check([*created(), *gone, *again, final(ball=view(9, 2))]).lost_grants
+
+
 def test_a_request_without_an_answer_is_counted_and_harmless() -> None:
     verdict = check([*created(), *pulled(2, 200, 2, 2)[:1], final(ball=view(2, 2, B, "Bob"))])
     assert verdict.violations == []
