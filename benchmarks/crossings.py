@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -226,4 +227,5 @@ async def fly_live(
         await flights.start(cluster, stack)
         await flights.fly(stretch)
         outcome = await flights.outcome(within / stretch.speed)
-    return {"seconds": round(stretch.seconds, 1), "speed": stretch.speed, **outcome}
+    load = round(os.getloadavg()[0], 1)
+    return {"seconds": round(stretch.seconds, 1), "speed": stretch.speed, "load": load, **outcome}
