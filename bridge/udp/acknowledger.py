@@ -109,16 +109,26 @@ class Acknowledger:
 
     def frames(self) -> bytes:
         """What there is to tell, which is then told; empty where nothing ever came."""
+        frames = self.peek()
+        self.told()
+        return frames
+
+    def peek(self) -> bytes:
+        """What :meth:`frames` would give."""
+        largest, bits = self._replay.acknowledgement()
+        if largest < 0:
+            return b""
+        frames = encode_ack(largest, bits) + encode_credit(self._reliable.received, self._reliable.limit)
+        if self._unordered.has_begun:
+            frames += encode_frame(MessageCredit(self._unordered.low_water, self._unordered.limit))
+        return frames
+
+    def told(self) -> None:
+        """What :meth:`peek` gave goes."""
         self.is_due = False
         self.due_at = None
         self._row.columns.acks_from[self._row.index] = math.inf
         self.waiting = 0
         self._credit_granted = self._reliable.limit
-        largest, bits = self._replay.acknowledgement()
-        if largest < 0:
-            return b""
-        frames = encode_ack(largest, bits) + encode_credit(self._reliable.received, self._credit_granted)
-        if self._unordered.has_begun:
+        if self._unordered.has_begun and self._replay.largest >= 0:
             self._messages_granted = MessageCredit(self._unordered.low_water, self._unordered.limit)
-            frames += encode_frame(self._messages_granted)
-        return frames

@@ -26,6 +26,7 @@ from bridge.errors import (
     SignatureError,
 )
 from bridge.jose import Jwk, peek_claims_untrusted
+from bridge.udp.acknowledger import Acknowledger
 from bridge.udp.admission import Admission
 from bridge.udp.bucket import TokenBucket
 from bridge.udp.columns import Columns
@@ -43,7 +44,7 @@ from bridge.udp.handshake import (
     sender_untrusted,
 )
 from bridge.udp.latest import Matrix, PendingState, check_state
-from bridge.udp.lone import FEW, LONE_BYTES, Lone, may_go, seal_lone
+from bridge.udp.lone import FEW, LONE_BYTES, Lone, has_to_tell, may_go, seal_lone
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.proving import SigningPace, Unproven
 from bridge.udp.session import Session, check_batch, plain_number
@@ -55,6 +56,7 @@ from bridge.udp.wire import (
     CONNECTION_ID,
     DATA,
     MAX_DATAGRAM_BYTES,
+    MAX_STATE_BYTES,
     MIN_DATA_BYTES,
     Data,
     Init,
@@ -623,7 +625,7 @@ class Endpoint:
             self._part(queued, range(len(queued.sessions)))
 
     def _part(self, queued: _Queued, which: Iterable[int]) -> None:
-        sessions, (_, stream, numbers, payloads) = queued
+        sessions, (_, stream, numbers, payloads, _) = queued
         assert isinstance(stream, int)
         is_queued = self._columns.is_queued
         for n in which:
@@ -637,21 +639,46 @@ class Endpoint:
     def _seal_queued(self, queued: _Queued, *, now: float) -> list[Transmit]:
         """Seal what may go of what :meth:`send_states` was given; the rest waits in its sessions."""
         columns, lone = self._columns, queued.lone
-        count, size = len(lone.rows), LONE_BYTES + lone.payloads.shape[1]
-        plaintexts = self._workspace.buffers_if_worth(size, count) if count >= FEW else None
-        if plaintexts is None:
-            self._part(queued, range(count))
+        if len(lone.rows) < FEW:
+            self._part(queued, range(len(lone.rows)))
             return []
         is_queued = np.asarray(columns.is_queued)
         may = may_go(lone, columns, max_flight=self._config.max_flight_datagrams, now=now)
         may &= (np.asarray(columns.is_idle)[lone.rows] & is_queued[lone.rows]).astype(np.bool_)
-        if not may.all():
-            self._part(queued, np.flatnonzero(~may).tolist())
-            lone = lone.only(np.flatnonzero(may))
-            if not len(lone.rows):
-                return []
-        is_queued[lone.rows] = 0
-        return seal_lone(lone, columns, plaintexts, self._workspace.sheet(size, count), now=now)
+        tells = may & has_to_tell(lone, columns, now=now)
+        groups = self._acknowledging(queued, np.flatnonzero(tells).tolist()) if tells.any() else []
+        alone = np.flatnonzero(may & ~tells)
+        groups.append((lone if len(alone) == len(lone.rows) else lone.only(alone), []))
+        groups.sort(key=lambda group: len(group[0].rows), reverse=True)
+        transmits: list[Transmit] = []
+        for group, acknowledgers in groups:
+            count, size = len(group.rows), group.size
+            plaintexts = self._workspace.buffers_if_worth(size, count) if count >= FEW else None
+            if plaintexts is None:
+                continue
+            sheet = Sheet(size, count) if transmits else self._workspace.sheet(size, count)
+            is_queued[group.rows] = 0
+            for acknowledger in acknowledgers:
+                acknowledger.told()
+            transmits += seal_lone(group, columns, plaintexts, sheet, now=now)
+        left = np.flatnonzero(is_queued[lone.rows])
+        if len(left):
+            self._part(queued, left.tolist())
+        return transmits
+
+    def _acknowledging(self, queued: _Queued, which: list[int]) -> list[tuple[Lone, list[Acknowledger]]]:
+        """States with what their sessions have to tell before them, where both fit, by the length of that."""
+        room = MAX_STATE_BYTES - queued.lone.payloads.shape[1]
+        by_length: defaultdict[int, list[tuple[int, bytes, Acknowledger]]] = defaultdict(list)
+        for n in which:
+            acknowledger = queued.sessions[n].acknowledger
+            frames = acknowledger.peek()
+            if len(frames) <= room:
+                by_length[len(frames)].append((n, frames, acknowledger))
+        return [
+            (queued.lone.only(np.array(chosen, dtype=np.intp), frames), list(acknowledgers))
+            for chosen, frames, acknowledgers in (zip(*same, strict=True) for same in by_length.values())
+        ]
 
     def _seal_alone(
         self, dirty: Iterable[Session], *, now: float
@@ -681,6 +708,7 @@ class Endpoint:
                 ),
             )
             may = may_go(lone, self._columns, max_flight=self._config.max_flight_datagrams, now=now)
+            may &= ~has_to_tell(lone, self._columns, now=now)
             for (session, _, _), may_this in zip(same, may.tolist(), strict=True):
                 if may_this:
                     session.outbound.lone_went()

@@ -1,4 +1,4 @@
-"""States that go alone: one datagram for each of many sessions, with nothing else to send to any.
+"""States that go alone: one datagram for each of many sessions, with an acknowledgement at most beside it.
 
 What a server sends to its players each tick. Whether a session may send, the header of its datagram, and what
 is to be remembered of it are columns (:mod:`bridge.udp.columns`) of which all rows are done at once; then the
@@ -8,6 +8,7 @@ and noted one by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 from struct import Struct
 from typing import Final, NamedTuple
@@ -68,28 +69,41 @@ class Lone(NamedTuple):
         streams: one, or shape (n,).
         numbers: of the states, shape (n,).
         payloads: shape (n, size).
+        frames: that go before the state, of one length.
     """
 
     rows: Rows
     streams: int | npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
     payloads: Matrix
+    frames: Sequence[bytes] = ()
 
-    def only(self, chosen: Rows) -> Lone:
-        """Some of them."""
+    @property
+    def size(self) -> int:
+        """Bytes of each datagram."""
+        length: int = self.payloads.shape[1]
+        return LONE_BYTES + length + (len(self.frames[0]) if self.frames else 0)
+
+    def only(self, chosen: Rows, frames: Sequence[bytes] = ()) -> Lone:
+        """Some of them, with such frames."""
         streams = self.streams if isinstance(self.streams, int) else self.streams[chosen]
-        return Lone(self.rows[chosen], streams, self.numbers[chosen], self.payloads[chosen])
+        return Lone(self.rows[chosen], streams, self.numbers[chosen], self.payloads[chosen], frames)
+
+
+def has_to_tell(lone: Lone, columns: Columns, *, now: float) -> npt.NDArray[np.bool_]:
+    """With which acknowledgements ride."""
+    rides: npt.NDArray[np.bool_] = np.asarray(columns.acks_from)[lone.rows] <= now
+    return rides
 
 
 def may_go(lone: Lone, columns: Columns, *, max_flight: int, now: float) -> npt.NDArray[np.bool_]:
-    """Which may go now with nothing going along: by pace, keys, what is in flight and what is to be told.
+    """Which may go now: by pace, keys and what is in flight.
 
     Args:
         max_flight: datagrams of a session in flight above which none goes.
     """
     rows = lone.rows
-    may: npt.NDArray[np.bool_] = np.asarray(columns.acks_from)[rows] > now
-    may &= np.asarray(columns.in_flight)[rows] < max_flight
+    may: npt.NDArray[np.bool_] = np.asarray(columns.in_flight)[rows] < max_flight
     may &= np.asarray(columns.sequence)[rows] < np.asarray(columns.rekey_from)[rows]
     may &= np.asarray(columns.rekey_at)[rows] > now
     may &= _refilled(columns, rows, now=now) >= MAX_DATAGRAM_BYTES
@@ -114,9 +128,8 @@ def seal_lone(
         plaintexts: where they are put together.
         sheet: where the datagrams are from then on.
     """
-    rows, _, _, payloads = lone
-    count, length = payloads.shape
-    size = LONE_BYTES + length
+    rows, payloads, size = lone.rows, lone.payloads, lone.size
+    count = len(rows)
     sequences = np.asarray(columns.sequence)[rows]
     heads = _heads(lone, columns, sequences, now=now)
     nonces = nonces_of(np.asarray(columns.iv_head)[rows], np.asarray(columns.iv_tail)[rows], sequences)
@@ -124,12 +137,19 @@ def seal_lone(
     sheet.datagrams[:count, :DATA_HEADER_BYTES] = heads[:, :DATA_HEADER_BYTES]
     indices = rows.tolist()
     ciphers = [columns.ciphers[index] for index in indices]
-    head_bytes = LONE_TEXT.size
+    frames_at = PROLOGUE.size
+    state_at = frames_at + (len(lone.frames[0]) if lone.frames else 0)
+    payload_at = state_at + STATE_HEADER.size
+    prologues, states = heads[:, DATA_HEADER_BYTES : -STATE_HEADER.size], heads[:, -STATE_HEADER.size :]
     for start in range(0, count, RUN_ROWS):
         run = slice(start, min(start + RUN_ROWS, count))
         texts = plaintexts.plaintexts[: run.stop - start]
-        texts[:, :head_bytes] = heads[run, DATA_HEADER_BYTES:]
-        texts[:, head_bytes:] = payloads[run]
+        texts[:, :frames_at] = prologues[run]
+        if lone.frames:
+            frames = np.frombuffer(b"".join(lone.frames[run]), dtype=np.uint8)
+            texts[:, frames_at:state_at] = frames.reshape(len(texts), -1)
+        texts[:, state_at:payload_at] = states[run]
+        texts[:, payload_at:] = payloads[run]
         views = plaintexts.plaintext_views
         seal_each(ciphers[run], nonces[run], views, sheet.header_views[run], sheet.sealed_views[run])
     addresses = [columns.addresses[index] for index in indices]
@@ -137,7 +157,7 @@ def seal_lone(
 
 
 def _heads(lone: Lone, columns: Columns, sequences: npt.NDArray[np.int64], *, now: float) -> Matrix:
-    rows, streams, numbers, payloads = lone
+    rows, streams, numbers, payloads, _ = lone
     stamps = np.asarray(columns.peer_stamp)[rows]
     held = ((now - np.asarray(columns.peer_stamp_at)[rows]) * 1e6).astype(np.int64) // HOLD_UNIT_US
     heads = np.empty(len(rows), dtype=_HEADS)

@@ -796,6 +796,29 @@ def test_a_crowd_on_a_bad_network_with_all_that_sessions_do_besides() -> None:
         assert session.statistics().rekeys > 1
 
 
+@pytest.mark.parametrize("size", [100, MAX_STATE_BYTES])
+def test_acknowledgements_ride_with_the_states_of_a_crowd_where_there_is_room(size: int) -> None:
+    network, server, players, sessions = crowd(2 * FEW + 3, config=UdpConfig(max_ack_delay=0.1))
+    talkers = [*players[:FEW], *players[-2:]]  # as many as are done together, and a few with another length
+    for _ in range(20):
+        players[-1].session("server").send_state(b"input")
+        network.run(seconds=0.2)
+    for tick in range(4):
+        for player in talkers:
+            player.session("server").send_state(b"input")
+        network.run(seconds=0.01)
+        before = len(network.log)
+        server.endpoint.send_states(sessions, rows(len(sessions), tick, size=size))
+        network.run(seconds=0.003)
+        sent = sum(source == server.address for source, _, _ in network.log[before:])
+        assert sent == len(sessions) + (len(talkers) if size == MAX_STATE_BYTES else 0)
+        network.run(seconds=0.01)
+        for player in players:
+            assert states(player)[-1][0] == tick
+        for player in talkers:
+            assert player.session("server").states_unacknowledged == 0
+
+
 def test_what_a_session_may_not_send_yet_waits_in_it_and_is_superseded() -> None:
     network, server, players, sessions = crowd(3, config=UdpConfig(max_flight_datagrams=2))
     network.drop = lambda _datagram, source, _target: source == players[1].address

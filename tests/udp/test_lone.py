@@ -8,7 +8,7 @@ from bridge.udp.columns import Columns
 from bridge.udp.config import UdpConfig
 from bridge.udp.keys import Aead, derive_session_keys
 from bridge.udp.latest import Matrix
-from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, may_go, seal_lone
+from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, has_to_tell, may_go, seal_lone
 from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
 from bridge.udp.wire import DATA, DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES, MAX_STATE_BYTES, NO_ECHO, STATE
@@ -37,15 +37,22 @@ def alone(session: Session, *, now: float) -> list[bytes] | None:
         np.frombuffer(state.payload, dtype=np.uint8).reshape(1, -1),
     )
     columns = session.row.columns
+    if has_to_tell(lone, columns, now=now).all():
+        frames = session.acknowledger.peek()
+        if lone.size + len(frames) > MAX_DATAGRAM_BYTES:
+            return None
+        lone = lone.only(np.array([0]), [frames])
     if not may_go(lone, columns, max_flight=CONFIG.max_flight_datagrams, now=now).all():
         return None
+    if lone.frames:
+        session.acknowledger.told()
     session.outbound.lone_went()
     return payloads(lone, columns, now=now)
 
 
 def payloads(lone: Lone, columns: Columns, *, now: float) -> list[bytes]:
-    count, size = lone.payloads.shape[0], LONE_BYTES + lone.payloads.shape[1]
-    transmits = seal_lone(lone, columns, RunBuffers(size), Sheet(size, count), now=now)
+    sheet = Sheet(lone.size, len(lone.rows))
+    transmits = seal_lone(lone, columns, RunBuffers(lone.size), sheet, now=now)
     return [datagram for datagram, _ in single_datagrams(transmits)]
 
 
