@@ -61,9 +61,14 @@ moved(out, Entity, _Index, Entities) -> maps:remove(Entity, Entities).
 entities(undefined) -> #{};
 entities(#{entities := Entities}) -> Entities.
 
-%% What the buckets of a session name, in an order that is the same on every member.
--spec named([#{entities := #{binary() => held}}]) -> [binary()].
-named(Buckets) -> lists:sort(lists:append([maps:keys(Entities) || #{entities := Entities} <- Buckets])).
+%% What the buckets of a session name, in an order that is the same on every member. Up to 0.3 there was a node for each
+%% entity.
+-spec named([#{entities => #{binary() => held}, entity => binary()}]) -> [binary()].
+named(Nodes) ->
+    lists:usort(lists:append([case Node of
+                                  #{entities := Entities} -> maps:keys(Entities);
+                                  #{entity := Entity} -> [Entity]
+                              end || Node <- Nodes])).
 
 -spec owned(binary(), non_neg_integer(), kb_authority_tree:read()) -> [binary()].
 owned(Player, Bucket, Read) ->

@@ -118,7 +118,8 @@ passed({Session, Server}, #{entity := Entity, server := From, epoch := Epoch, ow
                      | kb_authority_waiting:recalls(Taken, Step, Read)] ++ Changes}.
 
 named(Session, Read, List) ->
-    [Read(entity_path(Entity)) || Entity <- kb_authority_index:named(List([bridge, held, Session]))].
+    [Record || Entity <- kb_authority_index:named(List([bridge, held, Session])),
+               Record <- [Read(entity_path(Entity))], Record =/= undefined].
 
 held(Session, Read, List) ->
     [Record || #{session := Holder} = Record <- named(Session, Read, List), Holder =:= Session].

@@ -55,6 +55,16 @@ an_entity_passes_to_the_first_successor_that_may_have_it_test() ->
     Bucket = kb_authority_tree:held_path(<<"c">>, kb_authority_tree:bucket(<<"gun">>)),
     ?assertEqual(#{entities => #{<<"gun">> => held}}, maps:get(Bucket, After)).
 
+what_a_session_held_before_there_were_buckets_is_found_test() ->
+    Tree = held(<<"hat">>, <<"a">>, held(<<"a">>, opened([<<"a">>]))),
+    Old = fun(Name, Acc) -> Acc#{[bridge, held, <<"a">>, Name] => #{entity => Name}} end,
+    Bare = maps:filter(fun([bridge, held | _], _) -> false; (_, _) -> true end, Tree),
+    %% One of them was deleted since, which took no such node with it.
+    Before = lists:foldl(Old, Bare, [<<"gun">>, <<"hat">>, <<"gone">>]),
+    {{ok, #{released := Released}}, After} = run(end_session, #{session => <<"a">>, reason => dead}, Before),
+    ?assertEqual([<<"gun">>, <<"hat">>], lists:sort(Released)),
+    ?assertEqual([], [Path || [bridge, held | _] = Path <- maps:keys(After)]).
+
 without_a_successor_an_entity_is_dormant_test() ->
     Tree = held(<<"a">>, opened([<<"a">>, <<"b">>])),
     {{ok, #{released := [<<"gun">>], passed := []}}, After} =
