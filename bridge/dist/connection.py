@@ -78,6 +78,9 @@ class DistConfig:
 
     net_ticktime: float = 60.0
     """seconds of silence after which the peer is down; the same on all nodes of a cluster (OTP's default)"""
+    max_tick_interval: float = 2.0
+    """seconds between ticks at most, however long ``net_ticktime`` is here: a handshake does not tell the
+    peer's, and a homeserver, whose is 8 s, takes a side that is silent for longer than 6 s for one that is down"""
     handshake_timeout: float = 7.0
     """seconds for the whole handshake (OTP's ``net_setuptime``)"""
     max_handshake_bytes: int = 2_048
@@ -94,12 +97,23 @@ class DistConfig:
     """what one received term may ask for"""
 
     def __post_init__(self) -> None:
-        if self.net_ticktime <= 0 or self.handshake_timeout <= 0:
-            raise ConfigurationError("net_ticktime and handshake_timeout are positive seconds")
+        if min(self.net_ticktime, self.max_tick_interval, self.handshake_timeout) <= 0:
+            raise ConfigurationError(
+                "net_ticktime, max_tick_interval and handshake_timeout are positive seconds"
+            )
         if self.handshake_length_bytes not in (2, 4):
             raise ConfigurationError("handshake_length_bytes is 2 (TCP) or 4 (TLS)")
         if min(self.max_packet_bytes, self.max_sequences, self.max_held_bytes) < 1:
             raise ConfigurationError("a limit is at least 1")
+
+    @property
+    def tick_interval(self) -> float:
+        """Seconds of this side's silence after which it ticks.
+
+        OTP's ``net_kernel`` ticks four times in a ``net_ticktime`` and gives a peer up at the fourth of its own
+        ticks in a row before which nothing came: after three quarters of its ``net_ticktime`` at the soonest.
+        """
+        return min(self.net_ticktime / 4, self.max_tick_interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +271,7 @@ class DistConnection:
         # OTP looks four times in a ticktime and so waits up to 1.25 of it; so does this side.
         if now - self._last_received >= 1.25 * ticktime:
             self._end(Disconnected(detail=f"nothing received for {1.25 * ticktime:g} s (net_ticktime)"))
-        elif now - self._last_sent >= ticktime / 4:
+        elif now - self._last_sent >= self._config.tick_interval:
             self._outbox.put(_TICK)
             self._last_sent = now
 
@@ -267,8 +281,8 @@ class DistConnection:
             return None
         if not self._connected:
             return self._deadline
-        ticktime = self._config.net_ticktime
-        return min(self._last_sent + ticktime / 4, self._last_received + 1.25 * ticktime)
+        config = self._config
+        return min(self._last_sent + config.tick_interval, self._last_received + 1.25 * config.net_ticktime)
 
     def data_to_send(self, *, portion: int | None = PORTION) -> list[bytes]:
         """What to write, in order: every small message, then a portion of the large ones.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -29,7 +30,8 @@ from bridge.dist import (
 from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, HandshakeError
 from bridge.etf import Pid
 from bridge.node.config import NodeConfig
-from bridge.node.epmd import look_up
+from bridge.node.epmd import look_up, unresolved
+from bridge.node.resolving import dial
 from bridge.node.tls import TlsLayer, explain
 from bridge.node.transport import DistTransport
 
@@ -193,12 +195,16 @@ class Connections:
         try:
             # The certificate is for the host that the node's name says, wherever it was dialled.
             protocol = self._protocol(transport, node.partition("@")[2])
-            await loop.create_connection(lambda: protocol, host, port)
+            await dial(
+                host, port, lambda address, port: loop.create_connection(lambda: protocol, address, port)
+            )
         except BaseException as error:
             # No socket came about, so nothing will report its end.
             self._transports.discard(transport)
             if not isinstance(error, OSError):
                 raise
+            if isinstance(error, socket.gaierror):
+                raise unresolved(host, error) from None
             raise HandshakeError(_no_socket(node, port, fixed, error)) from None
         dialling.stage = "it does not finish the handshake; is it an Erlang node?"
 

@@ -23,6 +23,7 @@ from bridge.dist import (
     parse_port_please,
 )
 from bridge.errors import DeadlineError, DecodeError, HandshakeError
+from bridge.node.resolving import dial
 
 _log = logging.getLogger("bridge.node")
 
@@ -34,9 +35,17 @@ _AGAIN_SECONDS: Final = 5.0
 """for one try to register again"""
 
 
+def unresolved(host: str, error: socket.gaierror) -> HandshakeError:
+    """What a host that has no address means for whoever dials a node there."""
+    return HandshakeError(
+        f"the host {host!r:.80} does not resolve ({error.strerror}); check the part of the node name after @, "
+        "and the name server"
+    )
+
+
 def _unreachable(host: str, port: int, error: OSError) -> HandshakeError:
     if isinstance(error, socket.gaierror):
-        return HandshakeError(f"the host {host!r} does not resolve; check the part of the node name after @")
+        return unresolved(host, error)
     return HandshakeError(
         f"no Erlang port mapper answers at {host}:{port} ({error.strerror or error}); "
         "start one (epmd -daemon), set ERL_EPMD_PORT to the one in use, or do without: NodeConfig takes the "
@@ -47,7 +56,7 @@ def _unreachable(host: str, port: int, error: OSError) -> HandshakeError:
 async def _ask(request: bytes, host: str, port: int, limit: int) -> bytes:
     """The whole answer, which the port mapper ends by closing; no more than ``limit`` bytes are read."""
     try:
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await dial(host, port, asyncio.open_connection)
     except OSError as error:
         raise _unreachable(host, port, error) from None
     data = b""
@@ -173,7 +182,7 @@ class _Request:
     async def send(self) -> _Reply:
         host, port, name = self.host, self.port, self.name
         try:
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await dial(host, port, asyncio.open_connection)
         except OSError as error:
             raise _unreachable(host, port, error) from None
         try:

@@ -119,9 +119,10 @@ class HiddenNode:
             self._server = await asyncio.get_running_loop().create_server(
                 self._accept, config.listen_host, config.listen_port
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
             raise ConfigurationError(
-                f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror or error}); "
+                f"cannot listen on {config.listen_host}:{config.listen_port} ({reason or error}); "
                 "set listen_host to an address of this machine, listen_port to a free one"
             ) from None
         creation = 0

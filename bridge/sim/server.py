@@ -26,7 +26,7 @@ from bridge.authority import (
     decode_message_untrusted,
     record_path,
 )
-from bridge.errors import BridgeError, ClosedError, ConnectionLostError, DeadlineError
+from bridge.errors import BridgeError, ClosedError, ConnectionLostError, DeadlineError, HandshakeError
 from bridge.khepri import Khepri, StoreUnavailableError, UnknownOutcomeError
 from bridge.node import Gateway, HiddenNode, NodeConfig
 from bridge.sim.asks import AskHandler
@@ -72,6 +72,7 @@ _NOT_NOW: Final = (
     StoreUnavailableError,
     ConnectionLostError,
     DeadlineError,
+    HandshakeError,
     RestoringError,
     NotHolderError,
 )

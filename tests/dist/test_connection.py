@@ -202,10 +202,30 @@ def test_a_silent_peer_times_out() -> None:
     assert event.failure is Failure.TIMEOUT
 
 
-def test_ticks_go_out_each_quarter_and_silence_ends_the_connection() -> None:
+@pytest.mark.parametrize(
+    ("options", "interval"),
+    [
+        ({}, 2.0),
+        ({"net_ticktime": 8.0}, 2.0),
+        ({"net_ticktime": 4.0}, 1.0),
+        ({"max_tick_interval": 0.5}, 0.5),
+        ({"max_tick_interval": 100.0}, 15.0),
+    ],
+)
+def test_ticks_go_out_each_quarter_and_no_more_seldom_than_homeservers_need(
+    options: dict[str, float], interval: float
+) -> None:
+    a, b = pair(config_a=DistConfig(**options))  # type: ignore[arg-type]  # seconds, whatever their names
+    roundtrip_until_quiet(a, b, now=0.0)
+    for now in (interval, 2 * interval):
+        assert a.get_timer() == now
+        a.handle_timer(now=now)
+        assert a.data_to_send() == [bytes(4)]
+
+
+def test_silence_ends_the_connection() -> None:
     a, b = pair()
     roundtrip_until_quiet(a, b, now=0.0)
-    assert a.get_timer() == 15.0
     a.handle_timer(now=15.0)
     assert a.data_to_send() == [bytes(4)]
     b.receive_data(bytes(4), now=15.0)
@@ -263,6 +283,7 @@ def test_lengths_of_handshake_frames_have_four_bytes_where_tls_is_used() -> None
     "options",
     [
         {"net_ticktime": 0},
+        {"max_tick_interval": 0},
         {"handshake_timeout": 0},
         {"handshake_length_bytes": 3},
         {"max_packet_bytes": 0},

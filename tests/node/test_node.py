@@ -181,6 +181,25 @@ async def test_ticks_keep_an_idle_connection_past_net_ticktime(mapper: PortMappe
         assert downs == []
 
 
+@pytest.mark.slow
+async def test_a_node_as_it_comes_keeps_an_idle_connection_to_one_with_a_homeservers_ticktime(
+    mapper: PortMapper,
+) -> None:
+    """Both ways: this side's ticktime of 60 s asks less of the peer than its own 8 s ask of this side."""
+    config = NodeConfig(epmd_host="127.0.0.1", epmd_port=mapper.port)
+    async with (
+        otp_node(mapper, "hs4", flags=("-kernel", "net_ticktime", "8")) as otp,
+        HiddenNode("sim4@127.0.0.1", cookie=COOKIE, config=config) as node,
+    ):
+        downs: list[str] = []
+        node.on_node_down(downs.append)
+        await node.call(otp.name, "erlang", "node", [])
+        # Without ticks the peer ends the connection after 6 to 10 s of this side's silence.
+        await asyncio.sleep(12)
+        assert downs == []
+        assert node.connected == (otp.name,)
+
+
 async def test_two_hidden_nodes_connect(node: HiddenNode, mapper: PortMapper) -> None:
     async with HiddenNode("sim5@127.0.0.1", cookie=COOKIE, config=mapper.node_config()) as other:
         box, theirs = node.mailbox("box"), other.mailbox()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.authority import EndReason, Homeserver, OpenedSession
-from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.errors import ConfigurationError, HandshakeError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from bridge.sim import server, tenure
 from bridge.sim.dataplane import DataPlaneClient
@@ -86,6 +86,31 @@ async def test_a_session_that_is_lost_while_it_begins_is_followed_by_another_one
         assert one.problems() == []
         # What one of them held would be sealed on under the deadline of the next.
         assert told == ["begin", "end", "begin", "end", "begin", "end", "begin"]
+
+
+class CutOff(Homeserver):
+    """No member is reached, for so many sessions: the network is cut, and the name server with it."""
+
+    left = 0
+
+    async def open_session(self, **values: Any) -> OpenedSession:
+        if CutOff.left > 0:
+            CutOff.left -= 1
+            raise HandshakeError("the host 'hs1' does not resolve")
+        return await super().open_session(**values)
+
+
+async def test_a_server_that_loses_its_session_while_no_member_is_reached_opens_one_once_one_is(
+    leased: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenure, "Homeserver", CutOff)
+    monkeypatch.setattr(server, "_AGAIN_SECONDS", 0.05)
+    async with simulation(leased, fresh("sim")) as one:
+        CutOff.left = 2
+        await Homeserver(one.server._store, one.server.session).end_session(EndReason.DRAINED)
+        await one.told(SessionOpened)
+        assert CutOff.left == 0
+        assert one.problems() == []
 
 
 async def test_a_lease_shorter_than_echoes_may_be_old_is_refused() -> None:

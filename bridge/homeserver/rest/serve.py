@@ -218,7 +218,7 @@ def _bind(listening: Listening) -> socket.socket:
             listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise _cannot_listen(listening, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -231,7 +231,7 @@ def _bind(listening: Listening) -> socket.socket:
     return bound
 
 
-def _cannot_listen(listening: Listening, error: OSError) -> ConfigurationError:
+def _cannot_listen(listening: Listening, error: OSError | UnicodeError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {listening.host}:{listening.port}: {error}")
 
 
