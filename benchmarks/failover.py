@@ -48,6 +48,7 @@ class Successor:
             cookie=cluster.cookie,
             epmd_port=cluster.epmd_port,
             register=False,
+            keep_history=True,
         )
         self.server = SimulationServer(config, self._on_event)
 

@@ -231,7 +231,7 @@ async def start_server(
 
 
 def _command(members: Iterable[str], cookie: Path, epmd_port: int) -> list[str]:
-    command = [sys.executable, "-m", "bridge.cli", "sim", "--commands", "--no-register"]
+    command = [sys.executable, "-m", "bridge.cli", "sim", "--keep-history", "--commands", "--no-register"]
     for member in members:
         command += ["--member", member]
     return [*command, "--cookie-file", str(cookie), "--epmd-port", str(epmd_port)]

@@ -34,6 +34,10 @@ class Fence:
     def __init__(self) -> None:
         self._holders: dict[str, _Holder] = {}
 
+    def __len__(self) -> int:
+        """Entities of which a grant is known."""
+        return len(self._holders)
+
     def raise_to(self, entity: str, epoch: int, thumbprint: str) -> bool:
         """Learn of a grant; an older one than the known changes nothing.
 
@@ -52,6 +56,10 @@ class Fence:
             return False
         self._holders[entity] = _Holder(epoch, thumbprint)
         return True
+
+    def forget(self, entity: str) -> None:
+        """The homeserver has the entity no more: nobody speaks for it."""
+        self._holders.pop(entity, None)
 
     def judge(self, entity: str, epoch: int, thumbprint: str) -> Verdict:
         """Judge a record that ``thumbprint``'s owner sealed for ``entity`` at ``epoch``."""

@@ -59,6 +59,10 @@ class Holdings:
     def __getitem__(self, entity: str) -> Holding:
         return self._by_entity.get(entity, Holding(entity=entity))
 
+    def __len__(self) -> int:
+        """Entities of which something is known."""
+        return len(self._by_entity)
+
     def held(self) -> list[Holding]:
         """The entities that this server acts for."""
         return [h for h in self._by_entity.values() if h.phase is Phase.HOLDING]
@@ -121,6 +125,10 @@ class Holdings:
         if self[entity].phase is not Phase.RELEASING:
             raise InvalidStateError(f"{entity}: nothing to resume ({self[entity].phase.name})")
         return self._enter(self[entity], Phase.HOLDING)
+
+    def forget(self, entity: str) -> None:
+        """The entity is no more; one of its name that is made later is another one."""
+        self._by_entity.pop(entity, None)
 
     def follow(self, entity: str, epoch: int) -> Holding:
         """The homeserver says that another grant, or none, is current. What is older changes nothing."""

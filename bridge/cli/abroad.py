@@ -91,6 +91,7 @@ class AbroadCase:
                     epmd_port=other.epmd_port,
                     register=False,
                     store=other.store,
+                    keep_history=True,
                 ),
                 self._on_event,
             )

@@ -120,7 +120,7 @@ def replay_passes(
         typer.Option(
             "--sim",
             help="NAME=COMMAND that starts a simulation server elsewhere (twice or more); "
-            "COMMAND ends in `khepri-bridge sim … --commands`.",
+            "COMMAND ends in `khepri-bridge sim … --keep-history --commands`.",
             show_default=False,
         ),
     ] = None,
@@ -213,6 +213,13 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    keep_history: Annotated[
+        bool,
+        typer.Option(
+            "--keep-history",
+            help="Keep all records in memory for `report`, not the newest 1,024: for replays and tests.",
+        ),
+    ] = False,
     commands: Annotated[
         bool,
         typer.Option(
@@ -250,6 +257,7 @@ def simulate(
             signed=signed,
             mesh=layout,
             record_dir=record_dir,
+            keep_history=keep_history,
         )
     else:
         if not member:
@@ -271,6 +279,7 @@ def simulate(
             mesh=layout,
             linger_ms=linger_ms,
             record_dir=None if record_dir is None else str(record_dir),
+            keep_history=keep_history,
         )
     asyncio_run(serve(config, commands=commands))
 

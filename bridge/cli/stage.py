@@ -61,6 +61,7 @@ def local_simulation(
     signed: bool = False,
     mesh: Layout | None = None,
     record_dir: Path | None = None,
+    keep_history: bool = False,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
 
@@ -87,6 +88,7 @@ def local_simulation(
         mesh=mesh,
         linger_ms=linger_ms,
         record_dir=None if record_dir is None else str(record_dir),
+        keep_history=keep_history,
     )
 
 
@@ -203,6 +205,7 @@ def simulation_commands(
     """
     if not sims:
         base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(stage.directory), "--commands"]
+        base += ["--keep-history"]
         base += ["--linger-ms", str(linger_ms)]
         if network is not None:
             base += ["--network", str(network)]

@@ -81,6 +81,7 @@ async def _live(place: Path, times: int, last: int, *, as_json: bool) -> None:
                     register=False,
                     store=stage.store,
                     key_file=str(_keys(stage.directory) / f"{name}.pem"),
+                    keep_history=True,
                 )
                 server = SimulationServer(config, cases.listener(name))
                 servers.append(await stack.enter_async_context(server))

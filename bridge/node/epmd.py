@@ -38,8 +38,8 @@ _AGAIN_SECONDS: Final = 5.0
 def unresolved(host: str, error: socket.gaierror) -> HandshakeError:
     """What a host that has no address means for whoever dials a node there."""
     return HandshakeError(
-        f"the host {host!r:.80} does not resolve ({error.strerror}); check the part of the node name after @, "
-        "and the name server"
+        f"the host {host!r:.80} does not resolve ({error.strerror}); check the part of the node name "
+        "after @, and the name server"
     )
 
 

@@ -1,7 +1,7 @@
-"""Hosts by name: looked up apart from dialling, so that a look-up that nobody waits for any more ends unheard.
+"""Hosts by name: looked up apart from dialling, so that a look-up that nobody waits for ends unheard.
 
-uvloop's own dialling leaves such a look-up behind: once the name server gives up, long after the caller did, its
-error is printed as one that nobody retrieved.
+uvloop's own dialling leaves such a look-up behind: once the name server gives up, long after the caller did,
+its error is printed as one that nobody retrieved.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ class Abroad:
                 self._spawn(self._look_up(instance, to))
             step = first_step()
             box = await standing.stop(entity, taker)
+            standing.pinned.add(entity)
             self._waiting[entity] = asyncio.get_running_loop().create_future()
             with self._settling.unless_answered(entity, epoch):
                 try:
@@ -81,6 +82,7 @@ class Abroad:
                         entity=entity, epoch=epoch, owner=owner, instance=instance, to=to, box=box, step=step
                     )
                 except NotHolderError:
+                    standing.pinned.discard(entity)
                     raise
                 except REFUSED:
                     # Refused for good: nothing was changed, and nobody was told.
@@ -125,6 +127,7 @@ class Abroad:
         if closed.epoch <= heard or closed.epoch < standing.holdings[closed.entity].epoch:
             return  # The feed is at least once, and a snapshot tells old news.
         self._heard[closed.entity] = closed.epoch
+        standing.pinned.discard(closed.entity)
         standing.crossed(closed.step, "closed", HOME, standing.name)
         standing.holdings.follow(closed.entity, closed.epoch)
         standing.plane.tell(RaiseFence(entity=closed.entity, epoch=closed.epoch, server=closed.holder))
@@ -142,6 +145,13 @@ class Abroad:
         standing.take_newest(returned.entity)
         standing.act(returned.entity, standing.holdings.grant(returned.entity, returned.epoch).epoch)
         self._tell(returned)
+
+    def forget(self, entity: str) -> None:
+        """The homeserver has the entity no more."""
+        self._heard.pop(entity, None)
+        waiting = self._waiting.pop(entity, None)
+        if waiting is not None:
+            waiting.cancel()
 
     def _tell(self, decision: Closed | Returned) -> None:
         waiting = self._waiting.get(decision.entity)

@@ -86,6 +86,7 @@ class Asks:
         """Have a question answered, by the master's handler or by whoever listens to events."""
         if self._open.get((ask.entity, ask.player)) == ask:
             return  # The feed is at least once, and a snapshot tells the inbox again.
+        self._drop_expired()
         self._open[ask.entity, ask.player] = ask
         self._crossed(ask.step, "ask", HOME, self._name)
         handler = self._handlers.get(ask.master)
@@ -98,6 +99,20 @@ class Asks:
         # It may have been withdrawn, or have expired, while the master thought.
         with contextlib.suppress(NoAskError):
             await self.answer(ask.entity, player=ask.player, by=ask.master, grant=grant)
+
+    def forget_ask(self, entity: str, player: str) -> None:
+        """The homeserver has the question no more: it was withdrawn, or has come to another end."""
+        self._open.pop((entity, player), None)
+
+    def _drop_expired(self) -> None:
+        """Those that a member told last that is no more, and no other told the end of."""
+        latest_ms = time.time() * 1_000 - _GRACE_SECONDS * 1_000
+        for name in [name for name, ask in self._open.items() if ask.expires_ms < latest_ms]:
+            del self._open[name]
+
+    def waiting(self) -> int:
+        """Questions here that are not answered yet, and own ones without an outcome."""
+        return len(self._open) + len(self._waiting)
 
     async def answer(self, entity: str, *, player: str, by: str, grant: bool) -> Answered:
         """Send a master's answer; see `Transfers.answer`."""

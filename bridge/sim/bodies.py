@@ -72,6 +72,14 @@ class Bodies:
         """Leave this slot as it is: its state is being given away."""
         self._held[slot] = False
 
+    def clear(self, slot: int) -> None:
+        """Leave nothing of the body that had this slot to the next one."""
+        self._held[slot] = False
+        self._position[slot] = self._velocity[slot] = self._spin[slot] = 0.0
+        self._rotation[slot] = NO_ROTATION
+        self._teleport[slot] = 0
+        self._world.write(slot, tick=0, position=(0.0, 0.0, 0.0))
+
     def step(self, seconds: float, *, moving: bool = True) -> None:
         """Move what is held by one tick and publish it.
 

@@ -42,10 +42,11 @@ class SimulationConfig:
     """simulation ticks and state datagrams a second; who makes none in a second is taken for one that hangs,
     and loses its session"""
     capacity: int = 1_024
-    """slots of the shared world: different entities that one run of the server can come to hold"""
+    """slots of the shared world: entities that are held or followed at one time"""
     follow: int = 256
     """entities of other servers whose state is kept in the world, the first ones that come: interest, not
-    order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``"""
+    order of arrival, should choose them, and will; they take slots, never more than half of ``capacity``, and
+    give them up to what is to be held"""
     shed: bool = False
     """give entities to servers with less to do while there are more than ``max_entities``, or while the
     simulation's steps take longer than their period"""
@@ -62,6 +63,9 @@ class SimulationConfig:
     verify-datagram``); signed both ways when either side wants it. A datagram then holds a third less"""
     record_dir: str | None = None
     """directory for records that survive a kill: requests with their answers, and acts; ``None``: none"""
+    keep_history: bool = False
+    """keep every record and every control message in memory for ``report``, which grows as long as the server
+    runs: for demonstrations, benchmarks and tests. Without it the newest ones are kept"""
     linger_ms: int = 0
     """for demonstrations and tests: go on sending under the old epoch so long after each hand-over"""
 

@@ -103,6 +103,10 @@ class DirectUpdates:
         """Hear from the feed that a player is nowhere."""
         self._players.pop(player, None)
 
+    def knows_of(self) -> int:
+        """Players who are somewhere, and what is under way."""
+        return len(self._players) + len(self._named) + len(self._waiting)
+
     def owner(self, entity: str) -> str:
         """Who may change a held entity: whom the holder named last, else whom the homeserver tells."""
         return self._named.get(entity) or self._holder.recorded_owner(entity)

@@ -30,6 +30,8 @@ class Following:
         self._slots = slots
         self._most_others = follow
         self._tell = tell
+        slots.is_wanted = lambda entity: entity in self.ghosts or entity in self._others
+        slots.on_drop = self._lose
 
     def first(self, entity: str) -> None:
         """Somebody's first state of an entity was accepted: follow it while there is room."""
@@ -59,6 +61,11 @@ class Following:
         for entity in ghosts - self.ghosts:
             if entity in self._others or self._begin(entity):
                 self.ghosts.add(entity)
+
+    def _lose(self, entity: str) -> None:
+        """Its slot is another one's: it is followed no more."""
+        self.ghosts.discard(entity)
+        self._others.discard(entity)
 
     def _begin(self, entity: str) -> bool:
         if not self._slots.may_follow(entity):

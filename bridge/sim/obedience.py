@@ -104,9 +104,35 @@ class Obedience:
         if record.session == standing.session and record.epoch > standing.holdings[record.entity].epoch:
             self._spawn(self._adopt(record.entity, record.epoch))
 
-    def forget_entity(self, entity: str) -> None:
-        """Hear from the feed that there is no such entity (any more)."""
-        self._standing.entities.pop(entity, None)
+    def forget_entity(self, entity: str, *, may_be_new: bool = False) -> None:
+        """Hear from the feed that the homeserver has an entity no more.
+
+        Args:
+            may_be_new: it is only not told of, perhaps by a member that has not heard of it yet.
+        """
+        if self._standing.holdings[entity].phase is Phase.FOLLOWING and entity not in self._standing.locks:
+            self._drop(entity)
+        elif not may_be_new:
+            # Nothing that acts ends on a read: one of its name may have been made since, and be held here.
+            self._spawn(self._forget_if_gone(entity))
+
+    async def _forget_if_gone(self, entity: str) -> None:
+        async with self._standing.locks[entity]:
+            try:
+                await self._home.entity(entity)
+            except UnknownEntityError:
+                self._drop(entity)
+
+    def _drop(self, entity: str) -> None:
+        for kept in (self._recalls, self._later, self._answered, self._early):
+            kept.pop(entity, None)
+        self._abroad.forget(entity)
+        self._standing.forget(entity)
+        self._spawn(self._standing.reuse_slots())
+
+    def knows_of(self) -> int:
+        """Entries kept for entities: at most a few for each that the homeserver has."""
+        return sum(len(kept) for kept in (self._recalls, self._later, self._answered, self._early))
 
     async def _adopt(self, entity: str, epoch: int) -> None:
         """Act on a grant of which only the record tells: the answer, or the work on the message, was lost.
@@ -210,6 +236,7 @@ class Obedience:
             return  # The feed is at least once, and a snapshot tells old news.
         standing.crossed(grant.step, "grant", HOME, standing.name)
         await self._abroad.take_giver(grant)
+        await standing.make_room(grant.entity)
         standing.take_over(
             grant.entity, await standing.open(grant.entity, grant.giver, grant.previous, grant.box)
         )
@@ -241,8 +268,7 @@ class Obedience:
             return
         # What was released to somebody who did not get it, because a pull came first or because its session
         # ended, is signed again for the one who is due it now.
-        acting = holding.phase in (Phase.HOLDING, Phase.RELEASING)
-        if recall.epoch != (holding.epoch if acting else standing.released.get(recall.entity)):
+        if recall.epoch != standing.releasable(recall.entity):
             return
         standing.crossed(recall.step, "recall", HOME, standing.name)
         await standing.know(recall.taker)
@@ -271,7 +297,7 @@ class Obedience:
             return
         standing.crossed(recall.step, "recall", HOME, standing.name)
         holding = standing.holdings[entity]
-        if holding.phase in (Phase.HOLDING, Phase.RELEASING):
+        if holding.phase in (Phase.HOLDING, Phase.RELEASING) or entity in standing.unconfirmed:
             await standing.stop_for_nobody(entity)
         self._answered[entity] = recall.granted
         for waiting in (self._recalls, self._later, self._early):
@@ -332,6 +358,7 @@ class Obedience:
             step = _step(message)
             standing.crossed(step, "offer", server, standing.name, at_ns)
             # Opened first: an entity claimed with a release that does not open would be nobody's.
+            await standing.make_room(message.entity)
             state = await standing.open(message.entity, server, message.epoch, message.box)
             record = await self._home.claim(
                 entity=message.entity, owner=message.owner, box=message.box, step=step.next()

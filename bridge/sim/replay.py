@@ -23,7 +23,7 @@ from bridge.authority import (
     messages_per_transfer,
     transfers,
 )
-from bridge.errors import DeadlineError
+from bridge.errors import ConfigurationError, DeadlineError
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import PeerSessionChanged, Problem, ServerEvent, StateAccepted
 from bridge.sim.match import PITCH_METRES, Match, Pass, spread
@@ -173,10 +173,18 @@ class Replay:
 
         Args:
             final_epochs: the homeserver's epoch of each entity, read after the last pass.
+
+        Raises:
+            ConfigurationError: a server did not keep its whole history.
         """
         # The last hand-over's late records must be refused before they are counted.
         await asyncio.sleep(_SETTLE_SECONDS)
         reports = {name: await server.report() for name, server in self._servers.items()}
+        for name, report in reports.items():
+            if report.dropped:
+                raise ConfigurationError(
+                    f"{name} has not kept {report.dropped} of its records: start it with --keep-history"
+                )
         entries = decode_entries(line for report in reports.values() for line in report.history)
         messages = [message for report in reports.values() for message in report.messages]
         verdict = check(entries, final_epochs=final_epochs)

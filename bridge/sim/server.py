@@ -19,7 +19,6 @@ from bridge.authority import (
     EndReason,
     Homeserver,
     Journal,
-    Message,
     NotHolderError,
     RecordFile,
     RestoringError,
@@ -60,6 +59,7 @@ from bridge.sim.relieving import ReliefCounts
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.tenure import Tenure
+from bridge.sim.traces import Traces
 from bridge.sim.transfers import Transfers
 from bridge.sim.zoning import Zoning
 
@@ -97,7 +97,7 @@ class SimulationServer:
         most = config.follow if config.mesh is None else config.capacity
         self._slots = Slots(server=config.name, capacity=config.capacity, follow=most)
         self._following = Following(slots=self._slots, follow=config.follow, tell=self._plane.tell)
-        self._messages: list[Message] = []
+        self._traces = Traces(config.name, keep_history=config.keep_history)
         self._shedding = Shedding(
             period_seconds=1.0 / config.rate_hz, max_entities=config.max_entities or config.capacity
         )
@@ -140,6 +140,15 @@ class SimulationServer:
         return self._present.zoning
 
     @property
+    def dropped(self) -> int:
+        """Control messages that memory does not hold any more."""
+        return self._traces.crossed - len(self._traces)
+
+    def kept(self) -> int:
+        """Entries of the control plane's tables: a few for each entity and player that the homeserver has."""
+        return self._present.kept() + len(self._slots) + len(self._tasks)
+
+    @property
     def _present(self) -> Tenure:
         if self._tenure is None:
             raise ClosedError(f"{self.config.name} does not run: use 'async with'")
@@ -173,6 +182,7 @@ class SimulationServer:
             signed=config.signed,
             record_dir=config.record_dir,
             network="" if config.network is None else str(config.network),
+            keep_history=config.keep_history,
         )
         await self._plane.start(start, life=self._guardian.life)
         self._bodies = Bodies(self._plane.world)
@@ -230,7 +240,10 @@ class SimulationServer:
         self._guardian.watch(None)
 
     async def report(self) -> Report:
-        """Records and counts of the data plane, after everything reliable has arrived."""
+        """Records and counts of the data plane, after everything reliable has arrived.
+
+        The records are the newest ones, unless the server keeps its history.
+        """
         return await self._plane.report(drain_seconds=_DRAIN_SECONDS)
 
     async def _begin(self, players: Mapping[str, AskHandler | None]) -> None:
@@ -243,7 +256,7 @@ class SimulationServer:
             shedding=self._shedding,
             slots=self._slots,
             following=self._following,
-            messages=self._messages,
+            traces=self._traces,
             journal=self._journal,
             on_event=self._on_event,
         )

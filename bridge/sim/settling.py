@@ -83,6 +83,7 @@ class Settling:
             return False
         self._standing.note_owner(record)
         self._standing.holdings.follow(entity, record.epoch)
+        self._standing.pinned.add(entity)
         return True
 
     def _is_open(self, entity: str, epoch: int) -> bool:

@@ -1,6 +1,8 @@
-"""Which slot of the shared world an entity has, for as long as the server runs. Pure."""
+"""Which slot of the shared world an entity has. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 from bridge.errors import ConfigurationError
 
@@ -15,6 +17,8 @@ class Slots:
 
     Attributes:
         capacity: slots there are.
+        is_wanted: whether an entity that is only followed is to go on to be so; none is, unless this is set.
+        on_drop: told of an entity that has lost its slot.
     """
 
     def __init__(self, *, server: str, capacity: int, follow: int) -> None:
@@ -22,9 +26,26 @@ class Slots:
         self.capacity = capacity
         self._most_followed = min(follow, capacity // 2)
         self._by_entity: dict[str, int] = {}
+        self._used = 0
+        self._free: list[int] = []
+        self._dropped: list[int] = []
+        self.is_wanted: Callable[[str], bool] = lambda _: False
+        self.on_drop: Callable[[str], None] = lambda _: None
 
     def __contains__(self, entity: str) -> bool:
         return entity in self._by_entity
+
+    def __iter__(self) -> Iterator[str]:
+        """Entities with a slot; who got it first comes first."""
+        return iter(self._by_entity)
+
+    def __len__(self) -> int:
+        return len(self._by_entity)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next entity would have to take another one's slot."""
+        return not self._free and self._used >= self.capacity
 
     def __getitem__(self, entity: str) -> int:
         """The slot of an entity, which gets one if it has none.
@@ -34,14 +55,41 @@ class Slots:
         """
         slot = self._by_entity.get(entity)
         if slot is None:
-            slot = len(self._by_entity)
-            if slot >= self.capacity:
+            if self.is_full:
                 raise ConfigurationError(
                     f"more than {self.capacity} entities: raise the capacity of {self._server}"
                 )
+            if self._free:
+                slot = self._free.pop()
+            else:
+                slot = self._used
+                self._used += 1
             self._by_entity[entity] = slot
         return slot
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether nothing more is followed, for want of room."""
+        return self.is_full or len(self._by_entity) >= self._most_followed
+
     def may_follow(self, entity: str) -> bool:
         """Whether an entity that another server holds may have a slot here."""
-        return entity in self._by_entity or len(self._by_entity) < self._most_followed
+        return entity in self._by_entity or not self.is_tight
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Slots that no entity has, and that none gets before ``free``."""
+        return tuple(self._dropped)
+
+    def drop(self, entity: str) -> int | None:
+        """Take an entity's slot; ``None`` where it has none."""
+        slot = self._by_entity.pop(entity, None)
+        if slot is not None:
+            self._dropped.append(slot)
+            self.on_drop(entity)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Let a dropped slot be another entity's: nothing is written there any more."""
+        self._dropped.remove(slot)
+        self._free.append(slot)

@@ -7,10 +7,10 @@ that is over never acts again, whatever work of it is still under way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, TypeVar
 
 from bridge.authority import (
@@ -25,14 +25,24 @@ from bridge.authority import (
     Step,
     encode_message,
 )
-from bridge.errors import InvalidStateError
+from bridge.errors import ClosedError, InvalidStateError
 from bridge.replication import WorldState, decode_state_untrusted
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
-from bridge.sim.dataplane.messages import AddPeer, Hold, RaiseFence, RemovePeer, SendMessage
+from bridge.sim.dataplane.messages import (
+    AddPeer,
+    Forget,
+    Hold,
+    RaiseFence,
+    RemovePeer,
+    SendMessage,
+    Unfollow,
+)
 from bridge.sim.events import AuthorityGained, EntityDeleted, ServerEvent
+from bridge.sim.locks import Locks
 from bridge.sim.slots import Slots
+from bridge.sim.traces import Traces
 
 _TAKE_SECONDS: Final = 10.0
 """how long to wait for the release of a granted entity; its former holder may be gone"""
@@ -50,7 +60,7 @@ class Standing:
         plane: seals, opens and sends.
         bodies: the simulation that moves what is held.
         slots: where entities lie in the world; they outlive the session.
-        messages: every control message that crossed, for traces.
+        traces: takes every control message that crosses.
         on_event: is told of authority gained; must not block.
 
     Attributes:
@@ -59,7 +69,10 @@ class Standing:
         entities: the newest record of each entity that the feed told.
         givers: whose release is awaited, by entity.
         released: the epoch that was released last, by entity, for whoever gets that release after all.
+        unconfirmed: the epoch under which the data plane may act still, by entity, where another holder was
+            named while its answer to a release was lost.
         offers: to whom an entity was offered, and the step of the offer.
+        pinned: entities that keep their slots, since this session may go on from their state.
     """
 
     def __init__(
@@ -70,27 +83,31 @@ class Standing:
         plane: DataPlaneClient,
         bodies: Bodies,
         slots: Slots,
-        messages: list[Message],
+        traces: Traces,
         on_event: Callable[[ServerEvent], None],
     ) -> None:
         self.name = config.name
         self.session = home.session
-        self.messages = messages
+        self.traces = traces
         self.slots = slots
         self.plane = plane
         self.bodies = bodies
         self.holdings = Holdings()
-        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.locks = Locks()
         self.entities: dict[str, EntityRecord] = {}
         self.givers: dict[str, str] = {}
         self.released: dict[str, int] = {}
+        self.unconfirmed: dict[str, int] = {}
         self.offers: dict[str, tuple[str, Step]] = {}
+        self.pinned: set[str] = set()
         self._config = config
         self._home = home
         self._on_event = on_event
         self._servers: dict[str, ServerRecord] = {}
         self._owners: dict[str, tuple[tuple[int, int], str]] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._promised: dict[str, float] = {}
+        self._reusing = asyncio.Lock()
         self._is_over = False
 
     @property
@@ -142,6 +159,8 @@ class Standing:
 
     def has_obeyed(self, entity: str, epoch: int) -> bool:
         """Whether nothing here acts, or ever will, under a grant that was recalled."""
+        if self.unconfirmed.get(entity, epoch + 1) <= epoch:
+            return False
         holding = self.holdings[entity]
         return holding.epoch > epoch or (holding.phase is Phase.FOLLOWING and holding.epoch >= epoch)
 
@@ -219,6 +238,85 @@ class Standing:
         holder = record.server if record.away is None else record.away.holder
         self.plane.tell(RaiseFence(entity=record.entity, epoch=record.epoch, server=holder or ""))
 
+    def knows_of(self) -> int:
+        """Entries kept for entities: as many as the homeserver has, however often they change hands."""
+        by_entity = (self.holdings, self.entities, self._owners, self.givers, self.released, self.offers)
+        of_work = (self.unconfirmed, self.pinned, self._promised, self.locks, self._gained)
+        return sum(len(kept) for kept in (*by_entity, *of_work))
+
+    def forget(self, entity: str) -> None:
+        """The homeserver has the entity no more: nothing acts for it, and nothing of it is kept."""
+        slot = self.slots.drop(entity)
+        if slot is not None:
+            self.bodies.let_go(slot)
+        epoch = self.holdings[entity].epoch
+        self.holdings.forget(entity)
+        self.entities.pop(entity, None)
+        self._owners.pop(entity, None)
+        self._forget_transfer(entity)
+        self.pinned.discard(entity)
+        self._fail_gained(entity, epoch)
+        self.plane.tell(Forget(entity=entity))
+
+    def _forget_transfer(self, entity: str) -> None:
+        self.givers.pop(entity, None)
+        self.released.pop(entity, None)
+        self.unconfirmed.pop(entity, None)
+        self.offers.pop(entity, None)
+
+    def _fail_gained(self, entity: str, epoch: int) -> None:
+        gained = self._gained.pop((entity, epoch), None)
+        if gained is not None and not gained.done():
+            gained.set_exception(InvalidStateError(f"{entity} is no more"))
+
+    async def make_room(self, entity: str) -> None:
+        """Give an entity a slot: where all are taken, that of one that is only followed.
+
+        The first that came gives way, and of those that are followed on purpose only where there is no other.
+
+        Raises:
+            ConfigurationError: this server holds, or is about to hold, as many as it has slots.
+        """
+        if entity not in self.slots and self.slots.is_full:
+            spares = sorted(filter(self._is_spare, self.slots), key=self.slots.is_wanted)
+            for spare in spares[:1]:
+                self._give_up(spare)
+            await self.reuse_slots()
+        # Now, before anybody else asks for one.
+        _ = self.slots[entity]
+
+    async def tidy(self) -> None:
+        """Where there is no room for more to follow, let go of what nobody follows any more."""
+        if self.slots.is_tight:
+            for entity in [e for e in self.slots if self._is_spare(e) and not self.slots.is_wanted(e)]:
+                self._give_up(entity)
+        await self.reuse_slots()
+
+    def _give_up(self, entity: str) -> None:
+        self.slots.drop(entity)
+        self.plane.tell(Unfollow(entity=entity, keeps_slot=False))
+
+    def _is_spare(self, entity: str) -> bool:
+        is_followed = self.holdings[entity].phase is Phase.FOLLOWING
+        kept = self.locks, self.pinned, self._promised
+        return is_followed and not any(entity in entities for entities in kept)
+
+    def promise(self, entities: Iterable[str], *, seconds: float) -> None:
+        """Keep the state of entities so long: this session was named as one that could go on with them."""
+        now = time.monotonic()
+        self._promised = {entity: until for entity, until in self._promised.items() if until > now}
+        self._promised |= dict.fromkeys(entities, now + seconds)
+
+    async def reuse_slots(self) -> None:
+        """Let dropped slots be other entities', once the data plane writes nothing there any more."""
+        async with self._reusing:
+            slots = self.slots.dropped
+            if slots:
+                await self.plane.catch_up()
+            for slot in slots:
+                self.bodies.clear(slot)
+                self.slots.free(slot)
+
     async def granted(self, record: EntityRecord) -> EntityRecord:
         """Act on a grant that this session's own request was answered with, now or after the release due."""
         self.note_owner(record)
@@ -235,6 +333,7 @@ class Standing:
         Raises:
             InvalidStateError: the session is over, or the grant is not above what is known.
         """
+        await self.make_room(entity)
         self._must_last()
         # What this session itself released and nobody got is no other's to give.
         if awaiting is None or awaiting.session == self.session:
@@ -257,7 +356,8 @@ class Standing:
         """
         self._must_last()
         slot = self.slots[entity]
-        self.released.pop(entity, None)
+        self._forget_transfer(entity)
+        self.pinned.discard(entity)
         self.plane.tell(Hold(entity=entity, epoch=epoch, slot=slot))
         self.bodies.hold(slot)
         gained = self._gained.pop((entity, epoch), None)
@@ -292,9 +392,13 @@ class Standing:
     async def stop(self, entity: str, to: str) -> str:
         """Seal and simulate no more, then sign the release for ``to``; the box.
 
+        Nobody has the release unless this returns it: where it does not, cancelled or because the answer
+        is lost, the session goes on acting.
+
         Raises:
             InvalidStateError: there is nothing to release, or ``to`` has no key here; it goes on then. Or
                 the session is over: what is held now is a later one's.
+            DeadlineError: the data plane does not answer.
         """
         return await self._stopped(
             entity,
@@ -317,16 +421,43 @@ class Standing:
         self.bodies.let_go(self.slots[entity])
         try:
             result = await stop()
-        except InvalidStateError:
-            if held.phase is Phase.HOLDING and self.holdings[entity].phase is Phase.RELEASING:
-                # It refuses before it stops: whatever it was asked for, it still seals.
-                self.holdings.resume(entity)
-                if not self._is_over:
-                    self.bodies.hold(self.slots[entity])
+        except BaseException as error:
+            if held.phase is Phase.HOLDING:
+                self._go_on(entity, held.epoch, has_stopped=not isinstance(error, InvalidStateError))
             raise
+        unconfirmed = self.unconfirmed.pop(entity, None)
         if held.phase is Phase.HOLDING:
             self.released[entity] = held.epoch
+        elif unconfirmed is not None:
+            self.released[entity] = unconfirmed
         return result
+
+    def releasable(self, entity: str) -> int | None:
+        """The epoch of which a release can be signed; ``None`` where there is none."""
+        holding = self.holdings[entity]
+        if holding.phase in (Phase.HOLDING, Phase.RELEASING):
+            return holding.epoch
+        return self.unconfirmed.get(entity, self.released.get(entity))
+
+    def _go_on(self, entity: str, epoch: int, *, has_stopped: bool) -> None:
+        """Act on where nobody got the release that was asked for.
+
+        Args:
+            has_stopped: whether the data plane may have stopped; where it refuses, it still seals.
+        """
+        if self.holdings[entity].phase is not Phase.RELEASING:
+            # The feed named another holder meanwhile, whose recall gets the release.
+            self.unconfirmed[entity] = epoch
+            return
+        self.holdings.resume(entity)
+        if self._is_over:
+            return
+        if has_stopped:
+            # It reads this after the command that may have stopped it. One that has ended seals nothing.
+            with contextlib.suppress(ClosedError):
+                self.act(entity, epoch)
+        else:
+            self.bodies.hold(self.slots[entity])
 
     async def open(self, entity: str, giver: str, previous: int, box: str) -> WorldState:
         """The last state in a release.
@@ -350,8 +481,8 @@ class Standing:
         self.plane.tell(SendMessage(to=server, message=encode_message(message)))
 
     def crossed(self, step: Step, kind: str, sender: str, receiver: str, at_ns: int | None = None) -> None:
-        """Keep a message for traces."""
-        self.messages.append(
+        """A message has crossed."""
+        self.traces.add(
             Message(
                 trace=step.trace,
                 hop=step.hop,

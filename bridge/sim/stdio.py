@@ -169,7 +169,10 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
-    """Records and counts; the fields are those of the data plane's report."""
+    """Records and counts; the fields are those of the data plane's report.
+
+    ``dropped`` counts older records and messages, which a server that does not keep its history lacks.
+    """
 
     id: int
     history: list[bytes]
@@ -178,6 +181,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
     sent: dict[str, int]
     received: dict[str, int]
     malformed: int
+    dropped: int = 0
 
 
 Line = (
@@ -353,6 +357,7 @@ async def _answer(command: Request, server: SimulationServer) -> Line:
                 id=command.id,
                 history=report.history,
                 messages=server.transfers.messages,
+                dropped=report.dropped + server.dropped,
                 verdicts=report.verdicts,
                 sent=report.sent,
                 received=report.received,

@@ -17,7 +17,6 @@ from bridge.authority import (
     Homeserver,
     Journal,
     Lease,
-    Message,
     NameInUseError,
     Ownership,
     PeerMessage,
@@ -46,6 +45,7 @@ from bridge.sim.renewals import Renewals
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.standing import Standing
+from bridge.sim.traces import Traces
 from bridge.sim.transfers import Transfers
 from bridge.sim.zones import Layout
 from bridge.sim.zoning import Zoning
@@ -84,7 +84,7 @@ class Tenure:
         shedding: its load.
         slots: of the shared world.
         following: what of a mesh is followed.
-        messages: takes every control message that crosses.
+        traces: takes every control message that crosses.
         journal: records requests and answers.
         on_event: is told what happens; must not block.
 
@@ -106,7 +106,7 @@ class Tenure:
         shedding: Shedding,
         slots: Slots,
         following: Following,
-        messages: list[Message],
+        traces: Traces,
         journal: Journal | None,
         on_event: Callable[[ServerEvent], None],
     ) -> None:
@@ -125,14 +125,14 @@ class Tenure:
             plane=plane,
             bodies=bodies,
             slots=slots,
-            messages=messages,
+            traces=traces,
             on_event=on_event,
         )
         self._asks = Asks(
             name=config.name,
             session=self.session,
             players=self._players,
-            record=messages.append,
+            record=traces.add,
             on_event=on_event,
         )
         self.transfers = Transfers(
@@ -284,6 +284,11 @@ class Tenure:
         else:
             self.spawn(self.obedience.take_message(server, message, at_ns))
 
+    def kept(self) -> int:
+        """Entries of all tables: a few for each entity and player, and for what is under way."""
+        told = self._standing.knows_of() + self.obedience.knows_of() + self.transfers.direct.knows_of()
+        return told + self._asks.waiting() + len(self._asks.players) + len(self._tasks)
+
     def tick(self) -> int:
         """Rises with each renewal before which both the simulation and the data plane went on.
 
@@ -306,9 +311,11 @@ class Tenure:
     async def streamed(self, entities: tuple[str, ...]) -> tuple[str, ...]:
         """Of these entities, those whose newest state is here."""
         assert self._lease is not None
-        return await self._plane.find_streamed(
+        found = await self._plane.find_streamed(
             entities, max_age_ns=_STREAMED_LEASES * self._lease.lease_ns, seconds=_STREAMED_SECONDS
         )
+        self._standing.promise(found, seconds=self._lease.lease_ns / 1e9)
+        return found
 
     def released(self, entities: tuple[str, ...]) -> list[tuple[str, int]]:
         """Of these entities, those that the session has released for good, with the newest epoch."""
@@ -383,6 +390,7 @@ class Tenure:
                                 # Renewals and steps of the simulation must not wait for a whole world.
                                 if number % _LEARNED_AT_ONCE == _LEARNED_AT_ONCE - 1:
                                     await asyncio.sleep(0)
+                        self._forget_all_but(nodes)
                         ready.set()
                     case Updated(path=path, data=data):
                         self._learn(path, data)
@@ -409,15 +417,22 @@ class Tenure:
             self.spawn(self.obedience.read_inbox(inbox_message(data)))
 
     def _forget(self, path: NativePath) -> None:
-        if len(path) != 3 or not isinstance(path[2], bytes):
-            return
-        name = path[2].decode(errors="replace")
-        if path[1] == _SERVERS:
-            self._standing.forget_server(name)
-        elif path[1] == _PLAYERS:
-            self.transfers.direct.forget_player(name)
-        elif path[1] == _ENTITIES:
-            self.obedience.forget_entity(name)
+        names = [name.decode(errors="replace") for name in path[2:] if isinstance(name, bytes)]
+        match path[1], names:
+            case kind, [name] if kind == _SERVERS and len(path) == 3:
+                self._standing.forget_server(name)
+            case kind, [name] if kind == _PLAYERS and len(path) == 3:
+                self.transfers.direct.forget_player(name)
+            case kind, [name] if kind == _ENTITIES and len(path) == 3:
+                self.obedience.forget_entity(name)
+            case kind, [_, entity, player] if kind == _INBOX and len(path) == 6:
+                self._asks.forget_ask(entity, player)
+
+    def _forget_all_but(self, nodes: Mapping[NativePath, object]) -> None:
+        """What is no more since before a member was connected is told by a snapshot that lacks it."""
+        told = {path[2] for path in nodes if path[1] == _ENTITIES and len(path) == 3}
+        for entity in [name for name in self._standing.entities if name.encode() not in told]:
+            self.obedience.forget_entity(entity, may_be_new=True)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

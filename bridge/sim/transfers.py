@@ -86,15 +86,15 @@ class Transfers:
             name=standing.name,
             holder=self,
             plane=standing.plane,
-            record=standing.messages.append,
+            record=standing.traces.add,
             on_event=on_event,
             spawn=spawn,
         )
 
     @property
     def messages(self) -> list[Message]:
-        """Every control message that crossed, for traces."""
-        return self._standing.messages
+        """The newest control messages that crossed; all of them where the server keeps its history."""
+        return list(self._standing.traces)
 
     async def spawn(
         self, entity: str, *, owner: str, position: npt.ArrayLike, rule: Rule = Rule.ALLOW
@@ -107,7 +107,7 @@ class Transfers:
         """
         async with self._standing.locks[entity]:
             self._standing.must_follow(entity)
-            slot = self._standing.slots[entity]
+            await self._standing.make_room(entity)
             try:
                 record = await self._home.create_entity(entity=entity, owner=owner, master=owner, rule=rule)
             except EntityExistsError as error:
@@ -124,7 +124,7 @@ class Transfers:
                 )
             # The answer may come when the session is over, and a later one holds what lies there.
             self._standing.must_follow(entity)
-            self._standing.bodies.place(slot, position)
+            self._standing.bodies.place(self._standing.slots[entity], position)
             return await self._standing.granted(record)
 
     async def spawn_many(

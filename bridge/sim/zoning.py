@@ -115,6 +115,7 @@ class Zoning:
             if self._may_act():
                 self._round(held, now)
             self._ghosts.settle(now=now)
+            await self._standing.tidy()
             self.rounds += 1
 
     def _round(self, held: list[str], now: float) -> None:

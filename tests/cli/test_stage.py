@@ -19,7 +19,7 @@ def test_two_servers_are_started_here_where_none_are_named() -> None:
     commands = simulation_commands(STAGE, (), linger_ms=200, network=None)
     assert list(commands) == ["sim1", "sim2"]
     assert commands["sim1"][3:] == [
-        *("sim", "--dir", "place", "--commands", "--linger-ms", "200", "--name", "sim1"),
+        *("sim", "--dir", "place", "--commands", "--keep-history", "--linger-ms", "200", "--name", "sim1"),
     ]
 
 

@@ -68,7 +68,7 @@ class Stage:
             *("docker", "exec", "--interactive", self.cluster.containers[name].id, "simulation-entrypoint"),
             *("sim", "--name", name, "--node", node_name(name), "--host", self.cluster.address(name)),
             *(word for member in members for word in ("--member", member)),
-            *("--linger-ms", "200", "--commands"),
+            *("--linger-ms", "200", "--keep-history", "--commands"),
         ]
 
     def keep_evidence(self) -> None:

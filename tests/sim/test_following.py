@@ -23,9 +23,14 @@ class Followed:
 
     def __init__(self, *, follow: int = 2, capacity: int = 64) -> None:
         self.now: set[str] = set()
-        self.following = Following(
-            slots=Slots(server="sim1", capacity=capacity, follow=capacity), follow=follow, tell=self.tell
-        )
+        self.slots = Slots(server="sim1", capacity=capacity, follow=capacity)
+        self.following = Following(slots=self.slots, follow=follow, tell=self.tell)
+
+    def free(self, entity: str) -> None:
+        """Another one needs its slot."""
+        slot = self.slots.drop(entity)
+        assert slot is not None
+        self.slots.free(slot)
 
     def tell(self, command: Command) -> None:
         match command:
@@ -100,3 +105,18 @@ def test_the_data_plane_follows_the_ghosts_and_no_more_than_so_many_others(
                 assert some.following.ghosts == set(ghosts) - held
         assert some.following.ghosts <= some.now
         assert len(some.now - some.following.ghosts) <= 2
+
+
+def test_what_lost_its_slot_is_followed_anew_when_there_is_room() -> None:
+    some = Followed(capacity=4)
+    some.following.first("far")
+    some.show("near")
+    some.show("near", "more")
+    assert some.following.ghosts == {"near"}
+    for entity in ("far", "near"):
+        assert some.slots.is_wanted(entity)
+        some.free(entity)
+        assert not some.slots.is_wanted(entity)
+    assert some.following.ghosts == set()
+    some.show("near")
+    assert some.following.ghosts == {"near"}

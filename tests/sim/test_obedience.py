@@ -70,7 +70,7 @@ def due(server: str, epoch: int, older: Awaiting | None = None) -> Awaiting:
 async def test_a_successor_goes_on_at_once_where_nothing_is_due(told: Told) -> None:
     await told.obedience.read_inbox(failover(5))
     assert told.plane.held() == [("ball", 5)]
-    assert [message.kind for message in told.messages] == ["failover"]
+    assert [message.kind for message in told.standing.traces] == ["failover"]
 
 
 async def test_a_successor_waits_for_an_older_holders_release(told: Told) -> None:

@@ -71,6 +71,7 @@ async def test_a_match_moves_the_ball_and_nothing_is_lost_or_held_twice(
     steps: list[Progress] = []
     replay = Replay(match, speed=2.0, on_progress=steps.append)
     base = [sys.executable, "-m", "bridge.cli", "sim", "--dir", str(cluster.directory), "--commands"]
+    base += ["--keep-history"]
     servers = {
         name: SimulationProcess(name, [*base, "--name", name, "--linger-ms", "50"], replay.on_event)
         for name in ("replay1", "replay2")

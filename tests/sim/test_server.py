@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Credentials
-from bridge.errors import BridgeError
+from bridge.authority import Credentials, Granted, decode_entries
+from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.homeserver.certificates import create_authority, issue_certificate
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, TlsConfig
 from bridge.sim.events import AuthorityGained, FellSilent, PeerSessionChanged, Problem
+from bridge.sim.traces import MAX_KEPT
 from tests.support.cluster import fresh, local_cluster
-from tests.support.simulation import children, simulation
+from tests.support.simulation import Observed, children, simulation
 from tests.support.target import target
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
@@ -106,6 +107,13 @@ async def test_a_grant_told_again_after_a_members_death_is_ignored(own_cluster: 
         assert [problem for one in (a, b) for problem in one.problems()] == []
 
 
+async def take_out(cluster: LocalCluster, node: HiddenNode, kind: str, name: str) -> None:
+    """Delete a record as only an operator at a member can."""
+    path = [Atom("bridge"), Atom(kind), name.encode()]
+    answer = await node.call(cluster.members[0], "khepri", "delete", [Atom(cluster.store), path], timeout=20)
+    assert answer == Atom("ok")
+
+
 async def test_a_server_that_the_operator_takes_out_of_the_tree_loses_its_sessions_at_once(
     cluster: LocalCluster, node: HiddenNode
 ) -> None:
@@ -113,10 +121,7 @@ async def test_a_server_that_the_operator_takes_out_of_the_tree_loses_its_sessio
     async with simulation(cluster, fresh("sim")) as a, simulation(cluster, fresh("sim")) as revoked:
         await a.meets(revoked)
         await revoked.meets(a)
-        path = [Atom("bridge"), Atom("servers"), revoked.name.encode()]
-        member = cluster.members[0]
-        answer = await node.call(member, "khepri", "delete", [Atom(cluster.store), path], timeout=20)
-        assert answer == Atom("ok")
+        await take_out(cluster, node, "servers", revoked.name)
         await a.told(PeerSessionChanged, server=revoked.name, up=False, reason="peer_removed")
         await revoked.told(PeerSessionChanged, server=a.name, up=False, reason="peer_removed")
 
@@ -131,6 +136,74 @@ async def test_a_server_whose_key_is_revoked_loses_its_sessions_with_all_peers(
         await Credentials(store).revoke(record.thumbprint, reason="stolen")
         await a.told(PeerSessionChanged, server=b.name, up=False, reason="peer_removed")
         assert (await a.server.transfers._home.server(b.name)).revoked
+
+
+async def test_nothing_grows_with_the_transfers_that_a_server_takes_part_in(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """By counts of what is kept: a server that runs for months holds as much as after its first minutes."""
+    async with (
+        simulation(cluster, fresh("sim"), keep_history=False, record_dir=str(tmp_path)) as a,
+        simulation(cluster, fresh("sim"), keep_history=False, record_dir=str(tmp_path)) as b,
+    ):
+        await a.meets(b)
+        balls = [fresh("ball") for _ in range(3)]
+        for ball in balls:
+            await a.server.transfers.spawn(ball, owner="Player1", position=(1.0, 2.0, 3.0))
+
+        async def pass_to_and_fro(times: int) -> None:
+            for _ in range(times):
+                for ball in balls:
+                    pushed = await a.server.transfers.push(ball, owner="Player2", to=b.name)
+                    await b.acts(ball, pushed.epoch)
+                    await a.sees(ball, pushed.epoch, b)
+                    pulled = await a.server.transfers.pull(ball, owner="Player1")
+                    await b.sees(ball, pulled.epoch, a)
+
+        await pass_to_and_fro(3)
+        before = [await _kept(one) for one in (a, b)]
+        await pass_to_and_fro(20)
+        for one, (control, data) in zip((a, b), before, strict=True):
+            # What is under way at this moment is not what grows.
+            async with asyncio.timeout(30):
+                while (await _kept(one))[0] > control:
+                    await asyncio.sleep(0.05)
+            assert (await _kept(one))[1] <= data
+            assert len(one.server.transfers.messages) <= MAX_KEPT
+            assert one.problems() == []
+    recorded = [line for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]
+    assert len([entry for entry in decode_entries(recorded) if isinstance(entry, Granted)]) == 3 + 2 * 3 * 23
+
+
+async def _kept(one: Observed) -> tuple[int, int]:
+    return one.server.kept(), (await one.server.report()).kept
+
+
+async def test_a_server_has_room_for_as_many_entities_as_it_likes_one_after_another(
+    cluster: LocalCluster, node: HiddenNode
+) -> None:
+    """Slots of entities that are gone are used again, be they deleted or given away."""
+    async with (
+        simulation(cluster, fresh("sim"), capacity=2, follow=1) as small,
+        simulation(cluster, fresh("sim")) as large,
+    ):
+        await small.meets(large)
+        for number in range(6):
+            ball = fresh("ball")
+            record = await small.server.transfers.spawn(ball, owner="Player1", position=(number, 0.0, 0.0))
+            assert small.server.transfers.state(ball).position.tolist() == [number, 0.0, 0.0]
+            if number % 2:
+                record = await small.server.transfers.push(ball, owner="Player1", to=large.name)
+                await small.sees(ball, record.epoch, large)
+            else:
+                await large.sees(ball, record.epoch, small)
+                await take_out(cluster, node, "entities", ball)
+                async with asyncio.timeout(30):
+                    while ball in small.server.transfers.held():
+                        await asyncio.sleep(0.01)
+                with pytest.raises(InvalidStateError):
+                    small.server.transfers.place(ball, (0.0, 0.0, 0.0))
+        assert small.problems() == []
 
 
 async def test_a_server_and_its_guardian_join_a_cluster_that_speaks_tls_alone(tmp_path: Path) -> None:

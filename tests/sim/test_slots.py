@@ -32,3 +32,19 @@ def test_what_is_only_followed_leaves_half_of_the_slots(capacity: int, follow: i
         some[f"e{number}"]
     assert not some.may_follow("another")
     assert most == 0 or some.may_follow("e0")
+
+
+def test_a_dropped_slot_is_another_entitys_once_it_is_free() -> None:
+    some = slots(capacity=2)
+    assert (some["ball"], some["sack"]) == (0, 1)
+    assert some.drop("ball") == 0
+    assert some.drop("ball") is None
+    assert ("ball" in some, list(some), some.dropped) == (False, ["sack"], (0,))
+    assert some.is_full
+    assert not some.may_follow("gun")
+    with pytest.raises(ConfigurationError):
+        some["gun"]
+    some.free(0)
+    assert (some.is_full, some.dropped) == (False, ())
+    assert some["gun"] == 0
+    assert (list(some), len(some), some.is_full) == (["sack", "gun"], 2, True)

@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from bridge.authority import Awaiting, Phase
-from bridge.errors import InvalidStateError
+from bridge.errors import ClosedError, ConfigurationError, DeadlineError, InvalidStateError
+from bridge.sim.dataplane.messages import Forget, Unfollow
 from bridge.sim.events import AuthorityGained
 from tests.support.sealing import SESSION, Bench, record
 
@@ -157,3 +158,141 @@ async def test_a_server_is_known_from_the_feed_or_looked_up_and_never_itself(ben
         await standing.know("sim1")
     standing.forget_server("sim2")
     assert standing.session_of("sim2") is None
+
+
+async def lost(bench: Bench, error: BaseException) -> None:
+    """A release that is asked for, whose answer does not come."""
+
+    async def no_answer(*_: object, **__: object) -> str:
+        raise error
+
+    bench.plane.stop_sealing = no_answer  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        await bench.standing.stop("ball", "sim2")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [asyncio.CancelledError(), DeadlineError("the data plane did not answer"), ClosedError("it has ended")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_where_nobody_got_the_release_the_session_acts_on(bench: Bench, error: BaseException) -> None:
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+    await lost(bench, error)
+    assert (standing.holdings["ball"].phase, standing.held()) == (Phase.HOLDING, ["ball"])
+    # It may have stopped: what is told after that begins anew, under the same grant.
+    assert bench.plane.held() == [("ball", 5), ("ball", 5)]
+    bench.bodies.step(1.0)
+    assert bench.plane.world.read(standing.slots["ball"]).tick == bench.bodies.tick
+
+
+async def test_a_release_that_was_lost_while_another_was_granted_is_signed_for_its_recall(
+    bench: Bench,
+) -> None:
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+
+    async def no_answer(*_: object, **__: object) -> str:
+        standing.holdings.follow("ball", 6)  # The feed names another holder.
+        raise asyncio.CancelledError
+
+    bench.plane.stop_sealing = no_answer  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await standing.stop("ball", "sim2")
+    assert standing.held() == []
+    # The data plane may have refused, and seal still: nothing is said to be released before it has answered.
+    assert (standing.released_for_good("ball"), standing.releasable("ball")) == (0, 5)
+    assert not standing.has_obeyed("ball", 5)
+    del bench.plane.stop_sealing
+    assert await standing.stop("ball", "sim3") == "a.b"
+    assert (standing.released_for_good("ball"), standing.releasable("ball")) == (5, 5)
+    assert standing.has_obeyed("ball", 5)
+
+
+async def test_a_release_that_is_lost_with_its_session_revives_nothing(bench: Bench) -> None:
+    standing = bench.standing
+    await standing.gain("ball", 5, None)
+
+    async def no_answer(*_: object, **__: object) -> str:
+        standing.end()
+        raise asyncio.CancelledError
+
+    bench.plane.stop_sealing = no_answer  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await standing.stop("ball", "sim2")
+    assert (standing.held(), bench.plane.held()) == ([], [("ball", 5)])
+
+
+async def test_where_all_slots_are_taken_what_is_only_followed_gives_way(bench: Bench) -> None:
+    standing = bench.standing
+    for number in range(8):
+        await standing.gain(f"e{number}", 1, None)
+        bench.bodies.place(standing.slots[f"e{number}"], (number, 0.0, 0.0), (1.0, 0.0, 0.0))
+    with pytest.raises(ConfigurationError, match="raise the capacity"):
+        await standing.make_room("ball")
+    for entity in ("e2", "e5", "e7", "e6"):
+        await standing.stop(entity, "sim2")
+        standing.holdings.follow(entity, 2)
+    standing.pinned.add("e2")
+    standing.promise(["e7"], seconds=60.0)
+    async with standing.locks["e5"]:
+        await standing.make_room("ball")
+    assert [entity for entity in standing.slots if entity in ("e2", "e5", "e6", "e7")] == ["e2", "e5", "e7"]
+    assert bench.plane.told[-1] == Unfollow(entity="e6", keeps_slot=False)
+    fresh = bench.plane.world.read(standing.slots["ball"])
+    assert (fresh.tick, fresh.position.tolist(), fresh.velocity.tolist()) == (0, [0.0] * 3, [0.0] * 3)
+
+
+async def test_slots_that_a_session_could_not_give_back_are_its_successors_to_give(bench: Bench) -> None:
+    standing = bench.standing
+    await standing.gain("ball", 1, None)
+    slot = standing.slots["ball"]
+    standing.forget("ball")
+
+    async def dead() -> None:
+        raise ClosedError("the data plane has ended")
+
+    catch_up, bench.plane.catch_up = bench.plane.catch_up, dead  # type: ignore[method-assign]
+    with pytest.raises(ClosedError):
+        await standing.reuse_slots()
+    assert list(standing.slots.dropped) == [slot]
+    bench.plane.catch_up = catch_up  # type: ignore[method-assign]
+    await standing.reuse_slots()
+    assert (standing.slots["gun"], len(standing.slots.dropped)) == (slot, 0)
+
+
+async def test_nothing_is_kept_of_an_entity_that_is_no_more(bench: Bench) -> None:
+    standing = bench.standing
+    before = standing.knows_of()
+    await standing.gain("ball", 5, None)
+    standing.note_owner(record(5))
+    standing.entities["ball"] = record(5)
+    await standing.stop("ball", "sim2")
+    standing.holdings.follow("ball", 6)
+    await standing.gain("ball", 8, due(6))
+    waiting = asyncio.create_task(standing.until_acting(record(8)))
+    await asyncio.sleep(0)
+    assert standing.knows_of() > before
+    standing.forget("ball")
+    with pytest.raises(InvalidStateError, match="is no more"):
+        await waiting
+    assert standing.knows_of() == before
+    assert "ball" not in standing.slots
+    assert bench.plane.told[-1] == Forget(entity="ball")
+
+
+async def test_what_nobody_follows_any_more_makes_room_for_what_is_to_be_followed(bench: Bench) -> None:
+    standing = bench.standing
+    standing.slots.is_wanted = lambda entity: entity == "near"
+    for entity in ("near", "gone", "here", "left"):
+        _ = standing.slots[entity]
+    await standing.gain("here", 1, None)
+    assert not standing.slots.may_follow("next")
+    await standing.tidy()
+    assert list(standing.slots) == ["near", "here"]
+    assert standing.slots.may_follow("next")
+    # With room for more, what was seen of an entity stays worth knowing.
+    _ = standing.slots["next"]
+    await standing.tidy()
+    assert list(standing.slots) == ["near", "here", "next"]

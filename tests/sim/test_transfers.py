@@ -521,3 +521,28 @@ async def test_no_more_entities_than_slots(cluster: LocalCluster) -> None:
         await spawned(small, fresh("ball"))
         with pytest.raises(ConfigurationError, match="raise the capacity"):
             await spawned(small, fresh("ball"))
+
+
+async def test_a_push_that_is_cancelled_while_the_data_plane_stands_still_leaves_the_entity_acted_for(
+    cluster: LocalCluster, ball: str
+) -> None:
+    async with simulation(cluster, fresh("sim")) as giver, simulation(cluster, fresh("sim")) as other:
+        await giver.meets(other)
+        epoch = await spawned(giver, ball)
+        await other.sees(ball, epoch, giver)
+        with giver.frozen():
+            push = asyncio.create_task(giver.server.transfers.push(ball, owner="Player2", to=other.name))
+            async with asyncio.timeout(10):
+                while giver.server.transfers.held():
+                    await asyncio.sleep(0)
+            push.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await push
+        assert giver.server.transfers.held() == [ball]
+        seen = other.server.transfers.state(ball).tick
+        async with asyncio.timeout(10):
+            while other.server.transfers.state(ball).tick <= seen + 1:
+                await asyncio.sleep(0.01)
+        record = await giver.server.transfers.push(ball, owner="Player2", to=other.name)
+        await other.acts(ball, record.epoch)
+        assert giver.problems() == []

@@ -7,14 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge.authority import (
-    EntityRecord,
-    Homeserver,
-    Message,
-    Rule,
-    ServerRecord,
-    UnknownEntityError,
-)
+from bridge.authority import EntityRecord, Homeserver, Rule, ServerRecord, UnknownEntityError
 from bridge.etf import Atom
 from bridge.replication import NO_ROTATION, World, encode_state
 from bridge.sim.bodies import Bodies
@@ -24,6 +17,7 @@ from bridge.sim.dataplane.messages import Command, Hold
 from bridge.sim.events import ServerEvent
 from bridge.sim.slots import Slots
 from bridge.sim.standing import Standing
+from bridge.sim.traces import Traces
 
 SESSION = b"s" * 16
 
@@ -47,6 +41,8 @@ class NotingPlane:
 
     async def stop_for_nobody(self, entity: str) -> None:
         self.stopped.append((entity, ""))
+    async def catch_up(self) -> None:
+        pass
 
     async def open_release(self, **_: Any) -> bytes:
         return encode_state(self.state)
@@ -88,7 +84,6 @@ class Bench:
     def __init__(self) -> None:
         self.plane = NotingPlane()
         self.events: list[ServerEvent] = []
-        self.messages: list[Message] = []
         self.known = Known()
         self.home = cast(Homeserver, self.known)
         self.bodies = Bodies(self.plane.world)
@@ -98,7 +93,7 @@ class Bench:
             plane=cast(DataPlaneClient, self.plane),
             bodies=self.bodies,
             slots=Slots(server="sim1", capacity=8, follow=8),
-            messages=self.messages,
+            traces=Traces("sim1"),
             on_event=self.events.append,
         )
 

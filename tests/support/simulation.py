@@ -102,7 +102,7 @@ def is_alive(pid: int) -> bool:
 
 
 def simulation_config(cluster: LocalCluster, name: str, **values: Any) -> SimulationConfig:
-    """A server of the cluster that nobody can dial."""
+    """A server of the cluster that nobody can dial, and that keeps its whole history."""
     settings: dict[str, Any] = {
         "name": name,
         "node": f"{name}@127.0.0.1",
@@ -112,6 +112,7 @@ def simulation_config(cluster: LocalCluster, name: str, **values: Any) -> Simula
         "register": False,
         "store": cluster.store,
         "capacity": 64,
+        "keep_history": True,
     }
     return SimulationConfig(**(settings | values))
 

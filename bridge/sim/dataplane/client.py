@@ -18,6 +18,8 @@ from bridge.sim.dataplane.deadline import Deadline, Turns, shared_size
 from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
     BeginSession,
+    CatchUp,
+    CaughtUp,
     Command,
     EndSession,
     Event,
@@ -172,6 +174,17 @@ class DataPlaneClient:
             raise InvalidStateError(_refusal(answer))
         return answer.entities
 
+    async def catch_up(self) -> None:
+        """Returns once the data plane has done all that it was told before.
+
+        Raises:
+            ClosedError: the process has ended.
+        """
+        number = next(self._ids)
+        answer = await self._ask(number, CatchUp(id=number))
+        if not isinstance(answer, CaughtUp):
+            raise InvalidStateError(_refusal(answer))
+
     async def stop_sealing(self, entity: str, to: str, *, linger_ns: int = 0) -> str:
         """Stop acting for an entity and get the signed release.
 
@@ -280,6 +293,7 @@ class DataPlaneClient:
                     | Report(id=number)
                     | SessionEnded(id=number)
                     | Streamed(id=number)
+                    | CaughtUp(id=number)
                 ):
                     future = self._waiting.get(number)
                     if future is not None and not future.done():

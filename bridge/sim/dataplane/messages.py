@@ -31,6 +31,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     signed: bool = False
     record_dir: str | None = None
     """directory where what happens is written as it does (``bridge.authority.recording``)"""
+    keep_history: bool = False
+    """keep every record in memory for ``Report``, not the newest ones alone"""
     network: str = ""
     """text of ``NetworkConditions`` that what it sends goes through; empty: straight to the kernel"""
 
@@ -96,9 +98,25 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True, tag="follow"):
 
 
 class Unfollow(msgspec.Struct, frozen=True, kw_only=True, tag="unfollow"):
-    """Keep no more what other servers tell of an entity; what its slot has stays."""
+    """Keep no more what other servers tell of an entity.
+
+    What its slot has stays, unless that is about to be another one's (``keeps_slot``).
+    """
 
     entity: str
+    keeps_slot: bool = True
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    """The homeserver has the entity no more: seal, sign and accept nothing of it."""
+
+    entity: str
+
+
+class CatchUp(msgspec.Struct, frozen=True, kw_only=True, tag="catch_up"):
+    """Is everything done that was told before? The answer is ``CaughtUp``."""
+
+    id: int
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
@@ -156,6 +174,8 @@ Command = (
     | Hold
     | Follow
     | Unfollow
+    | Forget
+    | CatchUp
     | Stop
     | OpenRelease
     | SendMessage
@@ -196,6 +216,12 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag="session_ended"):
     """Nothing is sealed any more."""
+
+    id: int
+
+
+class CaughtUp(msgspec.Struct, frozen=True, kw_only=True, tag="caught_up"):
+    """Everything is done that was told before the question."""
 
     id: int
 
@@ -264,11 +290,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """What happened.
 
     Attributes:
-        history: encoded entries of ``bridge.authority.history``.
+        history: encoded entries of ``bridge.authority.history``: the newest ones, or all where they are kept.
         verdicts: state records: ``accepted``, ``late``, ``early``, ``foreign``, ``unknown``, ``stale``.
         sent: distinct reliable messages sent, by server.
         received: distinct reliable messages received, by server.
         malformed: payloads of authenticated peers that did not decode.
+        dropped: records that were not kept, older than those of ``history``.
+        kept: entries of all tables but the records.
     """
 
     id: int
@@ -277,6 +305,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     sent: dict[str, int]
     received: dict[str, int]
     malformed: int
+    dropped: int = 0
+    kept: int = 0
 
 
 Event = (
@@ -286,6 +316,7 @@ Event = (
     | Refused
     | SessionEnded
     | Streamed
+    | CaughtUp
     | WentSilent
     | PeerUp
     | PeerDown

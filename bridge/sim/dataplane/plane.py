@@ -6,7 +6,6 @@ No socket, no clock, no process: time comes in as nanoseconds of ``CLOCK_MONOTON
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +44,7 @@ from bridge.replication import (
     state_hash,
     ticks_of,
 )
+from bridge.sim.dataplane.distinct import Distinct
 from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived, WentSilent
 from bridge.sim.dataplane.receiving import Receiving
 
@@ -54,6 +54,8 @@ MAX_HANDLES: Final = 65_536
 
 MAX_WAITING: Final = 1_024
 """messages kept for a server that cannot be reached"""
+MAX_ENTRIES: Final = 1_024
+"""records kept in memory, some two hundred transfers, unless the whole history is wanted"""
 
 
 class Link(Protocol):
@@ -97,6 +99,8 @@ class _Sealing:
     """set while it lingers on purpose after its release"""
     first_ns: int | None = None
     last_ns: int = 0
+    has_slot: bool = True
+    """whether the last state that was sealed still lies in the slot, to be gone on from"""
     last_state: WorldState | None = None
     """set when it is stopped: what its release carries, however often it is signed"""
 
@@ -110,8 +114,8 @@ class _Peer:
     link: Link | None = None
     waiting: deque[bytes] = field(default_factory=deque)
     """messages for the next session; every one of them is safe to repeat"""
-    sent: set[bytes] = field(default_factory=set)
-    received: set[bytes] = field(default_factory=set)
+    sent: Distinct = field(default_factory=Distinct)
+    received: Distinct = field(default_factory=Distinct)
     watched: set[bytes] = field(default_factory=set)
     """messages whose credit is to be told"""
     uncredited: deque[tuple[int, bytes]] = field(default_factory=deque)
@@ -134,6 +138,7 @@ class DataPlane:
         may_seal: whether the lease lasts, now.
         emit: takes events for the control plane.
         record: takes what happens, as it does, for a record that survives this process.
+        keep_history: whether all records are kept in memory, instead of the newest ``MAX_ENTRIES``.
     """
 
     def __init__(
@@ -146,6 +151,7 @@ class DataPlane:
         may_seal: Callable[[], bool],
         emit: Callable[[Event], None],
         record: Callable[[Entry], None] | None = None,
+        keep_history: bool = False,
     ) -> None:
         self._server = server
         self._session = b""
@@ -161,9 +167,17 @@ class DataPlane:
         self._stopped: dict[str, _Sealing] = {}
         self._lingering: list[_Sealing] = []
         self._next_handle = 0
-        self._entries: list[Entry] = []
+        self._entries: deque[Entry] = deque(maxlen=None if keep_history else MAX_ENTRIES)
+        self._noted = 0
         self._bindings = Bindings()
-        self._receiving = Receiving(server=server, session=run, world=world, fence=self._fence, on_first=emit)
+        self._receiving = Receiving(
+            server=server,
+            session=run,
+            world=world,
+            fence=self._fence,
+            on_first=emit,
+            on_over=self._note,
+        )
         self._malformed = 0
 
     @property
@@ -175,6 +189,11 @@ class DataPlane:
     def malformed(self) -> int:
         """Payloads of authenticated peers that did not decode."""
         return self._malformed + self._receiving.malformed
+
+    @property
+    def dropped(self) -> int:
+        """Records that memory does not hold any more."""
+        return self._noted - len(self._entries)
 
     @property
     def session(self) -> bytes:
@@ -219,6 +238,7 @@ class DataPlane:
         stopped = self._stopped.get(entity)
         return (
             stopped is not None
+            and stopped.has_slot
             and stopped.last_ns >= since_ns
             and not self._receiving.has_accepted_after(entity, stopped.epoch)
         )
@@ -275,6 +295,10 @@ class DataPlane:
         self._note(
             Granted(server=self._server, session=self._session, entity=entity, epoch=epoch, at_ns=now_ns)
         )
+        before = self._holding.get(entity)
+        if before is not None:
+            # Told again, because the control plane could not know whether it had stopped.
+            self._close(before)
         sealing = _Sealing(entity, epoch, slot, self._next_handle)
         self._bindings.bind(sealing.handle, entity, epoch, self._session)
         self._next_handle = (self._next_handle + 1) % MAX_HANDLES
@@ -290,9 +314,27 @@ class DataPlane:
         if entity not in self._holding:
             self._receiving.follow(entity, slot)
 
-    def unfollow(self, entity: str) -> None:
-        """Keep no more what is accepted of another server's entity."""
+    def unfollow(self, entity: str, *, keeps_slot: bool = True) -> None:
+        """Keep no more what is accepted of another server's entity.
+
+        Args:
+            keeps_slot: whether what its slot has stays there.
+        """
         self._receiving.unfollow(entity)
+        stopped = self._stopped.get(entity)
+        if stopped is not None and not keeps_slot:
+            stopped.has_slot = False
+
+    def forget(self, entity: str) -> None:
+        """The homeserver has the entity no more: nobody acts or speaks for it, and nothing of it is kept."""
+        sealing = self._holding.pop(entity, None)
+        if sealing is not None:
+            self._close(sealing)
+            self._drop_states()
+        self._stopped.pop(entity, None)
+        self._lingering = [lingering for lingering in self._lingering if lingering.entity != entity]
+        self._receiving.forget(entity)
+        self._fence.forget(entity)
 
     def stop(self, entity: str, to: str | None, *, linger_ns: int, now_ns: int, now_ms: int) -> str | None:
         """Stop acting for an entity, then sign its release for another server, if one is named.
@@ -385,7 +427,7 @@ class DataPlane:
         peer = self._peer(to)
         if len(peer.waiting) >= MAX_WAITING:
             raise InvalidStateError(f"{MAX_WAITING} messages wait for {to}, which cannot be reached")
-        peer.sent.add(_digest(message))
+        peer.sent.add(message)
         if credited:
             peer.watched.add(message)
         if peer.link is None:
@@ -409,7 +451,7 @@ class DataPlane:
         if isinstance(message, Bind):
             self._receiving.bind(server, message.handle, message.entity, message.epoch)
             return
-        self._peer(server).received.add(_digest(payload))
+        self._peer(server).received.add(payload)
         self._emit(PeerMessageReceived(server=server, message=encode_message(message), at_ns=now_ns))
 
     def receive_states(self, server: str, payloads: Payloads, *, echo_age: float | None, now_ns: int) -> None:
@@ -423,18 +465,26 @@ class DataPlane:
 
     def sent(self) -> dict[str, int]:
         """Distinct messages sent, by server; a bind is none, since it is told anew in every session."""
-        return {name: len(peer.sent) for name, peer in self._peers.items()}
+        return {name: peer.sent.count for name, peer in self._peers.items()}
 
     def received(self) -> dict[str, int]:
         """Distinct messages received, by server."""
-        return {name: len(peer.received) for name, peer in self._peers.items()}
+        return {name: peer.received.count for name, peer in self._peers.items()}
 
     def waiting(self) -> int:
         """Messages that wait for a session."""
         return sum(len(peer.waiting) for peer in self._peers.values())
 
+    def kept(self) -> int:
+        """Entries of all tables but the records: a few for each entity, and for what is under way."""
+        by_entity = (self._fence, self._holding, self._stopped, self._lingering)
+        of_peers = sum(
+            len(peer.waiting) + len(peer.watched) + len(peer.uncredited) for peer in self._peers.values()
+        )
+        return sum(len(table) for table in by_entity) + of_peers + self._receiving.kept()
+
     def entries(self) -> list[Entry]:
-        """Everything recorded so far, running acts included."""
+        """What was recorded, the newest of it or all, running acts included."""
         running = [act for s in self._holding.values() if (act := self._act(s)) is not None]
         return [*self._entries, *running, *self._receiving.acceptances()]
 
@@ -451,6 +501,7 @@ class DataPlane:
         return self._receiving.acceptances(since_ns)
 
     def _note(self, entry: Entry) -> None:
+        self._noted += 1
         self._entries.append(entry)
         if self._record is not None:
             self._record(entry)
@@ -559,7 +610,3 @@ class DataPlane:
             return self._key.thumbprint()
         peer = self._peers.get(server)
         return "" if peer is None else peer.thumbprint
-
-
-def _digest(message: bytes) -> bytes:
-    return hashlib.blake2b(message, digest_size=8).digest()

@@ -30,12 +30,15 @@ from bridge.sim.dataplane.messages import (
     MAX_FRAME_BYTES,
     AddPeer,
     BeginSession,
+    CatchUp,
+    CaughtUp,
     Command,
     EndSession,
     Event,
     Fatal,
     FindStreamed,
     Follow,
+    Forget,
     Hold,
     MakeReport,
     Opened,
@@ -124,6 +127,7 @@ class DataPlaneProcess:
             may_seal=lambda: not deadline.is_over(),
             emit=send,
             record=None if self._record is None else self._record.write,
+            keep_history=start.keep_history,
         )
         self._recorded_ns = 0
         self._known: set[str] = set()
@@ -179,8 +183,12 @@ class DataPlaneProcess:
                 self._plane.hold(entity, epoch, slot, now_ns=now_ns)
             case Follow(entity=entity, slot=slot):
                 self._plane.follow(entity, slot)
-            case Unfollow(entity=entity):
-                self._plane.unfollow(entity)
+            case Unfollow(entity=entity, keeps_slot=keeps_slot):
+                self._plane.unfollow(entity, keeps_slot=keeps_slot)
+            case Forget(entity=entity):
+                self._plane.forget(entity)
+            case CatchUp(id=number):
+                self._send(CaughtUp(id=number))
             case SendMessage(to=to, message=message, credited=credited):
                 with contextlib.suppress(BridgeError):
                     self._plane.send_message(to, message, credited=credited)
@@ -315,6 +323,8 @@ class DataPlaneProcess:
             sent=self._plane.sent(),
             received=self._plane.received(),
             malformed=self._plane.malformed,
+            dropped=self._plane.dropped,
+            kept=self._plane.kept(),
         )
 
     def _undelivered(self) -> bool:

@@ -58,6 +58,15 @@ class _Sender:
             self.acceptance = _doubled(self.acceptance, _NONE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """What a row of acceptances is about."""
+
+    sender: str
+    entity: str
+    epoch: int
+
+
 class Receiving:
     """Judges records, and keeps what is accepted of followed entities in the world.
 
@@ -67,6 +76,7 @@ class Receiving:
         world: where followed entities are written.
         fence: the homeserver's word, shared with the side that sends.
         on_first: told the first state of an entity under an epoch.
+        on_over: told what was accepted of an entity under an epoch, once there is a newer one.
     """
 
     def __init__(
@@ -77,20 +87,23 @@ class Receiving:
         world: World,
         fence: Fence,
         on_first: Callable[[FirstAccepted], None],
+        on_over: Callable[[Acceptance], None],
     ) -> None:
         self._server = server
         self._session = session
         self._world = world
         self._fence = fence
         self._on_first = on_first
+        self._on_over = on_over
         self._senders: dict[str, _Sender] = {}
         self._handles: dict[str, set[tuple[str, int]]] = {}
         self._followed: dict[str, int] = {}
         self._early: dict[str, tuple[str, int]] = {}
-        self._rows: dict[tuple[str, int], int] = {}
-        self._rows_of: dict[str, list[int]] = {}
-        self._accepted_from: list[str] = []
-        self._epochs: list[int] = []
+        self._rows: dict[str, int] = {}
+        """row of each entity of which something was accepted: what was so under its newest epoch"""
+        self._accepted: list[_Accepted | None] = []
+        """by row; ``None`` where it is free"""
+        self._free: list[int] = []
         self._first_ns = np.zeros(_FIRST, dtype=np.int64)
         self._last_ns = np.zeros(_FIRST, dtype=np.int64)
         self._tick = np.full(_FIRST, _NONE, dtype=np.int64)
@@ -130,11 +143,12 @@ class Receiving:
         if sender is None:
             return
         self._unbind(sender, handle)
+        self._unbind_older(sender, entity, epoch)
         sender.make_room(handle)
         sender.bound[handle] = (entity, epoch)
         sender.bindings.bind(handle, entity, epoch, sender.session)
         sender.low[handle] = epoch & 0xFFFF
-        sender.acceptance[handle] = self._rows.get((entity, epoch), _NONE)
+        sender.acceptance[handle] = self._row(entity, epoch)
         self._handles.setdefault(entity, set()).add((server, handle))
         self._judge(sender, handle)
 
@@ -147,6 +161,14 @@ class Receiving:
         if not others:
             del self._handles[before[0]]
         sender.low[handle] = _NONE
+        if self._early.get(before[0]) == (sender.server, before[1]):
+            del self._early[before[0]]
+
+    def _unbind_older(self, sender: _Sender, entity: str, epoch: int) -> None:
+        """Who has a newer grant says nothing more about the older one."""
+        for server, handle in list(self._handles.get(entity, ())):
+            if server == sender.server and sender.bound[handle][1] < epoch:
+                self._unbind(sender, handle)
 
     def _judge(self, sender: _Sender, handle: int) -> None:
         entity, epoch = sender.bound[handle]
@@ -171,21 +193,46 @@ class Receiving:
     def follow(self, entity: str, slot: int) -> None:
         """Write what is accepted of an entity into a slot."""
         self._followed[entity] = slot
-        self._slot[self._rows_of.get(entity, [])] = slot
+        if entity in self._rows:
+            self._slot[self._rows[entity]] = slot
 
     def unfollow(self, entity: str) -> None:
         """Write no more of it: the slot is the simulation's."""
         self._followed.pop(entity, None)
-        self._slot[self._rows_of.get(entity, [])] = _NONE
+        if entity in self._rows:
+            self._slot[self._rows[entity]] = _NONE
+
+    def forget(self, entity: str) -> None:
+        """The homeserver has the entity no more; what was accepted of it is told as over.
+
+        To be called before the fence forgets it. A handle above the fence is of a new one of its name.
+        """
+        self._followed.pop(entity, None)
+        self._early.pop(entity, None)
+        row = self._rows.pop(entity, None)
+        if row is not None:
+            self._end(row)
+            self._free.append(row)
+        epoch = self._fence.epoch(entity)
+        for server, handle in list(self._handles.get(entity, ())):
+            if self._senders[server].bound[handle][1] <= epoch:
+                self._unbind(self._senders[server], handle)
+
+    def kept(self) -> int:
+        """Entries of all tables: a few for each entity."""
+        bound = sum(len(sender.bound) for sender in self._senders.values())
+        told = len(self._handles) + len(self._followed) + len(self._early)
+        return bound + told + len(self._accepted)
 
     def has_accepted_after(self, entity: str, epoch: int) -> bool:
         """Whether state of a later grant than ``epoch`` was accepted."""
-        rows = self._rows_of.get(entity)
-        return rows is not None and self._epochs[rows[-1]] > epoch
+        row = self._rows.get(entity, _NONE)
+        accepted = None if row == _NONE else self._accepted[row]
+        return accepted is not None and accepted.epoch > epoch
 
     def newer_than(self, entity: str, epoch: int) -> int | None:
         """The slot that has state of a later grant than ``epoch``; ``None`` where none has."""
-        if not self.has_accepted_after(entity, epoch) or self._tick[self._rows_of[entity][-1]] == _NONE:
+        if not self.has_accepted_after(entity, epoch) or self._tick[self._rows[entity]] == _NONE:
             return None
         return self._followed.get(entity)
 
@@ -194,11 +241,11 @@ class Receiving:
         return tuple(entity for entity in entities if self._is_streamed(entity, since_ns))
 
     def _is_streamed(self, entity: str, since_ns: int) -> bool:
-        rows = self._rows_of.get(entity)
-        if entity not in self._followed or not rows:
+        row = self._rows.get(entity)
+        if entity not in self._followed or row is None:
             return False
         # Accepted before it was followed is kept nowhere.
-        return bool(self._tick[rows[-1]] != _NONE and self._last_ns[rows[-1]] >= since_ns)
+        return bool(self._tick[row] != _NONE and self._last_ns[row] >= since_ns)
 
     def receive(self, server: str, payloads: Payloads, *, echo_age: float | None, now_ns: int) -> None:
         """Judge the records of payloads of one size, shape (n, size), in the order they came.
@@ -287,38 +334,66 @@ class Receiving:
         self._world.store(self._slot[rows].astype(np.intp), states)
 
     def _accept(self, server: str, entity: str, epoch: int, now_ns: int) -> int:
-        row = self._rows.get((entity, epoch))
-        if row is None:
-            row = self._rows[entity, epoch] = len(self._accepted_from)
-            self._accepted_from.append(server)
-            self._epochs.append(epoch)
-            self._rows_of.setdefault(entity, []).append(row)
-            if row >= len(self._tick):
-                self._first_ns, self._last_ns = _doubled(self._first_ns, 0), _doubled(self._last_ns, 0)
-                self._tick, self._slot = _doubled(self._tick, _NONE), _doubled(self._slot, _NONE)
-            self._first_ns[row] = now_ns
+        row = self._row(entity, epoch)
+        if row == _NONE:
+            row = self._begin(_Accepted(server, entity, epoch))
+            self._first_ns[row] = self._last_ns[row] = now_ns
+            self._tick[row] = _NONE
             self._slot[row] = self._followed.get(entity, _NONE)
             self._on_first(FirstAccepted(server=server, entity=entity, epoch=epoch, at_ns=now_ns))
         return row
 
+    def _row(self, entity: str, epoch: int) -> int:
+        """Where what was accepted under that epoch is noted; -1 where that is nowhere."""
+        row = self._rows.get(entity, _NONE)
+        accepted = None if row == _NONE else self._accepted[row]
+        return _NONE if accepted is None or accepted.epoch != epoch else row
+
+    def _begin(self, accepted: _Accepted) -> int:
+        """The row for a newer epoch of an entity: the one that it has, one that is free, or a new one."""
+        row = self._rows.get(accepted.entity)
+        if row is not None:
+            # Its former handles are of an epoch that is below the fence, and accepted no more.
+            self._end(row)
+        elif self._free:
+            row = self._free.pop()
+        else:
+            row = len(self._accepted)
+            self._accepted.append(None)
+            if row >= len(self._tick):
+                self._first_ns, self._last_ns = _doubled(self._first_ns, 0), _doubled(self._last_ns, 0)
+                self._tick, self._slot = _doubled(self._tick, _NONE), _doubled(self._slot, _NONE)
+        self._accepted[row] = accepted
+        self._rows[accepted.entity] = row
+        return row
+
+    def _end(self, row: int) -> None:
+        accepted = self._accepted[row]
+        if accepted is not None:
+            self._on_over(self._acceptance(row, accepted))
+        self._accepted[row] = None
+
     def acceptances(self, since_ns: int = 0) -> Iterable[Acceptance]:
-        """What was accepted at that time or later, from its first to its last record.
+        """What was accepted at that time or later under each entity's newest epoch, first to last record.
 
         Args:
             since_ns: of the last record; 0: everything.
         """
-        names = list(self._rows)
-        for row in np.flatnonzero(self._last_ns[: len(names)] >= since_ns).tolist():
-            entity, epoch = names[row]
-            yield Acceptance(
-                receiver=self._server,
-                session=self._session,
-                sender=self._accepted_from[row],
-                entity=entity,
-                epoch=epoch,
-                first_ns=int(self._first_ns[row]),
-                last_ns=int(self._last_ns[row]),
-            )
+        for row in np.flatnonzero(self._last_ns[: len(self._accepted)] >= since_ns).tolist():
+            accepted = self._accepted[row]
+            if accepted is not None:
+                yield self._acceptance(row, accepted)
+
+    def _acceptance(self, row: int, accepted: _Accepted) -> Acceptance:
+        return Acceptance(
+            receiver=self._server,
+            session=self._session,
+            sender=accepted.sender,
+            entity=accepted.entity,
+            epoch=accepted.epoch,
+            first_ns=int(self._first_ns[row]),
+            last_ns=int(self._last_ns[row]),
+        )
 
 
 def _doubled(values: npt.NDArray[_T], fill: int) -> npt.NDArray[_T]:

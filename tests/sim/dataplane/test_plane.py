@@ -10,6 +10,7 @@ from bridge.authority import (
     Act,
     Bind,
     Entry,
+    Granted,
     HandOver,
     check,
     decode_message_untrusted,
@@ -19,7 +20,7 @@ from bridge.errors import BoxError, BridgeError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import EntityFlag, Payloads, World, decode_records_untrusted, decode_state_untrusted
 from bridge.sim.dataplane.messages import Credited, Event, FirstAccepted, PeerMessageReceived, WentSilent
-from bridge.sim.dataplane.plane import DataPlane
+from bridge.sim.dataplane.plane import MAX_ENTRIES, DataPlane
 
 MS = 1_000_000
 UNIX_MS = 1_800_000_000_000
@@ -60,7 +61,7 @@ class Wire:
 
 
 class Server:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, keep_history: bool = False) -> None:
         self.name = name
         self.session = name.encode() * 16
         self.key = Jwk.generate("P-256")
@@ -74,6 +75,7 @@ class Server:
             world=self.world,
             may_seal=lambda: self.may_seal,
             emit=self.events.append,
+            keep_history=keep_history,
         )
         self.plane.begin_session(self.session)
         self.wire: Wire
@@ -626,3 +628,70 @@ def test_streamed_is_what_is_followed_and_came_lately(pair: tuple[Server, Server
     # The sack is accepted, but nowhere kept.
     assert b.plane.streamed(names, max_age_ns=10 * MS, now_ns=12 * MS) == ("ball",)
     assert b.plane.streamed(names, max_age_ns=10 * MS, now_ns=13 * MS) == ()
+
+
+def test_nothing_grows_with_the_number_of_transfers(pair: tuple[Server, Server]) -> None:
+    """Records are bounded too: what happens is written to a file as it happens, where one is kept."""
+    a, b = pair
+    wires = {"a": a.wire, "b": b.wire}
+    kept: list[tuple[int, int]] = []
+    written: list[Entry] = []
+    a.plane._record = written.append
+    giver, taker = a, b
+    for number in range(1, MAX_ENTRIES):
+        now = number * 10
+        taker.plane.raise_fence("ball", number, giver.name, now_ns=now * MS)
+        giver.plane.hold("ball", number, 0, now_ns=now * MS)
+        giver.plane.tick(now_ns=now * MS)
+        wires[giver.name].deliver(now * MS)
+        taker.plane.follow("ball", 0)
+        box = giver.stop("ball", taker.name, now=now + 1)
+        accepted = Accepted(trace=number.to_bytes(16, "big"), hop=2, entity="ball", epoch=number)
+        taker.open(box, giver.name, previous=number)
+        giver.plane.send_message(taker.name, encode_message(accepted))
+        wires[giver.name].deliver(now * MS)
+        kept.append((a.plane.kept(), b.plane.kept()))
+        giver, taker = taker, giver
+    assert max(kept[4:]) <= max(kept[:4])
+    assert len(a.plane.entries()) <= MAX_ENTRIES + 2
+    assert a.plane.dropped > 0
+    assert len(of_type(Granted, written)) == MAX_ENTRIES // 2
+    assert {entry.epoch for entry in of_type(Acceptance, written)} >= set(range(2, MAX_ENTRIES - 3, 2))
+    assert (a.plane.sent()["b"], b.plane.received()["a"]) == (MAX_ENTRIES // 2, MAX_ENTRIES // 2)
+
+
+def test_all_records_are_kept_where_the_whole_history_is_wanted() -> None:
+    a = Server("a", keep_history=True)
+    for epoch in range(1, MAX_ENTRIES + 2):
+        a.plane.hold("ball", epoch, 0, now_ns=epoch)
+    assert [entry.epoch for entry in of_type(Granted, a.plane.entries())] == list(range(1, MAX_ENTRIES + 2))
+    assert a.plane.dropped == 0
+
+
+def test_a_hold_that_is_told_again_is_another_act_and_not_a_lost_one() -> None:
+    a = Server("a")
+    a.plane.hold("ball", 1, 0, now_ns=1)
+    a.plane.tick(now_ns=2)
+    a.plane.hold("ball", 1, 0, now_ns=3)
+    assert [(act.first_ns, act.last_ns) for act in of_type(Act, a.plane.entries())] == [(1, 2), (3, 3)]
+
+
+def test_of_an_entity_that_is_no_more_nothing_is_sealed_signed_or_kept(pair: tuple[Server, Server]) -> None:
+    a, b = pair
+    before = (a.plane.kept(), b.plane.kept())
+    for entity, slot in (("ball", 0), ("gun", 1)):
+        a.plane.hold(entity, 1, slot, now_ns=0)
+        b.plane.raise_fence(entity, 1, "a", now_ns=0)
+        b.plane.follow(entity, slot)
+    a.stop("gun", "b", now=1, linger=1_000)
+    a.wire.deliver(MS)
+    for server in (a, b):
+        for entity in ("ball", "gun"):
+            server.plane.forget(entity)
+    a.plane.tick(now_ns=3 * MS)
+    assert (a.wire.states, of_type(Act, a.plane.entries())[-1].entity) == ({}, "ball")
+    for entity in ("ball", "gun"):
+        with pytest.raises(InvalidStateError, match="not held"):
+            a.stop(entity, "b", now=4)
+    assert a.plane.kept() == before[0]
+    assert b.plane.kept() == before[1]

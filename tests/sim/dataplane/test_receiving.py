@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bridge.authority import Fence
+from bridge.authority import Acceptance, Fence
 from bridge.replication import (
     Bindings,
     Payloads,
@@ -25,8 +25,14 @@ class Receiver:
         self.world = World(bytearray(World.size(count)), count)
         self.fence = Fence()
         self.first: list[FirstAccepted] = []
+        self.over: list[Acceptance] = []
         self.receiving = Receiving(
-            server="b", session=bytes(16), world=self.world, fence=self.fence, on_first=self.first.append
+            server="b",
+            session=bytes(16),
+            world=self.world,
+            fence=self.fence,
+            on_first=self.first.append,
+            on_over=self.over.append,
         )
         self.receiving.add_sender("a", thumbprint=A, session=SESSION, signed=signed)
         for number in range(count):
@@ -198,3 +204,58 @@ def test_however_many_grants_were_early_each_is_accepted_with_the_homeservers_wo
         b.fence.raise_to(f"e{number}", number + 1_000, A)
         b.receiving.fence_raised(f"e{number}", "a", number + 1_000, now_ns=9)
     assert [(a.first_ns, a.last_ns) for a in b.receiving.acceptances()] == [(9, 9)] * 300
+
+
+def test_what_was_accepted_under_an_older_epoch_is_told_once_there_is_a_newer_one_and_takes_no_room() -> None:
+    b = Receiver(1)
+    b.receive(batch(1, 5)[0], now_ns=3)
+    before = b.receiving.kept()
+    for epoch in range(2, 200):
+        b.receiving.bind("a", epoch, "e0", epoch)
+        b.fence.raise_to("e0", epoch, A)
+        b.receiving.fence_raised("e0", "a", epoch, now_ns=epoch)
+        records = full_records(np.array([epoch]), np.array([epoch]), states(1, 5 + epoch, x=epoch))
+        b.receive(encode_records(records, tick=5 + epoch)[0], now_ns=epoch)
+    assert b.receiving.verdicts == {"accepted": 199}
+    assert [(over.epoch, over.first_ns) for over in b.over[:2]] == [(1, 3), (2, 2)]
+    assert [over.epoch for over in b.over] == list(range(1, 199))
+    assert [(now.epoch, now.last_ns) for now in b.receiving.acceptances()] == [(199, 199)]
+    assert b.receiving.kept() == before
+    assert b.world.read(0).position[0] == 199.0
+    assert b.receiving.streamed(["e0"], since_ns=199) == ("e0",)
+    # Late, or of a handle that stands for nothing now: it changes nothing of the newer one.
+    b.receive(batch(1, 9_000)[0], now_ns=200)
+    assert b.world.read(0).position[0] == 199.0
+
+
+def test_nothing_is_kept_or_accepted_of_an_entity_that_is_no_more() -> None:
+    b = Receiver(3)
+    b.receive(batch(3, 5)[0])
+    b.receiving.bind("a", 9, "e1", 7)  # The next one of its name, told of before its end.
+    b.receiving.forget("e1")
+    b.fence.forget("e1")
+    assert [over.entity for over in b.over] == ["e1"]
+    assert b.receiving.streamed(["e0", "e1", "e2"], since_ns=0) == ("e0", "e2")
+    b.receive(batch(3, 6)[0])
+    assert b.receiving.verdicts == {"accepted": 5, "unknown": 1}
+    assert b.world.read(1).tick == 5
+    # One of its name is another one, and what is free is used again.
+    b.fence.raise_to("e1", 7, A)
+    b.receiving.fence_raised("e1", "a", 7, now_ns=0)
+    b.receiving.follow("e1", 1)
+    b.receive(encode_records(full_records(np.array([9]), np.array([7]), states(1, 7)), tick=7)[0])
+    assert b.world.read(1).tick == 7
+    assert len(b.first) == 4
+    assert sorted(a.entity for a in b.receiving.acceptances()) == ["e0", "e1", "e2"]
+
+
+def test_an_early_record_of_a_handle_that_stands_for_nothing_any_more_is_kept_nowhere() -> None:
+    b = Receiver(1)
+    before = b.receiving.kept()
+    b.fence.raise_to("made up", 1, "another's")
+    b.receiving.bind("a", 7, "made up", 40)
+    records = full_records(np.array([7]), np.array([40]), states(1, 5))
+    b.receive(encode_records(records, tick=5)[0])
+    assert b.receiving.verdicts == {"early": 1}
+    b.receiving.bind("a", 7, "e0", 2)
+    assert b.receiving.kept() == before
