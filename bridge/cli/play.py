@@ -213,6 +213,39 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    shed: Annotated[
+        bool,
+        typer.Option(
+            "--shed",
+            help="Give entities to servers with less to do while this one has too much (also below).",
+        ),
+    ] = False,
+    shed_entities: Annotated[
+        int | None,
+        typer.Option(
+            help="Shed while more entities are held; four fifths of it are taken from others that shed.",
+            min=1,
+            show_default="as many as there is room for",
+        ),
+    ] = None,
+    shed_busy: Annotated[
+        float | None,
+        typer.Option(
+            help="Shed while simulation steps take more than this share of their period, above 0 to 1.",
+            min=0.01,
+            max=1.0,
+            show_default="1.0",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Address and TCP port, or a port of this machine alone, where Prometheus finds metrics of "
+            "this server; port 0 takes a free one, which `started` tells.",
+            metavar="[HOST:]PORT",
+            show_default=False,
+        ),
+    ] = None,
     keep_history: Annotated[
         bool,
         typer.Option(
@@ -258,6 +291,9 @@ def simulate(
             mesh=layout,
             record_dir=record_dir,
             keep_history=keep_history,
+            shed=shed or shed_entities is not None or shed_busy is not None,
+            max_entities=shed_entities,
+            max_busy=1.0 if shed_busy is None else shed_busy,
         )
     else:
         if not member:
@@ -280,8 +316,11 @@ def simulate(
             linger_ms=linger_ms,
             record_dir=None if record_dir is None else str(record_dir),
             keep_history=keep_history,
+            shed=shed or shed_entities is not None or shed_busy is not None,
+            max_entities=shed_entities,
+            max_busy=1.0 if shed_busy is None else shed_busy,
         )
-    asyncio_run(serve(config, commands=commands))
+    asyncio_run(serve(config, commands=commands, metrics=metrics))
 
 
 def _conditions(text: str | None) -> NetworkConditions | None:

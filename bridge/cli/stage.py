@@ -62,6 +62,9 @@ def local_simulation(
     mesh: Layout | None = None,
     record_dir: Path | None = None,
     keep_history: bool = False,
+    shed: bool = False,
+    max_entities: int | None = None,
+    max_busy: float = 1.0,
 ) -> SimulationConfig:
     """Configuration of a simulation server that joins a cluster of this machine.
 
@@ -89,6 +92,9 @@ def local_simulation(
         linger_ms=linger_ms,
         record_dir=None if record_dir is None else str(record_dir),
         keep_history=keep_history,
+        shed=shed,
+        max_entities=max_entities,
+        max_busy=max_busy,
     )
 
 

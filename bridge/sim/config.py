@@ -49,13 +49,16 @@ class SimulationConfig:
     give them up to what is to be held"""
     shed: bool = False
     """give entities to servers with less to do while there are more than ``max_entities``, or while the
-    simulation's steps take longer than their period"""
+    simulation's steps take more of their period than ``max_busy``"""
     max_entities: int | None = None
     """entities that this server may hold before it sheds, and four fifths of which it takes from others that
     shed; ``None``: ``capacity``"""
     mesh: Layout | None = None
     """zones of which this server has some: what leaves them is handed over, what is near is followed. Ghosts
     have a budget beside ``follow``; half of ``capacity`` is for both"""
+    max_busy: float = 1.0
+    """share of a step's period that steps may take before this server sheds; it stops at four fifths of it,
+    and takes nothing from others above those"""
     network: NetworkConditions | None = None
     """a bad network that what the data plane sends goes through; the other side's has its own"""
     signed: bool = False
@@ -80,6 +83,8 @@ class SimulationConfig:
             raise ConfigurationError(f"follow is 0 to 65536, not {self.follow}")
         if self.max_entities is not None and not 1 <= self.max_entities <= self.capacity:
             raise ConfigurationError(f"max_entities is 1 to {self.capacity}, not {self.max_entities}")
+        if not 0 < self.max_busy <= 1:
+            raise ConfigurationError(f"max_busy is above 0 and at most 1, not {self.max_busy}")
         if self.mesh is not None:
             self._check_mesh(self.mesh)
         if not self.members:

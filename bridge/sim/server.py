@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -55,6 +56,7 @@ from bridge.sim.events import (
 )
 from bridge.sim.following import Following
 from bridge.sim.guardian import Guardian
+from bridge.sim.metrics import Sample
 from bridge.sim.relieving import ReliefCounts
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
@@ -65,6 +67,7 @@ from bridge.sim.zoning import Zoning
 
 _DRAIN_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5.0
+_MEASURE_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 1.0
 """between tries to open another session while no homeserver does it"""
 _NOT_NOW: Final = (
@@ -91,7 +94,8 @@ class SimulationServer:
 
     def __init__(self, config: SimulationConfig, on_event: Callable[[ServerEvent], None]) -> None:
         self.config = config
-        self._on_event = on_event
+        self._listener = on_event
+        self._events: Counter[str] = Counter()
         self._stack = AsyncExitStack()
         self._plane = DataPlaneClient(self._on_plane_event)
         most = config.follow if config.mesh is None else config.capacity
@@ -99,7 +103,9 @@ class SimulationServer:
         self._following = Following(slots=self._slots, follow=config.follow, tell=self._plane.tell)
         self._traces = Traces(config.name, keep_history=config.keep_history)
         self._shedding = Shedding(
-            period_seconds=1.0 / config.rate_hz, max_entities=config.max_entities or config.capacity
+            period_seconds=1.0 / config.rate_hz,
+            max_entities=config.max_entities or config.capacity,
+            max_busy=config.max_busy,
         )
         self._run = secrets.token_bytes(16)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -245,6 +251,30 @@ class SimulationServer:
         The records are the newest ones, unless the server keeps its history.
         """
         return await self._plane.report(drain_seconds=_DRAIN_SECONDS)
+
+    async def sample(self) -> Sample:
+        """What metrics tell of this server now; without a session, or as it ends, of what there is."""
+        tenure = self._tenure
+        try:
+            data = await self._plane.measure(seconds=_MEASURE_SECONDS)
+        except BridgeError:
+            data = None
+        return Sample(
+            held=0 if tenure is None else tenure.held(),
+            slots=len(self._slots),
+            lease_left=0.0 if tenure is None else tenure.lease_left,
+            busy=self.busy,
+            messages=dict(self._traces.kinds),
+            events=dict(self._events),
+            relief=ReliefCounts() if tenure is None else tenure.relieving.counts,
+            refused_changes=0 if tenure is None else tenure.transfers.refused_changes,
+            kept=0 if tenure is None else self.kept(),
+            data=data,
+        )
+
+    def _on_event(self, event: ServerEvent) -> None:
+        self._events[str(event.__struct_config__.tag)] += 1
+        self._listener(event)
 
     async def _begin(self, players: Mapping[str, AskHandler | None]) -> None:
         tenure = Tenure(

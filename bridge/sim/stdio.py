@@ -30,6 +30,7 @@ from bridge.sim.events import (
     SessionOpened,
     StateAccepted,
 )
+from bridge.sim.metrics import exposing
 from bridge.sim.server import SimulationServer
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -147,11 +148,12 @@ Request = Spawn | Kick | Take | PushAbroad | Enter | RequestEntity | AnswerAsk |
 Command = Request | Quit
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The server is ready."""
+class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="started"):
+    """The server is ready; ``metrics`` is the port where Prometheus finds it, if it does."""
 
     server: str
     node: str
+    metrics: int = 0
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
@@ -240,12 +242,13 @@ def decode_line(line: bytes) -> Line:
     return told
 
 
-async def serve(config: SimulationConfig, *, commands: bool) -> None:
+async def serve(config: SimulationConfig, *, commands: bool, metrics: str | None = None) -> None:
     """Run a simulation server until it is cancelled, or until ``quit`` or the end of its commands.
 
     Args:
         config: how to run.
         commands: whether standard input is read.
+        metrics: ``HOST:PORT``, or a port of this machine, where Prometheus finds it; ``None``: nowhere.
 
     Raises:
         BridgeError: it cannot start.
@@ -266,8 +269,12 @@ async def serve(config: SimulationConfig, *, commands: bool) -> None:
         if isinstance(event, Problem) and event.fatal:
             ended.set()
 
-    async with SimulationServer(config, on_event) as server:
-        write(Started(server=config.name, node=config.node))
+    async with contextlib.AsyncExitStack() as stack:
+        server = SimulationServer(config, on_event)
+        # Before it starts, since a port that is taken must not cost a session; told to be down until then.
+        port = 0 if metrics is None else await stack.enter_async_context(exposing(metrics, server))
+        await stack.enter_async_context(server)
+        write(Started(server=config.name, node=config.node, metrics=port))
         tasks = {asyncio.create_task(_fatal(ended))}
         if reader is not None:
             tasks.add(asyncio.create_task(_read_commands(reader, server, write)))

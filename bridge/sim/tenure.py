@@ -182,6 +182,13 @@ class Tenure:
         return self._zoning
 
     @property
+    def lease_left(self) -> float:
+        """Seconds for which it may act without another acknowledgement; 0 once it may not."""
+        if self._lease is None or self._standing.is_over:
+            return 0.0
+        return max(0.0, (self._lease.acts_until_ns - boot_ns()) / 1e9)
+
+    @property
     def players(self) -> Mapping[str, AskHandler | None]:
         """Who has entered here."""
         return self._asks.players

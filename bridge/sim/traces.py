@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -27,10 +27,12 @@ class Traces:
 
     Attributes:
         crossed: how many there were, kept or not.
+        kinds: how many of each kind.
     """
 
     def __init__(self, server: str, *, keep_history: bool = False) -> None:
         self.crossed = 0
+        self.kinds: Counter[str] = Counter()
         self._server = server
         self._kept: deque[Message] = deque(maxlen=None if keep_history else MAX_KEPT)
 
@@ -43,6 +45,7 @@ class Traces:
     def add(self, message: Message) -> None:
         """A message has crossed."""
         self.crossed += 1
+        self.kinds[message.kind] += 1
         self._kept.append(message)
         if _log.isEnabledFor(logging.INFO):
             _log.info(

@@ -20,6 +20,7 @@ def test_the_newest_messages_are_kept_and_all_are_counted() -> None:
         traces.add(message(number))
     assert [m.at_ns for m in traces] == list(range(3, MAX_KEPT + 3))
     assert (len(traces), traces.crossed) == (MAX_KEPT, MAX_KEPT + 3)
+    assert traces.kinds == {"grant": MAX_KEPT + 3}
 
 
 def test_all_are_kept_where_the_whole_history_is_wanted() -> None:

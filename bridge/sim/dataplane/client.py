@@ -26,6 +26,8 @@ from bridge.sim.dataplane.messages import (
     Fatal,
     FindStreamed,
     MakeReport,
+    Measure,
+    Measured,
     Opened,
     OpenRelease,
     PeerDown,
@@ -237,6 +239,18 @@ class DataPlaneClient:
             raise InvalidStateError(_refusal(answer))
         return answer
 
+    async def measure(self, *, seconds: float) -> Measured:
+        """How it is doing.
+
+        Raises:
+            DeadlineError: it has not answered in so many seconds.
+        """
+        number = next(self._ids)
+        answer = await self._ask(number, Measure(id=number), seconds)
+        if not isinstance(answer, Measured):
+            raise InvalidStateError(_refusal(answer))
+        return answer
+
     async def close(self) -> None:
         """End the process; it is killed where it does not end by itself."""
         self._closing = True
@@ -294,6 +308,7 @@ class DataPlaneClient:
                     | SessionEnded(id=number)
                     | Streamed(id=number)
                     | CaughtUp(id=number)
+                    | Measured(id=number)
                 ):
                     future = self._waiting.get(number)
                     if future is not None and not future.done():

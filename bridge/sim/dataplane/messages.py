@@ -159,6 +159,12 @@ class MakeReport(msgspec.Struct, frozen=True, kw_only=True, tag="make_report"):
     drain_seconds: float
 
 
+class Measure(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
+    """How is the data plane doing? The answer is ``Measured``."""
+
+    id: int
+
+
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
     """Close the sessions and end."""
 
@@ -180,6 +186,7 @@ Command = (
     | OpenRelease
     | SendMessage
     | MakeReport
+    | Measure
     | Shutdown
 )
 
@@ -309,6 +316,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     kept: int = 0
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured"):
+    """What metrics tell of the data plane.
+
+    Attributes:
+        udp: metrics of its UDP engine, as text for Prometheus.
+        verdicts: as of ``Report``.
+        malformed: as of ``Report``.
+        kept: as of ``Report``.
+    """
+
+    id: int
+    udp: str
+    verdicts: dict[str, int]
+    malformed: int
+    kept: int
+
+
 Event = (
     Ready
     | Sealed
@@ -325,6 +349,7 @@ Event = (
     | FirstAccepted
     | Fatal
     | Report
+    | Measured
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -41,6 +41,8 @@ from bridge.sim.dataplane.messages import (
     Forget,
     Hold,
     MakeReport,
+    Measure,
+    Measured,
     Opened,
     OpenRelease,
     PeerDown,
@@ -73,6 +75,7 @@ from bridge.udp import (
     SessionEstablished,
     StateReceived,
     StatesReceived,
+    UdpCollector,
     UdpConfig,
     UdpEngine,
     UdpEvent,
@@ -199,6 +202,8 @@ class DataPlaneProcess:
                     self._send(Refused(id=number, error=f"{type(error).__name__}: {error}"))
             case MakeReport():
                 self._send(await self._report(command))
+            case Measure(id=number):
+                self._send(self._measured(number))
             case _:
                 raise AssertionError(f"{command!r} twice")
 
@@ -324,6 +329,20 @@ class DataPlaneProcess:
             received=self._plane.received(),
             malformed=self._plane.malformed,
             dropped=self._plane.dropped,
+            kept=self._plane.kept(),
+        )
+
+    def _measured(self, number: int) -> Measured:
+        # Here, since few servers are measured, and the extra need not be there.
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(UdpCollector(self._engine))
+        return Measured(
+            id=number,
+            udp=generate_latest(registry).decode(),
+            verdicts=dict(self._plane.verdicts),
+            malformed=self._plane.malformed,
             kept=self._plane.kept(),
         )
 

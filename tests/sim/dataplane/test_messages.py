@@ -22,6 +22,8 @@ from bridge.sim.dataplane.messages import (
     Forget,
     Hold,
     MakeReport,
+    Measure,
+    Measured,
     Opened,
     OpenRelease,
     PeerDown,
@@ -71,6 +73,7 @@ COMMANDS: list[Command] = [
     OpenRelease(id=2, entity="ball", giver="sim2", previous=1, box="a.b"),
     SendMessage(to="sim2", message=b"\x00\xff"),
     MakeReport(id=3, drain_seconds=0.5),
+    Measure(id=7),
     Shutdown(),
 ]
 EVENTS: list[Event] = [
@@ -89,6 +92,7 @@ EVENTS: list[Event] = [
     FirstAccepted(server="sim2", entity="ball", epoch=1, at_ns=1),
     Fatal(error="no"),
     Report(id=1, history=[b"{}"], verdicts={"late": 1}, sent={"sim2": 1}, received={}, malformed=0),
+    Measured(id=7, udp="# HELP", verdicts={"late": 1}, malformed=0, kept=3),
 ]
 
 
