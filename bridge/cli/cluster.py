@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -78,16 +79,27 @@ def up(
         typer.Option(help="Directory of the compiled modules that --functions names.", show_default=False),
     ] = None,
     lease_ms: LeaseMs = None,
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Start this member of a running cluster again, such as hs2; once or more.",
+            show_default="all that are missing",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`."""
-    from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+    """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`.
+
+    Where it runs and members of it do not, those are started again, as they were before.
+    """
+    from bridge.homeserver.local import LocalCluster, LocalClusterConfig, missing_members
 
     began = time.monotonic()
+    place = cluster_directory(directory, name)
     cluster = LocalCluster(
         LocalClusterConfig(
             nodes=nodes,
-            directory=cluster_directory(directory, name),
+            directory=place,
             instance=instance,
             epmd_port=epmd_port,
             environment={
@@ -99,20 +111,27 @@ def up(
         ),
         progress,
     )
-    if nodes % 2 == 0:
-        progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
-    state = cluster.start()
+    if member or missing_members(place):
+        started = cluster.start_missing(member or ())
+        text = f"{', '.join(started)} started again"
+    else:
+        if nodes % 2 == 0:
+            progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
+        started = tuple(node.name for node in cluster.start().nodes)
+        text = f"{len(started)} nodes are up"
+    state = cluster.state
     seconds = time.monotonic() - began
     emit(
         {
             "directory": str(cluster.directory),
             "epmd_port": state.epmd_port,
             "nodes": [node.name for node in state.nodes],
+            "started": list(started),
             "seconds": round(seconds, 3),
             "store": state.store,
         },
         as_json=as_json,
-        text=f"{len(state.nodes)} nodes are up after {seconds:.1f} s, state in {cluster.directory}",
+        text=f"{text} after {seconds:.1f} s, state in {cluster.directory}",
     )
 
 
@@ -136,11 +155,23 @@ def status(
         return
     answers = asyncio.run(_ask_all(place, state))
     seen = _seen(state, answers)
+    advice = seen.advice(f"khepri-bridge up {_which(name, directory)}", logs=place)
     emit(
-        {"directory": str(place), "epmd_port": state.epmd_port, "store": state.store, **seen.to_dict()},
+        {
+            "directory": str(place),
+            "epmd_port": state.epmd_port,
+            "store": state.store,
+            **seen.to_dict(),
+            "advice": advice,
+        },
         as_json=as_json,
-        text=f"{table(seen.HEADER, seen.rows())}\nstore {state.store} of instance "
-        f"{state.instance}, Khepri {seen.khepri}, OTP {seen.otp}",
+        text="\n".join(
+            [
+                table(seen.HEADER, seen.rows()),
+                f"store {state.store} of instance {state.instance}, Khepri {seen.khepri}, OTP {seen.otp}",
+                *advice,
+            ]
+        ),
     )
     if not seen.ok:
         raise typer.Exit(1)
@@ -165,6 +196,11 @@ def down(
         as_json=as_json,
         text=f"{text}, its data is erased" if erase else text,
     )
+
+
+def _which(name: str, directory: Path | None) -> str:
+    """The options that mean this cluster, for another command."""
+    return f"--name {name}" if directory is None else f"--dir {shlex.quote(str(directory))}"
 
 
 async def _ask_all(place: Path, state: ClusterState) -> Answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from bridge.errors import BridgeError
@@ -106,6 +107,36 @@ class ClusterView:
             )
             for node in self.nodes
         )
+
+    def advice(self, start: str, *, logs: Path) -> list[str]:
+        """What is wrong with members, and what to do, a line each.
+
+        Args:
+            start: the command that starts members that do not run.
+            logs: where the log of each member lies.
+        """
+        if not any(node.running for node in self.nodes):
+            return [f"no member runs: `{start}` starts all of them"]
+        lines = []
+        for node in self.nodes:
+            short = node.name.partition("@")[0]
+            log = logs / f"{short}.log"
+            if not node.running:
+                lines.append(
+                    f"{node.name} does not run: `{start} --member {short}` starts it again; log {log}"
+                )
+            elif node.role == "silent":
+                lines.append(
+                    f"{node.name} runs and does not answer: look at {log}, or end process {node.pid}"
+                )
+            elif node.role == "not a member":
+                lines.append(f"{node.name} runs and is no member: look at {log}")
+        answering = sum(node.name in self.members and node.term > 0 for node in self.nodes)
+        if lines and 2 * answering <= len(self.nodes):
+            lines.append(
+                f"{answering} of {len(self.nodes)} members answer, no majority: nothing can be changed"
+            )
+        return lines
 
     def line(self) -> str:
         """All of it in one line."""

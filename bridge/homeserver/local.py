@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,8 @@ _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.03
 _EPMD_ATTEMPTS: Final = 3
 _EPMD_SECONDS: Final = 5.0
+_OWN: Final = {"KB_NODE", "KB_DATA_DIR", "KB_SEED", "KB_TYPE", "KB_INSTANCE", "KB_STORE", "KB_LISTEN"}
+"""variables that every member is given, whatever its cluster was started with"""
 _NODE_LINE: Final = re.compile(r"^khepri_bridge: (.*)$", re.MULTILINE)
 
 
@@ -212,6 +214,73 @@ class LocalCluster:
         offset = self._spawn_node(node, _executable(release), seed=self._seed_for(node))
         self._await_ready(node.name, offset, time.monotonic() + self._config.ready_seconds)
 
+    def start_missing(self, names: Sequence[str] = ()) -> tuple[str, ...]:
+        """Start members of the running cluster that do not run, with their data and as the others were.
+
+        Args:
+            names: those, full or short; none: all that are missing.
+
+        Returns:
+            The members that were started, each ready.
+
+        Raises:
+            InvalidStateError: none of the cluster's members runs, or one of ``names`` does.
+            ConfigurationError: no such member, another command is at it, a setting for members differs from
+                that of those that run, or a member did not get ready (with what it said, and its log).
+        """
+        running_cluster(self._directory)
+        release = self._config.release or build_release(self._report)
+        with exclusive(self._directory):
+            self._state = running_cluster(self._directory)
+            alive = [node for node in self.state.nodes if _runs(node)]
+            if not alive:
+                raise InvalidStateError(
+                    f"no member of the cluster in {self._directory} runs: start all of them"
+                )
+            missing = [self._node(name) for name in names] or [n for n in self.state.nodes if not _runs(n)]
+            for node in missing:
+                if _runs(node):
+                    raise InvalidStateError(f"{node.name} is running")
+            settings = self._settings_of(alive[0])
+            if self.state.epmd is None or not is_running(self.state.epmd):
+                self._start_epmd_again()
+            offsets = {
+                node.name: self._spawn_node(node, _executable(release), seed=alive[0].name, settings=settings)
+                for node in missing
+            }
+            deadline = time.monotonic() + self._config.ready_seconds
+            for name, offset in offsets.items():
+                self._await_ready(name, offset, deadline)
+                self._report(f"{name} is ready")
+        return tuple(offsets)
+
+    def _settings_of(self, node: NodeRecord) -> dict[str, str]:
+        """Variables that a running member was started with and that all members share."""
+        assert node.process is not None
+        try:
+            variables = Path(f"/proc/{node.process.pid}/environ").read_bytes().decode(errors="replace")
+        except OSError as error:
+            raise ConfigurationError(
+                f"how {node.name} was started cannot be read: {error.strerror}"
+            ) from None
+        pairs = (line.partition("=") for line in variables.split("\0"))
+        shared = {name: value for name, _, value in pairs if name.startswith("KB_") and name not in _OWN}
+        for name, wanted in self._config.environment.items():
+            if wanted and wanted != shared.get(name, ""):
+                raise ConfigurationError(
+                    f"members that run have {name}={shared.get(name, '')}: it is that of all of them until "
+                    "`khepri-bridge down`"
+                )
+        return shared
+
+    def _start_epmd_again(self) -> None:
+        process = self._try_epmd(self.state.epmd_port)
+        if process is None:
+            raise ConfigurationError(
+                f"the port mapper at {HOST}:{self.state.epmd_port} is gone, and the port is taken"
+            )
+        self._record(replace(self.state, epmd=process))
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -233,7 +302,8 @@ class LocalCluster:
         with contextlib.suppress(ConfigurationError):
             previous = load_state(self._directory)
         running = marked_processes(self._directory)
-        if previous is not None and any(is_running(process) for process in previous.processes):
+        # A port mapper that is left alone is no cluster: it is ended with what else is left.
+        if previous is not None and any(_runs(node) for node in previous.nodes):
             raise ConfigurationError(
                 f"the cluster in {self._directory} runs already: look with `khepri-bridge status`, "
                 "end it with `khepri-bridge down`"
@@ -318,8 +388,14 @@ class LocalCluster:
         reap(child)
         return None
 
-    def _spawn_node(self, node: NodeRecord, executable: Path, *, seed: str) -> int:
-        """Start one node; returns how long its log was before."""
+    def _spawn_node(
+        self, node: NodeRecord, executable: Path, *, seed: str, settings: Mapping[str, str] | None = None
+    ) -> int:
+        """Start one node; returns how long its log was before.
+
+        Args:
+            settings: variables of its own kind; ``None``: those of the configuration.
+        """
         data = self._directory / node.short
         log = self.log(node.name)
         offset = log.stat().st_size if log.exists() else 0
@@ -328,7 +404,7 @@ class LocalCluster:
             directory=self._directory,
             environment={
                 **_environment(self.state.epmd_port),
-                **self._config.environment,
+                **(self._config.environment if settings is None else settings),
                 "HOME": str(data),
                 "KB_NODE": node.name,
                 "KB_DATA_DIR": str(data),
@@ -416,6 +492,19 @@ def running_cluster(directory: Path) -> ClusterState:
     if state is None or not any(is_running(process) for process in state.processes):
         raise InvalidStateError(f"no cluster runs in {directory}: start one with `khepri-bridge up`")
     return state
+
+
+def missing_members(directory: Path) -> tuple[str, ...]:
+    """Members of the cluster in ``directory`` that do not run while others do; none where none or all do."""
+    with contextlib.suppress(ConfigurationError):
+        state = load_state(directory)
+        if state is not None and any(_runs(node) for node in state.nodes):
+            return tuple(node.name for node in state.nodes if not _runs(node))
+    return ()
+
+
+def _runs(node: NodeRecord) -> bool:
+    return node.process is not None and is_running(node.process)
 
 
 def read_cookie(directory: Path, state: ClusterState) -> str:

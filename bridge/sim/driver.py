@@ -75,8 +75,8 @@ class SimulationProcess:
             raise ClosedError(f"{self.name} does not run")
         return self._process.pid
 
-    async def start(self) -> None:
-        """Start it and wait until it has a session.
+    async def start(self) -> Started:
+        """Start it and wait until it has a session; what it says of itself then.
 
         Raises:
             ConfigurationError: it ended instead; its own error line is part of the text.
@@ -95,7 +95,7 @@ class SimulationProcess:
         self._reading = asyncio.create_task(self._read())
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await asyncio.shield(self._started)
+                return await asyncio.shield(self._started)
         except TimeoutError:
             raise DeadlineError(f"{self.name} was not ready in {_START_SECONDS:.0f} s") from None
 

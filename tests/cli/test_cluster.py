@@ -75,16 +75,43 @@ def test_a_cluster_goes_up_and_down_twice_and_keeps_its_data(shell: Shell) -> No
     assert not shell.place.exists()
 
 
-def test_a_dead_member_shows_in_the_status(shell: Shell) -> None:
-    shell.json("up", "--nodes", "3")
+def kill(shell: Shell, member: str) -> None:
     state = json.loads((shell.place / "cluster.json").read_text())
-    victim = next(node["process"]["pid"] for node in state["nodes"] if node["name"].startswith("hs3"))
+    victim = next(node["process"]["pid"] for node in state["nodes"] if node["name"].startswith(member))
     subprocess.run(["kill", "-KILL", str(victim)], check=True)
+
+
+def test_a_dead_member_shows_in_the_status_and_is_started_again(shell: Shell) -> None:
+    shell.json("up", "--nodes", "3", "--lease-ms", "2000")
+    assert shell.json("status")["advice"] == []
+    kill(shell, "hs3")
     status = shell.json("status", status=1)
     assert status["ok"] is False
     assert [node["running"] for node in status["nodes"]] == [True, True, False]
+    (advice,) = status["advice"]
+    command = f"khepri-bridge up --dir {shell.place} --member hs3"
+    assert advice.startswith(f"hs3@127.0.0.1 does not run: `{command}` starts it again")
     shell.json("put", "/a", "1")
     assert shell.json("get", "/a")["data"] == 1
+    assert shell.json("up", "--member", "hs3")["started"] == ["hs3@127.0.0.1"]
+    settled(shell)
+    for member in ("hs1", "hs2"):
+        kill(shell, member)
+    assert shell.json("status", status=1)["advice"][-1].startswith("1 of 3 members answer, no majority")
+    # All that are missing, the one that founded the cluster among them.
+    up = shell.run("up")
+    assert (up.returncode, "hs1@127.0.0.1, hs2@127.0.0.1 started again" in up.stdout) == (0, True), up.stderr
+    settled(shell)
+    assert shell.json("get", "/a", "--favor", "consistency")["data"] == 1
+    assert "runs already" in shell.run("up").stderr
+
+
+def settled(shell: Shell) -> None:
+    """Once the members that just came agree on the leader."""
+    deadline = time.monotonic() + 60
+    while shell.run("status").returncode:
+        assert time.monotonic() < deadline, shell.run("status").stdout
+        time.sleep(0.2)
 
 
 def test_the_status_follows_an_election_role_by_role(shell: Shell) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bridge.cli.cluster_view import ClusterView
 from bridge.errors import BridgeError, DeadlineError
 from bridge.khepri import MemberHealth
@@ -64,3 +66,23 @@ def test_a_node_that_left_is_no_member() -> None:
         member_health(members=two), member_health(node="hs2@h", members=two), member_health(node="hs3@h")
     )
     assert view.rows()[2][2] == "not a member"
+
+
+def test_what_is_wrong_comes_with_what_to_do(tmp_path: Path) -> None:
+    late = DeadlineError("late")
+    healthy = member_health(), member_health(node="hs2@h", role="leader")
+    assert _view(*healthy, member_health(node="hs3@h")).advice("up", logs=tmp_path) == []
+    (dead,) = _view(*healthy, late, dead="hs3@h").advice("up --name x", logs=tmp_path)
+    assert dead == f"hs3@h does not run: `up --name x --member hs3` starts it again; log {tmp_path}/hs3.log"
+    (silent,) = _view(*healthy, late).advice("up", logs=tmp_path)
+    assert silent.startswith("hs3@h runs and does not answer")
+    assert silent.endswith("process 13")
+    alone = _view(member_health(), late, late, dead="hs3@h").advice("up", logs=tmp_path)
+    assert alone[-1] == "1 of 3 members answer, no majority: nothing can be changed"
+    nobody = ClusterView.of(
+        dict.fromkeys(_NAMES, late),
+        instance="local",
+        alive=dict.fromkeys(_NAMES, False),
+        pids=dict.fromkeys(_NAMES),
+    )
+    assert nobody.advice("up --name x", logs=tmp_path) == ["no member runs: `up --name x` starts all of them"]

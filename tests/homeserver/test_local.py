@@ -15,8 +15,15 @@ import pytest
 
 from bridge.errors import ConfigurationError, InvalidStateError
 from bridge.homeserver.cluster_state import STATE_FILE, load_state
-from bridge.homeserver.local import HOST, LocalCluster, LocalClusterConfig, erase_data, running_cluster
-from bridge.homeserver.processes import identify, marked_processes, wait_until_gone
+from bridge.homeserver.local import (
+    HOST,
+    LocalCluster,
+    LocalClusterConfig,
+    erase_data,
+    missing_members,
+    running_cluster,
+)
+from bridge.homeserver.processes import end_processes, identify, marked_processes, wait_until_gone
 from tests.support.fake_release import READY, fake_release
 
 pytestmark = pytest.mark.erlang  # the port mapper is the real one
@@ -180,6 +187,64 @@ def test_a_killed_node_is_started_again_with_its_data(tmp_path: Path) -> None:
         cluster.start_node("hs2")
         with pytest.raises(InvalidStateError, match="is running"):
             cluster.start_node("hs2")
+
+
+def test_members_that_are_missing_are_started_by_another_launcher_as_the_others_were(tmp_path: Path) -> None:
+    script = 'env >"$KB_DATA_DIR/seen"; echo "khepri_bridge: ready"; exec sleep 1000\n'
+    place = tmp_path / "cluster"
+    settings = replace(
+        config(tmp_path, script=script, nodes=3, detached=True), environment={"KB_LEASE_MS": "2000"}
+    )
+    first = LocalCluster(settings)
+    first.start()
+    try:
+        assert missing_members(place) == ()
+        for name in ("hs1", "hs3"):
+            first.kill_node(name)
+            (place / name / "seen").unlink()
+        assert missing_members(place) == ("hs1@127.0.0.1", "hs3@127.0.0.1")
+        another = LocalCluster(config(tmp_path, nodes=3, detached=True))
+        assert another.start_missing(["hs3"]) == ("hs3@127.0.0.1",)
+        assert another.start_missing() == ("hs1@127.0.0.1",)
+        assert missing_members(place) == ()
+        for name in ("hs1", "hs3"):
+            seen = (place / name / "seen").read_text().splitlines()
+            # None founds anything, not even the first one.
+            assert {"KB_LEASE_MS=2000", "KB_SEED=hs2@127.0.0.1", f"KB_NODE={name}@127.0.0.1"} <= set(seen)
+        with pytest.raises(InvalidStateError, match=r"hs3@127\.0\.0\.1 is running"):
+            another.start_missing(["hs3@127.0.0.1"])
+        with pytest.raises(ConfigurationError, match="no node hs9"):
+            another.start_missing(["hs9"])
+        with pytest.raises(ConfigurationError, match="KB_LEASE_MS=2000"):
+            LocalCluster(replace(settings, environment={"KB_LEASE_MS": "3000"})).start_missing()
+    finally:
+        first.stop()
+    with pytest.raises(InvalidStateError, match="no cluster runs"):
+        LocalCluster(config(tmp_path, nodes=3, detached=True)).start_missing(["hs3"])
+
+
+def test_a_port_mapper_that_died_is_started_where_it_was(tmp_path: Path) -> None:
+    with LocalCluster(config(tmp_path)) as cluster:
+        epmd, port = cluster.state.epmd, cluster.epmd_port
+        assert epmd is not None
+        end_processes([epmd], grace=0.0)
+        cluster.kill_node("hs2")
+        cluster.start_missing()
+        assert cluster.epmd_port == port
+        assert cluster.state.epmd is not None
+        assert cluster.state.epmd != epmd
+        with socket.create_connection((HOST, port)):
+            pass
+
+
+def test_where_only_the_port_mapper_is_left_all_are_started_anew(tmp_path: Path) -> None:
+    with LocalCluster(config(tmp_path)) as cluster:
+        for name in ("hs1", "hs2"):
+            cluster.kill_node(name)
+        assert missing_members(tmp_path / "cluster") == ()
+        with pytest.raises(InvalidStateError, match="start all of them"):
+            cluster.start_missing()
+        assert len(LocalCluster(config(tmp_path)).start().processes) == 3
 
 
 def test_environment_of_the_caller_does_not_reach_nodes(

@@ -20,6 +20,7 @@ def config(**values: Any) -> SimulationConfig:
         ("capacity", (1, 65_536), (0, 65_537)),
         ("follow", (0, 65_536), (-1, 65_537)),
         ("max_entities", (1, 1_024), (0, 1_025)),
+        ("max_busy", (0.01, 1), (0, 1.01, float("nan"))),
         ("linger_ms", (0, 10_000), (-1, 10_001)),
     ],
 )

@@ -47,6 +47,17 @@ def test_steps_that_take_too_long_shed_a_tenth_a_round_until_they_are_well_withi
     assert (shedding.excess(40), shedding.room(40)) == (0, 760)
 
 
+def test_steps_may_be_given_less_than_their_period() -> None:
+    shedding = stepped(Shedding(period_seconds=PERIOD, max_entities=1_000, max_busy=0.5), 0.45)
+    assert (shedding.excess(50), shedding.room(0)) == (0, 0)
+    stepped(shedding, 0.6)
+    assert (shedding.excess(50), shedding.room(0)) == (5, 0)
+    stepped(shedding, 0.35)
+    assert (shedding.excess(45), shedding.room(45)) == (0, 755)
+    with pytest.raises(ConfigurationError):
+        Shedding(period_seconds=PERIOD, max_entities=1, max_busy=0.0)
+
+
 def test_one_long_step_sheds_nothing() -> None:
     shedding = stepped(Shedding(period_seconds=PERIOD, max_entities=10), 0.1)
     shedding.stepped(10 * PERIOD)
