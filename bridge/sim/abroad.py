@@ -7,6 +7,7 @@ homeservers carry the entity, and this server hears what became of it in its inb
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from bridge.authority import (
     HOME,
@@ -24,6 +25,9 @@ from bridge.errors import InvalidStateError
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.settling import Settling
 from bridge.sim.standing import Spawn, Standing, first_step
+
+_MAX_DECISIONS: Final = 1_024
+"""decisions that are kept for who did not ask yet"""
 
 
 class Abroad:
@@ -75,7 +79,7 @@ class Abroad:
             step = first_step()
             box = await standing.stop(entity, taker)
             standing.pinned.add(entity)
-            self._waiting[entity] = asyncio.get_running_loop().create_future()
+            self._expect(entity)
             with self._settling.unless_answered(entity, epoch):
                 try:
                     record = await self._home.push_abroad(
@@ -101,7 +105,7 @@ class Abroad:
         self._takers.add(record.server)
 
     async def decided(self, entity: str, *, seconds: float) -> Closed | Returned:
-        """Wait for what became of the entity that was put into escrow last.
+        """Wait for what became of the entity that was put into escrow last; told once.
 
         Raises:
             InvalidStateError: nothing was, or the other instance has not decided in time; it will.
@@ -111,7 +115,16 @@ class Abroad:
             raise InvalidStateError(f"{entity} was not given to another instance here")
         if not (await asyncio.wait([waiting], timeout=seconds))[0]:
             raise InvalidStateError(f"{entity}: the other instance has not decided yet")
+        if self._waiting.get(entity) is waiting:
+            del self._waiting[entity]
         return waiting.result()
+
+    def _expect(self, entity: str) -> None:
+        self._waiting.pop(entity, None)
+        self._waiting[entity] = asyncio.get_running_loop().create_future()
+        for other in list(self._waiting)[:-_MAX_DECISIONS]:
+            if self._waiting[other].done():
+                del self._waiting[other]
 
     async def take_giver(self, grant: Grant) -> None:
         """Know the giver of a grant, which may be of another instance: then the grant tells its key."""
@@ -147,11 +160,8 @@ class Abroad:
         self._tell(returned)
 
     def forget(self, entity: str) -> None:
-        """The homeserver has the entity no more."""
+        """The homeserver has the entity no more; what was decided about it is told still."""
         self._heard.pop(entity, None)
-        waiting = self._waiting.pop(entity, None)
-        if waiting is not None:
-            waiting.cancel()
 
     def _tell(self, decision: Closed | Returned) -> None:
         waiting = self._waiting.get(decision.entity)

@@ -80,6 +80,7 @@ class Obedience:
         self._later: dict[str, AskEnded | Failover] = {}
         self._answered: dict[str, int] = {}
         self._early: dict[str, tuple[str, Released, int]] = {}
+        self._gone: set[str] = set()
 
     def obeyed(self, recalls: tuple[Recalled, ...]) -> list[Recalled]:
         """Of the recalls that the lessor believes open, those that this session has obeyed."""
@@ -93,6 +94,7 @@ class Obedience:
         if known is not None and record.age <= known.age:
             return
         standing.entities[record.entity] = record
+        self._gone.discard(record.entity)
         standing.raise_fence(record)
         phase = standing.holdings[record.entity].phase
         if phase is Phase.RELEASING and record.session != standing.session:
@@ -110,7 +112,10 @@ class Obedience:
         Args:
             may_be_new: it is only not told of, perhaps by a member that has not heard of it yet.
         """
-        if self._standing.holdings[entity].phase is Phase.FOLLOWING and entity not in self._standing.locks:
+        if entity in self._standing.pinned:
+            # It went home: that the other instance has it comes with the same change, or after it.
+            self._gone.add(entity)
+        elif self._standing.holdings[entity].phase is Phase.FOLLOWING and entity not in self._standing.locks:
             self._drop(entity)
         elif not may_be_new:
             # Nothing that acts ends on a read: one of its name may have been made since, and be held here.
@@ -124,6 +129,7 @@ class Obedience:
                 self._drop(entity)
 
     def _drop(self, entity: str) -> None:
+        self._gone.discard(entity)
         for kept in (self._recalls, self._later, self._answered, self._early):
             kept.pop(entity, None)
         self._abroad.forget(entity)
@@ -132,7 +138,8 @@ class Obedience:
 
     def knows_of(self) -> int:
         """Entries kept for entities: at most a few for each that the homeserver has."""
-        return sum(len(kept) for kept in (self._recalls, self._later, self._answered, self._early))
+        kept = (self._recalls, self._later, self._answered, self._early, self._gone)
+        return sum(len(table) for table in kept)
 
     async def _adopt(self, entity: str, epoch: int) -> None:
         """Act on a grant of which only the record tells: the answer, or the work on the message, was lost.
@@ -203,6 +210,8 @@ class Obedience:
                     await self._take_later(message)
                 case Closed():
                     self._abroad.close(message)
+                    if message.entity in self._gone:
+                        self._drop(message.entity)
                 case Returned():
                     self._abroad.take_back(message)
 
