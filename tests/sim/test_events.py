@@ -4,6 +4,7 @@ import pytest
 from bridge.sim.events import (
     Asked,
     AuthorityGained,
+    EntityDeleted,
     EntityUpdated,
     FellSilent,
     PeerSessionChanged,
@@ -35,6 +36,7 @@ EVENTS: list[tuple[ServerEvent, bytes]] = [
         EntityUpdated(entity="ball", by="P", owner="Q", at_ns=1),
         b'{"type":"updated","entity":"ball","by":"P","owner":"Q","at_ns":1}',
     ),
+    (EntityDeleted(entity="ball", at_ns=1), b'{"type":"deleted","entity":"ball","at_ns":1}'),
     (SessionOpened(lease_ms=3000), b'{"type":"session_opened","lease_ms":3000}'),
     (SessionLost(entities=("ball",), at_ns=1), b'{"type":"session_lost","entities":["ball"],"at_ns":1}'),
     (FellSilent(entities=2, at_ns=1), b'{"type":"fell_silent","entities":2,"at_ns":1}'),

@@ -41,6 +41,7 @@ class NotingPlane:
 
     async def stop_for_nobody(self, entity: str) -> None:
         self.stopped.append((entity, ""))
+
     async def catch_up(self) -> None:
         pass
 
