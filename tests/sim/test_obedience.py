@@ -5,14 +5,26 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.authority import Awaiting, Failover, Phase, Recall, Released, Step
+from bridge.authority import (
+    Awaiting,
+    Closed,
+    EntityRecord,
+    Failover,
+    Phase,
+    Recall,
+    Released,
+    Step,
+    UnknownEntityError,
+)
+from bridge.etf import Atom
 from bridge.sim import obedience
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
-from bridge.sim.dataplane.messages import RaiseFence
+from bridge.sim.dataplane.messages import Forget, RaiseFence
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.events import EntityDeleted
 from bridge.sim.obedience import Obedience
+from bridge.sim.settling import Settling
 from tests.support.sealing import SESSION, Bench, record
 
 STEP = Step(trace=bytes(16), hop=0)
@@ -29,7 +41,9 @@ class Told(Bench):
             home=self.home,
             asks=cast(Asks, None),
             direct=cast(DirectUpdates, None),
-            abroad=cast(Abroad, None),
+            abroad=Abroad(
+                standing=self.standing, home=self.home, settling=cast(Settling, None), spawn=self._spawn
+            ),
             spawn=self._spawn,
         )
 
@@ -232,6 +246,50 @@ async def test_another_entity_of_a_deleted_ones_name_is_heard_of_at_its_first_ve
         await told.learns(again)
     assert told.standing.entities["ball"].epoch == 6
     assert told.standing.owner("ball") == "Player2"
+
+
+async def test_nothing_is_kept_of_an_entity_that_is_no_more(told: Told) -> None:
+    before = (told.standing.knows_of(), told.obedience.knows_of())
+    await told.learns(record(5))
+    told.obedience.forget_entity("ball")
+    await asyncio.gather(*told.tasks)
+    assert (told.standing.knows_of(), told.obedience.knows_of()) == before
+
+
+async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_is_no_more(told: Told) -> None:
+    await told.standing.gain("ball", 5, None)
+    told.obedience.forget_entity("ball", may_be_new=True)
+    assert told.tasks == []
+    asked: list[str] = []
+
+    async def gone(entity: str) -> EntityRecord:
+        asked.append(entity)
+        raise UnknownEntityError("none", reason=Atom("no_entity"))
+
+    async def there(entity: str) -> EntityRecord:
+        asked.append(entity)
+        return record(5)
+
+    for answer, held in ((there, ["ball"]), (gone, [])):
+        told.known.entity = answer  # type: ignore[attr-defined]
+        told.obedience.forget_entity("ball")
+        await asyncio.gather(*told.tasks)
+        await asyncio.gather(*told.tasks)
+        assert told.standing.held() == held
+    assert asked == ["ball", "ball"]
+    assert told.plane.told[-1] == Forget(entity="ball")
+
+
+async def test_an_entity_in_escrow_that_went_home_is_forgotten_once_its_giver_has_heard_so(
+    told: Told,
+) -> None:
+    await told.learns(record(5))
+    told.standing.pinned.add("ball")
+    told.obedience.forget_entity("ball")
+    assert "ball" in told.standing.entities
+    await told.obedience.read_inbox(Closed(entity="ball", epoch=6, holder="sim9@emerald", step=STEP))
+    assert "ball" not in told.standing.entities
+    assert told.obedience.knows_of() == 0
 
 
 async def test_a_wait_ends_when_the_session_waited_for_ends(told: Told) -> None:
