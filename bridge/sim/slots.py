@@ -27,6 +27,7 @@ class Slots:
         self._most_followed = min(follow, capacity // 2)
         self._by_entity: dict[str, int] = {}
         self._used = 0
+        self._refusals = 0
         self._free: list[int] = []
         self._dropped: list[int] = []
         self.is_wanted: Callable[[str], bool] = lambda _: False
@@ -74,7 +75,15 @@ class Slots:
 
     def may_follow(self, entity: str) -> bool:
         """Whether an entity that another server holds may have a slot here."""
-        return entity in self._by_entity or not self.is_tight
+        if entity in self._by_entity:
+            return True
+        self._refusals += self.is_tight
+        return not self.is_tight
+
+    def take_refusals(self) -> int:
+        """How often something could not be followed, for want of room, since this was asked last."""
+        refusals, self._refusals = self._refusals, 0
+        return refusals
 
     @property
     def dropped(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Final, TypeVar
 
 from bridge.authority import (
@@ -278,19 +278,22 @@ class Standing:
             ConfigurationError: this server holds, or is about to hold, as many as it has slots.
         """
         if entity not in self.slots and self.slots.is_full:
-            spares = sorted(filter(self._is_spare, self.slots), key=self.slots.is_wanted)
-            for spare in spares[:1]:
+            spare = next(self._unwanted(), None) or next(filter(self._is_spare, self.slots), None)
+            if spare is not None:
                 self._give_up(spare)
             await self.reuse_slots()
         # Now, before anybody else asks for one.
         _ = self.slots[entity]
 
     async def tidy(self) -> None:
-        """Where there is no room for more to follow, let go of what nobody follows any more."""
-        if self.slots.is_tight:
-            for entity in [e for e in self.slots if self._is_spare(e) and not self.slots.is_wanted(e)]:
+        """Where there was no room for more to follow, let go of what nobody follows any more."""
+        if self.slots.take_refusals():
+            for entity in list(self._unwanted()):
                 self._give_up(entity)
         await self.reuse_slots()
+
+    def _unwanted(self) -> Iterator[str]:
+        return (e for e in self.slots if not self.slots.is_wanted(e) and self._is_spare(e))
 
     def _give_up(self, entity: str) -> None:
         self.slots.drop(entity)
