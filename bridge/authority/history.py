@@ -21,7 +21,7 @@ from typing import Final as Constant
 
 import msgspec
 
-from bridge.authority.linearizability import check_entity
+from bridge.authority.linearizability import check_entity, known_at
 from bridge.authority.record_model import Known, Operation, RecordView, shown_open
 from bridge.errors import DecodeError
 
@@ -240,8 +240,8 @@ class Verdict:
         undecided: entities whose search was given up; nothing is shown for them, and that is no proof.
         travelled: entities that were put into escrow for another instance; what that decides is no answer of
             this history, so the order of their answers is not searched.
-        deleted: entities that were deleted, or may have been. Another one of such a name begins anew, so
-            the order of their answers is not searched either.
+        deleted: entities that somebody asked to delete: what comes under their names afterwards begins at
+            version 1 again, so the order of their answers is searched until then.
     """
 
     acts: int
@@ -300,8 +300,8 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
         lost_entities=_lost_entities(asked, finals),
         doubled_entities=_doubled_entities(finals),
         undecided=undecided,
-        travelled=_named(asked, "push_abroad"),
-        deleted=_named(asked, "delete_entity"),
+        travelled=_travelled(asked),
+        deleted=sorted(_deleted(asked)),
     )
 
 
@@ -431,11 +431,14 @@ def _linearizable(
             if len(finals) == 1:
                 of_entity[entity].append(_read(final, entity, record))
     sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
-    left_out = {*_named(asked, "push_abroad"), *_named(asked, "delete_entity")}
+    travelled = _travelled(asked)
+    deleted = _deleted(asked)
     alive = _alive(asked)
     for entity, operations in of_entity.items():
-        if entity in left_out:
+        if entity in travelled:
             continue
+        if entity in deleted:
+            operations = known_at(operations, deleted[entity] - 1)
         example = check_entity(operations, open_sessions=sessions, alive_ns=alive)
         if example is None:
             continue
@@ -448,9 +451,19 @@ def _linearizable(
     return found, undecided
 
 
-def _named(asked: _Asked, function: str) -> list[str]:
-    """Entities for which something was asked, unless it was refused."""
-    return sorted({op.entity for _, op in asked if op.function == function and op.known is not Known.REFUSED})
+def _travelled(asked: _Asked) -> list[str]:
+    return sorted(
+        {op.entity for _, op in asked if op.function == "push_abroad" and op.known is not Known.REFUSED}
+    )
+
+
+def _deleted(asked: _Asked) -> dict[str, int]:
+    """When somebody first asked to delete an entity, of those that may have been deleted."""
+    first: dict[str, int] = {}
+    for called, operation in asked:
+        if operation.function == "delete_entity" and operation.known is not Known.REFUSED:
+            first[operation.entity] = min(first.get(operation.entity, called.at_ns), called.at_ns)
+    return first
 
 
 def _read(final: Final, entity: str, record: RecordView) -> Operation:
@@ -586,7 +599,7 @@ def _lost(
         final_record, record = last.get(operation.entity), operation.record
         if final_record is None or record is None or len(finals) > 1:
             continue
-        # By epoch first: another entity of a deleted one's name begins at version 1 again.
+        # Of one name by epoch first: after a deletion versions begin anew.
         if (final_record.epoch, final_record.version) < (record.epoch, record.version):
             text = (
                 f"{operation.entity}: {operation.client} was answered version {record.version} at epoch "
@@ -597,8 +610,7 @@ def _lost(
 
 
 def _lost_entities(asked: _Asked, finals: Sequence[Final]) -> list[Violation]:
-    there = {entity for final in finals for entity in final.entities}
-    there.update(_named(asked, "delete_entity"))
+    there = {entity for final in finals for entity in final.entities} | _deleted(asked).keys()
     return [
         Violation("no entity is lost", f"{operation.entity}: made, and nobody's in the end", (called,))
         for called, operation in asked

@@ -382,11 +382,11 @@ def _shortest(operations: list[Operation], sessions: _Sessions, start: Start) ->
     low, high = 0, len(answers) - 1
     while low < high:
         middle = (low + high) // 2
-        if _fails(_until(operations, answers[middle]), sessions, start):
+        if _fails(known_at(operations, answers[middle]), sessions, start):
             high = middle
         else:
             low = middle + 1
-    prefix = _until(operations, answers[low])
+    prefix = known_at(operations, answers[low])
     last = next(op for op in prefix if op.answered_ns == answers[low] and op.known is not Known.UNKNOWN)
     shown, needed = _suffix(prefix, sessions)
     search = _Search(prefix, sessions, start)
@@ -408,7 +408,7 @@ def _fails(operations: Sequence[Operation], sessions: _Sessions, start: Start) -
         return False
 
 
-def _until(operations: Sequence[Operation], at_ns: int) -> list[Operation]:
+def known_at(operations: Sequence[Operation], at_ns: int) -> list[Operation]:
     """The history as it was known at an instant."""
     return [
         op if op.answered_ns <= at_ns and op.known is not Known.UNKNOWN else _forgotten(op)

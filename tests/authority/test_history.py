@@ -188,6 +188,18 @@ def test_an_entity_that_two_instances_have_in_the_end_is_doubled() -> None:
     assert check([*created(), final("x", ball=view(1, 1)), final("y")]).violations == []
 
 
+def test_an_entity_that_was_deleted_is_searched_until_then() -> None:
+    """Afterwards another one of the name begins at version 1, at a higher epoch."""
+    gone = asked(3, "delete_entity", 300, view(3, 3, None, "Bob"), by="Ann")
+    again = asked(4, "create_entity", 400, view(1, 4), session=A, owner="Ann", master="Ann", value="allow")
+    history = [*created(), *pulled(2, 200, 2, 2), *gone, *again]
+    verdict = check([*history, final(ball=view(1, 4))])
+    assert verdict.violations == []
+    assert verdict.deleted == ["ball"]
+    assert check([*history[:-2], final()]).violations == [], "deleted is not lost"
+    assert check([*history, *pulled(5, 210, 2, 5), final(ball=view(1, 4))]).not_linearizable
+
+
 def test_a_stale_read_that_was_taken_for_a_write_is_a_counter_example() -> None:
     """The second give was decided on the record before the pull, and acknowledged."""
     give = asked(3, "give", 300, view(2, 1, A, "Cem"), session=A, epoch=1, owner="Cem")
