@@ -87,6 +87,10 @@ _KEEPALIVE_SECONDS: Final = MAX_ECHO_AGE_SECONDS / 4
 """A state that follows a silence must carry an echo that its receiver still takes; two PINGs may be lost."""
 _RECORD_NS: Final = 1_000_000_000
 """nanoseconds between writings of what was accepted, where a record is kept"""
+_STREAMS: Final = 4_096
+"""a datagram each, of 19 records where they are signed: enough for all handles of a sender"""
+_MESSAGES_BYTES: Final = 32 << 20
+"""for one peer: a bind for each handle goes to it when it comes, the longest names are 255 bytes"""
 _COMMANDS_BYTES: Final = 4096
 """of commands between two looks at everything else: some 40 of them, a few milliseconds"""
 _DRAIN_POLL_SECONDS: Final = 0.01
@@ -113,6 +117,8 @@ class DataPlaneProcess:
                 host=start.host,
                 port=start.port,
                 keepalive_interval=_KEEPALIVE_SECONDS,
+                max_state_streams=_STREAMS,
+                reliable_buffer_bytes=_MESSAGES_BYTES,
                 signed=start.signed,
             ),
             identity=key,

@@ -17,7 +17,7 @@ import pytest
 
 from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
-from bridge.sim.dataplane.messages import Hold, PeerDown, PeerUp, RemovePeer
+from bridge.sim.dataplane.messages import FirstAccepted, Hold, PeerDown, PeerUp, RaiseFence, RemovePeer
 from tests.support.cluster import fresh
 from tests.support.data_plane import running
 from tests.support.simulation import children, simulation
@@ -128,6 +128,21 @@ async def test_a_worlds_worth_of_commands_does_not_stop_the_ticks() -> None:
         # Answered after all of them, each of which costs more than to read it.
         await one.client.report(drain_seconds=0.0)
         assert one.client.turns.count() - before >= 8
+
+
+async def test_a_peer_that_comes_is_told_of_a_whole_world() -> None:
+    """R0-52: names of a megabyte and more, which are bound before any of its states counts."""
+    world = [f"tree{number:0200}" for number in range(6_000)]
+    async with (
+        running("sim1", capacity=8_192, rate_hz=20.0) as one,
+        running("sim2", capacity=8_192, rate_hz=20.0) as two,
+    ):
+        for slot, name in enumerate(world):
+            one.client.tell(Hold(entity=name, epoch=1, slot=slot))
+        one.know(two)
+        two.know(one)
+        two.client.tell(RaiseFence(entity=world[-1], epoch=1, server="sim1"))
+        assert (await two.told(FirstAccepted)).entity == world[-1]
 
 
 async def test_ctrl_c_of_the_terminal_is_left_to_the_control_plane() -> None:
