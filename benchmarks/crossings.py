@@ -89,6 +89,7 @@ class Flights:
                 epmd_port=cluster.epmd_port,
                 register=False,
                 mesh=self._layout,
+                keep_history=True,
             )
             server = SimulationServer(config, lambda event, name=name: self._on_event(name, event))  # type: ignore[misc]
             self._servers[name] = await stack.enter_async_context(server)

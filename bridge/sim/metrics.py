@@ -17,6 +17,7 @@ from bridge.authority import CASES
 from bridge.errors import ConfigurationError
 from bridge.sim.dataplane.messages import Measured
 from bridge.sim.relieving import ReliefCounts
+from bridge.sim.zoning import ZoneCounts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -38,6 +39,8 @@ class Sample:
         messages: control messages that crossed, by kind.
         events: what it told its driver, by name (``bridge.sim.events``).
         relief: what was shed in the present session.
+        zones: what was handed over in it since it left this server's zones; ``None``: it is of no mesh.
+        ghosts: entities of others that are followed since they are near these zones.
         refused_changes: changes of players who do not own what they would change.
         kept: entries of the control plane's tables.
         data: of the data plane; ``None`` where it does not answer.
@@ -50,6 +53,8 @@ class Sample:
     messages: Mapping[str, int]
     events: Mapping[str, int]
     relief: ReliefCounts
+    zones: ZoneCounts | None
+    ghosts: int
     refused_changes: int
     kept: int
     data: Measured | None
@@ -89,6 +94,8 @@ class SimulationCollector:
         yield _gauge("up", "Whether the control plane answers", sample is not None)
         if sample is not None:
             yield from _control(sample)
+            if sample.zones is not None:
+                yield from _zones(sample.zones, sample.ghosts)
             yield _gauge("data_plane_up", "Whether the data plane answers", sample.data is not None)
             if sample.data is not None:
                 yield from _data(sample.data)
@@ -130,6 +137,25 @@ def _control(sample: Sample) -> Iterator[Metric]:
         {"": sample.refused_changes},
     )
     yield _gauge("kept_entries", "Entries of the control plane's tables", sample.kept)
+
+
+def _zones(counts: ZoneCounts, ghosts: int) -> Iterator[Metric]:
+    yield _gauge("ghosts", "Entities followed since they are near this server's zones", ghosts)
+    yield _counter(
+        "zone_entities",
+        "Entities handed over to servers of a mesh, in this session: they left, or this server ends",
+        "why",
+        {"left": counts.given, "drained": counts.drained},
+    )
+    yield _counter(
+        "zone_deferrals",
+        "Times that a neighbour had no room for an entity or gave no answer, in this session",
+        "",
+        {"": counts.deferred},
+    )
+    yield _counter(
+        "zone_failures", "Entities not handed over in spite of room, in this session", "", {"": counts.failed}
+    )
 
 
 def _data(measured: Measured) -> Iterator[Metric]:

@@ -267,6 +267,8 @@ class SimulationServer:
             messages=dict(self._traces.kinds),
             events=dict(self._events),
             relief=ReliefCounts() if tenure is None else tenure.relieving.counts,
+            zones=None if tenure is None or self.config.mesh is None else tenure.zoning.counts,
+            ghosts=len(self._following.ghosts),
             refused_changes=0 if tenure is None else tenure.transfers.refused_changes,
             kept=0 if tenure is None else self.kept(),
             data=data,

@@ -15,6 +15,7 @@ from bridge.sim.dataplane.messages import Measured
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.metrics import Sample, SimulationCollector, check_metrics_address, exposing
 from bridge.sim.relieving import ReliefCounts
+from bridge.sim.zoning import ZoneCounts
 from tests.support.cluster import fresh
 
 PREFIX = "khepri_bridge_sim_"
@@ -27,6 +28,8 @@ SAMPLE = Sample(
     messages={"push": 2, "pull": 1, "answer": 3},
     events={"authority_gained": 4, "fell_silent": 1},
     relief=ReliefCounts(shed=6, failed=1, in_vain=2),
+    zones=ZoneCounts(given=8, drained=2, deferred=3, failed=1),
+    ghosts=9,
     refused_changes=7,
     kept=20,
     data=Measured(id=1, udp=UDP, verdicts={"accepted": 90, "late": 2}, malformed=1, kept=11),
@@ -77,6 +80,11 @@ async def test_a_sample_becomes_metrics() -> None:
         "shed_entities_total": 6,
         "shed_failures_total": 1,
         "shed_in_vain_total": 2,
+        "ghosts": 9,
+        "zone_entities_total left": 8,
+        "zone_entities_total drained": 2,
+        "zone_deferrals_total": 3,
+        "zone_failures_total": 1,
         "refused_changes_total": 7,
         "kept_entries": 20,
         "data_plane_up": 1,
@@ -86,6 +94,11 @@ async def test_a_sample_becomes_metrics() -> None:
         "khepri_bridge_udp_peers": 2,
     }
     assert "transfers_total answer" not in values
+
+
+async def test_a_server_of_no_mesh_tells_nothing_of_zones() -> None:
+    values = await collected(replace(SAMPLE, zones=None))
+    assert not [name for name in values if "zone" in name or "ghosts" in name]
 
 
 async def test_a_process_that_hangs_is_told_as_such() -> None:
