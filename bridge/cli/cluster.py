@@ -86,6 +86,14 @@ def up(
             show_default="all that are missing",
         ),
     ] = None,
+    max_entities: Annotated[
+        int | None,
+        typer.Option(min=1, help="Entities that there may be.", show_default="1,000,000"),
+    ] = None,
+    max_entities_per_master: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of them, those that one player may master.", show_default="100,000"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start a cluster of Erlang nodes on this machine; it runs until `khepri-bridge down`.
@@ -105,7 +113,9 @@ def up(
             environment={
                 "KB_FUNCTIONS": functions,
                 "KB_CODE_PATH": str(code_path.absolute()) if code_path is not None else "",
-                "KB_LEASE_MS": "" if lease_ms is None else str(lease_ms),
+                "KB_LEASE_MS": _number(lease_ms),
+                "KB_MAX_ENTITIES": _number(max_entities),
+                "KB_MAX_ENTITIES_PER_MASTER": _number(max_entities_per_master),
             },
             detached=True,
         ),
@@ -133,6 +143,11 @@ def up(
         as_json=as_json,
         text=f"{text} after {seconds:.1f} s, state in {cluster.directory}",
     )
+
+
+def _number(option: int | None) -> str:
+    """As the environment of a node has it; empty for its default."""
+    return "" if option is None else str(option)
 
 
 def status(

@@ -322,6 +322,20 @@ what_no_peer_may_say_is_refused_for_good_test() ->
     {{ok, _}, Settled} = decide(<<"y">>, settle_escrow, #{instance => <<"x">>, low => Transfer}, Pushed),
     ?assertMatch({{error, {settled, _}}, _}, decide(<<"y">>, accept_escrow, Offer, Settled)).
 
+what_an_instance_has_no_room_for_is_refused_for_good_test() ->
+    World = founded(),
+    {{ok, _}, #world{trees = #{<<"y">> := Tree} = Trees} = Pushed} =
+        decide(<<"x">>, push_abroad, (pushed(World))#{instance => <<"y">>}, World),
+    [#{master := Master} = Escrow] = escrows(<<"x">>, Pushed),
+    Offer = Escrow#{instance => <<"x">>, release => #{rcp => thumbprint(server(<<"y">>, 1))}},
+    Counts = #{entities => 3, masters => #{Master => 2}},
+    Counted = Pushed#world{trees = Trees#{<<"y">> := Tree#{[bridge, counts] => Counts}}},
+    [?assertMatch({{ok, #{verdict := refused, reason := quota}}, _}, decide(<<"y">>, accept_escrow, Offer#{limits => Limits}, Counted))
+     || Limits <- [#{instance => 3, master => 9}, #{instance => 9, master => 2}]],
+    {{ok, #{verdict := accepted}}, #world{trees = #{<<"y">> := After}}} =
+        decide(<<"y">>, accept_escrow, Offer#{limits => #{instance => 4, master => 3}}, Counted),
+    ?assertEqual(#{entities => 4, masters => #{Master => 3}}, maps:get([bridge, counts], After)).
+
 who_is_trusted_no_more_begins_anew_test() ->
     World = founded(),
     Peer = #{instance => <<"y">>, urls => [], keys => [<<"other">>], ca => undefined, since => 9},
