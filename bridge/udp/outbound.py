@@ -329,7 +329,8 @@ class Outbound:
     def lone_state(self) -> PendingState | None:
         """The one state that waits, if it does not have to be proven and nothing but it is to be sent."""
         if (
-            self.ping_wanted
+            self.latest.waiting != 1
+            or self.ping_wanted
             or self.is_closed
             or self._verifier is not None
             or self._outbox
