@@ -70,7 +70,9 @@ def _held(tree: Tree) -> Iterator[str]:
             if isinstance(waited[Atom("session")], bytes):
                 should.add((waited[Atom("session")], path[2]))
             waited = waited.get(Atom("awaiting"))
-    listed = {(path[2], path[3]) for path, _ in _below(tree, "held", 4)}
+    listed = {
+        (path[2], entity) for path, data in _below(tree, "held", 4) for entity in data[Atom("entities")]
+    }
     for session, entity in should - listed:
         yield f"{_text(entity)} is not in the index of session {session.hex()[:8]}"
     for session, entity in listed - should:
