@@ -92,10 +92,17 @@ class SimulationConfig:
         if not 0 <= self.linger_ms <= 10_000:
             raise ConfigurationError(f"linger_ms is 0 to 10000, not {self.linger_ms}")
 
+    @property
+    def most_in_mesh(self) -> int:
+        """Entities that neighbours in a mesh may give it: some slots are of those that come and go."""
+        return self.capacity - self.capacity // 8
+
     def _check_mesh(self, mesh: Layout) -> None:
         if self.name not in mesh.servers:
             raise ConfigurationError(f"{self.name} has no zone of the mesh of {', '.join(mesh.servers)}")
         if self.shed:
             raise ConfigurationError("a server of a mesh does not shed: its zones say what it simulates")
-        if (mesh.policy.authority_budget or 0) > self.capacity:
-            raise ConfigurationError(f"the mesh's authority_budget is above the capacity, {self.capacity}")
+        if (mesh.policy.authority_budget or 0) > self.most_in_mesh:
+            raise ConfigurationError(
+                f"the mesh's authority_budget is above seven eighths of the capacity, {self.most_in_mesh}"
+            )

@@ -331,6 +331,7 @@ class Tenure:
     def _zoning_of(self, mesh: Layout) -> Zoning:
         return Zoning(
             layout=mesh,
+            most=self._config.most_in_mesh,
             standing=self._standing,
             transfers=self.transfers,
             following=self._following,

@@ -57,6 +57,7 @@ class Zoning:
 
     Args:
         layout: of the mesh.
+        most: entities that this server takes, where the layout sets no budget of authority.
         standing: what the session holds, and whom it knows.
         transfers: pushes.
         following: what the server follows.
@@ -72,6 +73,7 @@ class Zoning:
         self,
         *,
         layout: Layout,
+        most: int,
         standing: Standing,
         transfers: Transfers,
         following: Following,
@@ -81,7 +83,8 @@ class Zoning:
         self.counts = ZoneCounts()
         self.rounds = 0
         self._part = Part(layout, standing.name, standing.slots.capacity)
-        self._budget = layout.policy.authority_budget
+        budget = layout.policy.authority_budget
+        self._budget = most if budget is None else budget
         self._standing = standing
         self._transfers = transfers
         self._following = following
@@ -240,8 +243,7 @@ class Zoning:
             return ()
         now, held = self._clock(), set(self._standing.held())
         self._promised = {e: until for e, until in self._promised.items() if until > now and e not in held}
-        most = self._standing.slots.capacity if self._budget is None else self._budget
-        room = most - len(held) - len(self._promised)
+        room = self._budget - len(held) - len(self._promised)
         taken = []
         for entity in entities:
             if entity not in self._promised:

@@ -50,7 +50,7 @@ def mesh(**policy: Any) -> Layout:
     [
         ({"name": "sim2"}, "sim2 has no zone of the mesh of sim1"),
         ({"shed": True}, "does not shed"),
-        ({"capacity": 4}, "authority_budget is above the capacity, 4"),
+        ({"capacity": 4}, "above seven eighths of the capacity, 4"),
     ],
 )
 def test_a_server_of_a_mesh_has_a_zone_and_room_for_it_and_keeps_to_it(
