@@ -122,10 +122,14 @@ class Obedience:
             self._spawn(self._forget_if_gone(entity))
 
     async def _forget_if_gone(self, entity: str) -> None:
+        # It may have gone with this session, which the lessor is about to say.
+        await asyncio.sleep(ADOPT_SECONDS)
         async with self._standing.locks[entity]:
             try:
                 await self._home.entity(entity)
             except UnknownEntityError:
+                if self._standing.holdings[entity].phase is not Phase.FOLLOWING:
+                    self._standing.deleted(entity)
                 self._drop(entity)
 
     def _drop(self, entity: str) -> None:

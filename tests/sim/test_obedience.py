@@ -256,7 +256,10 @@ async def test_nothing_is_kept_of_an_entity_that_is_no_more(told: Told) -> None:
     assert (told.standing.knows_of(), told.obedience.knows_of()) == before
 
 
-async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_is_no_more(told: Told) -> None:
+async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_is_no_more(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(obedience, "ADOPT_SECONDS", 0.0)
     await told.standing.gain("ball", 5, None)
     told.obedience.forget_entity("ball", may_be_new=True)
     assert told.tasks == []
@@ -278,6 +281,7 @@ async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_i
         assert told.standing.held() == held
     assert asked == ["ball", "ball"]
     assert told.plane.told[-1] == Forget(entity="ball")
+    assert [event.entity for event in told.events if isinstance(event, EntityDeleted)] == ["ball"]
 
 
 async def test_an_entity_in_escrow_that_went_home_is_forgotten_once_its_giver_has_heard_so(
