@@ -2,6 +2,8 @@
 %% `{ok, Value}' or `{error, {Reason, Props}}' within its time, whatever it is given.
 -module(kb_api).
 
+-include_lib("kernel/include/logger.hrl").
+
 -export([version/0, supports/1, health/1]).
 -export([subscribe/2, acknowledge/3, unsubscribe/2]).
 -export([open_session/3, close_session/3, end_session/3, raise_epochs/3, leases/1]).
@@ -242,7 +244,7 @@ requests(Store, Requests) when is_list(Requests), length(Requests) >= 1, length(
     Checked = [grouped(Request, At) || Request <- Requests],
     Clients = lists:usort([{Client, Incarnation} || {{Client, Incarnation, _, _}, _} <- Checked]),
     case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso kb_validate:size(Requests) =:= ok of
-        true -> kb_commit:group(Store, Checked, ?AUTHORITY_TIMEOUT_MS);
+        true -> told_each(Checked, kb_commit:group(Store, Checked, ?AUTHORITY_TIMEOUT_MS));
         false -> kb_commit:ungrouped()
     end;
 requests(_, _) ->
@@ -352,9 +354,26 @@ ask_now(Store, Function, Request, Op) ->
 decide(Store, Function, Request, Op) ->
     case {Request, kb_validate:operation_id(Op)} of
         {{ok, Valid}, {ok, Id}} ->
-            kb_commit:commit(Store, Id, {authority, Function, limited(Function, Valid)}, ?AUTHORITY_TIMEOUT_MS);
+            told({authority, Function, Valid},
+                 kb_commit:commit(Store, Id, {authority, Function, limited(Function, Valid)}, ?AUTHORITY_TIMEOUT_MS));
         Refused -> kb_call:first_refusal(Refused)
     end.
+
+%% A request that belongs to a transfer is a line of the log, under the trace that all who take part in it write.
+told({authority, Function, #{trace := Trace} = Request}, Answer) ->
+    About = (maps:with([entity, session], Request))#{trace => Trace},
+    Outcome = case Answer of
+                  {error, {Reason, _}} -> Reason;
+                  _ -> decided
+              end,
+    ?LOG_INFO("~ts: ~0tp", [Function, Outcome], About),
+    Answer;
+told(_, Answer) -> Answer.
+
+told_each(Checked, {ok, Answers} = Group) when length(Checked) =:= length(Answers) ->
+    lists:foreach(fun({{_, Request}, Answer}) -> told(Request, Answer) end, lists:zip(Checked, Answers)),
+    Group;
+told_each(_, Group) -> Group.
 
 %% What the operator lets there be is for the member that is asked to know, before the log.
 limited(Function, Request) ->

@@ -9,7 +9,7 @@ start(_Type, _Arguments) ->
     case in_broker() of
         true -> kb_sup:start_link([#{id => kb_rabbit, start => {kb_rabbit, start_link, []}}]);
         false ->
-            case kb_log:configure(os:getenv("KB_LOG_FORMAT", "text")) of
+            case kb_log:configure(os:getenv("KB_LOG_FORMAT", "text"), os:getenv("KB_LOG_LEVEL", "notice")) of
                 ok -> start_node();
                 {error, Text} -> fail(Text)
             end

@@ -19,6 +19,9 @@ what_would_end_a_text_or_a_line_is_escaped_test() ->
     ?assertMatch({_, _}, binary:match(Object, <<"\"entity\":\"x\\\"\\u000a\"">>)),
     ?assertMatch({_, _}, binary:match(Object, unicode:characters_to_binary([16#1F600]))).
 
-a_format_that_there_is_not_is_refused_test() ->
-    ?assertMatch({error, "KB_LOG_FORMAT must be text or json" ++ _}, kb_log:configure("xml")),
-    ?assertEqual(ok, kb_log:configure("text")).
+a_format_or_level_that_there_is_not_is_refused_test() ->
+    #{level := Before} = logger:get_primary_config(),
+    ?assertMatch({error, "KB_LOG_FORMAT must be text or json" ++ _}, kb_log:configure("xml", "notice")),
+    ?assertMatch({error, "KB_LOG_LEVEL must be debug, info" ++ _}, kb_log:configure("text", "loud")),
+    ?assertEqual(ok, kb_log:configure("text", atom_to_list(Before))),
+    ?assertMatch(#{level := Before}, logger:get_primary_config()).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import pytest
@@ -41,7 +41,9 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
     return HiddenNode(f"{fresh('test')}@127.0.0.1", cookie=cluster.cookie, config=config)
 
 
-def local_cluster(*, nodes: int = 3, lease_ms: int = 3_600_000) -> LocalCluster:
+def local_cluster(
+    *, nodes: int = 3, lease_ms: int = 3_600_000, environment: Mapping[str, str] | None = None
+) -> LocalCluster:
     """A cluster, not yet started, of what this test run is about (`tests.support.target`).
 
     Sessions of most tests are opened and never renewed; tests of leases have clusters of their own.
@@ -51,7 +53,11 @@ def local_cluster(*, nodes: int = 3, lease_ms: int = 3_600_000) -> LocalCluster:
         LocalClusterConfig(
             nodes=nodes,
             release=target().release,
-            environment={"KB_FUNCTIONS": allowed, "KB_LEASE_MS": str(lease_ms)},
+            environment={
+                "KB_FUNCTIONS": allowed,
+                "KB_LEASE_MS": str(lease_ms),
+                **(environment or {}),
+            },
         )
     )
 
