@@ -146,6 +146,13 @@ class Abroad:
         standing.plane.tell(RaiseFence(entity=closed.entity, epoch=closed.epoch, server=closed.holder))
         self._tell(closed)
 
+    def has_closed(self, entity: str) -> bool:
+        """Whether the newest that is known of an entity is that another instance has it."""
+        heard = self._heard.get(entity, 0)
+        record = self._standing.entities.get(entity)
+        newest = max(self._standing.holdings[entity].epoch, 0 if record is None else record.epoch)
+        return heard >= newest > 0
+
     def take_back(self, returned: Returned) -> None:
         """The other instance refused: go on from where this server stopped."""
         standing = self._standing

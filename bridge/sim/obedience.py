@@ -46,6 +46,8 @@ from bridge.sim.standing import Spawn, Standing
 ADOPT_SECONDS: Final = 1.0
 """after which an answer, or work on a message, is taken for lost; below a lease, after which a recall
 counts as not obeyed"""
+MAX_DEPARTED: Final = 1_024
+"""entities that went home from here, of which the state goes on to be shown"""
 
 
 class Obedience:
@@ -81,6 +83,7 @@ class Obedience:
         self._answered: dict[str, int] = {}
         self._early: dict[str, tuple[str, Released, int]] = {}
         self._gone: set[str] = set()
+        self._departed: dict[str, None] = {}
 
     def obeyed(self, recalls: tuple[Recalled, ...]) -> list[Recalled]:
         """Of the recalls that the lessor believes open, those that this session has obeyed."""
@@ -95,6 +98,7 @@ class Obedience:
             return
         standing.entities[record.entity] = record
         self._gone.discard(record.entity)
+        self._departed.pop(record.entity, None)
         standing.raise_fence(record)
         phase = standing.holdings[record.entity].phase
         if phase is Phase.RELEASING and record.session != standing.session:
@@ -115,6 +119,8 @@ class Obedience:
         if entity in self._standing.pinned:
             # It went home: that the other instance has it comes with the same change, or after it.
             self._gone.add(entity)
+        elif self._abroad.has_closed(entity):
+            self._depart(entity)
         elif self._standing.holdings[entity].phase is Phase.FOLLOWING and entity not in self._standing.locks:
             self._drop(entity)
         elif not may_be_new:
@@ -132,8 +138,20 @@ class Obedience:
                     self._standing.deleted(entity)
                 self._drop(entity)
 
+    def _depart(self, entity: str) -> None:
+        """It is home, where this session gave it: what its holder there streams is shown on.
+
+        The homeserver here will say no more of it, so the newest of these are kept, and not all.
+        """
+        self._gone.discard(entity)
+        self._standing.entities.pop(entity, None)
+        self._departed[entity] = None
+        if len(self._departed) > MAX_DEPARTED:
+            self._drop(next(iter(self._departed)))
+
     def _drop(self, entity: str) -> None:
         self._gone.discard(entity)
+        self._departed.pop(entity, None)
         for kept in (self._recalls, self._later, self._answered, self._early):
             kept.pop(entity, None)
         self._abroad.forget(entity)
@@ -142,7 +160,7 @@ class Obedience:
 
     def knows_of(self) -> int:
         """Entries kept for entities: at most a few for each that the homeserver has."""
-        kept = (self._recalls, self._later, self._answered, self._early, self._gone)
+        kept = (self._recalls, self._later, self._answered, self._early, self._gone, self._departed)
         return sum(len(table) for table in kept)
 
     async def _adopt(self, entity: str, epoch: int) -> None:
@@ -215,7 +233,7 @@ class Obedience:
                 case Closed():
                     self._abroad.close(message)
                     if message.entity in self._gone:
-                        self._drop(message.entity)
+                        self._depart(message.entity)
                 case Returned():
                     self._abroad.take_back(message)
 

@@ -100,6 +100,24 @@ async def test_an_entity_goes_there_and_back_with_its_state(pair: Pair) -> None:
     assert check(entries).acts >= 2
 
 
+async def test_who_gave_entities_home_goes_on_seeing_them(pair: Pair) -> None:
+    """Their records go with the same commit that tells of the new holder, and either may be heard first."""
+    a, b = pair.a, pair.b
+    balls = [fresh("ball") for _ in range(16)]
+
+    async def there_and_home(ball: str) -> None:
+        await a.server.transfers.spawn(ball, owner="Player1", position=(1.0, 2.0, 3.0))
+        await a.server.transfers.push_abroad(ball, owner="Player2", instance="ruby", to=b.name)
+        there = await a.server.transfers.abroad.decided(ball, seconds=20)
+        await b.acts(ball, there.epoch)
+        await b.server.transfers.push_abroad(ball, owner="Player1", instance="emerald", to=a.name)
+        back = await b.server.transfers.abroad.decided(ball, seconds=20)
+        await a.acts(ball, back.epoch)
+        await b.told_state(ball, back.epoch, f"{a.name}@emerald")
+
+    await asyncio.gather(*map(there_and_home, balls))
+
+
 async def test_four_and_two_messages_cross_three_of_them_on_the_critical_path(pair: Pair) -> None:
     """R0-28: 4 + 2H and 2 + H at H = 1, counted where each message was received."""
     a, b, ball = pair.a, pair.b, fresh("ball")

@@ -284,15 +284,33 @@ async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_i
     assert [event.entity for event in told.events if isinstance(event, EntityDeleted)] == ["ball"]
 
 
-async def test_an_entity_in_escrow_that_went_home_is_forgotten_once_its_giver_has_heard_so(
-    told: Told,
+@pytest.mark.parametrize("closed_first", [True, False])
+async def test_an_entity_that_went_home_goes_on_to_be_shown_here_whichever_is_heard_first(
+    told: Told, closed_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(obedience, "MAX_DEPARTED", 1)
+    for entity in ("ball", "sack"):
+        await told.learns(record(5, entity=entity))
+        told.standing.pinned.add(entity)
+        closed = Closed(entity=entity, epoch=6, holder="sim9@emerald", step=STEP)
+        if closed_first:
+            await told.obedience.read_inbox(closed)
+        told.obedience.forget_entity(entity)
+        if not closed_first:
+            await told.obedience.read_inbox(closed)
+        assert Forget(entity=entity) not in told.plane.told
+        assert RaiseFence(entity=entity, epoch=6, server="sim9@emerald") in told.plane.told
+        assert entity not in told.standing.entities
+    # As many as there is room for.
+    assert [command for command in told.plane.told if isinstance(command, Forget)] == [Forget(entity="ball")]
+
+
+async def test_an_entity_that_came_back_is_forgotten_when_it_is_deleted(told: Told) -> None:
     await told.learns(record(5))
-    told.standing.pinned.add("ball")
-    told.obedience.forget_entity("ball")
-    assert "ball" in told.standing.entities
     await told.obedience.read_inbox(Closed(entity="ball", epoch=6, holder="sim9@emerald", step=STEP))
-    assert "ball" not in told.standing.entities
+    await told.learns(record(7, version=9))
+    told.obedience.forget_entity("ball")
+    assert told.plane.told[-1] == Forget(entity="ball")
     assert told.obedience.knows_of() == 0
 
 
