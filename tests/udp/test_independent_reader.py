@@ -62,7 +62,9 @@ async def test_a_peer_written_from_the_document_holds_a_session(ours: int) -> No
             output = await reader.stdout.read() if reader.stdout is not None else b""
             assert await reader.wait() == 0
     report = json.loads(output)
-    assert report["unanswered"] == report["retries"] == 1
+    assert report["unanswered"] == 1
+    # More where it sent again, since the answer took longer than it waits.
+    assert report["retries"] >= 1
     assert report["ordered"] == [digest(message) for message in ORDERED]
     assert report["unordered"] == [[n, digest(message)] for n, message in enumerate(UNORDERED)]
     assert all(number == value for number, value in report["states"])
