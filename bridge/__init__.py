@@ -1,3 +1,3 @@
 """Khepri Bridge: Python simulation servers in a Khepri cluster."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

@@ -17,6 +17,7 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
+from bridge.udp.heap import keep_freed_memory
 from bridge.udp.metrics import UdpCollector
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
@@ -56,4 +57,5 @@ __all__ = [
     "UdpEngine",
     "UdpEvent",
     "UdpSocket",
+    "keep_freed_memory",
 ]

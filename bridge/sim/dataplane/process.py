@@ -79,6 +79,7 @@ from bridge.udp import (
     UdpConfig,
     UdpEngine,
     UdpEvent,
+    keep_freed_memory,
 )
 
 _RECONNECT_SECONDS: Final = 0.5
@@ -437,6 +438,7 @@ def main() -> None:
     """Entry of the child process."""
     # The terminal's Ctrl-C reaches the whole group; the control plane decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     control = socket.socket(fileno=int(sys.argv[1]))
     world_fd = int(sys.argv[2])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
