@@ -29,6 +29,7 @@ class MemberHealth:
         term: of Raft, as it knows it; it rises with every election.
         leader: who leads, as far as it knows.
         members: of the cluster, as far as it knows.
+        absent: those of them that it has no connection to, or has not heard over it for more than a second.
         commit_index: newest entry of the log that a majority has.
         last_applied: newest entry that is in its tree.
         khepri: version.
@@ -44,6 +45,7 @@ class MemberHealth:
     term: int
     leader: str | None
     members: tuple[str, ...]
+    absent: tuple[str, ...]
     commit_index: int
     last_applied: int
     khepri: str
@@ -71,6 +73,7 @@ class MemberHealth:
                 term=int(found.get("term", 0)),
                 leader=None if leader == _UNDEFINED else str(leader),
                 members=tuple(str(member) for member in found["members"]),
+                absent=tuple(str(member) for member in found.get("absent", ())),
                 commit_index=int(found.get("commit_index", 0)),
                 last_applied=int(found.get("last_applied", 0)),
                 khepri=_text(found["khepri"]),

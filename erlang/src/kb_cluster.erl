@@ -1,5 +1,6 @@
 %% Keeps the members connected, registers what the store must hold once there is a leader, and tells how the
-%% cluster is.
+%% cluster is: who asks a member gets what that one knows (health/1), and what the leader's member knows of who is
+%% there and who is missing stands in the tree, so that whoever follows the feed anywhere hears of it.
 -module(kb_cluster).
 -behaviour(gen_server).
 
@@ -12,9 +13,15 @@
 
 %% A member that was silent for so long was cut off or stood still; shorter silences are what load looks like.
 -define(SILENT_MS, 1000).
+-define(MEMBERS, [bridge, members]).
+-define(NOTE_MS, 2000).
 
 -record(state, {store :: atom(), announced = false :: boolean(), waited = 0 :: non_neg_integer(),
-                missed = 0 :: non_neg_integer(), silent = #{} :: #{node() => reference()}}).
+                missed = 0 :: non_neg_integer(), silent = #{} :: #{node() => reference()},
+                %% Whether a member is heard now, of those that were heard once.
+                heard = #{} :: #{node() => boolean()},
+                %% The process that writes to the tree.
+                noting :: reference() | undefined}).
 
 -spec start_link(atom()) -> {ok, pid()} | ignore | {error, term()}.
 start_link(Store) ->
@@ -22,15 +29,17 @@ start_link(Store) ->
 
 %% Local knowledge only, so it answers without a majority too.
 -spec health(atom()) -> #{node := node(), store := atom(), running := boolean(), leader := atom(),
-                          members := [node()], khepri := binary(), otp := binary(), role := atom(), _ => _}.
+                          members := [node()], absent := [node()], khepri := binary(), otp := binary(),
+                          role := atom(), _ => _}.
 health(Store) ->
+    Members = members(Store),
     Identity = case kb_store:identity(Store) of
                    undefined -> #{type => undefined, instance => undefined, cluster_id => undefined};
                    Known -> maps:with([type, instance, cluster_id], Known)
                end,
     maps:merge(raft(Store),
                Identity#{node => node(), store => Store, running => is_pid(whereis(Store)), leader => leader(Store),
-                         members => members(Store), khepri => version(khepri),
+                         members => Members, absent => absent(Members), khepri => version(khepri),
                          otp => list_to_binary(erlang:system_info(otp_release))}).
 
 %% This member's place in Raft; asks no process, so a busy one does not keep it waiting.
@@ -54,6 +63,8 @@ leave() ->
 
 -spec init(atom()) -> {ok, #state{}}.
 init(Store) ->
+    ?MODULE = ets:new(?MODULE, [named_table, protected]),
+    ok = net_kernel:monitor_nodes(true),
     self() ! tick,
     {ok, #state{store = Store}}.
 
@@ -70,17 +81,65 @@ handle_info(tick, #state{store = Store} = State) ->
     _ = [aten:register(Node) || Node <- Others],
     State1 = announce(watch(State)),
     _ = erlang:send_after(tick_after(State1), self(), tick),
-    {noreply, State1};
+    {noreply, note(State1)};
+handle_info({Change, _Node}, State) when Change =:= nodedown; Change =:= nodeup; Change =:= joined ->
+    {noreply, note(State)};
+handle_info({'DOWN', Monitor, process, _, _}, #state{noting = Monitor} = State) ->
+    {noreply, State#state{noting = undefined}};
 handle_info({node_event, Node, down}, #state{silent = Silent} = State) when not is_map_key(Node, Silent) ->
     {noreply, State#state{silent = Silent#{Node => erlang:send_after(?SILENT_MS, self(), {silent, Node})}}};
 handle_info({node_event, Node, up}, #state{silent = Silent} = State) ->
     _ = [erlang:cancel_timer(Timer) || Timer <- [maps:get(Node, Silent, undefined)], is_reference(Timer)],
-    {noreply, State#state{silent = maps:remove(Node, Silent)}};
-handle_info({silent, Node}, #state{silent = Silent} = State) ->
-    _ = [forget(Node) || is_map_key(Node, Silent)],
-    {noreply, State#state{silent = maps:remove(Node, Silent)}};
+    {noreply, hear(Node, true, State#state{silent = maps:remove(Node, Silent)})};
+handle_info({silent, Node}, #state{silent = Silent, heard = Heard} = State) when is_map_key(Node, Silent) ->
+    _ = forget(Node),
+    Forgot = State#state{silent = maps:remove(Node, Silent)},
+    %% One that was never heard yet is only new.
+    case is_map_key(Node, Heard) of
+        true -> {noreply, hear(Node, false, Forgot)};
+        false -> {noreply, Forgot}
+    end;
 handle_info(_, State) ->
     {noreply, State}.
+
+hear(Node, Is, #state{heard = Heard} = State) ->
+    true = case Is of
+               true -> ets:delete(?MODULE, Node);
+               false -> ets:insert(?MODULE, {Node, unheard})
+           end,
+    note(State#state{heard = Heard#{Node => Is}}).
+
+%% Members that this one has no connection to, or does not hear over it.
+absent(Members) ->
+    Connected = [node() | nodes()],
+    [Member || Member <- Members, not lists:member(Member, Connected) orelse is_unheard(Member)].
+
+is_unheard(Node) ->
+    try ets:member(?MODULE, Node)
+    catch error:badarg -> false
+    end.
+
+%% What the leader's member knows, in the tree; whoever led before may have left something else there. In a process of
+%% its own, which without a majority hangs until its time is over.
+note(#state{store = Store, announced = true, noting = undefined} = State) ->
+    case leader(Store) =:= node() of
+        true ->
+            Members = members(Store),
+            Record = #{members => names(Members), absent => names(absent(Members))},
+            {_, Monitor} = spawn_monitor(fun() -> write(Store, Record) end),
+            State#state{noting = Monitor};
+        false -> State
+    end;
+note(State) ->
+    State.
+
+write(Store, Record) ->
+    case khepri:get(Store, ?MEMBERS, #{favor => low_latency, timeout => ?NOTE_MS}) of
+        {ok, Record} -> ok;
+        _ -> khepri:put(Store, ?MEMBERS, khepri_payload:data(Record), #{timeout => ?NOTE_MS})
+    end.
+
+names(Nodes) -> [atom_to_binary(Node) || Node <- Nodes].
 
 %% Ra's failure detector judges a silence by those it has seen: with a cut among the last hundred heartbeats the
 %% next one was noticed only after half as long again, up to 5 s in which nobody led (measured). So a member
@@ -107,6 +166,7 @@ announce(#state{store = Store, waited = Waited} = State) ->
             Members = members(Store),
             io:format("khepri_bridge: ready node=~ts store=~ts members=~b leader=~ts~n",
                       [node(), Store, length(Members), leader(Store)]),
+            _ = erlang:send({?MODULE, leader(Store)}, {joined, node()}, [noconnect]),
             State#state{announced = true};
         _ ->
             _ = Waited =:= 25 andalso

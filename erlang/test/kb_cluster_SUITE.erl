@@ -110,18 +110,27 @@ a_node_with_data_joins_only_when_told_and_only_its_own_kind(Config) ->
     ?assertMatch({error, {node_not_found, _}}, call(Joined, get, [?STORE, <<"/:mine">>, #{}])),
     [peer:stop(Peer) || Peer <- [Joined, Apart, Last, Two, One]].
 
+%% R3-3: joining and leaving reach the others, in the tree too; of failures tests/integration/test_homeservers.py.
 a_node_that_left_can_join_again(Config) ->
     [One, Two] = [start(Name, "kl1@127.0.0.1", [], Config) || Name <- ["kl1", "kl2"]],
     {ok, #{}} = call(Two, put, [?STORE, <<"/:kept">>, 1, ?WAIT]),
+    until(fun() -> noted(Two) =:= [<<"kl1@127.0.0.1">>, <<"kl2@127.0.0.1">>] end),
     ok = peer:call(Two, kb_cluster, leave, [], 40000),
     ?assertMatch({error, {store_not_running, _}}, call(Two, put, [?STORE, <<"/:kept">>, 2, ?WAIT])),
     ?assertMatch({ok, #{running := false, members := []}}, call(Two, health, [?STORE])),
     until(fun() -> {ok, #{members := Members}} = call(One, health, [?STORE]), length(Members) =:= 1 end),
+    until(fun() -> noted(One) =:= [<<"kl1@127.0.0.1">>] end),
     {ok, #{}} = call(One, put, [?STORE, <<"/:kept">>, 3, ?WAIT]),
     peer:stop(Two),
     Again = start("kl2", "kl1@127.0.0.1", [], Config),
     until(fun() -> call(Again, get, [?STORE, <<"/:kept">>, #{}]) =:= {ok, #{data => 3}} end),
+    until(fun() -> noted(Again) =:= [<<"kl1@127.0.0.1">>, <<"kl2@127.0.0.1">>] end),
     [peer:stop(Peer) || Peer <- [Again, One]].
+
+%% All who belong to the cluster, if none of them is missing.
+noted(Peer) ->
+    {ok, #{data := #{members := Members, absent := []}}} = call(Peer, get, [?STORE, <<"/:bridge/:members">>, #{}]),
+    Members.
 
 two_nodes_that_start_at_once_are_one_cluster(Config) ->
     Parent = self(),

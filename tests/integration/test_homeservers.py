@@ -1,7 +1,8 @@
-"""What the homeservers promise as a cluster: disk, majority, and metadata without a simulation server."""
+"""What homeservers promise as a cluster: disk, majority, membership, metadata without simulation servers."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 
 from bridge.authority import EntityRecord
 from bridge.errors import BridgeError
+from bridge.etf import Atom
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
-from bridge.khepri import Khepri, Put
+from bridge.khepri import Feed, Khepri, MemberHealth, Put, Snapshot, Updated, members_health
 from tests.support.cluster import hidden_node
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
@@ -63,6 +65,77 @@ async def test_one_of_three_may_be_missing_and_of_two_missing_nothing_is_acknowl
         await store.transaction([Put("/:count/three", 3)], timeout=20.0)
         kept = await store.get_many("/:count/*", favor="consistency", timeout=20.0)
         assert {1, 3} <= set(kept.values()) <= {1, 2, 3}
+
+
+async def absentees(feed: Feed) -> set[str]:
+    """Who is missing, as the feed tells next."""
+    async for change in feed:
+        match change:
+            case Snapshot(nodes=nodes):
+                (record,) = nodes.values() or ({},)
+            case Updated(data=record):
+                pass
+            case _:
+                continue
+        if record:
+            assert isinstance(record, dict)
+            return {name.decode() for name in record[Atom("absent")]}
+    raise AssertionError("the feed ended")
+
+
+async def told(feed: Feed, absent: set[str]) -> None:
+    # A bound, not a measurement: what hangs is noticed.
+    async with asyncio.timeout(20.0):
+        while await absentees(feed) != absent:
+            pass
+
+
+async def test_that_a_member_failed_reaches_the_others_and_whoever_follows_the_feed(
+    own_cluster: LocalCluster,
+) -> None:
+    """R3-3: a member that stands still, one that is killed, and the leader."""
+    members = own_cluster.members
+    async with (
+        hidden_node(own_cluster) as node,
+        Khepri.connect(node, members, store=own_cluster.store) as store,
+    ):
+        leader = (await store.health()).leader
+        assert leader is not None
+        first, second = (member for member in members if member != leader)
+
+        async def others_say(absent: set[str]) -> None:
+            asked = [member for member in members if member not in absent]
+            async with asyncio.timeout(20.0):
+                while True:
+                    answers = (await members_health(node, asked, own_cluster.store)).values()
+                    if [set(a.absent) for a in answers if isinstance(a, MemberHealth)] == [absent] * len(
+                        asked
+                    ):
+                        return
+                    await asyncio.sleep(0.05)
+
+        # By the member that is never harmed: a feed that had to move would begin anew.
+        async with (
+            Khepri.connect(node, [first], store=own_cluster.store) as steady,
+            steady.watch("/:bridge/:members") as feed,
+        ):
+            await told(feed, set())
+            frozen = next(m.process.pid for m in own_cluster.state.nodes if m.name == second and m.process)
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                await told(feed, {second})
+                await others_say({second})
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+            await told(feed, set())
+            own_cluster.kill_node(second)
+            await told(feed, {second})
+            await others_say({second})
+            own_cluster.start_node(second)
+            await told(feed, set())
+            own_cluster.kill_node(leader)
+            await told(feed, {leader})
+            await others_say({leader})
 
 
 async def test_ownership_is_still_told_when_every_simulation_server_was_killed(

@@ -19,6 +19,7 @@ def member_health(**changed: Any) -> MemberHealth:
         "term": 4,
         "leader": "hs2@h",
         "members": ("hs1@h", "hs2@h", "hs3@h"),
+        "absent": (),
         "commit_index": 100,
         "last_applied": 100,
         "khepri": "0.16.0",
