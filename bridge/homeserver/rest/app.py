@@ -15,6 +15,7 @@ from bridge.homeserver.rest import (
     feed,
     grants,
     keys,
+    leasing,
     operations,
     players,
     renewals,
@@ -90,6 +91,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.callers = CallerLimit(context.settings)
+    app.state.leasing = leasing.Leasing(context)
     app.state.readiness = operations.Readiness(context.store)
     app.state.feeds = feed.Feeds(context.settings.max_feeds, context.settings.max_feeds_of_one)
     app.add_middleware(BodyLimit, settings=context.settings)

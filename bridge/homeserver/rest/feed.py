@@ -194,7 +194,7 @@ async def _patterns(
                     raise ProblemError("role", "an `inbox` is a server's", members={"roles": ["server"]})
                 if session is None:
                     raise ProblemError("invalid_request", "`inbox` takes the `session`")
-                found.append(bridge_path("inbox", await session_of(here, who, session)))
+                found.append(bridge_path("inbox", (await session_of(here, who, session)).id))
     if not found:
         raise ProblemError("invalid_request", "follow a `topic`, or name an `entity`")
     return found

@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from bridge.authority import Lost, Recalled, Renewed, lessor_message, renew
-from bridge.authority.lessor import LESSOR
-from bridge.errors import BridgeError, DecodeError
-from bridge.homeserver.rest.context import Context, Here
+from bridge.errors import BridgeError
+from bridge.homeserver.rest.leasing import Leasing, Word
 from bridge.homeserver.rest.problems import ProblemError
-from bridge.homeserver.rest.sessions import Own
+from bridge.homeserver.rest.sessions import OwnLease
 from bridge.homeserver.rest.shapes import Epoch, Name, Number
-from bridge.khepri import NodeCaller
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -27,11 +24,13 @@ _PATIENCE: Final = 1.0
 """seconds; the lessor answers every 50 ms, and a server has sent two more by then"""
 _MAX_RECALLS: Final = 100
 """of one acknowledgement, so as many may have been obeyed since"""
+_MAX_STREAMED: Final = 256
+"""entities; a body has room for that many names of ordinary length"""
 _MAX_NUMBER: Final = 2**53 - 1
 
 
-class RecallRef(BaseModel):
-    """An entity that another server was granted."""
+class Granted(BaseModel):
+    """An entity, and an epoch of it."""
 
     entity: Name = Field(examples=["ball"])
     epoch: Epoch
@@ -45,8 +44,25 @@ class Renewal(BaseModel):
         ge=0, le=_MAX_NUMBER, description="The simulation's step counter: one that stands still is a hang."
     )
     load: Number = Field(ge=0, le=1_000_000_000, description="Entities held.")
-    obeyed: list[RecallRef] = Field(
+    obeyed: list[Granted] = Field(
         default_factory=list, max_length=_MAX_RECALLS, description="Of the recalls told last, those obeyed."
+    )
+    streamed: list[Name] = Field(
+        default_factory=list,
+        max_length=_MAX_STREAMED,
+        description=(
+            "Entities of other servers whose newest state is here, no older than a lease. Should such a "
+            "server end, this one may be granted those whose owner or master has entered here."
+        ),
+        examples=[["ball"]],
+    )
+    released: list[Granted] = Field(
+        default_factory=list,
+        max_length=_MAX_STREAMED,
+        description=(
+            "Entities that this session has released, with the newest epoch: nothing acts under that one "
+            "or an older one of this session, or ever will."
+        ),
     )
 
 
@@ -55,55 +71,37 @@ class Acknowledged(BaseModel):
 
     number: int = Field(description="The newest renewal that was taken.", ge=1)
     generation: int = Field(description="Of the lessor.", ge=0)
-    recalls: list[RecallRef] = Field(description="Recalls that are still open, as far as the lessor knows.")
+    recalls: list[Granted] = Field(description="Recalls that are still open, as far as the lessor knows.")
 
 
 @router.post("/{session}/renewals")
-async def renewal(session: Own, body: Renewal, here: Here) -> Acknowledged:
+async def renewal(session: OwnLease, body: Renewal, request: Request) -> Acknowledged:
     """Renew the lease of a session; send one every sixth of it, and wait for none."""
+    leasing: Leasing = request.app.state.leasing
     try:
         async with asyncio.timeout(_PATIENCE):
-            word = await _word(here, session, body)
+            word = await leasing.renew(session.id, _word(body), lease=session.lease_ms / 1000)
     except TimeoutError:
         raise ProblemError(
             "not_acknowledged", f"renewal {body.number} was not acknowledged in time"
         ) from None
+    except BridgeError as error:
+        raise ProblemError("not_acknowledged", "no homeserver took the renewal") from error
     if word is None:
         raise ProblemError("no_session", "the session is open no more: stop acting in it")
     return Acknowledged(
         number=word.number,
         generation=word.generation,
-        recalls=[RecallRef(entity=entity, epoch=str(epoch)) for entity, epoch in word.recalls],
+        recalls=[Granted(entity=entity, epoch=str(epoch)) for entity, epoch in word.recalls],
     )
 
 
-async def _word(here: Context, session: bytes, body: Renewal) -> Renewed | None:
-    """What the lessor says of this renewal; ``None``: the session is lost."""
-    caller = here.store.caller
-    if not isinstance(caller, NodeCaller) or caller.current is None:
-        raise ProblemError("not_acknowledged", "no homeserver is connected now")
-    node = caller.gateway.node
-    obeyed: list[Recalled] = [(recall.entity, int(recall.epoch)) for recall in body.obeyed]
-    async with node.mailbox() as mailbox:
-        message = renew(
-            mailbox.pid,
-            session=session,
-            number=body.number,
-            tick=body.tick,
-            load=body.load,
-            obeyed=obeyed,
-        )
-        try:
-            await node.send((LESSOR, caller.current), message)
-        except BridgeError as error:
-            raise ProblemError("not_acknowledged", "no homeserver took the renewal") from error
-        while True:
-            try:
-                match lessor_message(await mailbox.receive()):
-                    case Renewed(number=number) as renewed if number >= body.number:
-                        return renewed
-                    case Lost():
-                        return None
-            except DecodeError:
-                # Of a later version: not the answer that is awaited.
-                continue
+def _word(body: Renewal) -> Word:
+    return Word(
+        number=body.number,
+        tick=body.tick,
+        load=body.load,
+        obeyed=[(recall.entity, int(recall.epoch)) for recall in body.obeyed],
+        streamed=frozenset(body.streamed),
+        released={grant.entity: int(grant.epoch) for grant in body.released},
+    )

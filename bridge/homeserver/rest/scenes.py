@@ -23,9 +23,9 @@ from bridge.homeserver.rest.shapes import Name
 from bridge.khepri import (
     CompareAndSwap,
     Create,
+    DataMatches,
     Delete,
     MismatchingNodeError,
-    NameMatches,
     NodeNotFoundError,
     Operation,
 )
@@ -142,9 +142,9 @@ async def delete(
 
 
 async def hides_address(here: Context) -> set[str]:
-    """Servers of scenes whose addresses are not told to everybody."""
-    scenes = map(scene_of, (await here.store.get_many([SCENES, NameMatches()])).values())
-    return {server for scene in scenes if not scene.hand_out for server in scene.servers}
+    """Servers of scenes whose addresses are not told to everybody; other scenes stay where they are."""
+    hiding = await here.store.get_many([SCENES, DataMatches({Atom("hand_out"): False})])
+    return {server for scene in map(scene_of, hiding.values()) for server in scene.servers}
 
 
 async def _write(writes: Writes, scene: str, *operations: Operation) -> None:

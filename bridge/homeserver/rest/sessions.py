@@ -8,6 +8,7 @@ players only who have entered at it, which the transaction demands that does wha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -109,9 +110,17 @@ class Released(BaseModel):
     epoch: Epoch
 
 
-async def own_session(
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session that is the caller's own."""
+
+    id: bytes
+    lease_ms: int
+
+
+async def own_lease(
     session: Annotated[SessionId, Path(description="16 bytes, base64url.")], here: Here, who: ServerOnly
-) -> bytes:
+) -> OpenSession:
     """The session in the path, which is the caller's own.
 
     Raises:
@@ -120,8 +129,8 @@ async def own_session(
     return await session_of(here, who, session)
 
 
-async def session_of(here: Context, who: Caller, session: str) -> bytes:
-    """The id of a session that is the caller's own.
+async def session_of(here: Context, who: Caller, session: str) -> OpenSession:
+    """A session that is the caller's own.
 
     Raises:
         ProblemError: it is not, or not open.
@@ -135,7 +144,15 @@ async def session_of(here: Context, who: Caller, session: str) -> bytes:
         or term[Atom("thumbprint")] != who.thumbprint.encode()
     ):
         raise ProblemError("no_session", f"{who.subject} has no open session of this name")
-    return raw
+    return OpenSession(raw, term[Atom("lease_ms")])
+
+
+OwnLease = Annotated[OpenSession, Depends(own_lease)]
+
+
+async def own_session(lease: OwnLease) -> bytes:
+    """The id of the session in the path."""
+    return lease.id
 
 
 Own = Annotated[bytes, Depends(own_session)]
