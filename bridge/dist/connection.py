@@ -173,6 +173,7 @@ class DistConnection:
         self._exit_payload = False
         self._headers = False
         self._fragments = False
+        self._alone_bytes = min(LARGE, self._config.max_packet_bytes)
         self._cache = AtomCache()
         self._assembler = Assembler(
             max_message_bytes=self._config.max_packet_bytes,
@@ -377,6 +378,18 @@ class DistConnection:
             return outbox.bytes_at_once
         return outbox.put(head + payload)
 
+    def packet_alone(self, control: bytes, payload: bytes, *, now: float) -> bytes | None:
+        """The packet of a small message that nothing waits before: the caller writes it, past the outbox.
+
+        Returns:
+            ``None`` where it has to go by ``send_encoded``, also if that would refuse it.
+        """
+        size = 3 + len(control) + len(payload)
+        if size > self._alone_bytes or self._outbox.ready or not self._headers or self._ended:
+            return None
+        self._last_sent = now
+        return size.to_bytes(4, "big") + _NO_REFERENCES + control + payload
+
     def _handshake_frames(self, now: float) -> None:
         width = self._config.handshake_length_bytes
         buffer = self._buffer
@@ -421,20 +434,18 @@ class DistConnection:
             self._outbox.put(len(frame).to_bytes(width, "big") + frame)
         self._handshake.outbox.clear()
 
-    def _packets(self, data: bytes | bytearray) -> int:
-        """Take all whole packets; gives how many bytes they were."""
-        return self._whole_packets(data)
-
     def _report_answers(self) -> None:
         if self._answers:
             self._events.append(Answered(answers=self._answers))
             self._answers = []
 
-    def _whole_packets(self, data: bytes | bytearray) -> int:
+    def _packets(self, data: bytes | bytearray) -> int:
+        """Take all whole packets; gives how many bytes they were."""
         pos = 0
         size = len(data)
         # Answers are read in place, where a limit of a term's bytes would count all that follows it.
-        heads = self._answer_heads if size <= self._limits.max_bytes else []
+        in_place = type(data) is bytes and size <= self._limits.max_bytes
+        heads = self._answer_heads if in_place else []
         while size - pos >= 4:
             length = int.from_bytes(data[pos : pos + 4], "big")
             if length == 0:
@@ -447,7 +458,7 @@ class DistConnection:
             if end > size:
                 break
             try:
-                if heads and type(data) is bytes and self._answer(data, pos + 4, end):
+                if heads and self._answer(data, pos + 4, end):
                     pos = end
                     continue
                 if self._answers:
@@ -465,7 +476,7 @@ class DistConnection:
             pos = end
         return pos
 
-    def _answer(self, data: bytes, start: int, end: int) -> bool:
+    def _answer(self, data: Any, start: int, end: int) -> bool:
         """Take the packet between the two if it begins as an answer does."""
         for head, size, atoms in self._answer_heads:
             if data.startswith(head, start):

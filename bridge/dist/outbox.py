@@ -39,10 +39,14 @@ class _Waiting:
 
 
 class Outbox:
-    """Bytes of one connection that were not taken yet."""
+    """Bytes of one connection that were not taken yet.
+
+    Attributes:
+        ready: packets that go out before anything else.
+    """
 
     def __init__(self) -> None:
-        self._ready: list[bytes] = []
+        self.ready: list[bytes] = []
         self._ready_bytes = 0
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -61,7 +65,7 @@ class Outbox:
 
     def put(self, packet: bytes) -> int:
         """Add what goes out next; gives the bytes that do."""
-        self._ready.append(packet)
+        self.ready.append(packet)
         size = self._ready_bytes = self._ready_bytes + len(packet)
         return size
 
@@ -89,8 +93,8 @@ class Outbox:
 
     def take(self, portion: int | None = PORTION) -> list[bytes]:
         """What to write now; of what waits ``portion`` bytes, to the end of a fragment, or all (``None``)."""
-        chunks = self._ready
-        self._ready = []
+        chunks = self.ready
+        self.ready = []
         self._ready_bytes = 0
         if self._waiting:
             pieces: list[bytes | memoryview] = []

@@ -310,6 +310,8 @@ def _condition(term: Any, depth: int) -> Condition:
     match term:
         case Atom() | bytes():
             return term
+        case bool():
+            return Atom("true" if term else "false")  # a name, as the decoder gives it
         case (Atom() as tag, regex, _) if tag in _REGEXES:
             return _REGEXES[tag](None if regex == _ANY else _octets(regex))
         case (Atom() as tag, pattern, list() as guards, _) if tag == DataMatches.TAG:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+import msgspec
+
 from bridge.errors import ConfigurationError, ProtocolError
 from bridge.etf import Atom, ErlangMap
 from bridge.khepri.conditions import Condition, keep_while_term
@@ -296,8 +298,7 @@ _TAGS: Final[Mapping[type, Atom]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OperationId:
+class OperationId(msgspec.Struct, frozen=True):
     """Names one write for ever, so that the store applies it once however often it is sent.
 
     Attributes:

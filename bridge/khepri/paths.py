@@ -55,6 +55,7 @@ NativeComponent = Name | Special | ConditionRecord
 NativePattern = tuple[NativeComponent, ...]
 
 _CONDITIONS: Final = get_args(ConditionRecord)
+_PLAIN: Final = frozenset(get_args(Component))
 _SPECIALS: Final = {special.value: special for special in Special}
 
 
@@ -70,9 +71,17 @@ def wire_path(path: Pattern) -> Any:
             raise ConfigurationError(f"{path!r} is no absolute path: write it as '/:stock/wood'")
         return _bounded(text)
     if type(path) is tuple or type(path) is list:
-        names = [_octets(part) if type(part) is str else part for part in path]
-        if all(type(name) is bytes or type(name) is Atom for name in names):
-            # Names alone, as in most calls: the homeserver checks them, and none of them is relative.
+        # Names alone, as in most calls: the homeserver checks them, and none of them is relative.
+        names: list[Name] = []
+        for part in path:
+            kind = type(part)
+            if kind is Atom or kind is bytes:
+                names.append(part)
+            elif kind is str:
+                names.append(_octets(part))
+            else:
+                break
+        else:
             return names
     native = native_pattern(path)
     if native and native[0] in (Special.THIS, Special.PARENT):
@@ -121,9 +130,12 @@ def native_pattern(path: Pattern) -> NativePattern:
 
 def has_conditions(path: Pattern) -> bool:
     """Whether conditions stand among the components; text, which can hold wildcards only, is not parsed."""
-    if isinstance(path, (str, bytes)) or not isinstance(path, Sequence):
+    if type(path) is not tuple and (isinstance(path, (str, bytes)) or not isinstance(path, Sequence)):
         return False
-    return any(isinstance(part, _CONDITIONS) for part in path)
+    for part in path:  # noqa: SIM110  # a generator for any() costs more than the looks, and each put asks
+        if type(part) not in _PLAIN and isinstance(part, _CONDITIONS):
+            return True
+    return False
 
 
 def pattern_from_term(term: Any) -> NativePattern:
@@ -302,6 +314,8 @@ def _name(component: Any) -> Name:
             return component
         case str():
             return _octets(component)
+        case bool():
+            return Atom("true" if component else "false")  # as the decoder gives these two names
         case _:
             raise ConfigurationError(f"{component!r:.100} is no path component: use Atom, str or bytes")
 

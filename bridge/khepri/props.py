@@ -79,7 +79,7 @@ def data_of(props: Any) -> Any:
     Raises:
         ProtocolError: no properties.
     """
-    if not isinstance(props, Mapping):
+    if type(props) is not dict and not isinstance(props, Mapping):
         raise ProtocolError(f"no properties of a node: {props!r:.200}")
     return props.get(_DATA)
 

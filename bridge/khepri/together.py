@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.errors import BridgeError, DeadlineError, KhepriError, OutcomeUnknownError
 from bridge.etf import Atom
@@ -46,8 +45,7 @@ _OK: Final = Atom("ok")
 _DONE: Final = (_OK, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """A transaction: its operations on the wire, its id, and the time of the loop at which its wait ends."""
 
     operations: list[Any]
@@ -55,8 +53,7 @@ class Commit:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorityRequest:
+class AuthorityRequest(NamedTuple):
     """A request of ``docs/protocol.md`` §7: its function, map and id, and when its wait ends as above."""
 
     function: str

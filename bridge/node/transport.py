@@ -143,6 +143,11 @@ class DistTransport(asyncio.Protocol):
 
     def send_encoded(self, control: bytes, payload: bytes, *, at_once: bool = False) -> None:
         """Like ``send`` with encoded terms; ``at_once`` writes without waiting for the end of the turn."""
+        if at_once and self._transport is not None:
+            packet = self.connection.packet_alone(control, payload, now=self._loop.time())
+            if packet is not None:
+                self._transport.write(packet)
+                return
         waiting = self.connection.send_encoded(control, payload, now=self._loop.time())
         if at_once or waiting >= _FLUSH_BYTES:
             self._flush()

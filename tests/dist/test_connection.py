@@ -521,6 +521,37 @@ def test_a_spawn_request_and_what_stands_for_itself_wait_for_nothing() -> None:
     assert received == [request, Send(to=Q)]
 
 
+def test_a_packet_that_nothing_waits_before_goes_past_the_outbox() -> None:
+    a, b = connected_pair()
+    a.send(Send(to=Q), bytes(2 * LARGE), now=1.0)
+    packet = a.packet_alone(SEND, b"j", now=9.0)
+    assert packet is not None
+    b.receive_data(packet, now=1.0)
+    assert drain_events(b) == [Received(control=Send(to=Q), payload=[])]
+    # What was sent puts the next tick off.
+    assert a.get_timer() == 9.0 + DistConfig().tick_interval
+
+
+def test_a_packet_is_not_alone_behind_another_one_or_where_it_would_be_refused() -> None:
+    config = DistConfig(max_packet_bytes=1_000)
+    a, _ = pair(config_a=config)
+    assert a.packet_alone(SEND, b"j", now=1.0) is None  # not connected
+    for size, alone in ((997 - len(SEND), True), (998 - len(SEND), False)):
+        a, b = pair(config_a=config)
+        roundtrip_until_quiet(a, b, now=0.0)
+        assert (a.packet_alone(SEND, bytes(size), now=1.0) is not None) is alone
+    a, _ = connected_pair()
+    assert a.packet_alone(SEND, bytes(LARGE), now=1.0) is None
+    a.send_encoded(SEND, b"j", now=1.0)
+    assert a.packet_alone(SEND, b"j", now=1.0) is None
+    a.data_to_send()
+    assert a.packet_alone(SEND, b"j", now=1.0) is not None
+    a.receive_eof(now=2.0)
+    assert a.packet_alone(SEND, b"j", now=2.0) is None
+    a, _ = connected_pair(flags_b=WITHOUT_HEADERS)
+    assert a.packet_alone(SEND, b"j", now=1.0) is None
+
+
 def test_ticks_go_out_before_what_is_large() -> None:
     a, _ = connected_pair()
     a.send(Send(to=Q), bytes(2 * LARGE), now=1.0)

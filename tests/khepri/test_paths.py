@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError
-from bridge.etf import Atom, ExportFun
+from bridge.etf import Atom, ExportFun, decode_term, encode_term
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     AllOf,
@@ -224,11 +224,15 @@ def test_a_real_path_is_its_own(path: NativePattern) -> None:
 
 @given(patterns)
 def test_a_pattern_comes_back_from_the_wire(pattern: NativePattern) -> None:
-    term = [
-        component.value if isinstance(component, Special) else wire_path([component])[0]
-        for component in pattern
-    ]
-    assert pattern_from_term(term) == pattern
+    assert pattern_from_term(terms_of(pattern)) == pattern
+
+
+@pytest.mark.parametrize("text", ["true", "false"])
+def test_the_names_that_decode_to_bools_are_names(text: str) -> None:
+    name = Atom(text)
+    pattern = (name, AnyOf(name, b"x"))
+    assert pattern_from_term(terms_of(pattern)) == pattern
+    assert native_path(decode_term(encode_term([name, b"x"]))) == (name, b"x")
 
 
 @pytest.mark.parametrize("term", [b"/:a", [7], [Atom("a"), (Atom("if_what"), 1)]])
@@ -305,7 +309,10 @@ def collected(strategy: st.SearchStrategy[Any]) -> list[Any]:
 
 
 def terms_of(pattern: NativePattern) -> list[Any]:
-    return [c.value if isinstance(c, Special) else wire_path([c])[0] for c in pattern]
+    """As they come back: the names ``true`` and ``false`` are ``bool`` to the decoder."""
+    sent = [c.value if isinstance(c, Special) else wire_path([c])[0] for c in pattern]
+    found: list[Any] = decode_term(encode_term(sent))
+    return found
 
 
 @pytest.fixture

@@ -149,8 +149,11 @@ async def test_what_is_sent_at_once_does_not_wait_for_the_turn_and_keeps_its_pla
     (written,) = socket.written
     assert written.endswith(payload)
     assert encode_bare(1) in written
+    # Nothing waits any more: the next one is a write of its own.
+    a.transport.send_encoded(control, payload, at_once=True)
     await asyncio.sleep(0)
-    assert len(socket.written) == 1
+    assert len(socket.written) == 2
+    assert socket.written[1].endswith(payload)
     a.transport.connection_lost(None)
 
 
