@@ -18,9 +18,9 @@ from bridge.etf import Pid
 from bridge.node import Gateway, Mailbox
 from bridge.sim.dataplane.deadline import Deadline, boot_ns
 
-_SUSPECT_PER_LEASE: Final = 3
-"""After a third of a lease without acknowledgement another member is tried: an election is over sooner, so
-this one is cut off from its cluster, or stands still with its connections open."""
+_SUSPECT_AFTER: Final = 2
+"""renewals in a row, a third of a lease, after which another member is tried: an election is over sooner, so
+this one is cut off from its cluster, or stands still with its connections open"""
 
 _log = logging.getLogger("bridge.sim")
 
@@ -64,7 +64,7 @@ class Renewals:
         self._deadline = deadline
         self._load = load
         self._recalls: tuple[Recalled, ...] = ()
-        self._heard_ns = boot_ns()
+        self._unheard = 0
         self._answers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -95,9 +95,13 @@ class Renewals:
             member = self._gateway.current
             if member is not None:
                 await self._send(member, pid, interval)
+            began = loop.time()
+            due = max(due + interval, began)
+            await asyncio.sleep(due - began)
+            # Who stood still itself has not read what came meanwhile. To leave a member for that is to be told
+            # the whole world anew, which may take as long again, and so for ever.
+            if due - began > interval / 2 > loop.time() - due:
                 self._look_elsewhere(member)
-            due = max(due + interval, loop.time())
-            await asyncio.sleep(due - loop.time())
 
     async def _send(self, member: str, pid: Pid, seconds: float) -> None:
         obeyed = self._load.obeyed(self._recalls)
@@ -117,10 +121,11 @@ class Renewals:
         except (BridgeError, TimeoutError) as error:
             _log.info("renewal %d of a session was not sent: %s", number, error)
 
-    def _look_elsewhere(self, member: str) -> None:
-        now = boot_ns()
-        if now - self._heard_ns > self._lease.lease_ns // _SUSPECT_PER_LEASE:
-            self._heard_ns = now
+    def _look_elsewhere(self, member: str | None) -> None:
+        """A renewal had all of its time."""
+        self._unheard += 1
+        if member is not None and self._unheard >= _SUSPECT_AFTER:
+            self._unheard = 0
             self._gateway.suspect(member)
 
     def _is_lost(self, term: object) -> bool:
@@ -134,7 +139,7 @@ class Renewals:
             return False
         match message:
             case Renewed():
-                self._heard_ns = boot_ns()
+                self._unheard = 0
                 self._recalls = message.recalls
                 if self._lease.acknowledged(message.number):
                     self._deadline.set(self._lease.acts_until_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -67,6 +68,7 @@ class Renewing:
     def __init__(self, members: list[Member], lease_ms: int, gateway: Gateway) -> None:
         self.members = members
         self.member = members[0]
+        self.gateway = gateway
         self.load = Load()
         self.lease = Lease(SESSION, lease_ms * 1_000_000, margin_ns=10 * 1_000_000)
         self.deadline = Deadline(bytearray(shared_size(1)), 1)
@@ -171,6 +173,17 @@ async def test_a_member_that_brings_no_acknowledgement_is_left_for_another_one()
         assert number == 1
         *_, number, _, _, _ = await second.renewal()
         assert number > 1
+
+
+async def test_who_stood_still_itself_reads_what_came_before_it_leaves_a_member() -> None:
+    """R0-52: told of a world, it stands still for longer than a member may be silent, and is told it anew."""
+    async with renewing(members=2) as one:
+        for _ in range(3):
+            pid, _, number, *_ = await one.member.renewal()
+            await one.member.tell(pid, "renewed", SESSION, number, 1, [])
+            time.sleep(one.lease.lease_ns / 2e9)  # noqa: ASYNC251 - that is the fault
+            await one.member.renewal()
+            assert one.gateway.current == one.member.node.name
 
 
 @pytest.mark.slow
