@@ -98,8 +98,8 @@ class Renewals:
             began = loop.time()
             due = max(due + interval, began)
             await asyncio.sleep(due - began)
-            # Who stood still itself has not read what came meanwhile. To leave a member for that is to be told
-            # the whole world anew, which may take as long again, and so for ever.
+            # Who stood still itself has not read what came meanwhile. To leave a member for that is to be
+            # told the whole world anew, which may take as long again, and so for ever.
             if due - began > interval / 2 > loop.time() - due:
                 self._look_elsewhere(member)
 

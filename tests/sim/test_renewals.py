@@ -181,7 +181,7 @@ async def test_who_stood_still_itself_reads_what_came_before_it_leaves_a_member(
         for _ in range(3):
             pid, _, number, *_ = await one.member.renewal()
             await one.member.tell(pid, "renewed", SESSION, number, 1, [])
-            time.sleep(one.lease.lease_ns / 2e9)  # noqa: ASYNC251 - that is the fault
+            time.sleep(one.lease.lease_ns / 2e9)
             await one.member.renewal()
             assert one.gateway.current == one.member.node.name
 

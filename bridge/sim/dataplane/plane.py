@@ -47,11 +47,17 @@ from bridge.replication import (
 from bridge.sim.dataplane.distinct import Distinct
 from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived, WentSilent
 from bridge.sim.dataplane.receiving import Receiving
+from bridge.sim.dataplane.sealing import Rows, Sealing, Sealings
 
 MAX_HANDLES: Final = 65_536
 """handles of a sender; they are used round and round, long after the last record of the former use"""
-
-
+STREAMS: Final = 4_096
+"""of states, a datagram each"""
+FIRST_STREAM: Final = 3_584
+"""from which on first states go, so that they put none of the last tick's aside: below, 19 records each where
+they are signed, there is room for all handles of a sender"""
+_MAX_FIRST: Final = 8_192
+"""first states at one time; the rest goes with the next tick"""
 MAX_WAITING: Final = 1_024
 """messages kept for a server that cannot be reached"""
 MAX_ENTRIES: Final = 1_024
@@ -85,24 +91,6 @@ class Link(Protocol):
 
     def send_reliable(self, message: bytes) -> None:
         """Send a message that arrives, in order, as long as the session stands."""
-
-
-@dataclass(slots=True)
-class _Sealing:
-    """Records that this server sends for one grant."""
-
-    entity: str
-    epoch: int
-    slot: int
-    handle: int
-    until_ns: int | None = None
-    """set while it lingers on purpose after its release"""
-    first_ns: int | None = None
-    last_ns: int = 0
-    has_slot: bool = True
-    """whether the last state that was sealed still lies in the slot, to be gone on from"""
-    last_state: WorldState | None = None
-    """set when it is stopped: what its release carries, however often it is signed"""
 
 
 @dataclass(slots=True)
@@ -163,9 +151,9 @@ class DataPlane:
         self._record = record
         self._peers: dict[str, _Peer] = {}
         self._fence = Fence()
-        self._holding: dict[str, _Sealing] = {}
-        self._stopped: dict[str, _Sealing] = {}
-        self._lingering: list[_Sealing] = []
+        self._holding = Sealings()
+        self._stopped: dict[str, Sealing] = {}
+        self._lingering: list[Sealing] = []
         self._next_handle = 0
         self._entries: deque[Entry] = deque(maxlen=None if keep_history else MAX_ENTRIES)
         self._noted = 0
@@ -207,7 +195,7 @@ class DataPlane:
 
     def end_session(self) -> None:
         """Act for nothing more, and sign no more releases of what was held."""
-        for sealing in self._holding.values():
+        for sealing in self._holding:
             self._close(sealing)
         self._holding.clear()
         self._stopped.clear()
@@ -265,8 +253,8 @@ class DataPlane:
         self._receiving.add_sender(
             server, thumbprint=peer.thumbprint, session=peer.session or b"", signed=link.is_signed
         )
-        for sealing in self._sealing():
-            self._bind(peer, sealing)
+        for sealing in (*self._holding, *self._lingering):
+            link.send_reliable(_bind(sealing))
         while peer.waiting:
             peer.send(link, peer.waiting.popleft())
 
@@ -289,25 +277,26 @@ class DataPlane:
         self._receiving.fence_raised(entity, server, epoch, now_ns=now_ns)
 
     def hold(self, entity: str, epoch: int, slot: int, *, now_ns: int) -> None:
-        """Act for an entity: bind a handle with every peer and send its first state at once."""
+        """Act for an entity: bind a handle with every peer. Its first state goes with ``send_begun``."""
         self._fence.raise_to(entity, epoch, self._key.thumbprint())
         self._receiving.fence_raised(entity, self._server, epoch, now_ns=now_ns)
         self._note(
             Granted(server=self._server, session=self._session, entity=entity, epoch=epoch, at_ns=now_ns)
         )
-        before = self._holding.get(entity)
+        before = self._holding.pop(entity)
         if before is not None:
             # Told again, because the control plane could not know whether it had stopped.
             self._close(before)
-        sealing = _Sealing(entity, epoch, slot, self._next_handle)
+        sealing = Sealing(entity, epoch, slot, self._next_handle)
         self._bindings.bind(sealing.handle, entity, epoch, self._session)
         self._next_handle = (self._next_handle + 1) % MAX_HANDLES
-        self._holding[entity] = sealing
+        self._holding.add(sealing)
         self._stopped.pop(entity, None)
         self._receiving.unfollow(entity)
+        bind = _bind(sealing)
         for peer in self._peers.values():
-            self._bind(peer, sealing)
-        self._send([sealing], now_ns)
+            if peer.link is not None:
+                peer.link.send_reliable(bind)
 
     def follow(self, entity: str, slot: int) -> None:
         """Write what is accepted of another server's entity into a slot, until this server takes it over."""
@@ -327,7 +316,7 @@ class DataPlane:
 
     def forget(self, entity: str) -> None:
         """The homeserver has the entity no more: nobody acts or speaks for it, and nothing of it is kept."""
-        sealing = self._holding.pop(entity, None)
+        sealing = self._holding.pop(entity)
         if sealing is not None:
             self._close(sealing)
             self._drop_states()
@@ -353,7 +342,7 @@ class DataPlane:
         state = sealing.last_state or self._world.read(sealing.slot)
         # First, since it may refuse the key, and then all goes on. No state is sealed until this returns.
         box = None if peer is None else self._release(sealing, state, peer.key, now_ms)
-        if self._holding.pop(entity, None) is not None:
+        if self._holding.pop(entity) is not None:
             self._close(sealing)
             sealing.last_state = state
             self._stopped[entity] = sealing
@@ -365,7 +354,7 @@ class DataPlane:
         self._hand_over("gave", entity, sealing.epoch, state_hash(state))
         return box
 
-    def _release(self, sealing: _Sealing, state: WorldState, recipient: Jwk, now_ms: int) -> str:
+    def _release(self, sealing: Sealing, state: WorldState, recipient: Jwk, now_ms: int) -> str:
         release = Release(entity=sealing.entity, epoch=sealing.epoch, state=encode_state(state))
         return seal_signed_box(
             encode_message(release),
@@ -439,7 +428,13 @@ class DataPlane:
         """Seal the state of everything that is acted for."""
         self._tell_credit(now_ns)
         self._lingering = [s for s in self._lingering if s.until_ns is not None and s.until_ns > now_ns]
-        self._send(list(self._sealing()), now_ns)
+        self._send(self._holding.everything(), self._holding.begun(), 0, self._lingering, now_ns=now_ns)
+
+    def send_begun(self, *, now_ns: int) -> None:
+        """Seal the first state of whatever has come to be held, not at the next tick (R0-34)."""
+        begun = self._holding.begun(_MAX_FIRST)
+        if begun:
+            self._send(np.array([s.row for s in begun]), begun, FIRST_STREAM, (), now_ns=now_ns)
 
     def receive_message(self, server: str, payload: bytes, *, now_ns: int) -> None:
         """Take a reliable message of an authenticated peer; what does not decode is counted and dropped."""
@@ -485,7 +480,7 @@ class DataPlane:
 
     def entries(self) -> list[Entry]:
         """What was recorded, the newest of it or all, running acts included."""
-        running = [act for s in self._holding.values() if (act := self._act(s)) is not None]
+        running = [act for s in self._holding if (act := self._act(s)) is not None]
         return [*self._entries, *running, *self._receiving.acceptances()]
 
     def _tell_credit(self, now_ns: int) -> None:
@@ -506,7 +501,7 @@ class DataPlane:
         if self._record is not None:
             self._record(entry)
 
-    def _tell_began(self, sealing: _Sealing, now_ns: int) -> None:
+    def _tell_began(self, sealing: Sealing, now_ns: int) -> None:
         if self._record is not None:
             self._record(
                 Began(
@@ -529,19 +524,23 @@ class DataPlane:
             if peer.link is not None:
                 peer.link.drop_states()
 
-    def _send(self, sealings: list[_Sealing], now_ns: int) -> None:
-        if not sealings:
+    def _send(
+        self, rows: Rows, begun: list[Sealing], stream: int, lingering: Sequence[Sealing], *, now_ns: int
+    ) -> None:
+        """Seal states of rows of what is held, and of what lingers, on streams from there on.
+
+        Args:
+            begun: those of the rows of which nothing was sealed yet.
+        """
+        if not self._holding and not lingering:
             return
         if not self._may_seal():
             self._fall_silent(now_ns)
             return
-        for sealing in sealings:
-            # A record sealed while lingering is a planted fault, no act; receivers count it as late.
-            if sealing.until_ns is None:
-                if sealing.first_ns is None:
-                    sealing.first_ns = now_ns
-                    self._tell_began(sealing, now_ns)
-                sealing.last_ns = now_ns
+        # A record sealed while lingering is a planted fault, no act; receivers count it as late.
+        self._holding.seal(rows, begun, now_ns=now_ns)
+        for sealing in begun:
+            self._tell_began(sealing, now_ns)
         links: dict[tuple[bool, int], list[Link]] = {}
         for peer in self._peers.values():
             if peer.link is not None:
@@ -549,42 +548,38 @@ class DataPlane:
                 links.setdefault(key, []).append(peer.link)
         if not links:
             return
-        batches = list(self._records(sealings))
+        batches = list(self._records(rows, lingering))
         for (signed, room), same in links.items():
             digests = self._bindings.digests if signed else None
-            stream = 0
+            at = stream
             for tick, records in batches:
                 for payloads in encode_records(records, tick=tick, room=room, digests=digests):
                     for link in same:
-                        link.send_state(payloads, stream)
-                    stream += len(payloads)
+                        link.send_state(payloads, at)
+                    at += len(payloads)
 
-    def _records(self, sealings: list[_Sealing]) -> Iterator[tuple[int, Records]]:
+    def _records(self, rows: Rows, lingering: Sequence[Sealing]) -> Iterator[tuple[int, Records]]:
         """Rounded once for all peers; nearly always of one tick."""
-        states = self._world.gather(np.array([s.slot for s in sealings]))
-        handles = np.array([s.handle for s in sealings], dtype=np.uint16)
-        epochs = np.array([s.epoch for s in sealings], dtype=np.uint64)
-        states.flags[[s.until_ns is not None for s in sealings]] |= np.uint8(EntityFlag.GHOST)
+        slots, handles, epochs = self._holding.columns(rows)
+        if lingering:
+            slots = np.append(slots, [s.slot for s in lingering])
+            handles = np.append(handles, np.array([s.handle for s in lingering], dtype=np.uint16))
+            epochs = np.append(epochs, np.array([s.epoch for s in lingering], dtype=np.uint64))
+        states = self._world.gather(slots)
+        states.flags[len(slots) - len(lingering) :] |= np.uint8(EntityFlag.GHOST)
         for tick, group in ticks_of(states):
-            yield tick, full_records(handles[group], epochs[group], states.select(group), tick=tick)
+            if len(group) == len(slots):
+                # Nearly always, and a copy of each column saved.
+                yield tick, full_records(handles, epochs, states, tick=tick)
+            else:
+                yield tick, full_records(handles[group], epochs[group], states.select(group), tick=tick)
 
-    def _sealing(self) -> Iterator[_Sealing]:
-        yield from self._holding.values()
-        yield from self._lingering
-
-    def _bind(self, peer: _Peer, sealing: _Sealing) -> None:
-        if peer.link is None:
-            return
-        peer.link.send_reliable(
-            encode_message(Bind(handle=sealing.handle, entity=sealing.entity, epoch=sealing.epoch))
-        )
-
-    def _close(self, sealing: _Sealing) -> None:
+    def _close(self, sealing: Sealing) -> None:
         act = self._act(sealing)
         if act is not None:
             self._note(act)
 
-    def _act(self, sealing: _Sealing) -> Act | None:
+    def _act(self, sealing: Sealing) -> Act | None:
         if sealing.first_ns is None:
             return None
         return Act(
@@ -593,7 +588,7 @@ class DataPlane:
             entity=sealing.entity,
             epoch=sealing.epoch,
             first_ns=sealing.first_ns,
-            last_ns=sealing.last_ns,
+            last_ns=self._holding.last_ns(sealing),
         )
 
     def _hand_over(self, side: str, entity: str, epoch: int, digest: bytes) -> None:
@@ -610,3 +605,7 @@ class DataPlane:
             return self._key.thumbprint()
         peer = self._peers.get(server)
         return "" if peer is None else peer.thumbprint
+
+
+def _bind(sealing: Sealing) -> bytes:
+    return encode_message(Bind(handle=sealing.handle, entity=sealing.entity, epoch=sealing.epoch))

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -24,10 +24,10 @@ from bridge.authority import RecordFile, encode_entry, record_path
 from bridge.errors import BridgeError, ConfigurationError, KeyFormatError
 from bridge.jose import Jwk
 from bridge.replication import World
+from bridge.sim.dataplane.commands import CommandReader
 from bridge.sim.dataplane.deadline import Deadline, Turns, shared_size
 from bridge.sim.dataplane.keys import load_or_create_key
 from bridge.sim.dataplane.messages import (
-    MAX_FRAME_BYTES,
     AddPeer,
     BeginSession,
     CatchUp,
@@ -60,10 +60,9 @@ from bridge.sim.dataplane.messages import (
     Stop,
     Streamed,
     Unfollow,
-    decode_command,
     encode_frame,
 )
-from bridge.sim.dataplane.plane import DataPlane
+from bridge.sim.dataplane.plane import STREAMS, DataPlane
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.udp import (
     Conditioner,
@@ -88,12 +87,8 @@ _KEEPALIVE_SECONDS: Final = MAX_ECHO_AGE_SECONDS / 4
 """A state that follows a silence must carry an echo that its receiver still takes; two PINGs may be lost."""
 _RECORD_NS: Final = 1_000_000_000
 """nanoseconds between writings of what was accepted, where a record is kept"""
-_STREAMS: Final = 4_096
-"""a datagram each, of 19 records where they are signed: enough for all handles of a sender"""
 _MESSAGES_BYTES: Final = 32 << 20
 """for one peer: a bind for each handle goes to it when it comes, the longest names are 255 bytes"""
-_COMMANDS_BYTES: Final = 4096
-"""of commands between two looks at everything else: some 40 of them, a few milliseconds"""
 _DRAIN_POLL_SECONDS: Final = 0.01
 
 
@@ -118,7 +113,7 @@ class DataPlaneProcess:
                 host=start.host,
                 port=start.port,
                 keepalive_interval=_KEEPALIVE_SECONDS,
-                max_state_streams=_STREAMS,
+                max_state_streams=STREAMS,
                 reliable_buffer_bytes=_MESSAGES_BYTES,
                 signed=start.signed,
             ),
@@ -144,7 +139,7 @@ class DataPlaneProcess:
         self._sessions_open: set[str] = set()
         self._connecting: dict[str, asyncio.Task[None]] = {}
 
-    async def run(self, commands: asyncio.StreamReader) -> None:
+    async def run(self, commands: CommandReader) -> None:
         """Serve commands until ``Shutdown`` or the end of the control plane."""
         async with self._engine:
             host, port = self._engine.local_address[:2]
@@ -158,15 +153,19 @@ class DataPlaneProcess:
             )
             ticking = asyncio.create_task(self._tick_forever())
             try:
-                async for some in _waiting_commands(commands):
+                while some := await commands.waiting():
+                    began = time.monotonic()
                     for command in some:
                         if isinstance(command, Shutdown):
                             return
                         await self._carry_out(command)
+                    self._plane.send_begun(now_ns=time.monotonic_ns())
+                    carried_out = time.monotonic()
                     self._engine.flush()
                     # Reading what has come already gives nobody a turn. Without this the commands for a whole
                     # world would stop the ticks, and a server without any in a second loses its session.
                     await asyncio.sleep(0)
+                    commands.share.took(commands=carried_out - began, others=time.monotonic() - carried_out)
             finally:
                 for task in (ticking, *self._connecting.values()):
                     task.cancel()
@@ -372,47 +371,16 @@ def _conditioner(start: Start) -> Conditioner | None:
     return Conditioner(NetworkConditions.parse(start.network), source=start.server)
 
 
-async def _read_command(reader: asyncio.StreamReader) -> Command | None:
-    try:
-        length = int.from_bytes(await reader.readexactly(4), "big")
-        if length > MAX_FRAME_BYTES:
-            return None
-        return decode_command(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-
-
-async def _waiting_commands(reader: asyncio.StreamReader) -> AsyncIterator[list[Command]]:
-    """All commands that have come, up to some kilobytes of them, each time; ends with the control plane."""
-    buffer = b""
-    while chunk := await _read(reader):
-        buffer += chunk
-        some, start = [], 0
-        while len(buffer) - start >= 4:
-            length = int.from_bytes(buffer[start : start + 4], "big")
-            if length > MAX_FRAME_BYTES:
-                return
-            if len(buffer) - start < 4 + length:
-                break
-            some.append(decode_command(buffer[start + 4 : start + 4 + length]))
-            start += 4 + length
-        buffer = buffer[start:]
-        yield some
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(_COMMANDS_BYTES)
-    except ConnectionError:
-        return b""
-
-
 async def serve(control: socket.socket, world_fd: int) -> None:
     """Run the data plane on its two inherited descriptors."""
     reader, writer = await asyncio.open_connection(sock=control)
-    start = await _read_command(reader)
-    if not isinstance(start, Start):
-        return
+    commands = CommandReader(reader)
+    # It is told nothing more before it has answered.
+    match await commands.waiting():
+        case [Start() as start]:
+            pass
+        case _:
+            return
 
     def send(event: Event) -> None:
         if not writer.is_closing():
@@ -423,7 +391,7 @@ async def serve(control: socket.socket, world_fd: int) -> None:
         key = load_or_create_key(start.key_file)
         world, deadline = World(memory, start.capacity), Deadline(memory, start.capacity)
         turns = Turns(memory, start.capacity)
-        await DataPlaneProcess(start, world, deadline, turns, key, send).run(reader)
+        await DataPlaneProcess(start, world, deadline, turns, key, send).run(commands)
     except BridgeError as error:
         send(Fatal(error=str(error)))
     except OSError as error:

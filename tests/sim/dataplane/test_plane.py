@@ -80,6 +80,10 @@ class Server:
         self.plane.begin_session(self.session)
         self.wire: Wire
 
+    def hold(self, entity: str, epoch: int, slot: int, *, now_ns: int) -> None:
+        self.plane.hold(entity, epoch, slot, now_ns=now_ns)
+        self.plane.send_begun(now_ns=now_ns)
+
     def meet(self, other: "Server") -> None:
         self.plane.add_peer(server=other.name, key=other.key.public(), session=other.session)
         self.wire = Wire(self.name, other)
@@ -119,7 +123,7 @@ def test_a_held_entity_is_bound_and_its_first_state_goes_out_at_once(pair: tuple
     a, b = pair
     a.world.write(3, tick=9, position=[1, 2, 3])
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
-    a.plane.hold("ball", 1, 3, now_ns=MS)
+    a.hold("ball", 1, 3, now_ns=MS)
     a.wire.deliver(2 * MS)
     assert of_type(FirstAccepted, b.events) == [
         FirstAccepted(server="a", entity="ball", epoch=1, at_ns=2 * MS)
@@ -127,10 +131,29 @@ def test_a_held_entity_is_bound_and_its_first_state_goes_out_at_once(pair: tuple
     assert b.plane.verdicts == {"accepted": 1}
 
 
+def test_first_states_of_many_go_together_and_put_none_of_the_last_tick_aside(
+    pair: tuple[Server, Server],
+) -> None:
+    """R0-52: those of a world that is made; what a rate held back of the tick goes on waiting."""
+    a, b = pair
+    a.hold("ball", 1, 0, now_ns=0)
+    a.wire.states.clear()
+    a.plane.tick(now_ns=MS)
+    waiting = dict(a.wire.states)
+    for number in range(40):
+        b.plane.raise_fence(f"e{number}", 2, "a", now_ns=0)
+        a.plane.hold(f"e{number}", 2, number % 8, now_ns=2 * MS)
+    a.plane.send_begun(now_ns=2 * MS)
+    assert waiting.items() <= a.wire.states.items()
+    assert len(a.wire.states) == 3
+    a.wire.deliver(3 * MS)
+    assert {event.entity for event in of_type(FirstAccepted, b.events)} == {f"e{n}" for n in range(40)}
+
+
 def test_state_before_the_homeservers_word_is_early_and_dropped(pair: tuple[Server, Server]) -> None:
     a, b = pair
     b.plane.raise_fence("ball", 1, "b", now_ns=0)
-    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.hold("ball", 2, 0, now_ns=MS)
     a.wire.deliver(2 * MS)
     assert b.plane.verdicts == {"early": 1}
     assert of_type(FirstAccepted, b.events) == []
@@ -141,7 +164,7 @@ def test_an_early_record_is_accepted_when_the_homeservers_word_names_its_sender(
 ) -> None:
     a, b = pair
     b.plane.raise_fence("ball", 1, "b", now_ns=0)
-    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.hold("ball", 2, 0, now_ns=MS)
     a.wire.deliver(2 * MS)
     b.plane.raise_fence("ball", 2, "a", now_ns=3 * MS)
     assert of_type(FirstAccepted, b.events) == [
@@ -154,7 +177,7 @@ def test_an_early_record_is_dropped_when_the_homeservers_word_names_another(
 ) -> None:
     a, b = pair
     b.plane.raise_fence("ball", 1, "b", now_ns=0)
-    a.plane.hold("ball", 2, 0, now_ns=MS)
+    a.hold("ball", 2, 0, now_ns=MS)
     a.wire.deliver(2 * MS)
     b.plane.raise_fence("ball", 2, "b", now_ns=3 * MS)
     assert of_type(FirstAccepted, b.events) == []
@@ -167,7 +190,7 @@ def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Se
     for server in pair:
         server.plane.raise_fence("ball", 1, "a", now_ns=0)
     a.world.write(0, tick=7, position=[1.5, 0, 0], velocity=[2, 0, 0])
-    a.plane.hold("ball", 1, 0, now_ns=1 * MS)
+    a.hold("ball", 1, 0, now_ns=1 * MS)
     a.wire.deliver(2 * MS)
     box = a.stop("ball", "b", now=3, linger=200)
     state = decode_state_untrusted(b.open(box, "a"))
@@ -175,7 +198,7 @@ def test_a_hand_over_moves_the_state_and_fences_the_late_ex_owner(pair: tuple[Se
     for server in pair:
         server.plane.raise_fence("ball", 2, "b", now_ns=0)
     b.world.write(1, tick=state.tick, position=state.position, velocity=state.velocity)
-    b.plane.hold("ball", 2, 1, now_ns=5 * MS)
+    b.hold("ball", 2, 1, now_ns=5 * MS)
     a.plane.tick(now_ns=6 * MS)
     a.wire.deliver(7 * MS)
     b.wire.deliver(8 * MS)
@@ -193,7 +216,7 @@ def test_what_is_followed_is_kept_in_its_slot_until_it_is_taken_over(pair: tuple
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
     b.plane.follow("ball", 5)
     a.world.write(0, tick=7, position=[1.5, 0, 0], velocity=[2, 0, 0])
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.wire.deliver(MS)
     followed = b.world.read(5)
     assert (followed.tick, followed.position[0], followed.velocity[0]) == (7, 1.5, 2.0)
@@ -209,7 +232,7 @@ def test_an_older_state_does_not_replace_a_newer_one_and_ticks_wrap(pair: tuple[
     a, b = pair
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
     b.plane.follow("ball", 5)
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.wire.deliver(0)
     for tick in (2**30, 2**31, 3 * 2**30, 2**32 - 1):
         a.world.write(0, tick=tick, position=[0, 0, 0])
@@ -228,7 +251,7 @@ def test_what_is_followed_no_more_stays_as_it_was(pair: tuple[Server, Server]) -
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
     b.plane.follow("ball", 5)
     a.world.write(0, tick=7, position=[1.5, 0, 0])
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.wire.deliver(0)
     b.plane.unfollow("ball")
     a.world.write(0, tick=9, position=[2.5, 0, 0])
@@ -241,7 +264,7 @@ def test_what_is_followed_no_more_stays_as_it_was(pair: tuple[Server, Server]) -
 def test_what_is_held_here_is_not_followed(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.plane.follow("ball", 0)
     a.plane.raise_fence("ball", 2, "b", now_ns=0)
     assert a.world.read(0).tick == 3
@@ -250,7 +273,7 @@ def test_what_is_held_here_is_not_followed(pair: tuple[Server, Server]) -> None:
 def test_who_stops_withdraws_what_was_not_sealed_yet(pair: tuple[Server, Server]) -> None:
     """A slow path would seal it after the release, with an echo that is young."""
     a, _ = pair
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.plane.tick(now_ns=MS)
     assert a.wire.states
     a.stop("ball", "b", now=2)
@@ -260,7 +283,7 @@ def test_who_stops_withdraws_what_was_not_sealed_yet(pair: tuple[Server, Server]
 def test_who_cannot_seal_a_release_acts_on(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     a.plane.add_peer(server="c", key=Jwk.generate("P-384").public(), session=b"c" * 16)
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     with pytest.raises(BoxError, match="P-256"):
         a.stop("ball", "c", now=1)
     a.plane.tick(now_ns=2 * MS)
@@ -273,7 +296,7 @@ def test_who_cannot_seal_a_release_acts_on(pair: tuple[Server, Server]) -> None:
 def test_a_release_signed_again_carries_the_state_of_the_first(pair: tuple[Server, Server]) -> None:
     a, b = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     first = b.open(a.stop("ball", "b", now=1), "a")
     a.world.write(0, tick=4, position=[2, 2, 2])
     assert b.open(a.stop("ball", "b", now=2), "a") == first
@@ -284,7 +307,7 @@ def test_what_is_stopped_for_nobody_is_released_later_with_its_last_state(
 ) -> None:
     a, b = pair
     a.world.write(0, tick=3, position=[1, 1, 1])
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     assert a.plane.stop("ball", None, linger_ns=0, now_ns=MS, now_ms=UNIX_MS) is None
     a.wire.states.clear()
     a.world.write(0, tick=4, position=[2, 2, 2])
@@ -295,7 +318,7 @@ def test_what_is_stopped_for_nobody_is_released_later_with_its_last_state(
 
 def test_lingering_ends_by_itself(pair: tuple[Server, Server]) -> None:
     a, _ = pair
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.stop("ball", "b", now=1, linger=200)
     a.wire.states.clear()
     a.plane.tick(now_ns=200 * MS)
@@ -312,7 +335,7 @@ def test_a_release_opens_for_its_receiver_its_entity_and_its_giver_only(pair: tu
     a, b = pair
     c = Server("c")
     c.meet(a)
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     box = a.stop("ball", "b", now=1)
     with pytest.raises(BridgeError):
         c.open(box, "a")
@@ -331,7 +354,7 @@ def test_what_is_stopped_can_be_released_again_to_who_pulled_it(pair: tuple[Serv
     c = Server("c")
     c.meet(a)
     a.plane.add_peer(server="c", key=c.key.public(), session=c.session)
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.stop("ball", "b", now=1)
     assert c.open(a.stop("ball", "c", now=2), "a")
     assert len(of_type(Act, a.plane.entries())) == 1
@@ -363,7 +386,7 @@ def test_what_a_session_did_not_deliver_goes_with_the_next_one(pair: tuple[Serve
     a.plane.link_down("b", [bind, lost])
     a.plane.send_message("b", later)
     assert a.plane.waiting() == 2
-    a.plane.hold("cup", 9, 0, now_ns=0)
+    a.hold("cup", 9, 0, now_ns=0)
     wire = Wire("a", a)
     a.plane.link_up("b", wire)
     assert a.plane.waiting() == 0
@@ -385,8 +408,8 @@ def test_junk_of_an_authenticated_peer_is_counted_and_dropped(pair: tuple[Server
 
 def test_a_record_with_an_unbound_handle_is_unknown(pair: tuple[Server, Server]) -> None:
     a, b = pair
-    a.plane.hold("ball", 1, 0, now_ns=0)
-    payload = a.wire.states[0]
+    a.hold("ball", 1, 0, now_ns=0)
+    (payload,) = a.wire.states.values()
     assert decode_records_untrusted(payload).records.shape == (1, 1)
     b.receive("a", payload)
     assert b.plane.verdicts == {"unknown": 1}
@@ -395,7 +418,7 @@ def test_a_record_with_an_unbound_handle_is_unknown(pair: tuple[Server, Server])
 def test_more_entities_than_one_datagram_holds_go_in_several_streams(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     for number in range(50):
-        a.plane.hold(f"e{number}", number + 1, number % 8, now_ns=0)
+        a.hold(f"e{number}", number + 1, number % 8, now_ns=0)
     a.wire.states.clear()
     a.plane.tick(now_ns=MS)
     assert [decode_records_untrusted(p).records.size for p in a.wire.states.values()] == [31, 19]
@@ -405,7 +428,7 @@ def test_state_that_echoes_nothing_recent_is_counted_and_dropped(pair: tuple[Ser
     a, b = pair
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
     a.wire.echo_age = 0.501
-    a.plane.hold("ball", 1, 0, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
     a.wire.deliver(MS)
     assert b.plane.verdicts == {"stale": 1}
     assert of_type(Acceptance, entries(b)) == []
@@ -413,8 +436,8 @@ def test_state_that_echoes_nothing_recent_is_counted_and_dropped(pair: tuple[Ser
 
 def test_what_lingers_is_marked_as_a_ghost(pair: tuple[Server, Server]) -> None:
     a, _ = pair
-    a.plane.hold("ball", 1, 0, now_ns=0)
-    a.plane.hold("cup", 2, 1, now_ns=0)
+    a.hold("ball", 1, 0, now_ns=0)
+    a.hold("cup", 2, 1, now_ns=0)
     a.stop("ball", "b", now=1, linger=200)
     a.plane.tick(now_ns=2 * MS)
     sent = decode_records_untrusted(a.wire.states[0])
@@ -430,7 +453,7 @@ def test_what_has_stood_still_since_another_clock_goes_with_its_own_tick(pair: t
         b.plane.raise_fence(f"e{number}", 1, "a", now_ns=0)
         b.plane.follow(f"e{number}", number)
         a.world.write(number, tick=tick, position=[0, 0, 0])
-        a.plane.hold(f"e{number}", 1, number, now_ns=0)
+        a.hold(f"e{number}", 1, number, now_ns=0)
     a.plane.tick(now_ns=MS)
     a.wire.deliver(MS)
     assert [b.world.read(slot).tick for slot in range(2)] == [5, 70_000]
@@ -459,7 +482,7 @@ def test_a_signed_session_has_a_digest_of_the_bindings_in_each_payload() -> None
 
 def test_a_server_known_no_more_is_no_giver_and_no_taker(pair: tuple[Server, Server]) -> None:
     a, b = pair
-    a.plane.hold("ball", 1, 3, now_ns=MS)
+    a.hold("ball", 1, 3, now_ns=MS)
     box = a.stop("ball", "b", now=2)
     b.plane.remove_peer("a")
     b.plane.remove_peer("a")
@@ -509,7 +532,7 @@ def acting(pair: tuple[Server, Server]) -> tuple[Server, Server]:
     a.world.write(0, tick=1, position=[1, 2, 3])
     b.plane.raise_fence("ball", 1, "a", now_ns=0)
     b.plane.follow("ball", 4)
-    a.plane.hold("ball", 1, 0, now_ns=MS)
+    a.hold("ball", 1, 0, now_ns=MS)
     a.wire.deliver(2 * MS)
     return a, b
 
@@ -554,7 +577,7 @@ def test_what_waits_unsealed_when_the_deadline_passes_is_never_sealed(pair: tupl
 def test_a_grant_past_the_deadline_is_noted_and_nothing_is_sealed_for_it(pair: tuple[Server, Server]) -> None:
     a, _ = pair
     a.may_seal = False
-    a.plane.hold("ball", 1, 0, now_ns=MS)
+    a.hold("ball", 1, 0, now_ns=MS)
     assert a.wire.states == {}
     assert of_type(Act, a.plane.entries()) == []
 
@@ -582,7 +605,7 @@ def test_with_its_session_everything_it_held_is_let_go(pair: tuple[Server, Serve
 def test_a_new_session_acts_under_its_own_name(pair: tuple[Server, Server]) -> None:
     a, _ = acting(pair)
     a.plane.begin_session(b"n" * 16)
-    a.plane.hold("ball", 2, 0, now_ns=20 * MS)
+    a.hold("ball", 2, 0, now_ns=20 * MS)
     acts = of_type(Act, a.plane.entries())
     assert [(act.session, act.epoch) for act in acts] == [(a.session, 1), (b"n" * 16, 2)]
 
@@ -593,7 +616,7 @@ def test_a_release_that_was_acted_on_since_takes_nothing_back(pair: tuple[Server
     box = a.stop("ball", "b", now=10)
     a.world.write(0, tick=9, position=[7, 8, 9])
     b.plane.raise_fence("ball", 2, "a", now_ns=20 * MS)
-    a.plane.hold("ball", 2, 0, now_ns=20 * MS)
+    a.hold("ball", 2, 0, now_ns=20 * MS)
     a.wire.deliver(21 * MS)
     state = decode_state_untrusted(b.open(box, "a", previous=1))
     assert state.position.tolist() == [7, 8, 9]
@@ -610,7 +633,7 @@ def test_who_sealed_last_has_the_newest_state_until_another_one_seals(pair: tupl
     assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=21 * MS) == ()
     # It is not followed here, so that the newest state lies with others from now on.
     a.plane.raise_fence("ball", 2, "b", now_ns=12 * MS)
-    b.plane.hold("ball", 2, 4, now_ns=12 * MS)
+    b.hold("ball", 2, 4, now_ns=12 * MS)
     b.wire.deliver(12 * MS)
     assert a.plane.streamed(["ball"], max_age_ns=10 * MS, now_ns=13 * MS) == ()
     a.plane.follow("ball", 0)
@@ -621,7 +644,7 @@ def test_who_sealed_last_has_the_newest_state_until_another_one_seals(pair: tupl
 
 def test_streamed_is_what_is_followed_and_came_lately(pair: tuple[Server, Server]) -> None:
     a, b = acting(pair)
-    a.plane.hold("sack", 2, 1, now_ns=3 * MS)
+    a.hold("sack", 2, 1, now_ns=3 * MS)
     b.plane.raise_fence("sack", 2, "a", now_ns=3 * MS)
     a.wire.deliver(3 * MS)
     names = ["ball", "sack", "gun"]
@@ -641,7 +664,7 @@ def test_nothing_grows_with_the_number_of_transfers(pair: tuple[Server, Server])
     for number in range(1, MAX_ENTRIES):
         now = number * 10
         taker.plane.raise_fence("ball", number, giver.name, now_ns=now * MS)
-        giver.plane.hold("ball", number, 0, now_ns=now * MS)
+        giver.hold("ball", number, 0, now_ns=now * MS)
         giver.plane.tick(now_ns=now * MS)
         wires[giver.name].deliver(now * MS)
         taker.plane.follow("ball", 0)
@@ -663,16 +686,16 @@ def test_nothing_grows_with_the_number_of_transfers(pair: tuple[Server, Server])
 def test_all_records_are_kept_where_the_whole_history_is_wanted() -> None:
     a = Server("a", keep_history=True)
     for epoch in range(1, MAX_ENTRIES + 2):
-        a.plane.hold("ball", epoch, 0, now_ns=epoch)
+        a.hold("ball", epoch, 0, now_ns=epoch)
     assert [entry.epoch for entry in of_type(Granted, a.plane.entries())] == list(range(1, MAX_ENTRIES + 2))
     assert a.plane.dropped == 0
 
 
 def test_a_hold_that_is_told_again_is_another_act_and_not_a_lost_one() -> None:
     a = Server("a")
-    a.plane.hold("ball", 1, 0, now_ns=1)
+    a.hold("ball", 1, 0, now_ns=1)
     a.plane.tick(now_ns=2)
-    a.plane.hold("ball", 1, 0, now_ns=3)
+    a.hold("ball", 1, 0, now_ns=3)
     assert [(act.first_ns, act.last_ns) for act in of_type(Act, a.plane.entries())] == [(1, 2), (3, 3)]
 
 
@@ -680,7 +703,7 @@ def test_of_an_entity_that_is_no_more_nothing_is_sealed_signed_or_kept(pair: tup
     a, b = pair
     before = (a.plane.kept(), b.plane.kept())
     for entity, slot in (("ball", 0), ("gun", 1)):
-        a.plane.hold(entity, 1, slot, now_ns=0)
+        a.hold(entity, 1, slot, now_ns=0)
         b.plane.raise_fence(entity, 1, "a", now_ns=0)
         b.plane.follow(entity, slot)
     a.stop("gun", "b", now=1, linger=1_000)
