@@ -21,6 +21,8 @@
 -define(MAX_ANSWERS, 4096).
 -define(MAX_ANSWERS_TO_CANCELS, (?MAX_ANSWERS + ?MAX_OPEN)).
 -define(MAX_ENTITIES, 10000).
+%% Of what operators have decided, for them to read alone, up to 17 KiB each: the newest are kept.
+-define(MAX_RESOLVED, 256).
 %% A peer's epochs may be this many incarnations ahead, and lie in the lower half of all: ours go on above them, and no
 %% number of offers may use them up.
 -define(MAX_AHEAD, (256 bsl 48)).
@@ -149,13 +151,13 @@ noted(#{transfer := Transfer}, Read) ->
     end.
 
 %% By the operator, where the two trees agree on nothing any more, as after the restore of one: who asks has heard what
-%% the other instances say. What was decided, and why, is kept for good.
+%% the other instances say. What was decided last, and why, is kept.
 -spec resolve(map(), read()) -> decision().
 resolve(#{transfer := Transfer, choice := Choice, where := Where, epoch := Epoch, at := At} = Request, Read) ->
     case {Choice, Read(escrow_path(Transfer))} of
         {_, undefined} -> refuse(no_escrow, <<"nothing is in escrow under this number (any more)">>);
         {back, #{state := cancelling} = Escrow} ->
-            resolved(closed(#{verdict => refused, reason => <<"resolved">>}, Escrow, Read), Request, Escrow, At);
+            resolved(closed(#{verdict => refused, reason => <<"resolved">>}, Escrow, Read), Request, Escrow, At, Read);
         {back, #{state := open}} ->
             refuse(wrong_state, <<"its receiver is still asked to take it: cancel it first">>);
         {gone, #{state := State} = Escrow} when State =/= notice ->
@@ -164,19 +166,28 @@ resolve(#{transfer := Transfer, choice := Choice, where := Where, epoch := Epoch
                 _ ->
                     %% Never below the number of the transfer: what was offered before it must not count again.
                     Above = erlang:max(Epoch, Transfer),
-                    resolved(closed(#{verdict => accepted, epoch => Above, where => Where}, Escrow, Read), Request, Escrow, At)
+                    resolved(closed(#{verdict => accepted, epoch => Above, where => Where}, Escrow, Read), Request, Escrow, At, Read)
             end;
-        {forget, #{state := notice} = Escrow} -> resolved(noted(Request, Read), Request, Escrow, At);
+        {forget, #{state := notice} = Escrow} -> resolved(noted(Request, Read), Request, Escrow, At, Read);
         {forget, _} -> refuse(wrong_state, <<"only a notice can be forgotten: say where the entity is">>);
         _ -> refuse(wrong_state, <<"its receiver has the entity: only the notice to its home can be forgotten">>)
     end.
 
-resolved({ok, _, Changes}, #{transfer := Transfer, choice := Choice} = Request, #{entity := Entity, instance := Instance}, At) ->
+resolved({ok, _, Changes}, #{transfer := Transfer, choice := Choice} = Request, #{entity := Entity, instance := Instance}, At, Read) ->
     Resolution = (maps:with([transfer, choice, where, epoch, reason, said], Request))#{entity => Entity, instance => Instance, at => At},
-    {ok, Resolution, [{put, resolved_path(Transfer, Choice), Resolution} | Changes]}.
+    {ok, Resolution, [{put, resolved_path({Transfer, Choice}), Resolution} | remembered({Transfer, Choice}, Read)] ++ Changes}.
+
+%% One that comes again, as after another restore, takes the place of the first.
+remembered(Newest, Read) ->
+    Known = case Read([bridge, resolved]) of
+                undefined -> [];
+                #{newest := Listed} -> lists:delete(Newest, Listed)
+            end,
+    {Kept, Over} = lists:split(min(length(Known), ?MAX_RESOLVED - 1), Known),
+    [{put, [bridge, resolved], #{newest => [Newest | Kept]}} | [{delete, resolved_path(Oldest)} || Oldest <- Over]].
 
 %% One that was resolved as gone may leave a notice, which is resolved by itself.
-resolved_path(Transfer, Choice) -> [bridge, resolved, integer_to_binary(Transfer), Choice].
+resolved_path({Transfer, Choice}) -> [bridge, resolved, integer_to_binary(Transfer), Choice].
 
 %% The receiver has forgotten all transfers up to a number.
 -spec settled(map(), read()) -> decision().

@@ -524,3 +524,24 @@ a_notice_that_its_home_does_not_take_is_forgotten_test() ->
     {Again, Home} = restored(<<"z">>),
     {{ok, _}, There} = resolve(Again, gone, <<"z">>, 0, Home),
     ?assertEqual({[], undefined}, {escrows(<<"x">>, There), read(<<"x">>, [bridge, entities, <<"gun">>], There)}).
+
+the_newest_resolutions_are_kept_test() ->
+    {Transfer, World} = restored(<<"x">>),
+    {{ok, _}, Cancelling} = decide(<<"x">>, cancel_escrow, #{transfer => Transfer}, World),
+    Resolutions = fun(#world{trees = #{<<"x">> := Tree}}) ->
+                          lists:sort([Number || [bridge, resolved, Number, _] <- maps:keys(Tree)])
+                  end,
+    %% As many as may be, one of which is of this transfer: before the instance was restored again.
+    Earlier = [{Transfer, back} | [{Number, gone} || Number <- lists:seq(1, 255)]],
+    #{<<"x">> := Tree} = Cancelling#world.trees,
+    Full = maps:merge(Tree#{[bridge, resolved] => #{newest => Earlier}},
+                      maps:from_list([{[bridge, resolved, integer_to_binary(Number), Choice], #{}} || {Number, Choice} <- Earlier])),
+    {{ok, _}, Again} = resolve(Transfer, back, Cancelling#world{trees = #{<<"x">> => Full}}),
+    ?assertEqual(256, length(Resolutions(Again))),
+    Others = [{256, gone} | tl(Earlier)],
+    Fuller = (maps:remove([bridge, resolved, integer_to_binary(Transfer), back], Full))#{
+               [bridge, resolved] := #{newest => Others}, [bridge, resolved, <<"256">>, gone] => #{}},
+    {{ok, _}, One} = resolve(Transfer, back, Cancelling#world{trees = #{<<"x">> => Fuller}}),
+    ?assertEqual(256, length(Resolutions(One))),
+    ?assertEqual(undefined, read(<<"x">>, [bridge, resolved, <<"255">>, gone], One)),
+    ?assertMatch(#{newest := [{Transfer, back}, {256, gone} | _]}, read(<<"x">>, [bridge, resolved], One)).
