@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -71,7 +71,7 @@ class Homeserver:
         session: bytes,
         *,
         patience: float = PATIENCE,
-        operations: Callable[[], Awaitable[OperationId]] | None = None,
+        operations: Callable[[], OperationId] | None = None,
         journal: Journal | None = None,
     ) -> None:
         if len(session) != 16:

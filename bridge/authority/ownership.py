@@ -7,7 +7,7 @@ from is what the caller says: as with all of the store, whoever holds the cookie
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
@@ -73,7 +73,7 @@ class Ownership:
         store: Khepri,
         *,
         patience: float = PATIENCE,
-        operations: Callable[[], Awaitable[OperationId]] | None = None,
+        operations: Callable[[], OperationId] | None = None,
         journal: Journal | None = None,
     ) -> None:
         self._requests = Requests(store, patience=patience, operations=operations, journal=journal)

@@ -6,7 +6,7 @@ repeated through another member and applied once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.authority.recording import Journal
@@ -38,7 +38,7 @@ class Requests:
         store: Khepri,
         *,
         patience: float = PATIENCE,
-        operations: Callable[[], Awaitable[OperationId]] | None = None,
+        operations: Callable[[], OperationId] | None = None,
         journal: Journal | None = None,
     ) -> None:
         self._store = store
@@ -55,7 +55,7 @@ class Requests:
             OutcomeUnknownError: no answer in time.
         """
         term = {Atom(name): value for name, value in request.items()}
-        operation = None if self._operations is None else await self._operations()
+        operation = None if self._operations is None else self._operations()
         number = 0 if self._journal is None else self._journal.called(function, request)
         try:
             value: Mapping[Any, Any] = await self._store.request(

@@ -306,16 +306,20 @@ class OperationId(msgspec.Struct, frozen=True):
         incarnation: rises each time the client starts.
         sequence: of this write, from 1.
         low_water: every write up to this sequence was answered.
+        purpose: what the client's writes of this incarnation are for, 1 to 255 bytes; with another one than
+            the first nothing is executed. ``None`` says nothing.
     """
 
     client: bytes
     incarnation: int
     sequence: int
     low_water: int
+    purpose: bytes | None = None
 
-    def term(self) -> tuple[bytes, int, int, int]:
+    def term(self) -> tuple[bytes, int, int, int] | tuple[bytes, int, int, int, bytes]:
         """The tuple on the wire."""
-        return (self.client, self.incarnation, self.sequence, self.low_water)
+        plain = (self.client, self.incarnation, self.sequence, self.low_water)
+        return plain if self.purpose is None else (*plain, self.purpose)
 
 
 class OperationIds:

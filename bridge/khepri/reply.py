@@ -85,6 +85,10 @@ class UnknownOutcomeError(KhepriError):
     """The result of this operation id was forgotten: it was answered before, or is too old."""
 
 
+class OtherPurposeError(KhepriError):
+    """Operation ids of this client are of something else; nothing was executed."""
+
+
 class NotAllowedError(KhepriError):
     """The function is not on the list that the operator of the homeservers allows."""
 
@@ -135,6 +139,7 @@ _BY_REASON: Final[Mapping[str, type[KhepriError]]] = {
     "no_leader": NoLeaderError,
     "timeout": StoreTimeoutError,
     "outcome_unknown": UnknownOutcomeError,
+    "other_purpose": OtherPurposeError,
     "ungrouped": UngroupedError,
     "not_allowed": NotAllowedError,
     "no_sproc": NoProcedureError,

@@ -17,7 +17,7 @@
 -export([requests/2]).
 -export([entity/2, server/2, servers/1]).
 
--define(FEATURES, [feed, transactions, operation_ids, keep_while, authority, inbox, rules, federation, credentials, leases]).
+-define(FEATURES, [feed, transactions, operation_ids, purposes, keep_while, authority, inbox, rules, federation, credentials, leases]).
 -define(AUTHORITY_TIMEOUT_MS, 5000).
 -define(READ_TIMEOUT_MS, 5000).
 -define(MAX_GROUP, 64).
@@ -198,7 +198,8 @@ settle_escrow(Store, Request, Op) -> ask(Store, settle_escrow, Request, Op).
 -spec entity_moved(term(), term(), term()) -> kb_call:answer().
 entity_moved(Store, Request, Op) -> ask(Store, entity_moved, Request, Op).
 
-%% What was said first under an operation id: a repeat is answered with that, whatever it says itself.
+%% What was said first under an operation id: a repeat is answered with that, whatever it says itself. REST services
+%% of 0.4 ask; later ones give their operation ids a purpose.
 -spec claim_key(term(), term(), term()) -> kb_call:answer().
 claim_key(Store, Request, Op) -> ask(Store, claim_key, Request, Op).
 
@@ -242,7 +243,7 @@ claim(Store, Request, Op) ->
 requests(Store, Requests) when is_list(Requests), length(Requests) >= 1, length(Requests) =< ?MAX_GROUP ->
     At = erlang:system_time(millisecond),
     Checked = [grouped(Request, At) || Request <- Requests],
-    Clients = lists:usort([{Client, Incarnation} || {{Client, Incarnation, _, _}, _} <- Checked]),
+    Clients = lists:usort([{element(1, Id), element(2, Id)} || {Id, _} <- Checked]),
     case length(Clients) =:= 1 andalso not lists:member(refused, Checked) andalso kb_validate:size(Requests) =:= ok of
         true -> told_each(Checked, kb_commit:group(Store, Checked, ?AUTHORITY_TIMEOUT_MS));
         false -> kb_commit:ungrouped()

@@ -7,6 +7,8 @@
 %% then commits `{record, Outcome}' under the same id, so that no late duplicate of the first attempt can
 %% succeed after its failure was told.
 %%
+%% An id may say what its client's writes are for: with another purpose than the first one nothing is executed.
+%%
 %% Clients are bounded too. Neither a clock nor a write for every use is to be had here, so time is counted in
 %% clients: a record says how many there had ever been when it was last written.
 -module(kb_tx).
@@ -21,7 +23,9 @@
 -define(MAX_RESULT_BYTES, 1048576).
 
 -type op() :: {Client :: binary(), Incarnation :: pos_integer(), Sequence :: pos_integer(),
-               LowWater :: non_neg_integer()}.
+               LowWater :: non_neg_integer()}
+            | {Client :: binary(), Incarnation :: pos_integer(), Sequence :: pos_integer(),
+               LowWater :: non_neg_integer(), Purpose :: binary()}.
 -type outcome() :: {ok, term()} | {error, {atom(), map()}}.
 -type pattern() :: khepri_path:native_pattern().
 %% What kb_operations makes of an operation. Options are those of khepri_tx_adv.
@@ -51,8 +55,9 @@ run(own, {Function, Request}) ->
 run(writes, Writes) ->
     lists:foreach(fun plain/1, Writes),
     {kb_tx, ok};
-run(group, [{{Client, Incarnation, _, _}, _} | _] = Requests) ->
-    Path = [bridge, clients, Client],
+run(group, [{Id, _} | _] = Requests) ->
+    Path = [bridge, clients, element(1, Id)],
+    Incarnation = element(2, Id),
     Found = read(Path),
     case fresh_enough(Found, Incarnation) of
         older ->
@@ -73,6 +78,10 @@ each([{Id, Command} | Rest], Record) ->
     {Outcomes, Last} = each(Rest, Record1),
     {[Outcome | Outcomes], Last}.
 
+once({_, _, _, _, Purpose}, _, #{purpose := Known} = Record) when Known =/= Purpose ->
+    {{error, {other_purpose, #{message => <<"operation ids of this client and incarnation are of something else">>}}}, Record};
+once({Client, Incarnation, Sequence, LowWater, Purpose}, Command, Record) ->
+    once({Client, Incarnation, Sequence, LowWater}, Command, Record#{purpose => Purpose});
 once({_, _, Sequence, LowWater}, Command, #{low_water := Mark, results := Results} = Record) ->
     case Results of
         #{Sequence := Outcome} -> {Outcome, Record};

@@ -110,8 +110,14 @@ operation_id({Client, Incarnation, Sequence, LowWater} = Op)
        is_integer(Sequence), Sequence >= 1, Sequence =< ?U64,
        is_integer(LowWater), LowWater >= 0, LowWater < Sequence ->
     {ok, Op};
+operation_id({Client, Incarnation, Sequence, LowWater, Purpose} = Op)
+  when is_binary(Purpose), byte_size(Purpose) >= 1, byte_size(Purpose) =< 255 ->
+    case operation_id({Client, Incarnation, Sequence, LowWater}) of
+        {ok, _} -> {ok, Op};
+        Refusal -> Refusal
+    end;
 operation_id(_) ->
-    kb_call:refuse(invalid_options, <<"an operation id is {Client, Incarnation, Sequence, LowWater}">>).
+    kb_call:refuse(invalid_options, <<"an operation id is {Client, Incarnation, Sequence, LowWater}, or these and a Purpose">>).
 
 %% Requests of docs/protocol.md §7: exactly the members the decision reads, each of its type and size.
 -spec request(atom(), term()) -> {ok, map()} | kb_call:refusal().

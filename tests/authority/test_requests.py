@@ -38,10 +38,7 @@ async def test_a_request_has_the_operation_ids_and_the_patience_that_it_is_given
     await Requests(store).ask("enter")
     given = iter(ids)
 
-    async def operation() -> OperationId:
-        return next(given)
-
-    requests = Requests(store, patience=5.0, operations=operation)
+    requests = Requests(store, patience=5.0, operations=lambda: next(given))
     await requests.ask("enter")
     await requests.ask("leave")
     assert store.asked == [

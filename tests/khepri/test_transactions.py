@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from bridge.khepri import (
     NodeProps,
     Operation,
     OperationId,
+    OtherPurposeError,
     Put,
     PutMany,
     TransactionAbortedError,
@@ -179,6 +181,23 @@ async def test_an_id_of_an_earlier_start_is_refused_as_unknown(store: Khepri, ro
     await store.transaction([Put(f"{root}/a", 1)], operation_id=OperationId(client, 2, 1, 0))
     with pytest.raises(UnknownOutcomeError):
         await store.transaction([Put(f"{root}/a", 2)], operation_id=OperationId(client, 1, 1, 0))
+
+
+@erlang
+async def test_ids_of_another_purpose_do_nothing(store: Khepri, root: str) -> None:
+    def put(value: int, purpose: bytes | None, sequence: int) -> Awaitable[Any]:
+        operation_id = OperationId(client, 1, sequence, 0, purpose)
+        return store.transaction([Put(f"{root}/a", value)], operation_id=operation_id)
+
+    client = fresh("purposeful").encode()
+    await put(1, b"one", 1)
+    for sequence in (1, 2):
+        with pytest.raises(OtherPurposeError):
+            await put(2, b"another", sequence)
+    await put(1, b"one", 1)
+    assert await store.get(f"{root}/a", favor="consistency") == 1
+    await put(3, None, 2)
+    assert await store.get(f"{root}/a", favor="consistency") == 3
 
 
 @erlang

@@ -2,10 +2,10 @@
 
 Caller and key name a client of the store with operation ids of its own: the first execution stores its result
 in the transaction that it belongs to, and a repeat is answered with it (``docs/protocol.md`` §1,
-"Operation ids"). So the service keeps nothing, and every process makes the same ids. The first of them says
-what the key is for, by a digest of method, path and body; whoever uses the key again is answered with what
-was said first, and refused where that is something else. A key counts for as long as the store remembers its
-client, which is until some 3,500 others have written.
+"Operation ids"). So the service keeps nothing, and every process makes the same ids. What the key is for goes
+with each id as its purpose, a digest of method, path and body: who uses the key for something else is refused
+in the same transaction. A key counts for as long as the store remembers its client, which is until some 3,500
+others have written.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from bridge.authority import Homeserver, Ownership
-from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, Caller
 from bridge.homeserver.rest.context import Context, Here
-from bridge.homeserver.rest.problems import ProblemError
 from bridge.jose.encoding import base64url_encode
-from bridge.khepri import Khepri, OperationId
+from bridge.khepri import OperationId
 
 _INCARNATION: Final = 1
-_DIGEST: Final = Atom("digest")
+_FIRST: Final = 2
+"""processes of 0.4 stored under 1 what a key is for: what they wrote is still repeated"""
 
 Key = Annotated[
     str | None,
@@ -43,39 +42,23 @@ class KeyedOperations:
     """Gives the operation ids of one request with a key, the same ones each time it is repeated.
 
     Args:
-        store: that remembers them.
         client: as which the store knows caller and key.
         digest: of what is asked, base64url.
-        patience: seconds to ask the store what the key is for.
     """
 
-    def __init__(self, store: Khepri, *, client: bytes, digest: bytes, patience: float) -> None:
-        self._store = store
+    def __init__(self, *, client: bytes, digest: bytes) -> None:
         self.client = client
-        self._digest = digest
-        self._patience = patience
-        self._sequences = itertools.count(1)
-        self._claimed = False
+        self.digest = digest
+        self._sequences = itertools.count(_FIRST)
 
-    async def __call__(self) -> OperationId:
-        """The operation id of one more write.
-
-        Raises:
-            ProblemError: the key is of something else.
-            BridgeError: the store does not say.
-        """
-        if not self._claimed:
-            first = await self._store.request(
-                "claim_key", {_DIGEST: self._digest}, operation_id=self._next(), timeout=self._patience
-            )
-            if first[_DIGEST] != self._digest:
-                raise ProblemError("key_reused", "this Idempotency-Key came with another request before")
-            self._claimed = True
-        return self._next()
-
-    def _next(self) -> OperationId:
+    def __call__(self) -> OperationId:
+        """The operation id of one more write."""
         return OperationId(
-            client=self.client, incarnation=_INCARNATION, sequence=next(self._sequences), low_water=0
+            client=self.client,
+            incarnation=_INCARNATION,
+            sequence=next(self._sequences),
+            low_water=0,
+            purpose=self.digest,
         )
 
 
@@ -92,8 +75,9 @@ class Writing:
         self.operations = operations
         self._journal = here.journal
         if operations is not None and self._journal is not None:
-            # A repeat is the same request, at whichever process it is recorded.
-            self._journal = self._journal.of(operations.client.decode())
+            # A repeat is the same request, at whichever process it is recorded; what comes with the key of
+            # another one is not.
+            self._journal = self._journal.of((operations.client + b"." + operations.digest).decode())
 
     @property
     def ownership(self) -> Ownership:
@@ -117,9 +101,9 @@ class Writing:
             journal=self._journal,
         )
 
-    async def operation(self) -> OperationId | None:
+    def operation(self) -> OperationId | None:
         """The operation id of one more write, where the caller chose a key."""
-        return None if self.operations is None else await self.operations()
+        return None if self.operations is None else self.operations()
 
 
 async def writing(request: Request, here: Here, who: Anyone, key: Key = None) -> Writing:
@@ -132,10 +116,8 @@ async def writing(request: Request, here: Here, who: Anyone, key: Key = None) ->
         return Writing(here, None)
     request.app.state.callers.take_keyed(f"{who.role}:{who.subject}")
     operations = KeyedOperations(
-        here.store,
         client=client_of(who, key),
         digest=digest_of(request.method, request.url.path, await request.body()),
-        patience=here.settings.store_timeout,
     )
     return Writing(here, operations)
 

@@ -33,6 +33,7 @@ from bridge.errors import (
 )
 from bridge.etf import Atom
 from bridge.homeserver.rest.tracing import trace_of
+from bridge.khepri import OtherPurposeError
 from bridge.khepri.reply import TRANSIENT
 
 _log = logging.getLogger("bridge.homeserver.rest")
@@ -260,6 +261,8 @@ def as_problem(error: BridgeError) -> ProblemError:
             return _passing("outcome_unknown", "the answer to a write did not come in time")
         case DeadlineError() | ConnectionLostError() | HandshakeError() | ClosedError():
             return _passing("unavailable", "no homeserver answered in time")
+        case OtherPurposeError():
+            return ProblemError("key_reused", "this Idempotency-Key came with another request before")
         case RemoteError() if isinstance(error, TRANSIENT):
             return _passing("unavailable", "the store has no leader now, or no majority")
         case RemoteError(reason=Atom() as reason):

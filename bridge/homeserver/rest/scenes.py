@@ -150,7 +150,7 @@ async def hides_address(here: Context) -> set[str]:
 async def _write(writes: Writes, scene: str, *operations: Operation) -> None:
     try:
         await writes.here.store.transaction(
-            operations, operation_id=await writes.operation(), timeout=writes.here.settings.store_timeout
+            operations, operation_id=writes.operation(), timeout=writes.here.settings.store_timeout
         )
     except (MismatchingNodeError, NodeNotFoundError) as error:
         raise ProblemError("conflict", f"{scene} was changed in the same moment") from error

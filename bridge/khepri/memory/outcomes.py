@@ -21,6 +21,7 @@ _MAX: Final = 2**64 - 1
 class _Client:
     incarnation: int
     low_water: int = 0
+    purpose: bytes | None = None
     results: dict[int, Any] = field(default_factory=dict)
     used: int = 0
 
@@ -36,17 +37,24 @@ class Outcomes:
         """The stored result of an operation id, or that of ``execute``, which is stored then.
 
         Args:
-            operation: ``{Client, Incarnation, Sequence, LowWater}``.
+            operation: ``{Client, Incarnation, Sequence, LowWater}``, or these and a purpose.
             execute: returns the answer, ``{ok, Value}`` or ``{error, …}``, and does not raise.
 
         Raises:
-            RefusedError: ``invalid_options``; ``outcome_unknown``, and nothing was executed.
+            RefusedError: ``invalid_options``; ``outcome_unknown`` or ``other_purpose``, and nothing was
+                executed.
         """
-        name, incarnation, sequence, low_water = _checked(operation)
+        name, incarnation, sequence, low_water, purpose = _checked(operation)
         known = self._clients.get(name)
         if known is not None and incarnation < known.incarnation:
             raise RefusedError("outcome_unknown", "a newer incarnation of this client has written since")
         client = known if known is not None and incarnation == known.incarnation else _Client(incarnation)
+        if purpose is not None:
+            if client.purpose not in (None, purpose):
+                raise RefusedError(
+                    "other_purpose", "operation ids of this client and incarnation are of something else"
+                )
+            client.purpose = purpose
         if sequence in client.results:
             return client.results[sequence]
         if sequence <= client.low_water:
@@ -78,13 +86,20 @@ def _trim(client: _Client, mark: int, newest: int) -> None:
         del client.results[oldest]
 
 
-def _checked(operation: Any) -> tuple[bytes, int, int, int]:
+def _checked(operation: Any) -> tuple[bytes, int, int, int, bytes | None]:
     match operation:
-        case (bytes() as name, int() as incarnation, int() as sequence, int() as low_water) if (
+        case (bytes() as name, int() as incarnation, int() as sequence, int() as low_water, *purpose) if (
             1 <= len(name) <= 255
             and 1 <= incarnation <= _MAX
             and 1 <= sequence <= _MAX
             and 0 <= low_water < sequence
         ):
-            return name, incarnation, sequence, low_water
-    raise RefusedError("invalid_options", "an operation id is {Client, Incarnation, Sequence, LowWater}")
+            match purpose:
+                case []:
+                    return name, incarnation, sequence, low_water, None
+                case [bytes() as text] if 1 <= len(text) <= 255:
+                    return name, incarnation, sequence, low_water, text
+    raise RefusedError(
+        "invalid_options",
+        "an operation id is {Client, Incarnation, Sequence, LowWater}, or these and a Purpose",
+    )

@@ -23,7 +23,7 @@ from bridge.khepri.memory.walk import TreeError
 from bridge.khepri.paths import NativePath
 
 NODE: Final = Atom("memory@nohost")
-_FEATURES: Final = frozenset({"feed", "transactions", "operation_ids", "keep_while"})
+_FEATURES: Final = frozenset({"feed", "transactions", "operation_ids", "purposes", "keep_while"})
 _OK: Final = Atom("ok")
 _MAX_GROUP: Final = 64
 _MAX_WRITES: Final = 10_000

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,6 @@ from bridge.authority.history import check, decode_entries
 from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.authentication import Caller
 from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of
-from bridge.homeserver.rest.problems import ProblemError
 from bridge.jose.credentials import Role
 from bridge.khepri import Khepri
 from tests.support.authority import Server
@@ -39,20 +39,35 @@ def test_a_digest_is_of_method_path_and_body() -> None:
     assert {len(digest) for digest in digests} == {43}
 
 
+def test_a_repeat_has_the_same_operation_ids() -> None:
+    digest = digest_of("PUT", "/x", b"1")
+    first, again = (KeyedOperations(client=b"rest:1", digest=digest) for _ in range(2))
+    ids = [first(), first()]
+    assert ids == [again(), again()]
+    assert [operation.sequence for operation in ids] == [2, 3], "1 is of 0.4"
+    assert {operation.purpose for operation in ids} == {digest}
+
+
 @erlang
-async def test_a_repeat_has_the_same_operation_ids_and_another_request_has_none(store: Khepri) -> None:
-    client, one, other = fresh("rest:").encode(), digest_of("PUT", "/x", b"1"), digest_of("PUT", "/x", b"2")
+async def test_what_a_key_is_for_is_stored_with_the_write(
+    rest: Rest, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thing = fresh("thing")
+    await server.home.create_entity(entity=thing, owner="a", master="a", rule=Rule.ASK)
+    player = await rest.client("a", headers={"Idempotency-Key": fresh("key")})
+    asked: list[str] = []
+    request = Khepri.request
 
-    def operations(digest: bytes) -> KeyedOperations:
-        return KeyedOperations(store, client=client, digest=digest, patience=5.0)
+    async def noted(self: Khepri, function: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(function)
+        return await request(self, function, *arguments, **options)
 
-    first, again = operations(one), operations(one)
-    ids = [await first(), await first()]
-    assert ids == [await again(), await again()]
-    assert [operation.sequence for operation in ids] == [2, 3], "the first says what the key is for"
-    with pytest.raises(ProblemError) as refused:
-        await operations(other)()
-    assert refused.value.kind == "key_reused"
+    monkeypatch.setattr(Khepri, "request", noted)
+    path = f"/v1/entities/{thing}/rule"
+    assert [(await player.put(path, json={"rule": "deny"})).json()["version"] for _ in range(2)] == [2, 2]
+    assert kind(await player.put(path, json={"rule": "allow"})) == "key_reused"
+    assert asked == ["set_rule"] * 3
+    assert (await server.home.entity(thing)).rule is Rule.DENY
 
 
 @erlang
@@ -138,7 +153,7 @@ async def test_of_two_processes_each_knows_what_a_key_was_used_for_at_the_other(
     assert len(told) == 2
     assert all(told), "each process has recorded what it was asked"
     whole = check([entry for entries in told for entry in entries])
-    assert (whole.operations, whole.violations) == (1, [])
+    assert (whole.operations, whole.violations) == (2, [])
 
 
 def kind_of(answer: httpx.Response) -> str:

@@ -61,8 +61,21 @@ def test_the_clients_unused_for_longest_are_forgotten() -> None:
     assert outcomes.once((b"1", 1, 1, 0), counter) == MAX_CLIENTS + 3
 
 
+def test_ids_of_another_purpose_do_nothing() -> None:
+    outcomes, counter = Outcomes(), Counter()
+    assert outcomes.once((b"a", 1, 1, 0, b"one"), counter) == 1
+    for sequence in (1, 2):
+        with pytest.raises(RefusedError) as caught:
+            outcomes.once((b"a", 1, sequence, 0, b"another"), counter)
+        assert caught.value.reason == "other_purpose"
+    assert outcomes.once((b"a", 1, 1, 0, b"one"), counter) == 1
+    assert outcomes.once((b"a", 1, 2, 0), counter) == 2
+    assert outcomes.once((b"a", 2, 3, 0, b"another"), counter) == 3
+
+
 @pytest.mark.parametrize(
-    "operation", [(b"", 1, 1, 0), (b"a", 0, 1, 0), (b"a", 1, 1, 1), (b"a", 1, 2**64, 0), 1]
+    "operation",
+    [(b"", 1, 1, 0), (b"a", 0, 1, 0), (b"a", 1, 1, 1), (b"a", 1, 2**64, 0), (b"a", 1, 1, 0, b""), 1],
 )
 def test_what_is_no_operation_id_is_refused(operation: Any) -> None:
     with pytest.raises(RefusedError) as caught:
