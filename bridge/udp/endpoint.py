@@ -343,9 +343,11 @@ class Endpoint:
             if session.is_confirmed and not session.is_closed:
                 self._establish(session)
             self._touch(session)
-        elif session.acknowledger.waiting or session.acknowledger.is_due or not session.outbound.is_idle:
+        elif session.acknowledger.is_due or not session.outbound.is_idle:
             self._touch(session)
-        # What else came moves timers back, as acknowledgements alone do.
+        else:
+            # What came wants an answer later, or none; but for that, timers move back.
+            self._arm_for(session, session.acknowledger.due_at)
         if self._wait is None and session.has_events:
             self._ready[session] = None
         self._on_heard(session)
@@ -567,7 +569,8 @@ class Endpoint:
     def _mark(self, session: Session) -> None:
         if not self._dirty:
             self._on_pending()  # else it was told, or is about to send in any case
-        self._touch(session)
+        self._dirty[session] = None
+        self._columns.is_idle[session.row.index] = 0
 
     def _touch(self, session: Session) -> None:
         """Have the session looked at with the next datagrams."""
@@ -712,7 +715,7 @@ class Endpoint:
             for (session, _, _), may_this in zip(same, may.tolist(), strict=True):
                 if may_this:
                     session.outbound.lone_went()
-                    self._arm_lone(session)
+                    self._went_alone(session)
                 else:
                     rest.append(session)
             if not may.all():
@@ -722,18 +725,18 @@ class Endpoint:
                 transmits += seal_lone(lone, self._columns, plaintexts, sheet, now=now)
         return transmits, rest
 
-    def _arm_lone(self, session: Session) -> None:
-        """A state of it went alone: what it waits for moves back as time goes by, but for one thing."""
+    def _went_alone(self, session: Session) -> None:
+        """A state of it did: what it waits for moves back as time goes by, but for one thing."""
         self._columns.is_idle[session.row.index] = 1
-        due, timer = session.acknowledger.due_at, self._timers.armed.get(session)
-        if timer is None or (due is not None and due < timer):
-            self._arm(session)
+        self._arm_for(session, session.acknowledger.due_at)
 
     def datagrams_to_send(self, *, now: float) -> list[Transmit]:
         """Everything due, datagrams of one session next to each other; each is handed out once.
 
         What is a view is good until the next call.
         """
+        if not (self._dirty or self._outbox or self._initiators or self._queued):
+            return []
         outbox, self._outbox = self._outbox, []
         for initiator in self._initiators.values():
             datagram = initiator.datagram_to_send(now=now)
@@ -755,7 +758,7 @@ class Endpoint:
                     one = session.outbound.seal_lone(stamp, now=now)
                     if one is not None:
                         alone.append(one)
-                        self._arm_lone(session)
+                        self._went_alone(session)
                         continue
                     outbox += session.datagrams_to_send(now=now, may_sign=may_sign)
                     if session.is_signed and not session.is_closed:
@@ -773,12 +776,11 @@ class Endpoint:
                 self._arm(session)
         if unproven:
             outbox += self._seal_proven(unproven, now=now)
-        self._sent += len(alone) + sum(
-            [
-                1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
-                for transmit in outbox
-            ]
-        )
+        self._sent += len(alone)
+        if not outbox:
+            return alone
+        for transmit in outbox:
+            self._sent += 1 if len(transmit.payload) <= transmit.segment else transmit.datagram_count
         outbox += alone
         return outbox
 
@@ -808,6 +810,12 @@ class Endpoint:
             self._remove(session)
         else:
             session.fail(error)
+
+    def _arm_for(self, session: Session, due: float | None) -> None:
+        """Where nothing that it waits for can have come nearer, but what is ``due`` then."""
+        armed = self._timers.armed.get(session)
+        if armed is None or (due is not None and due < armed):
+            self._arm(session)
 
     def _arm(self, session: Session) -> None:
         if session.connection_id in self._by_connection:
@@ -866,9 +874,9 @@ class Endpoint:
             return self._events.popleft()
         while self._ready:
             session = next(iter(self._ready))
-            if session not in self._unconfirmed:
-                event = session.next_event()
-                if event is not None:
-                    return event
-            del self._ready[session]
+            event = None if session in self._unconfirmed else session.next_event()
+            if event is None or not session.has_events:
+                del self._ready[session]
+            if event is not None:
+                return event
         return None

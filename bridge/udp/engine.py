@@ -1,8 +1,8 @@
 """The endpoint on an asyncio loop: one socket, drained in batches, flushed once per batch.
 
-The order of work is fixed: feed what came, send, re-arm, dispatch. Sending goes before dispatching so that
+The order of work is fixed: feed what came, send, dispatch, re-arm. Sending goes before dispatching so that
 a slow handler does not delay acknowledgements; what handlers send themselves goes out in one flush after
-all of them ran.
+all of them ran. No timer fires while they run, so that it is set last: a round trip waits for them alone.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ _RECEIVE_CALLS: Final = 64
 """System calls per turn of the loop: a flood must not starve timers and other tasks,"""
 _RECEIVE_BYTES: Final = 1 << 19
 """nor bytes, half a millisecond of a fat link: acknowledgements go at the end of the turn."""
+_LOOKS: Final = 8
+"""At a polled socket in a turn that finds nothing: a turn of the loop takes as long as several."""
 _EVENTS_PER_TURN: Final = 4096
 _FULL_PAUSE: Final = 0.01
 """Seconds until timers are looked at again while the kernel has no room for datagrams."""
@@ -357,19 +359,13 @@ class UdpEngine:
         if self._is_closed:
             return
         self._running_loop().call_soon(self._poll)
-        counters = self._open_socket().counters
-        before = counters.system_calls_received
-        self._read()
-        if counters.system_calls_received != before:
-            self._pump()
+        if self._open_socket().has_datagrams(looks=_LOOKS):
+            self._on_readable()
 
     def _on_readable(self) -> None:
-        self._read()
-        self._pump()
-
-    def _read(self) -> None:
         self._now = time.monotonic()
         self._open_socket().receive(self._receive, max_calls=_RECEIVE_CALLS, max_bytes=_RECEIVE_BYTES)
+        self._pump()
 
     def _receive(self, data: memoryview, segment: int, address: Address) -> None:
         if segment >= len(data):
@@ -400,24 +396,25 @@ class UdpEngine:
         if self._is_closed:
             return
         if self._has_pending:
-            self._pump()
-        else:
-            # All was sent meanwhile, by the application or with an answer.
-            self._dispatch(limit=_EVENTS_PER_TURN)
+            self._transmit()
+        # Else all was sent meanwhile, by the application or with an answer.
+        self._dispatch(limit=_EVENTS_PER_TURN)
+        self._rearm()
 
     def flush(self) -> None:
         """Send now what would otherwise go at the end of this turn of the loop."""
-        self._running_loop()
-        self._transmit()
-        self._rearm()
+        if self._loop is None or self._is_closed:
+            self._running_loop()
+        self._transmit()  # the timer is set at the end of this turn, as it would have been
 
     def _pump(self) -> None:
         self._transmit()
-        self._rearm()
         self._dispatch(limit=_EVENTS_PER_TURN)
+        self._rearm()
 
     def _transmit(self, *, until: float | None = None) -> None:
-        self._check_process()
+        if os.getpid() != self._pid:
+            self._check_process()
         if self._is_writing and until is None:
             # The kernel is full: what waits in sessions is superseded there, and not sent when it is stale.
             return
@@ -434,11 +431,8 @@ class UdpEngine:
                 Transmit.of_one(datagram, address)
                 for datagram, address in self._conditioner.pop_due(now=now if until is None else until)
             ]
-        if transmits:
-            udp = self._open_socket()
-            udp.send(transmits)
-            if udp.has_backlog:
-                self._watch_writability()
+        if transmits and self._open_socket().send(transmits):
+            self._watch_writability()
 
     def _watch_writability(self) -> None:
         udp, loop = self._open_socket(), self._running_loop()
@@ -449,6 +443,8 @@ class UdpEngine:
         self._is_writing = udp.has_backlog
 
     def _rearm(self) -> None:
+        if self._is_closed:  # by a handler
+            return
         when = self._endpoint.get_timer()
         if self._conditioner is not None:
             held = self._conditioner.get_timer()
@@ -466,7 +462,7 @@ class UdpEngine:
         self._timer = self._running_loop().call_later(max(0.0, when - time.monotonic()), self._on_timer)
 
     def _dispatch(self, *, limit: int | None) -> None:
-        taken = 0
+        taken, on_event = 0, self._on_event
         while limit is None or taken < limit:
             event = self._endpoint.next_event()
             if event is None:
@@ -474,21 +470,21 @@ class UdpEngine:
             taken += 1
             if type(event) not in _DATA:
                 self._settle(event)
-            if self._on_event is not None:
-                self._call(self._on_event, event)
+            if on_event is not None:
+                try:
+                    on_event(event)
+                except Exception as error:
+                    self._complain(event, error)
             elif isinstance(event, SessionEstablished | PeerUnreachable):
                 self._events.append(event)
                 self._has_events.set()
         self._schedule_flush()
 
-    def _call(self, on_event: Callable[[UdpEvent], None], event: UdpEvent) -> None:
-        try:
-            on_event(event)
-        except Exception as error:
-            # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
-            self._running_loop().call_exception_handler(
-                {"message": f"on_event raised for {type(event).__name__} of {event.peer}", "exception": error}
-            )
+    def _complain(self, event: UdpEvent, error: Exception) -> None:
+        # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
+        self._running_loop().call_exception_handler(
+            {"message": f"on_event raised for {type(event).__name__} of {event.peer}", "exception": error}
+        )
 
     def _settle(self, event: UdpEvent) -> None:
         match event:

@@ -30,28 +30,30 @@ Numbers = npt.NDArray[np.int64]
 class StreamNumbers:
     """The newest state number of each stream, memory growing with the highest stream used."""
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("_cells", "_numbers")
 
     def __init__(self) -> None:
         self._numbers: Numbers | None = None
+        # The same memory: a number of Python's own costs a third of an element of an array.
+        self._cells: memoryview[int] | None = None
 
     def get(self, stream: int) -> int | None:
         """The number of a stream, or ``None``."""
-        numbers = self._numbers
-        if numbers is None or stream >= len(numbers):
+        cells = self._cells
+        if cells is None or stream >= len(cells):
             return None
-        number = int(numbers[stream])
+        number = cells[stream]
         return None if number == _NONE else number
 
     def advance(self, stream: int, number: int) -> bool:
         """Set the number of a stream if it is newer; whether it was."""
-        numbers = self._numbers
-        if numbers is None or stream >= len(numbers):
-            numbers = self._room(stream + 1)
-        known = int(numbers[stream])
+        cells = self._cells
+        if cells is None or stream >= len(cells):
+            cells = self._room(stream + 1).data
+        known = cells[stream]
         if known != _NONE and not 0 < (number - known) & _NUMBER_MASK < _HALF:
             return False
-        numbers[stream] = number
+        cells[stream] = number
         return True
 
     def advance_run(self, streams: npt.NDArray[np.intp], given: Numbers) -> npt.NDArray[np.bool_]:
@@ -76,6 +78,7 @@ class StreamNumbers:
             if numbers is not None:
                 grown[: len(numbers)] = numbers
             self._numbers = numbers = grown
+            self._cells = numbers.data
         return numbers
 
 
@@ -159,7 +162,10 @@ class LatestSender:
             LimitExceededError: a payload above ``max_state_bytes``, or a stream number out of bounds.
         """
         rows, size = (1, len(payload)) if isinstance(payload, bytes) else payload.shape
-        check_state(stream, rows, size, max_streams=self._max_streams, max_state_bytes=self.max_state_bytes)
+        if size > self.max_state_bytes or stream < 0 or stream + rows > self._max_streams:
+            check_state(
+                stream, rows, size, max_streams=self._max_streams, max_state_bytes=self.max_state_bytes
+            )
         columns, at = self._row.columns, self._row.index
         number = columns.number[at] = (columns.number[at] + 1) & _NUMBER_MASK
         old = self.pending.get(stream)
@@ -186,13 +192,6 @@ class LatestSender:
             self.waiting -= old.left
         self.pending[stream] = PendingState(stream, number, payload, 0, 1)
         self.waiting += 1
-
-    def lone(self) -> PendingState | None:
-        """The only state that waits, if it is one and not a batch."""
-        if len(self.pending) != 1:
-            return None
-        [state] = self.pending.values()
-        return state if type(state.payload) is bytes else None
 
     def drop(self, *, queued: int = 0) -> None:
         """Forget what is unsent, as if it had been superseded.

@@ -69,7 +69,7 @@ class SentRun:
         self.sent_at = sent_at
         self.size = size
         self.carried = carried
-        self.is_reliable = carried.run is not None or bool(carried.fragments)
+        self.is_reliable = carried.run is not None or carried.fragments != ()
         self.outstanding = (1 << count) - 1
 
 
@@ -176,10 +176,11 @@ class SentLedger:
         self._remember(run)
         if run.is_reliable:
             self.reliable_bytes += run.size
+        if in_flight <= MAX_TRACKED:
+            return []
         given_up: list[Fate] = []
-        if in_flight > MAX_TRACKED:
-            while columns.in_flight[at] > MAX_TRACKED and len(self._runs) > 1:
-                given_up.append(self._give_up(next(iter(self._runs.values()))))
+        while columns.in_flight[at] > MAX_TRACKED and len(self._runs) > 1:
+            given_up.append(self._give_up(next(iter(self._runs.values()))))
         return given_up
 
     def _remember(self, run: SentRun) -> None:

@@ -337,7 +337,8 @@ class Outbound:
             or (self._had_messages and self._has_messages())
         ):
             return None
-        return self.latest.lone()
+        (state,) = self.latest.pending.values()
+        return state if type(state.payload) is bytes else None
 
     def lone_went(self) -> None:
         """The :meth:`lone_state` was sealed."""
@@ -358,7 +359,8 @@ class Outbound:
         if state is None:
             return None
         columns, at = self._row.columns, self._row.index
-        phases, sequence = self.sealer.phases, columns.sequence[at]
+        sealer = self.sealer
+        phases, sequence = sealer.phases, columns.sequence[at]
         if (
             now >= columns.acks_from[at]
             or columns.in_flight[at] >= self._config.max_flight_datagrams
@@ -374,11 +376,10 @@ class Outbound:
         if not self._pacer.take(size, now=now):
             return None
         echo, held = self._stamps.echo(now=now)
-        datagram = self.sealer.seal(
-            LONE_TEXT.pack(stamp, echo, held, STATE, stream, number, length) + payload
-        )
-        self.latest.pending.clear()
-        self.latest.waiting = 0
+        datagram = sealer.seal(LONE_TEXT.pack(stamp, echo, held, STATE, stream, number, length) + payload)
+        latest = self.latest
+        latest.pending.clear()
+        latest.waiting = 0
         self.paced_until = None
         columns.last_sent[at] = now
         self._datagrams_sent += 1

@@ -103,9 +103,11 @@ class Sealer:
 
     def seal(self, plaintext: bytes) -> bytes:
         """One datagram."""
-        sequence = self._take(1)
-        header = DATA_HEADER.pack(self.phases.first_byte, self.remote_connection_id, sequence)
-        return header + self.phases.aead.seal(sequence, plaintext, header)
+        columns, at, phases = self._row.columns, self._row.index, self.phases
+        sequence = columns.sequence[at]
+        columns.sequence[at] = sequence + 1
+        header = DATA_HEADER.pack(phases.first_byte, self.remote_connection_id, sequence)
+        return header + phases.aead.seal(sequence, plaintext, header)
 
     def seal_batch(
         self, prologue: bytes, *, stream: int, number: int, rows: Matrix, address: Address

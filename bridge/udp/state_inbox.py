@@ -14,7 +14,7 @@ from bridge.udp.evidence.proof import are_proofs
 from bridge.udp.latest import LatestReceiver
 from bridge.udp.stamps import echo_age, oldest_echo_age
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import PROLOGUE, STATE, STATE_HEADER, Frame, Proof, State
+from bridge.udp.wire import PROLOGUE, STATE, STATE_HEADER, Frame, Proof
 from bridge.udp.workspace import Matrix
 
 _PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size
@@ -33,6 +33,10 @@ _HEADS: Final = np.dtype(
     ]
 )
 """The bytes before that payload."""
+
+
+_new: Final = tuple.__new__
+"""What the constructor of a named tuple comes down to, without the cost of calling it."""
 
 
 class StateInbox:
@@ -191,48 +195,36 @@ class StateInbox:
             proof=plaintext[proof_at:],
         )
 
-    def accept(self, state: State, echo: int, evidence: Evidence | None, *, now: float) -> None:
+    def accept(
+        self, stream: int, number: int, payload: bytes, echo: int, evidence: Evidence | None, *, now: float
+    ) -> None:
         """Take one state.
 
         Args:
             echo: the time stamp of ours that its datagram gave back.
             evidence: from :meth:`prove`.
         """
-        stream, number, payload = state
         if stream >= self._max_streams:
             self._drops[DropReason.STATE_STREAMS] += 1
             return
         if not self._latest.accept(stream, number):
             self._drops[DropReason.STALE_STATE] += 1
             return
-        self._keep(
-            StateReceived(
-                peer=self._peer,
-                stream=stream,
-                number=number,
-                payload=payload,
-                received_at=now,
-                echo_age=echo_age(echo, now=now),
-                evidence=evidence,
-            ),
-            1,
-        )
+        event = (self._peer, stream, number, payload, now, echo_age(echo, now=now), evidence)
+        self._keep(_new(StateReceived, event), 1)
 
     def _keep(self, event: StateReceived | StatesReceived, count: int) -> None:
         self.states.append(event)
         self._kept += count
         while self._kept > self._maximum and len(self.states) > 1:
-            self._drops[DropReason.STATE_OVERFLOW] += self._forget(self.states.popleft())
-
-    def _forget(self, event: StateReceived | StatesReceived) -> int:
-        count = len(event) if isinstance(event, StatesReceived) else 1
-        self._kept -= count
-        return count
+            before = self._kept
+            self.pop()
+            self._drops[DropReason.STATE_OVERFLOW] += before - self._kept
 
     def pop(self) -> StateReceived | StatesReceived | None:
         """The oldest event, or ``None``."""
         if not self.states:
             return None
         event = self.states.popleft()
-        self._forget(event)
+        self._kept -= 1 if isinstance(event, StateReceived) else len(event)
         return event

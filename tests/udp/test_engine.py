@@ -116,6 +116,37 @@ async def test_an_engine_may_poll_its_socket_instead_of_sleeping() -> None:
                 await asyncio.sleep(0)
 
 
+async def test_a_handler_may_close_its_engine() -> None:
+    ended = asyncio.Event()
+
+    def end(event: UdpEvent) -> None:
+        if isinstance(event, StateReceived):
+            engines[0].close()
+            ended.set()
+
+    engines: list[UdpEngine] = []
+    async with two_engines(on_b=end) as (a, b):
+        engines.append(b)
+        session = await a.connect("b", timeout=20)
+        session.send_state(b"the last")
+        async with asyncio.timeout(20):
+            await ended.wait()
+    assert b._timer is not None
+    assert b._timer.cancelled()
+
+
+async def test_what_a_flush_gave_to_a_slow_network_goes_on_though_nothing_else_happens() -> None:
+    recorder = Recorder()
+    config = UdpConfig(keepalive_interval=1000, idle_timeout=3000)
+    slow = Conditioner(NetworkConditions(delay=0.01))
+    async with two_engines(config=config, on_b=recorder, conditioner=slow) as (a, _):
+        session = await a.connect("b", timeout=20)
+        await asyncio.sleep(0.2)  # until no timer of the handshake is left that would fire in time
+        session.send_state(b"state")
+        a.flush()
+        await recorder.until(lambda events: any(isinstance(event, StateReceived) for event in events))
+
+
 async def test_both_may_connect_at_once_and_get_the_same_session() -> None:
     async with two_engines() as (a, b):
         first, second = await asyncio.gather(a.connect("b", timeout=20), b.connect("a", timeout=20))

@@ -30,6 +30,8 @@ from bridge.udp.wire import (
     MAX_STATE_BYTES,
     NO_ECHO,
     PROLOGUE,
+    STATE,
+    STATE_HEADER,
     Ack,
     Close,
     Credit,
@@ -83,6 +85,48 @@ def test_a_sequence_is_never_used_twice() -> None:
             DATA_HEADER.unpack_from(datagram)[2] for datagram in exchange(a, b, now=100.0 + n / 1000)
         ]
     assert sequences == list(range(50))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40), st.integers(0, 3), st.integers(0, 4), st.binary(max_size=2), st.booleans()
+        ),
+        max_size=40,
+    )
+)
+def test_a_state_that_comes_alone_is_taken_as_one_that_has_company(
+    steps: list[tuple[int, int, int, bytes, bool]],
+) -> None:
+    """Again, out of order, from elsewhere, on too many streams: the same events, answers and counters."""
+    config = UdpConfig(max_state_streams=3, acknowledge_every=8)
+    alone, accompanied = (bare_sessions(config=config)[1] for _ in range(2))
+    now = 100.0
+    for sequence, stream, number, payload, is_elsewhere in steps:
+        now += 0.003
+        outcomes = []
+        for session, company in ((alone, ()), (accompanied, (Credit(0, 0),))):
+            datagram = forge(sequence, State(stream, number, payload), *company)
+            address = ("192.0.2.9", 9) if is_elsewhere else HERE
+            reason = session.receive_datagram(datagram, address, now=now)
+            told, timer = drain(session), session.get_timer()
+            if now >= (timer or now):
+                session.handle_timer(now=now)
+            counters = session.statistics()
+            # As many datagrams: which challenge goes into one is a matter of chance.
+            answers = len(sent(session, now=now))
+            outcomes.append((reason, told, timer, answers, counters.datagrams_received, counters.drops))
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("claimed", [2, 4])
+def test_a_lone_state_of_another_length_than_it_says_closes_the_session(claimed: int) -> None:
+    _, b = bare_sessions()
+    raw = STATE_HEADER.pack(STATE, 0, 0, claimed) + b"abc"
+    b.receive_datagram(forge(0, raw=raw), HERE, now=100.0)
+    (closed,) = drain(b)
+    assert isinstance(closed, SessionClosed)
+    assert closed.reason is CloseReason.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("size", [0, 1, MAX_STATE_BYTES - 30, MAX_STATE_BYTES])

@@ -218,6 +218,36 @@ def test_receive_stops_once_enough_bytes_came(opened: Open) -> None:
     assert sizes == [16, 8]
 
 
+def test_after_a_quiet_time_a_datagram_is_delivered_before_the_next_is_read(opened: Open) -> None:
+    sender, receiver = opened(), opened()
+    runs: list[bytes] = []
+
+    def deliver(view: memoryview, _segment: int, _address: Address) -> None:
+        runs.append(bytes(view))
+        if runs == [b"x"]:
+            sender.send(singles([b"y"], receiver.local_address))  # while that one is taken
+            select.select([receiver.fileno()], [], [], 10)
+
+    assert not receiver.receive(deliver, max_calls=100)
+    sender.send(singles([b"x"], receiver.local_address))
+    assert receiver.has_datagrams(looks=10_000)
+    assert not receiver.receive(deliver, max_calls=100)
+    assert runs == [b"x", b"y"]
+    assert not receiver.has_datagrams(looks=2)
+
+
+@pytest.mark.parametrize(("calls", "size"), [(1, 100), (100, 1)])
+def test_a_quiet_time_lets_no_more_calls_or_bytes_through(calls: int, size: int, opened: Open) -> None:
+    sender, receiver = opened(), opened()
+    runs: list[bytes] = []
+    assert not receiver.receive(lambda *_: None, max_calls=100)
+    sender.send([Transmit(b"a", 1, receiver.local_address), Transmit(b"bb", 2, receiver.local_address)])
+    assert receiver.has_datagrams(looks=10_000)
+    assert receiver.receive(lambda view, *_: runs.append(bytes(view)), max_calls=calls, max_bytes=size)
+    assert runs == [b"a"]
+    assert receive_runs(receiver, 1)[0][0] == b"bb"
+
+
 class Scripted:
     """A socket whose calls fail as told, and work otherwise."""
 

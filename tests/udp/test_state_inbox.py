@@ -46,7 +46,7 @@ def test_a_run_whose_datagrams_hold_one_state_each_is_known_by_its_bytes() -> No
 
 def test_of_a_run_only_what_is_newer_goes_on() -> None:
     box, drops = inbox()
-    box.accept(State(1, 5, b"new"), 0, None, now=1.0)
+    box.accept(1, 5, b"new", 0, None, now=1.0)
     rows = plaintexts(State(0, 4, b"abc"), State(1, 4, b"def"), State(2, 4, b"ghi"))
     box.accept_run(np.arange(3, dtype=np.uint64), rows, rows.shape[1], now=1.0)
     assert isinstance(box.pop(), StateReceived)
@@ -62,7 +62,7 @@ def test_streams_beyond_those_allowed_are_counted(stream: int) -> None:
     box, drops = inbox()
     rows = plaintexts(State(0, 0, b"a"), State(stream, 0, b"b"))
     box.accept_run(np.arange(2, dtype=np.uint64), rows, rows.shape[1], now=1.0)
-    box.accept(State(stream, 0, b"b"), 0, None, now=1.0)
+    box.accept(stream, 0, b"b", 0, None, now=1.0)
     assert drops == {DropReason.STATE_STREAMS: 2}
     run = box.pop()
     assert isinstance(run, StatesReceived)
