@@ -16,7 +16,7 @@ import typer
 
 import bridge
 from bridge.cli.logs import FORMAT, LEVEL, choose
-from bridge.cli.output import fail
+from bridge.cli.output import fail, told
 from bridge.errors import BridgeError
 
 FAMILIES: Final = (
@@ -36,28 +36,39 @@ FAMILIES: Final = (
 """Modules with ``register(app)``, in the order of the help text."""
 
 _DEBUG: Final = "KHEPRI_BRIDGE_DEBUG"
+_UsageError: Final[type[Exception]] = typer.BadParameter.__bases__[0]
+"""click's: typer brings a click of its own from some release on, and names only this one of its errors"""
+_EXTRAS: Final = {"prometheus_client": "metrics", "fastapi": "homeserver", "uvicorn": "homeserver"}
+"""what a module that only some commands need comes with"""
 
 
 def main() -> None:
     """Run this process's command line; ends it with status 0, 1 (refused or failed), 2 (usage) or 130."""
     try:
-        build_app()(prog_name="khepri-bridge")
-    except KeyboardInterrupt:
+        sys.exit(build_app()(prog_name="khepri-bridge", standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", status=130)
-    except BrokenPipeError:
-        # The reader of our output went away (`khepri-bridge tree | head`): not an error, and nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (BridgeError, OSError) as error:
+    except _UsageError as error:
+        # With its usage line and hint, and as JSON like every other failure.
+        error.show()  # type: ignore[attr-defined]
+        told(error.format_message(), kind="UsageError")  # type: ignore[attr-defined]
+        sys.exit(2)
+    except Exception as error:
         if os.environ.get(_DEBUG):
             traceback.print_exc()
         fail(_text(error), kind=type(error).__name__)
 
 
-def _text(error: BridgeError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+def _text(error: Exception) -> str:
+    match error:
+        case OSError(strerror=str(reason)):
+            return f"{error.filename}: {reason}" if error.filename else reason
+        case BridgeError() | OSError():
+            return str(error) or type(error).__name__
+        case ModuleNotFoundError(name=str(name)) if name in _EXTRAS:
+            extra = _EXTRAS[name]
+            return f"{name} is not installed: this command takes the extra khepri-bridge[{extra}]"
+    return f"a mistake in khepri-bridge, {type(error).__name__}: {error} (--debug shows where)"
 
 
 def build_app() -> typer.Typer:
@@ -65,6 +76,8 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="khepri-bridge",
         help="Python simulation servers in a Khepri cluster.",
+        epilog="Begin with `khepri-bridge demo`, or `khepri-bridge up` for a cluster of your own. "
+        "The help of each command ends with an example.",
         no_args_is_help=True,
         add_completion=False,
         # Plain help: the coloured one takes longer to import than all of the rest together.

@@ -27,6 +27,11 @@ class DashedArguments(TyperCommand):
         """
         return super().parse_args(ctx, _dashes_last(args, self._options(ctx)))
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """The first sentence, whole: a list of commands wraps lines rather than cut them off."""
+        del limit
+        return super().get_short_help_str(limit=1_000)
+
     def _options(self, ctx: Any) -> dict[str, bool]:
         """Each option's names, and whether a value follows it."""
         return {

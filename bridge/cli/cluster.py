@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -43,8 +42,8 @@ Name = Annotated[str, typer.Option("--name", help="Name of the cluster, where se
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     example(app, "up", "khepri-bridge up --nodes 3")(up)
-    example(app, "status", "khepri-bridge status --json")(status)
-    example(app, "down", "khepri-bridge down --erase")(down)
+    example(app, "status", "khepri-bridge status")(status)
+    example(app, "down", "khepri-bridge down")(down)
 
 
 def cluster_directory(directory: Path | None, name: str) -> Path:
@@ -64,7 +63,10 @@ def up(
     epmd_port: Annotated[
         int | None,
         typer.Option(
-            help="Port of the port mapper on 127.0.0.1.", show_default="the one it had, else a free one"
+            help="Port of the port mapper on 127.0.0.1.",
+            min=1,
+            max=65_535,
+            show_default="the one it had, else a free one",
         ),
     ] = None,
     functions: Annotated[
@@ -128,7 +130,7 @@ def up(
         if nodes % 2 == 0:
             progress(f"{nodes} members stand the loss of as many as {nodes - 1} do: an odd number is better")
         started = tuple(node.name for node in cluster.start().nodes)
-        text = f"{len(started)} nodes are up"
+        text = "1 node is up" if len(started) == 1 else f"{len(started)} nodes are up"
     state = cluster.state
     seconds = time.monotonic() - began
     emit(
@@ -161,6 +163,7 @@ def status(
     """Show members, their roles and terms in Raft, and versions; fails unless all are there."""
     import asyncio
 
+    from bridge.homeserver.cluster_state import cluster_options
     from bridge.homeserver.local import running_cluster
 
     place = cluster_directory(directory, name)
@@ -170,7 +173,7 @@ def status(
         return
     answers = asyncio.run(_ask_all(place, state))
     seen = _seen(state, answers)
-    advice = seen.advice(f"khepri-bridge up {_which(name, directory)}", logs=place)
+    advice = seen.advice(f"khepri-bridge up{cluster_options(place)}", logs=place)
     emit(
         {
             "directory": str(place),
@@ -203,19 +206,11 @@ def down(
 
     place = cluster_directory(directory, name)
     ended = LocalCluster(LocalClusterConfig(directory=place, detached=True), progress).stop()
+    erased = erase and erase_data(place)
+    text = "the cluster is down" if ended else f"no cluster was running in {place}"
     if erase:
-        erase_data(place)
-    text = "the cluster is down" if ended else "no cluster was running"
-    emit(
-        {"ended": ended, "erased": erase, "directory": str(place)},
-        as_json=as_json,
-        text=f"{text}, its data is erased" if erase else text,
-    )
-
-
-def _which(name: str, directory: Path | None) -> str:
-    """The options that mean this cluster, for another command."""
-    return f"--name {name}" if directory is None else f"--dir {shlex.quote(str(directory))}"
+        text += ", its data is erased" if erased else ", and there was no data to erase"
+    emit({"ended": ended, "erased": erased, "directory": str(place)}, as_json=as_json, text=text)
 
 
 async def _ask_all(place: Path, state: ClusterState) -> Answers:

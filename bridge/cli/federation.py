@@ -34,7 +34,7 @@ class Became(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     family = typer.Typer(
-        help="Instances that trust each other, and entities that pass between them.",
+        help="Instances that trust each other, and what passes between them.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

@@ -48,9 +48,14 @@ def fail(message: str, *, kind: str = "Error", status: int = 1) -> NoReturn:
     """End the process with one line about what is wrong."""
     line = " ".join(message.split())
     typer.echo(f"khepri-bridge: {line}", err=True)
+    told(line, kind=kind)
+    sys.exit(status)
+
+
+def told(line: str, *, kind: str) -> None:
+    """Say what is wrong as JSON too, where ``--json`` was given."""
     if "--json" in sys.argv:
         typer.echo(json.dumps({"error": {"type": kind, "message": line}}, ensure_ascii=False))
-    sys.exit(status)
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -350,7 +350,10 @@ def check_history(
     from bridge.authority import check
     from bridge.cli.record import read_history_of
 
-    verdict = check([entry for file in files for entry in read_history_of(file)])
+    entries = [entry for file in files for entry in read_history_of(file)]
+    if not entries:
+        raise ConfigurationError(f"nothing was recorded in {', '.join(files)}: there is nothing to check")
+    verdict = check(entries)
     kept = (
         f"{verdict.acts} acts: no two holders at an instant, nothing stale accepted, no state changed\n"
         f"{verdict.operations} operations, {verdict.unanswered} without a known end: linearizable, no "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -16,14 +18,28 @@ HISTORY: Final = "history.jsonl"
 MESSAGES: Final = "messages.jsonl"
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory of a record, before what is to be recorded.
+
+    Raises:
+        ConfigurationError: no file can be written there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the record to {directory}: {error.strerror}") from error
+    if not os.access(directory, os.W_OK):
+        raise ConfigurationError(f"cannot write the record to {directory}: {os.strerror(errno.EACCES)}")
+
+
 def write_record(directory: Path, entries: Iterable[Entry], messages: Iterable[Message]) -> None:
     """Write both files into a directory, which is made.
 
     Raises:
         ConfigurationError: it cannot be written.
     """
+    make_directory(directory)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         (directory / HISTORY).write_bytes(b"".join(encode_entry(entry) + b"\n" for entry in entries))
         encode = msgspec.json.Encoder().encode
         (directory / MESSAGES).write_bytes(b"".join(encode(message) + b"\n" for message in messages))

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from bridge.authority import EntityRecord
 from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
-from bridge.cli.record import write_record
+from bridge.cli.record import make_directory, write_record
 from bridge.cli.score import result_object, result_table
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.homeserver.local import (
@@ -126,6 +126,8 @@ async def play(
     Raises:
         BridgeError: the cluster or a server could not start, or a pass failed for good.
     """
+    if record is not None:
+        make_directory(record)
     with cluster_stage(directory, lease_ms=lease_ms) as stage:
         progress(
             f"{match.source}: {len(match.passes)} passes of {len(match.players)} players in "

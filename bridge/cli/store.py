@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from bridge.cli.output import Json, emit, example, table
+from bridge.cli.output import Json, emit, example, progress, table
 from bridge.cli.target import Target, on_store
 from bridge.errors import ConfigurationError
 
@@ -33,8 +33,8 @@ def register(app: typer.Typer) -> None:
     example(app, "get", "khepri-bridge get /:stock/wood")(on_store(get))
     example(app, "cas", "khepri-bridge cas /:stock/wood '{\"count\": 3}' '{\"count\": 2}'")(on_store(cas))
     example(app, "delete", "khepri-bridge delete /:stock/wood")(on_store(delete))
-    example(app, "tree", "khepri-bridge tree /:stock --member hs1@127.0.0.1")(on_store(tree))
-    example(app, "info", "khepri-bridge info --member hs1@127.0.0.1 --cookie-file cookie")(on_store(info))
+    example(app, "tree", "khepri-bridge tree /:stock")(on_store(tree))
+    example(app, "info", "khepri-bridge info")(on_store(info))
 
 
 def put(
@@ -97,7 +97,11 @@ def delete(target: Target, path: NodePath, timeout: Timeout = 5.0, as_json: Json
 def tree(
     target: Target,
     path: Annotated[
-        str, typer.Argument(metavar="[PATH]", help="Where to begin; the whole tree by default.")
+        str,
+        typer.Argument(
+            metavar="[PATH]",
+            help="Where to begin, or a pattern such as '/:stock/*'.",
+        ),
     ] = "/",
     every: Annotated[
         bool, typer.Option("--all", help="Also the bridge's own records below /:bridge.")
@@ -106,12 +110,12 @@ def tree(
     timeout: Timeout = 5.0,
     as_json: Json = False,
 ) -> None:
-    """Print a subtree, one line for each node."""
+    """Print a subtree, one line for each node; of a pattern, what it matches and what is below."""
     from bridge.cli.term_json import json_from_term
     from bridge.khepri import path_text
 
     base = path.rstrip("/")
-    found: dict[Any, Any] = target.run(lambda store: store.get_many(f"{base}/**", timeout=timeout))
+    found = target.run(lambda store: _subtree(store, base, timeout))
     nodes = {path_text(native): term for native, term in found.items()}
     hidden = not every and not base.startswith("/:bridge")
     shown = {
@@ -120,6 +124,8 @@ def tree(
     lines = [
         text if data is None else f"{text}  {term_text(data, erlang=erlang)}" for text, data in shown.items()
     ]
+    if not shown:
+        progress(f"there is no node at {path}")
     emit(
         {"path": path, "nodes": {text: json_from_term(data) for text, data in shown.items()}},
         as_json=as_json,
@@ -135,6 +141,14 @@ def info(target: Target, timeout: Timeout = 5.0, as_json: Json = False) -> None:
         for name, value in found.items()
     ]
     emit(found, as_json=as_json, text=table(("what", "value"), rows))
+
+
+async def _subtree(store: Khepri, base: str, timeout: float) -> dict[Any, Any]:
+    found: dict[Any, Any] = await store.get_many(f"{base}/**", timeout=timeout)
+    # Below a pattern `**` leaves out what the pattern itself matches, unlike below a path.
+    if base:
+        found |= await store.get_many(base, timeout=timeout)
+    return found
 
 
 async def _info(store: Khepri, timeout: float) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from bridge.errors import BridgeError, ConfigurationError
 from bridge.etf import Atom, ErlangMap, decode_term, encode_term
 
 _NULL: Final = Atom("null")
+_MAX_DIGITS: Final = 4_300
+"""with its sign; Python converts no more, since that takes quadratic time"""
 
 
 def term_from_json(text: str) -> Any:
@@ -39,7 +41,11 @@ def term_from_json(text: str) -> Any:
     """
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
         )
     except RecursionError:
         raise ConfigurationError("the JSON value is nested too deeply") from None
@@ -83,7 +89,12 @@ def _to_term(value: Any) -> Any:
         case None:
             return _NULL
         case str():
-            return value.encode("utf-8")
+            try:
+                return value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ConfigurationError(
+                    'the value has text that is no UTF-8: bytes are {"$base64": "…"}'
+                ) from None
         case list():
             return [_to_term(item) for item in value]
         case dict() if len(value) == 1 and (name := next(iter(value))) in _FORMS:
@@ -117,6 +128,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is more than a float holds")
     return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"an integer has at most {_MAX_DIGITS} digits, and this one {len(text)}")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -11,6 +11,7 @@ import typer
 
 from bridge.cli.cluster import Directory, Name, cluster_directory
 from bridge.cli.output import Json, emit, example, progress, table
+from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bridge.authority import Message, Transfer
@@ -48,7 +49,10 @@ def trace(
     from bridge.cli.record import read_messages
 
     if file is not None:
-        _print(read_messages(file), last, as_json=as_json)
+        messages = read_messages(file)
+        if not messages:
+            raise ConfigurationError(f"no message was recorded in {file}: there is nothing to count")
+        _print(messages, last, as_json=as_json)
         return
     asyncio_run(_live(cluster_directory(directory, name), transfers, last, as_json=as_json))
 

@@ -10,6 +10,7 @@ import typer
 
 from bridge.cli.output import Json, emit, example, progress
 from bridge.cli.target import Target, on_store
+from bridge.errors import ConfigurationError
 
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=60.0)]
 _PIPE = Path("-")
@@ -40,6 +41,7 @@ def export(
         sys.stdout.buffer.flush()
         progress(f"nodes exported: {exported.nodes}")
         return
+    _check(file)
     nodes = target.run(lambda store: store.export_to(file, path, timeout=timeout))
     emit(
         {"file": str(file), "nodes": nodes, "bytes": file.stat().st_size},
@@ -68,6 +70,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Write all that the instance knows to a file that `restore` reads; servers go on meanwhile."""
+    _check(file)
     _tell("asking for everything")
     nodes = target.run(lambda store: store.backup_to(file, timeout=timeout))
     emit(
@@ -87,6 +90,14 @@ def restore(
     _tell(f"sending {file}")
     nodes = target.run(lambda store: store.restore_from(file, timeout=timeout))
     emit({"file": str(file), "nodes": nodes}, as_json=as_json, text=f"nodes restored: {nodes}")
+
+
+def _check(file: Path) -> None:
+    """Before anything is asked for: where the file is to be, one can be."""
+    if file.is_dir():
+        raise ConfigurationError(f"{file} is a directory: name a file")
+    if not file.parent.is_dir():
+        raise ConfigurationError(f"{file}: there is no directory {file.parent}")
 
 
 def _tell(line: str) -> None:

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,6 +89,15 @@ def default_directory(name: str = "local") -> Path:
         raise ConfigurationError(f"cluster name {name!r} must be of a-z, 0-9, _ and -, at most 32")
     home = os.environ.get("XDG_STATE_HOME")
     return Path(home or Path.home() / ".local" / "state") / "khepri-bridge" / name
+
+
+def cluster_options(directory: Path) -> str:
+    """What a command is to be given to be about the cluster in ``directory``: nothing for the default one."""
+    if directory == default_directory():
+        return ""
+    if directory.parent == default_directory().parent and _NAME.fullmatch(directory.name):
+        return f" --name {directory.name}"
+    return f" --dir {shlex.quote(str(directory))}"
 
 
 def load_state(directory: Path, name: str = STATE_FILE) -> ClusterState | None:

@@ -27,6 +27,7 @@ from bridge.homeserver.cluster_state import (
     STATE_FILE,
     ClusterState,
     NodeRecord,
+    cluster_options,
     default_directory,
     exclusive,
     load_state,
@@ -304,9 +305,10 @@ class LocalCluster:
         running = marked_processes(self._directory)
         # A port mapper that is left alone is no cluster: it is ended with what else is left.
         if previous is not None and any(_runs(node) for node in previous.nodes):
+            which = cluster_options(self._directory)
             raise ConfigurationError(
-                f"the cluster in {self._directory} runs already: look with `khepri-bridge status`, "
-                "end it with `khepri-bridge down`"
+                f"the cluster in {self._directory} runs already: look with `khepri-bridge status{which}`, "
+                f"end it with `khepri-bridge down{which}`"
             )
         if running:
             self._report(f"ending {len(running)} processes that an interrupted start left behind")
@@ -461,15 +463,19 @@ class LocalCluster:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def erase_data(directory: Path) -> None:
+def erase_data(directory: Path) -> bool:
     """Remove a stopped cluster's data, logs and cookies; other files in the directory stay.
+
+    Returns:
+        Whether there was any data.
 
     Raises:
         InvalidStateError: the cluster runs.
     """
     if marked_processes(directory):
         raise InvalidStateError(f"the cluster in {directory} runs: end it first")
-    for path in directory.glob("hs[1-9]"):
+    data = list(directory.glob("hs[1-9]"))
+    for path in data:
         shutil.rmtree(path)
     for path in [
         *directory.glob("hs[1-9].log"),
@@ -480,6 +486,7 @@ def erase_data(directory: Path) -> None:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()
+    return bool(data)
 
 
 def running_cluster(directory: Path) -> ClusterState:
@@ -490,7 +497,8 @@ def running_cluster(directory: Path) -> ClusterState:
     """
     state = load_state(directory)
     if state is None or not any(is_running(process) for process in state.processes):
-        raise InvalidStateError(f"no cluster runs in {directory}: start one with `khepri-bridge up`")
+        which = cluster_options(directory)
+        raise InvalidStateError(f"no cluster runs in {directory}: start one with `khepri-bridge up{which}`")
     return state
 
 

@@ -115,8 +115,10 @@ def load_match(path: Path) -> Match:
             if missing:
                 raise ConfigurationError(f"{path} is no event file: it has no column {missing[0]!r}")
             rows = [(reader.line_num, row) for row in reader if row["Type"] == "PASS"]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no event file: {error}") from error
     passes: list[Pass] = []
     last: str | None = None
     for line, row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from bridge.cli.app import build_app
 
@@ -73,6 +74,33 @@ def test_a_wrong_option_is_status_two(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_a_usage_error_in_json_is_the_last_line_of_stdout_too(tmp_path: Path) -> None:
+    done = run("get", "/:a", "--jsonn", "--json", state=tmp_path)
+    assert (done.returncode, b"Try 'khepri-bridge get" in done.stderr) == (2, True)
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert (error["type"], "--jsonn" in error["message"]) == ("UsageError", True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("sys.modules['uvicorn'] = None", "takes the extra khepri-bridge[homeserver]"),
+        ("sys.modules['bridge.homeserver.issuing'] = 0", "a mistake in khepri-bridge, "),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line_too(trouble: str, said: str) -> None:
+    program = f"import sys; {trouble}\nfrom bridge.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "homeserver", "serve"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+
+
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     assert b"Traceback" in run("--debug", "status", state=tmp_path).stderr
 
@@ -92,3 +120,10 @@ def test_down_without_a_cluster_is_fine(tmp_path: Path) -> None:
         done = run("down", "--json", state=tmp_path)
         assert done.returncode == 0
         assert json.loads(done.stdout)["ended"] is False
+    assert b"there was no data to erase" in run("down", "--erase", state=tmp_path).stdout
+
+
+def test_the_list_of_commands_says_each_whole() -> None:
+    shown = CliRunner().invoke(build_app(), []).output
+    assert "it runs until" in shown
+    assert "..." not in shown.partition("Commands:")[2]

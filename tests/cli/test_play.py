@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.authority import Act, Called, Known, Message, RecordView, Replied
-from bridge.cli.record import HISTORY, write_record
+from bridge.cli.record import HISTORY, MESSAGES, write_record
 from bridge.homeserver.processes import marked_processes
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +127,20 @@ def test_a_missing_file_is_one_clear_line() -> None:
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert "cannot read none" in done.stderr
+
+
+def test_a_record_that_cannot_be_written_is_said_before_the_match(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = command("demo", "--record", tmp_path / "file")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot write the record" in done.stderr
+
+
+def test_an_empty_record_proves_nothing(tmp_path: Path) -> None:
+    write_record(tmp_path, [], [])
+    for words in (("history", "check", tmp_path / HISTORY), ("trace", tmp_path / MESSAGES)):
+        done = command(*words)
+        assert (done.returncode, "was recorded in" in done.stderr) == (1, True)
 
 
 @pytest.mark.erlang

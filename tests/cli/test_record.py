@@ -10,6 +10,7 @@ from bridge.authority import Act, Message
 from bridge.cli.record import (
     HISTORY,
     MESSAGES,
+    make_directory,
     read_history,
     read_history_of,
     read_messages,
@@ -42,6 +43,14 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot write the record"):
         write_record(tmp_path / "file", [ACT], [MESSAGE])
+
+
+def test_a_place_for_a_record_is_made_beforehand(tmp_path: Path) -> None:
+    make_directory(tmp_path / "new" / "place")
+    assert list((tmp_path / "new" / "place").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot write the record"):
+        make_directory(tmp_path / "file")
 
 
 def test_a_last_line_without_its_end_is_left_out(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_what_was_put_is_got_shown_in_the_tree_and_deleted(place: Path) -> None:
     assert run(place, "get", "/:stock/wood").returncode == 1
 
 
+def test_the_tree_of_a_pattern_has_what_it_matches_and_what_is_below(place: Path) -> None:
+    for path in ("/:garden/rose/red", "/:garden/tulip"):
+        run(place, "put", path, "1")
+    shown = run(place, "tree", "/:garden/*").stdout
+    assert shown == "/:garden/rose\n/:garden/rose/red  1\n/:garden/tulip  1\n"
+    nothing = run(place, "tree", "/:gardn")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "there is no node at /:gardn\n")
+
+
 def test_the_tree_hides_the_bridges_own_records_unless_asked(place: Path) -> None:
     run(place, "put", "/:shop", "1")
     assert "/:bridge" not in run(place, "tree").stdout

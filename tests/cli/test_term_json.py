@@ -87,8 +87,16 @@ def test_what_json_has_no_form_for_crosses_as_external_term_format(term: Any) ->
         '{"$map": [[1, 2], [1, 3]]}',
         '{"$term": ""}',
         "[" * 100_000,
+        '"\\ud800"',
+        '{"\\ud800": 1}',
     ],
 )
 def test_what_is_no_value_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         term_from_json(text)
+
+
+def test_an_integer_has_so_many_digits_and_no_more() -> None:
+    assert term_from_json("9" * 4_300) == 10**4_300 - 1
+    with pytest.raises(ConfigurationError, match="at most 4300 digits, and this one 4301"):
+        term_from_json("9" * 4_301)

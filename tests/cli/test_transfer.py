@@ -52,6 +52,13 @@ def test_what_was_exported_is_there_again_after_the_import(place: Path, tmp_path
     assert run(place, "get", "/:stock/wood").stdout == b"3\n"
 
 
+def test_a_place_where_no_file_can_be_is_said_as_it_was_given(place: Path, tmp_path: Path) -> None:
+    none = tmp_path / "none" / "stock.khepri"
+    said = run(place, "export", str(none)).stderr.decode()
+    assert said == f"khepri-bridge: {none}: there is no directory {tmp_path}/none\n"
+    assert b"is a directory: name a file" in run(place, "backup", str(tmp_path)).stderr
+
+
 def test_what_is_no_export_is_refused_in_one_line(place: Path, tmp_path: Path) -> None:
     for arguments in (("import", "-"), ("import", str(tmp_path / "none"))):
         done = run(place, *arguments, stdin=b"no export")

@@ -11,6 +11,7 @@ from bridge.homeserver.cluster_state import (
     STATE_FILE,
     ClusterState,
     NodeRecord,
+    cluster_options,
     default_directory,
     exclusive,
     load_state,
@@ -68,6 +69,13 @@ def test_two_commands_never_start_or_stop_one_cluster_at_once(tmp_path: Path) ->
 def test_the_default_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_directory("mine") == tmp_path / "khepri-bridge" / "mine"
+
+
+def test_a_command_is_told_which_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert cluster_options(default_directory()) == ""
+    assert cluster_options(default_directory("two")) == " --name two"
+    assert cluster_options(tmp_path / "a place") == f" --dir '{tmp_path}/a place'"
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "A", "x" * 33])
