@@ -41,6 +41,7 @@ from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.direct import DirectUpdates
+from bridge.sim.settling import Settling
 from bridge.sim.standing import Spawn, Standing
 
 ADOPT_SECONDS: Final = 1.0
@@ -59,6 +60,7 @@ class Obedience:
         asks: questions of the rule ``ask``.
         direct: updates of players at other servers (Case 3).
         abroad: what comes from other instances, and goes there (Case 1).
+        settling: takes back what nobody got.
         spawn: runs work in the background and reports its failure.
     """
 
@@ -70,6 +72,7 @@ class Obedience:
         asks: Asks,
         direct: DirectUpdates,
         abroad: Abroad,
+        settling: Settling,
         spawn: Spawn,
     ) -> None:
         self._standing = standing
@@ -77,6 +80,7 @@ class Obedience:
         self._asks = asks
         self._direct = direct
         self._abroad = abroad
+        self._settling = settling
         self._spawn = spawn
         self._recalls: dict[str, Recall] = {}
         self._later: dict[str, AskEnded | Failover] = {}
@@ -109,6 +113,7 @@ class Obedience:
             self._spawn(self._wait_anew(record))
         if record.session == standing.session and record.epoch > standing.holdings[record.entity].epoch:
             self._spawn(self._adopt(record.entity, record.epoch))
+        self._settling.unless_left(record)
 
     def forget_entity(self, entity: str, *, may_be_new: bool = False) -> None:
         """Hear from the feed that the homeserver has an entity no more.
@@ -320,6 +325,9 @@ class Obedience:
         later = self._later.pop(recall.entity, None)
         if later is not None:
             await self._take_later(later)
+        known = standing.entities.get(recall.entity)
+        if known is not None:
+            self._settling.unless_left(known)
 
     async def _give_up(self, recall: Recall) -> None:
         """The entity was deleted: no release is due, and its name is free once this session says so."""

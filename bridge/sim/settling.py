@@ -1,22 +1,27 @@
 """What becomes of an entity that was let go of, where nobody answers: somebody must act for it.
 
 A push whose outcome is not known may come to pass still, and an offer may be claimed late. So nothing is
-resumed: the entity is released, after which both are refused, and taken anew.
+resumed: the entity is released, after which both are refused, and taken anew. And a session may end whose
+grant waits for a release still: then the entity is nobody's, and whoever owed that takes it, once it has
+released.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from bridge.authority import REFUSED, Homeserver, NotHolderError, Phase
+from bridge.authority import REFUSED, EntityRecord, Homeserver, NotHolderError, Phase
 from bridge.errors import BridgeError
 from bridge.sim.standing import Spawn, Standing, first_step
 
 _AGAIN_SECONDS: Final = 1.0
 """between tries while no homeserver answers"""
+
+_log = logging.getLogger("bridge.sim")
 
 
 class Settling:
@@ -25,12 +30,21 @@ class Settling:
     Args:
         standing: what the session holds.
         home: its requests.
+        streamed: those of some entities whose newest state is here.
         spawn: runs work in the background and reports its failure.
     """
 
-    def __init__(self, *, standing: Standing, home: Homeserver, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        home: Homeserver,
+        streamed: Callable[[tuple[str, ...]], Awaitable[tuple[str, ...]]],
+        spawn: Spawn,
+    ) -> None:
         self._standing = standing
         self._home = home
+        self._streamed = streamed
         self._spawn = spawn
 
     @contextlib.contextmanager
@@ -48,6 +62,47 @@ class Settling:
     def unless_claimed(self, entity: str, epoch: int, *, seconds: float) -> None:
         """Settle an offer that nobody claims in time."""
         self._spawn(self.settle(entity, epoch, seconds=seconds))
+
+    def unless_left(self, record: EntityRecord) -> None:
+        """Take an entity that is nobody's, since the one it was given to is gone and did not have it yet.
+
+        Its release was due when the lessor looked for a successor, who would have waited for it for ever or
+        acted beside it, so there was none. That is over once it has released.
+        """
+        if self._is_left(record):
+            self._spawn(self._take_left(record))
+
+    async def _take_left(self, record: EntityRecord) -> None:
+        standing, entity = self._standing, record.entity
+        while True:
+            async with standing.locks[entity]:
+                try:
+                    # As of any successor: who has its newest state, and not an old one.
+                    if not self._is_left(record) or not await self._streamed((entity,)):
+                        return
+                    pulled = await self._home.pull(
+                        entity=entity, epoch=record.epoch, owner=record.owner, step=first_step()
+                    )
+                except REFUSED:
+                    return  # Another one was faster.
+                except BridgeError as error:
+                    _log.info("%s is not taken back yet: %s", entity, error)
+                else:
+                    await standing.granted(pulled)
+                    return
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    def _is_left(self, record: EntityRecord) -> bool:
+        standing, due = self._standing, record.awaiting
+        return (
+            record.session is None
+            and due is not None
+            and due.session == standing.session
+            and due.epoch <= standing.released_for_good(record.entity)
+            and not (record.is_deleted or record.away is not None or standing.is_over)
+            and standing.entities.get(record.entity) is record
+            and standing.holdings[record.entity].phase is Phase.FOLLOWING
+        )
 
     async def settle(self, entity: str, epoch: int, *, seconds: float = 0.0) -> None:
         """Release the entity and take it anew, unless another server has it or its recall comes first.

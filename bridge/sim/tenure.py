@@ -42,6 +42,7 @@ from bridge.sim.following import Following
 from bridge.sim.obedience import Obedience
 from bridge.sim.relieving import Relieving
 from bridge.sim.renewals import Renewals
+from bridge.sim.settling import Settling
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
 from bridge.sim.standing import Standing
@@ -135,11 +136,15 @@ class Tenure:
             record=traces.add,
             on_event=on_event,
         )
+        settling = Settling(
+            standing=self._standing, home=self._home, streamed=self.streamed, spawn=self.spawn
+        )
         self.transfers = Transfers(
             standing=self._standing,
             home=self._home,
             players=self._players,
             asks=self._asks,
+            settling=settling,
             may_act=self.may_act,
             on_event=on_event,
             spawn=self.spawn,
@@ -150,6 +155,7 @@ class Tenure:
             asks=self._asks,
             direct=self.transfers.direct,
             abroad=self.transfers.abroad,
+            settling=settling,
             spawn=self.spawn,
         )
         self._steps = 0

@@ -53,6 +53,7 @@ class Transfers:
         home: its requests.
         players: requests in the names of its players.
         asks: questions of the rule ``ask``.
+        settling: takes back what nobody answers for.
         may_act: whether the lease lasts, now.
         on_event: is told of updates obeyed; must not block.
         spawn: runs work in the background and reports its failure.
@@ -70,6 +71,7 @@ class Transfers:
         home: Homeserver,
         players: Ownership,
         asks: Asks,
+        settling: Settling,
         may_act: Callable[[], bool],
         on_event: Callable[[ServerEvent], None],
         spawn: Spawn,
@@ -80,8 +82,8 @@ class Transfers:
         self._players = players
         self._asks = asks
         self._may_act = may_act
-        self._settling = Settling(standing=standing, home=home, spawn=spawn)
-        self.abroad = Abroad(standing=standing, home=home, settling=self._settling, spawn=spawn)
+        self._settling = settling
+        self.abroad = Abroad(standing=standing, home=home, settling=settling, spawn=spawn)
         self.direct = DirectUpdates(
             name=standing.name,
             holder=self,

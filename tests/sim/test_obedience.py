@@ -36,19 +36,24 @@ class Told(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.tasks: list[asyncio.Task[None]] = []
+        settling = Settling(
+            standing=self.standing, home=self.home, streamed=self._streamed, spawn=self._spawn
+        )
         self.obedience = Obedience(
             standing=self.standing,
             home=self.home,
             asks=cast(Asks, None),
             direct=cast(DirectUpdates, None),
-            abroad=Abroad(
-                standing=self.standing, home=self.home, settling=cast(Settling, None), spawn=self._spawn
-            ),
+            abroad=Abroad(standing=self.standing, home=self.home, settling=settling, spawn=self._spawn),
+            settling=settling,
             spawn=self._spawn,
         )
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         self.tasks.append(asyncio.ensure_future(work))
+
+    async def _streamed(self, entities: tuple[str, ...]) -> tuple[str, ...]:
+        return entities
 
     async def learns(self, *records: Any) -> None:
         for one in records:
@@ -347,3 +352,30 @@ async def test_a_record_that_says_nothing_of_a_wait_leaves_it(told: Told) -> Non
     await told.standing.gain("ball", 6, due("sim2", 5))
     await told.learns(record(9, server="sim3"))
     assert told.standing.holdings["ball"].phase is Phase.AWAITING
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+async def test_a_giver_asked_before_it_has_released_takes_back_what_nobody_got(
+    told: Told, asked_first: bool
+) -> None:
+    """The lessor asks who could go on in the very moment: without an answer the entity is dormant."""
+    pulled: list[int] = []
+
+    async def pull(*, epoch: int, **_: Any) -> Any:
+        pulled.append(epoch)
+        return record(9, session=SESSION, server="sim1")
+
+    told.known.pull = pull  # type: ignore[attr-defined]
+    await told.standing.gain("ball", 5, None)
+    taken = record(6, awaiting=Awaiting(session=SESSION, server="sim1", epoch=5, awaiting=None))
+    await told.learns(taken)
+    dormant = replace(taken, session=None, server=None, version=7)
+    if asked_first:
+        await told.learns(dormant)
+        assert (pulled, told.standing.held()) == ([], ["ball"])
+    await told.obedience.read_inbox(recall(5, 6, "sim2"))
+    if not asked_first:
+        assert (pulled, told.standing.held()) == ([], [])
+    await told.learns(dormant)
+    assert pulled == [6]
+    assert told.plane.held() == [("ball", 5), ("ball", 9)]

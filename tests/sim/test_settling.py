@@ -4,12 +4,22 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.authority import Homeserver, NotHolderError, Ownership, Phase
+from bridge.authority import (
+    Awaiting,
+    Away,
+    ConflictError,
+    EntityRecord,
+    Homeserver,
+    NotHolderError,
+    Ownership,
+    Phase,
+)
 from bridge.errors import AuthorityError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri import StoreFailureError
 from bridge.sim import settling, transfers
 from bridge.sim.asks import Asks
+from bridge.sim.settling import Settling
 from bridge.sim.transfers import Transfers
 from tests.support.sealing import SESSION, Bench, Known, record
 
@@ -21,6 +31,7 @@ class Answering(Known):
         self.asked: list[str] = []
         self.push_error: BaseException = OutcomeUnknownError("no answer before the deadline")
         self.release_errors: list[BaseException] = []
+        self.pull_errors: list[BaseException] = []
 
     async def push(self, **_: Any) -> Any:
         self.asked.append("push")
@@ -34,6 +45,8 @@ class Answering(Known):
 
     async def pull(self, *, owner: str, **_: Any) -> Any:
         self.asked.append(f"pull for {owner}")
+        if self.pull_errors:
+            raise self.pull_errors.pop(0)
         return record(9, session=SESSION, server="sim1")
 
 
@@ -44,11 +57,19 @@ class Giving(Bench):
         super().__init__()
         self.tasks: list[asyncio.Task[None]] = []
         self.answers = Answering()
+        self.here = True
+        self.settling = Settling(
+            standing=self.standing,
+            home=cast(Homeserver, self.answers),
+            streamed=self._streamed,
+            spawn=self._spawn,
+        )
         self.transfers = Transfers(
             standing=self.standing,
             home=cast(Homeserver, self.answers),
             players=cast(Ownership, None),
             asks=cast(Asks, None),
+            settling=self.settling,
             may_act=lambda: True,
             on_event=self.events.append,
             spawn=self._spawn,
@@ -56,6 +77,9 @@ class Giving(Bench):
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         self.tasks.append(asyncio.ensure_future(work))
+
+    async def _streamed(self, entities: tuple[str, ...]) -> tuple[str, ...]:
+        return entities if self.here else ()
 
     async def pushes(self, expected: type[BaseException]) -> None:
         await self.standing.gain("ball", 5, None)
@@ -139,3 +163,68 @@ async def test_a_session_that_is_over_takes_nothing_back(giving: Giving) -> None
     giving.standing.end()
     await asyncio.gather(*giving.tasks)
     assert giving.answers.asked == ["push"]
+
+
+def left(giver: bytes = SESSION, **values: Any) -> EntityRecord:
+    """Of an entity whose taker's session ended while its release was due."""
+    due = Awaiting(session=giver, server="sim1", epoch=5, awaiting=None)
+    return record(6, **({"session": None, "server": None, "awaiting": due} | values))
+
+
+async def released(giving: Giving, told: EntityRecord) -> None:
+    """Have the session release the ball to who is gone by now, and hear of the record."""
+    await giving.standing.gain("ball", 5, None)
+    await giving.standing.stop("ball", "sim2")
+    giving.standing.holdings.follow("ball", 6)
+    giving.standing.entities["ball"] = told
+    giving.settling.unless_left(told)
+    await asyncio.gather(*giving.tasks)
+
+
+async def test_what_was_released_to_one_who_is_gone_and_is_nobodys_is_taken_back(giving: Giving) -> None:
+    await released(giving, left())
+    assert giving.answers.asked == ["pull for Player1"]
+    assert giving.plane.held() == [("ball", 5), ("ball", 9)]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(record(6), id="another-one-has-it"),
+        pytest.param(left(awaiting=None), id="nothing-was-due"),
+        pytest.param(left(giver=b"o" * 16), id="due-of-another-one"),
+        pytest.param(left(is_deleted=True), id="deleted"),
+        pytest.param(left(away=Away(instance="mars", in_escrow=False)), id="at-another-instance"),
+    ],
+)
+async def test_what_is_anothers_to_take_is_not_taken_back(giving: Giving, told: EntityRecord) -> None:
+    await released(giving, told)
+    assert giving.answers.asked == []
+
+
+async def test_what_is_acted_for_still_is_not_asked_for(giving: Giving) -> None:
+    """docs/authority-model.md, FAILOVER_TO_DUE: its release is due as long as it has not stopped."""
+    await giving.standing.gain("ball", 5, None)
+    giving.standing.entities["ball"] = left()
+    giving.settling.unless_left(left())
+    assert giving.tasks == []
+
+
+async def test_who_has_an_old_state_alone_leaves_it_to_others(giving: Giving) -> None:
+    giving.here = False
+    await released(giving, left())
+    assert giving.answers.asked == []
+
+
+async def test_whoever_takes_it_first_has_it(giving: Giving) -> None:
+    giving.answers.pull_errors = [ConflictError("sim3 has it", reason=Atom("conflict"))]
+    await released(giving, left())
+    assert giving.answers.asked == ["pull for Player1"]
+    assert giving.standing.held() == []
+
+
+async def test_it_is_asked_for_until_a_homeserver_answers(giving: Giving) -> None:
+    giving.answers.pull_errors = [OutcomeUnknownError("no answer before the deadline")]
+    await released(giving, left())
+    assert giving.answers.asked == ["pull for Player1"] * 2
+    assert giving.standing.held() == ["ball"]
