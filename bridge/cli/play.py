@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     example(app, "demo", "khepri-bridge demo --json")(demo)
     replays = typer.Typer(no_args_is_help=True, help="Replay recorded events through a cluster.")
-    example(replays, "passes", "khepri-bridge replay passes passes_game1.csv --speed 60")(replay_passes)
+    example(replays, "passes", "khepri-bridge replay passes --speed 60 --record record")(replay_passes)
     app.add_typer(replays, name="replay")
     example(app, "sim", "khepri-bridge sim --name sim1 --cluster local")(simulate)
     histories = typer.Typer(no_args_is_help=True, help="Check what servers recorded.")
@@ -129,8 +129,9 @@ def replay_passes(
 ) -> None:
     """Replay the passes of a match; every one moves the ball's owner, and its authority where it crosses.
 
-    Players are spread over two servers by turns, in the order of their names. A cluster that `up` started is
-    used; where none runs, one is started for the replay.
+    A file is an event file as Metrica Sports publishes them, one row an event. Players are spread over two
+    servers by turns, in the order of their names. A cluster that `up` started is used; where none runs, one
+    is started for the replay.
     """
     from bridge.cli.stage import play
     from bridge.homeserver.cluster_state import load_state

@@ -24,7 +24,7 @@ from bridge.cli.app import build_app
 from bridge.homeserver.build import build_release
 from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
-from tests.support.cluster import hidden_node, local_cluster
+from tests.support.cluster import hidden_node, local_cluster, started_by_up
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -132,14 +132,16 @@ async def test_every_python_block_runs(
 ) -> None:
     monkeypatch.setenv("ERL_EPMD_PORT", str(guide_cluster.epmd_port))
     monkeypatch.chdir(tmp_path)
+    started_by_up(guide_cluster, tmp_path / "state", monkeypatch)
     blocks = [
         code.replace('"secret"', repr(guide_cluster.cookie)) for kind, code in BLOCKS if kind == "python"
     ]
-    await asyncio.to_thread(exec, compile(blocks[0], str(GUIDE), "exec"), {})
-    assert capsys.readouterr().out == "3\n"
+    for program in blocks[:2]:
+        await asyncio.to_thread(exec, compile(program, str(GUIDE), "exec"), {})
+        assert capsys.readouterr().out == "3\n"
     async with hidden_node(guide_cluster) as node, Khepri.connect(node, guide_cluster.members) as store:
         names: dict[str, Any] = {"__name__": "guide"}
-        for code in blocks[1:]:
+        for code in blocks[2:]:
             if "connect_port" in code:
                 # The other test has a supervisor start it.
                 continue

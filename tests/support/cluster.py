@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -39,6 +40,19 @@ def hidden_node(cluster: LocalCluster) -> HiddenNode:
     """A node of a name of its own in the cluster's namespace, not yet open."""
     config = NodeConfig(epmd_port=cluster.epmd_port, register=False)
     return HiddenNode(f"{fresh('test')}@127.0.0.1", cookie=cluster.cookie, config=config)
+
+
+def started_by_up(cluster: LocalCluster, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a cluster be the one that ``khepri-bridge up`` is taken to have started.
+
+    Args:
+        cluster: runs.
+        state: directory to be made, for ``XDG_STATE_HOME``.
+        monkeypatch: undoes it.
+    """
+    (state / "khepri-bridge").mkdir(parents=True)
+    (state / "khepri-bridge" / "local").symlink_to(cluster.directory)
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
 
 
 def local_cluster(
