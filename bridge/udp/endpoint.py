@@ -1,18 +1,11 @@
-"""Many sessions on one socket: peers, handshakes, dispatch by connection id. Sans-IO.
-
-What a stranger's datagram can cost is bounded at every step: a look at its first bytes, under load a cookie
-that shows it can read where it says it is, then a look-up of the thumbprint it names among the peers that
-were added, then a token bucket, and only then a signature check. No address gets more bytes than came from it
-before it is proven: by a cookie, by a datagram sealed with keys that only the REPLY sent there gives, or by
-the answer to a challenge.
-"""
+"""Many sessions on one socket: peers, dispatch by connection id, who has something to send. Sans-IO."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, SupportsIndex
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -25,29 +18,25 @@ from bridge.errors import (
     KeyFormatError,
     SignatureError,
 )
-from bridge.jose import Jwk, peek_claims_untrusted
-from bridge.udp.acknowledger import Acknowledger
-from bridge.udp.admission import Admission
+from bridge.jose import Jwk
 from bridge.udp.bucket import TokenBucket
 from bridge.udp.columns import Columns
 from bridge.udp.config import UdpConfig
-from bridge.udp.cookie import SECRET_BYTES
 from bridge.udp.events import CloseReason, PeerUnreachable, SessionEstablished, UdpEvent
 from bridge.udp.evidence import ProofVerifier, TickSigner
 from bridge.udp.evidence.tree import MAX_LEAVES, SALT_BYTES, LeafHasher
+from bridge.udp.fanout import FanOut
 from bridge.udp.handshake import (
     Agreement,
-    HandshakeState,
-    HandshakeTimes,
     Initiator,
     Responder,
-    sender_untrusted,
 )
-from bridge.udp.latest import Matrix, PendingState, check_state
-from bridge.udp.lone import FEW, LONE_BYTES, Lone, has_to_tell, may_go, seal_lone
+from bridge.udp.handshakes import Handshakes
+from bridge.udp.latest import Matrix
+from bridge.udp.lone import FEW
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.proving import SigningPace, Unproven
-from bridge.udp.session import Session, check_batch, plain_number
+from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
 from bridge.udp.statistics import DropReason, EndpointStatistics
 from bridge.udp.timers import Timers
@@ -56,17 +45,13 @@ from bridge.udp.wire import (
     CONNECTION_ID,
     DATA,
     MAX_DATAGRAM_BYTES,
-    MAX_STATE_BYTES,
     MIN_DATA_BYTES,
-    Data,
     Init,
-    Parameters,
     Reply,
     Retry,
-    encode_retry,
     parse_datagram_untrusted,
 )
-from bridge.udp.workspace import RUN_ROWS, Sheet, Workspace
+from bridge.udp.workspace import RUN_ROWS, Workspace
 
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
@@ -83,13 +68,6 @@ def _ignore() -> None:
 
 def _ignore_session(_session: Session) -> None:
     return None
-
-
-class _Queued(NamedTuple):
-    """States given to many sessions at once, row i being that of session i."""
-
-    sessions: list[Session]
-    lone: Lone
 
 
 class Endpoint:
@@ -131,24 +109,27 @@ class Endpoint:
         self._on_heard = on_heard
         self._wait = wait
         self._peers = PeerTable(maximum=config.max_peers)
-        self._admission = Admission(config, cookie_secret=random_bytes(SECRET_BYTES))
-
         self._by_connection: dict[int, Session] = {}
         self._established: dict[str, Session] = {}
         self._unconfirmed: dict[Session, Initiator | Responder] = {}
-        self._initiators: dict[str, Initiator] = {}
-        self._initiator_by_connection: dict[int, Initiator] = {}
-        self._initiator_by_digest: dict[bytes, Initiator] = {}
-        self._responders: dict[
-            bytes, Responder
-        ] = {}  # by the INIT's box, so that a repetition costs no check
-        self._wanted: set[str] = set()  # to be initiated should the peer's own handshake come to nothing
-        self._newest_init: dict[str, int] = {}
+        self._handshakes = Handshakes(
+            config,
+            identity=identity,
+            peers=self._peers,
+            connections=self._by_connection,
+            random_bytes=random_bytes,
+            unix_ms=unix_ms,
+        )
 
         self._workspace = Workspace()
         self._columns = Columns()
-        self._crowd: tuple[list[Session], npt.NDArray[np.intp]] | None = None
-        self._queued: _Queued | None = None
+        self._fanout = FanOut(
+            config,
+            columns=self._columns,
+            workspace=self._workspace,
+            touch=self._touch,
+            went_alone=self._went_alone,
+        )
         self._hasher = LeafHasher()
         self._signer = TickSigner(identity, self._hasher)
         self._pace = SigningPace(per_second=config.signatures_per_second, burst=config.signature_burst)
@@ -193,9 +174,8 @@ class Endpoint:
         if self.is_connecting(name):
             self._events.append(PeerUnreachable(peer=name))
             self._on_pending()
-        self._newest_init.pop(name, None)
-        self._wanted.discard(name)
-        self._discard_handshakes(name)
+        self._handshakes.forget_peer(name)
+        self._discard_unconfirmed(name)
         session = self._established.get(name)
         if session is not None:
             session.close(CloseReason.PEER_REMOVED)
@@ -212,23 +192,9 @@ class Endpoint:
         peer = self._peers.by_name(name)
         if self._is_closed:
             raise InvalidStateError("the endpoint is closed")
-        if self.session(name) is not None or name in self._initiators:
+        if self.session(name) is not None:
             return
-        if any(responder.peer.name == name for responder in self._responders.values()):
-            # A second handshake beside the peer's own could leave each side with another session.
-            self._wanted.add(name)
-            return
-        initiator = Initiator(
-            identity=self._identity,
-            peer=peer,
-            session_id=self._random_bytes(16),
-            parameters=self._parameters(),
-            times=self._times(now),
-            retry_interval=self._config.handshake_retry,
-        )
-        self._initiators[name] = initiator
-        self._initiator_by_connection[initiator.parameters.connection_id] = initiator
-        self._initiator_by_digest[initiator.init_digest] = initiator
+        self._handshakes.initiate(peer, now=now)
         self._on_pending()
 
     def session(self, name: str) -> Session | None:
@@ -242,13 +208,14 @@ class Endpoint:
 
     def is_connecting(self, name: str) -> bool:
         """Whether a :meth:`connect` is under way, by our own handshake or by waiting for the peer's."""
-        return name in self._initiators or name in self._wanted
+        return self._handshakes.is_wanted_with(name)
 
     def close(self) -> None:
         """Close all sessions; :meth:`datagrams_to_send` then gives the last datagrams."""
         self._is_closed = True
-        for name in {*self._initiators, *(responder.peer.name for responder in self._responders.values())}:
-            self._discard_handshakes(name)
+        for name in {handshake.peer.name for handshake in self._handshakes}:
+            self._handshakes.discard(name)
+            self._discard_unconfirmed(name)
         for session in list(self._established.values()):
             session.close(CloseReason.SHUTDOWN)
 
@@ -257,9 +224,8 @@ class Endpoint:
         self._is_closed = True
         for session in {*self._by_connection.values(), *self._established.values()}:
             session.disown()
-        self._initiators.clear()
-        self._responders.clear()
-        self._queued = None
+        self._handshakes.disown()
+        self._fanout.disown()
         self._dirty.clear()
         self._outbox.clear()
 
@@ -268,9 +234,9 @@ class Endpoint:
         return EndpointStatistics(
             peers=len(self._peers),
             sessions=len(self._established),
-            handshakes_pending=self._pending,
-            handshakes_checked=self._admission.checked,
-            retries=self._admission.retries,
+            handshakes_pending=len(self._handshakes),
+            handshakes_checked=self._handshakes.admission.checked,
+            retries=self._handshakes.admission.retries,
             signatures_made=self._signer.signatures_made,
             datagrams_received=self._received,
             datagrams_sent=self._sent,
@@ -285,8 +251,8 @@ class Endpoint:
         """
         self._received += 1
         reason: DropReason | None
-        if MIN_DATA_BYTES <= len(data) <= MAX_DATAGRAM_BYTES and data[0] == DATA:
-            # The data path: what the general parser would find, without the object it would make.
+        if MIN_DATA_BYTES <= len(data) <= MAX_DATAGRAM_BYTES and data[0] & 0xFE == DATA:
+            # What the parser of all others would find, without the object it would make.
             session = self._by_connection.get(CONNECTION_ID.unpack_from(data, 1)[0])
             if session is None:
                 self._drops[DropReason.UNKNOWN_CONNECTION] += 1
@@ -300,16 +266,15 @@ class Endpoint:
         except DecodeError:
             reason = DropReason.MALFORMED
         else:
-            if isinstance(datagram, Data):
-                reason = self._on_data(datagram.connection_id, data, address, now=now)
-            elif self._is_closed:
+            if self._is_closed:
                 reason = DropReason.CLOSED
             elif isinstance(datagram, Init):
                 reason = self._on_init(datagram, address, now=now)
             elif isinstance(datagram, Reply):
                 reason = self._on_reply(datagram, now=now)
             else:
-                reason = self._on_retry(datagram, now=now)
+                assert isinstance(datagram, Retry)
+                reason = self._handshakes.receive_retry(datagram, now=now)
         if reason is not None:
             self._drops[reason] += 1
 
@@ -352,118 +317,30 @@ class Endpoint:
             self._ready[session] = None
         self._on_heard(session)
 
-    def _on_data(
-        self, connection_id: int, data: bytes | memoryview, address: Address, *, now: float
-    ) -> DropReason | None:
-        session = self._by_connection.get(connection_id)
-        if session is None:
-            return DropReason.UNKNOWN_CONNECTION
-        reason = session.receive_datagram(data, address, now=now)
-        if reason is None:
-            self._heard(session)
-        return reason
-
     def _on_init(self, init: Init, address: Address, *, now: float) -> DropReason | None:
-        box, cookie = init
-        unix_ms = self._unix_ms()
-        is_proven = self._admission.is_proven(cookie, box, address, unix_ms=unix_ms)
-        repeated = self._responders.get(box)
-        if repeated is not None:
-            session = self._by_connection[repeated.parameters.connection_id]
-            if is_proven or address == session.address:
-                # Only where the REPLY was read can its keys be known, so it goes to one address at a time.
-                session.move(address)
-                self._outbox.append(Transmit.of_one(repeated.reply, address))
-                return None
-        pending = self._pending
-        if not is_proven and (repeated is not None or self._admission.is_loaded(pending=pending, now=now)):
-            retry = encode_retry(box, self._admission.bake(box, address, unix_ms=unix_ms))
-            self._outbox.append(Transmit.of_one(retry, address))
+        answer = self._handshakes.receive_init(init, address, now=now)
+        if isinstance(answer, DropReason):
+            return answer
+        if isinstance(answer, Transmit):
+            self._outbox.append(answer)
             return None
-        try:
-            peer = self._peers.by_thumbprint(sender_untrusted(box))
-            if peer is None:
-                return DropReason.STRANGER
-            claims = peek_claims_untrusted(box.decode("ascii", "replace"))
-        except _REFUSED:
-            return DropReason.BAD_BOX
-        if self._admission.is_replayed(claims):
-            return DropReason.REPLAYED
-        if claims.issued_at_ms <= self._newest_init.get(peer.name, -1):
-            return DropReason.STALE_HANDSHAKE
-        if (
-            peer.name in self._initiators
-            and self._identity.thumbprint_bytes() < peer.public_key.thumbprint_bytes()
-        ):
-            return DropReason.YIELDED
-        if not self._admission.may_check(
-            proven=address if is_proven else None,
-            pending=pending,
-            pending_of_peer=sum(other.peer.name == peer.name for other in self._responders.values()),
-            unix_ms=unix_ms,
-            now=now,
-        ):
-            return DropReason.HANDSHAKE_RATE
-        try:
-            responder = Responder(
-                identity=self._identity,
-                peer=peer,
-                box=box,
-                claims=claims,
-                parameters=self._parameters(),
-                times=self._times(now),
-            )
-        except _REFUSED:
-            return DropReason.BAD_BOX
-        self._admission.remember(claims)
-        self._responders[box] = responder
-        self._begin_session(responder, responder.agreement, address, now=now)
-        self._outbox.append(Transmit.of_one(responder.reply, address))
+        session = self._by_connection.get(answer.parameters.connection_id)
+        if session is None:
+            self._begin_session(answer, answer.agreement, address, now=now)
+        else:
+            session.move(address)
+        self._outbox.append(Transmit.of_one(answer.reply, address))
         return None
 
-    def _on_retry(self, retry: Retry, *, now: float) -> DropReason | None:
-        initiator = self._initiator_by_digest.get(retry.init_digest)
-        if initiator is None:
-            return DropReason.UNKNOWN_CONNECTION
-        return None if initiator.receive_retry(retry, now=now) else DropReason.REPLAYED
-
     def _on_reply(self, reply: Reply, *, now: float) -> DropReason | None:
-        initiator = self._initiator_by_connection.get(reply.connection_id)
-        if initiator is None:
-            return DropReason.UNKNOWN_CONNECTION
-        if initiator.state is not HandshakeState.INIT_SENT:
-            return DropReason.REPLAYED
-        if not self._admission.may_check_reply(now=now):
-            return DropReason.HANDSHAKE_RATE
-        try:
-            agreement = initiator.receive_reply(reply, now_ms=self._unix_ms())
-        except _REFUSED:
-            return DropReason.BAD_BOX
+        answer = self._handshakes.receive_reply(reply, now=now)
+        if isinstance(answer, DropReason):
+            return answer
+        initiator, agreement = answer
         # Where the INIT went, wherever the REPLY says it is from: only there the INIT can have been read.
         address = initiator.peer.address
         self._begin_session(initiator, agreement, address, now=now).request_confirmation()
         return None
-
-    @property
-    def _pending(self) -> int:
-        return len(self._responders) + len(self._initiators)
-
-    def _parameters(self) -> Parameters:
-        while True:
-            connection_id = int.from_bytes(self._random_bytes(4), "big")
-            if (
-                connection_id not in self._by_connection
-                and connection_id not in self._initiator_by_connection
-            ):
-                return Parameters(connection_id, self._config.reliable_window_bytes, self._config.signed)
-
-    def _times(self, now: float) -> HandshakeTimes:
-        return HandshakeTimes(
-            now=now,
-            now_ms=self._unix_ms(),
-            timeout=self._config.handshake_timeout,
-            lifetime=self._config.handshake_lifetime,
-        )
 
     def _begin_session(
         self, handshake: Initiator | Responder, agreement: Agreement, address: Address, *, now: float
@@ -502,15 +379,8 @@ class Endpoint:
         )
 
     def _establish(self, session: Session) -> None:
-        handshake = self._unconfirmed.pop(session)
-        handshake.confirm()
-        if isinstance(handshake, Responder):
-            self._newest_init[session.peer] = handshake.issued_at_ms
-            del self._responders[handshake.init_box]
-        else:
-            self._forget_initiator(handshake)
-        self._wanted.discard(session.peer)
-        self._discard_handshakes(session.peer)
+        self._handshakes.confirm(self._unconfirmed.pop(session))
+        self._discard_unconfirmed(session.peer)
         old = self._established.get(session.peer)
         if old is not None:
             old.abandon(CloseReason.DISPLACED)
@@ -518,13 +388,18 @@ class Endpoint:
         self._established[session.peer] = session
         self._events.append(SessionEstablished(peer=session.peer, session=session))
 
+    def _discard_unconfirmed(self, name: str) -> None:
+        for session in [session for session in self._unconfirmed if session.peer == name]:
+            del self._unconfirmed[session]
+            self._let_go(session)
+
     def _let_go(self, session: Session) -> None:
         self._by_connection.pop(session.connection_id, None)
         self._timers.forget(session)
         self._dirty.pop(session, None)
         self._ready.pop(session, None)
         self._held.pop(session, None)
-        self._crowd = None  # so that it does not keep the session
+        self._fanout.forget_crowd()
 
     def _remove(self, session: Session) -> None:
         self._let_go(session)
@@ -541,30 +416,9 @@ class Endpoint:
         self._on_heard(session)
 
     def _fail(self, handshake: Initiator | Responder) -> None:
-        handshake.fail()
-        name = handshake.peer.name
-        if isinstance(handshake, Responder):
-            self._responders.pop(handshake.init_box, None)
-        else:
-            self._forget_initiator(handshake)
-            self._events.append(PeerUnreachable(peer=name))
-
-    def _forget_initiator(self, initiator: Initiator) -> None:
-        self._initiators.pop(initiator.peer.name, None)
-        self._initiator_by_connection.pop(initiator.parameters.connection_id, None)
-        self._initiator_by_digest.pop(initiator.init_digest, None)
-
-    def _discard_handshakes(self, name: str) -> None:
-        """Drop all unfinished handshakes with a peer without a word: a session exists, or must not."""
-        for session in [session for session in self._unconfirmed if session.peer == name]:
-            del self._unconfirmed[session]
-            self._let_go(session)
-        for box in [box for box, responder in self._responders.items() if responder.peer.name == name]:
-            self._responders.pop(box).fail()
-        initiator = self._initiators.get(name)
-        if initiator is not None:
-            initiator.fail()
-            self._forget_initiator(initiator)
+        self._handshakes.fail(handshake)
+        if isinstance(handshake, Initiator):
+            self._events.append(PeerUnreachable(peer=handshake.peer.name))
 
     def _mark(self, session: Session) -> None:
         if not self._dirty:
@@ -585,145 +439,11 @@ class Endpoint:
         Args:
             payloads: kept until the next :meth:`datagrams_to_send`, which is to follow at once.
         """
-        check_batch(payloads)
-        stream, count = plain_number(stream), len(sessions)
-        if len(payloads) != count:
-            raise ConfigurationError(f"{len(payloads)} states for {count} sessions: one row for each")
-        if not count:
-            return np.empty(0, dtype=np.int64)
-        self.part_states()
-        columns, (chosen, rows) = self._columns, self._crowd_of(sessions)
-        check_state(
-            stream,
-            1,
-            payloads.shape[1],
-            max_streams=self._config.max_state_streams,
-            max_state_bytes=int(np.asarray(columns.max_state_bytes)[rows].min()),
-        )
-        newest = np.asarray(columns.number)
-        newest[rows] += 1
-        np.asarray(columns.is_queued)[rows] = 1
-        numbers = newest[rows].astype(np.int64)
-        self._queued = _Queued(chosen, Lone(rows, stream, numbers, payloads))
-        return numbers
-
-    def _crowd_of(self, sessions: Sequence[Session]) -> tuple[list[Session], npt.NDArray[np.intp]]:
-        """Sessions and their rows, remembered: a server has the same players in most of its ticks."""
-        if self._crowd is not None and type(sessions) is list and self._crowd[0] == sessions:
-            return self._crowd
-        chosen = list(sessions)
-        own = [session.row for session in chosen]
-        if any(row.columns is not self._columns for row in own):
-            raise ConfigurationError("a session of another engine is among them")
-        if len(set(own)) < len(own):
-            # Two datagrams under one sequence would give away both.
-            raise ConfigurationError("a session is named twice: a stream of a session has one newest state")
-        self._crowd = chosen, np.array([row.index for row in own], dtype=np.intp)
-        return self._crowd
+        return self._fanout.give(sessions, payloads, stream)
 
     def part_states(self) -> None:
         """Hand what :meth:`send_states` was given to its sessions, where it waits and is superseded."""
-        queued, self._queued = self._queued, None
-        if queued is not None:
-            self._part(queued, range(len(queued.sessions)))
-
-    def _part(self, queued: _Queued, which: Iterable[int]) -> None:
-        sessions, (_, stream, numbers, payloads, _) = queued
-        assert isinstance(stream, int)
-        is_queued = self._columns.is_queued
-        for n in which:
-            session = sessions[n]
-            at = session.row.index
-            if is_queued[at] and not session.is_closed:
-                session.outbound.latest.put_numbered(stream, payloads[n].tobytes(), int(numbers[n]))
-                self._touch(session)
-            is_queued[at] = 0
-
-    def _seal_queued(self, queued: _Queued, *, now: float) -> list[Transmit]:
-        """Seal what may go of what :meth:`send_states` was given; the rest waits in its sessions."""
-        columns, lone = self._columns, queued.lone
-        if len(lone.rows) < FEW:
-            self._part(queued, range(len(lone.rows)))
-            return []
-        is_queued = np.asarray(columns.is_queued)
-        may = may_go(lone, columns, max_flight=self._config.max_flight_datagrams, now=now)
-        may &= (np.asarray(columns.is_idle)[lone.rows] & is_queued[lone.rows]).astype(np.bool_)
-        tells = may & has_to_tell(lone, columns, now=now)
-        groups = self._acknowledging(queued, np.flatnonzero(tells).tolist()) if tells.any() else []
-        alone = np.flatnonzero(may & ~tells)
-        groups.append((lone if len(alone) == len(lone.rows) else lone.only(alone), []))
-        groups.sort(key=lambda group: len(group[0].rows), reverse=True)
-        transmits: list[Transmit] = []
-        for group, acknowledgers in groups:
-            count, size = len(group.rows), group.size
-            plaintexts = self._workspace.buffers_if_worth(size, count) if count >= FEW else None
-            if plaintexts is None:
-                continue
-            sheet = Sheet(size, count) if transmits else self._workspace.sheet(size, count)
-            is_queued[group.rows] = 0
-            for acknowledger in acknowledgers:
-                acknowledger.told()
-            transmits += seal_lone(group, columns, plaintexts, sheet, now=now)
-        left = np.flatnonzero(is_queued[lone.rows])
-        if len(left):
-            self._part(queued, left.tolist())
-        return transmits
-
-    def _acknowledging(self, queued: _Queued, which: list[int]) -> list[tuple[Lone, list[Acknowledger]]]:
-        """States with what their sessions have to tell before them, where both fit, by the length of that."""
-        room = MAX_STATE_BYTES - queued.lone.payloads.shape[1]
-        by_length: defaultdict[int, list[tuple[int, bytes, Acknowledger]]] = defaultdict(list)
-        for n in which:
-            acknowledger = queued.sessions[n].acknowledger
-            frames = acknowledger.peek()
-            if len(frames) <= room:
-                by_length[len(frames)].append((n, frames, acknowledger))
-        return [
-            (queued.lone.only(np.array(chosen, dtype=np.intp), frames), list(acknowledgers))
-            for chosen, frames, acknowledgers in (zip(*same, strict=True) for same in by_length.values())
-        ]
-
-    def _seal_alone(
-        self, dirty: Iterable[Session], *, now: float
-    ) -> tuple[list[Transmit], Iterable[Session]]:
-        """Seal the states of sessions that have nothing else to send; also, whom else to visit."""
-        waiting: defaultdict[int, list[tuple[Session, PendingState, bytes]]] = defaultdict(list)
-        rest: list[Session] = []
-        for session in dirty:
-            state = session.outbound.lone_state()
-            if state is None or not isinstance(state.payload, bytes):
-                rest.append(session)
-            else:
-                waiting[len(state.payload)].append((session, state, state.payload))
-        transmits: list[Transmit] = []
-        for length, same in waiting.items():
-            size = LONE_BYTES + length
-            plaintexts = self._workspace.buffers_if_worth(size, len(same)) if len(same) >= FEW else None
-            if plaintexts is None:
-                rest += [session for session, _, _ in same]
-                continue
-            lone = Lone(
-                np.array([session.row.index for session, _, _ in same], dtype=np.intp),
-                np.array([state.stream for _, state, _ in same], dtype=np.int64),
-                np.array([state.number for _, state, _ in same], dtype=np.int64),
-                np.frombuffer(b"".join([payload for _, _, payload in same]), np.uint8).reshape(
-                    len(same), length
-                ),
-            )
-            may = may_go(lone, self._columns, max_flight=self._config.max_flight_datagrams, now=now)
-            may &= ~has_to_tell(lone, self._columns, now=now)
-            for (session, _, _), may_this in zip(same, may.tolist(), strict=True):
-                if may_this:
-                    session.outbound.lone_went()
-                    self._went_alone(session)
-                else:
-                    rest.append(session)
-            if not may.all():
-                lone = lone.only(np.flatnonzero(may))
-            if len(lone.rows):
-                sheet = Sheet(size, len(lone.rows))
-                transmits += seal_lone(lone, self._columns, plaintexts, sheet, now=now)
-        return transmits, rest
+        self._fanout.part()
 
     def _went_alone(self, session: Session) -> None:
         """A state of it did: what it waits for moves back as time goes by, but for one thing."""
@@ -735,23 +455,21 @@ class Endpoint:
 
         What is a view is good until the next call.
         """
-        if not (self._dirty or self._outbox or self._initiators or self._queued):
+        handshakes, fanout = self._handshakes, self._fanout
+        if not (self._dirty or self._outbox or handshakes.initiators or fanout.queued):
             return []
         outbox, self._outbox = self._outbox, []
-        for initiator in self._initiators.values():
-            datagram = initiator.datagram_to_send(now=now)
-            if datagram is not None:
-                outbox.append(Transmit.of_one(datagram, initiator.peer.address))
+        if handshakes.initiators:
+            outbox += handshakes.datagrams_to_send(now=now)
         may_sign = now >= self._pace.due_at
         unproven: list[tuple[Session, Unproven]] = []
         stamp = stamp_of(now)
-        queued, self._queued = self._queued, None
-        alone = [] if queued is None else self._seal_queued(queued, now=now)
+        alone = fanout.seal_queued(now=now) if fanout.queued else []
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             visits: Iterable[Session] = dirty
             if len(dirty) >= FEW:
-                sealed, visits = self._seal_alone(dirty, now=now)
+                sealed, visits = fanout.seal_alone(dirty, now=now)
                 alone += sealed
             for session in visits:
                 try:
@@ -823,19 +541,11 @@ class Endpoint:
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` wants to be called, monotonic seconds; ``None`` for never."""
-        first = self._timers.first()
-        if not (self._held or self._initiators or self._responders):
+        first, handshakes = self._timers.first(), self._handshakes
+        if not (self._held or handshakes.initiators or handshakes.responders):
             return first
-        earliest = min(self._other_timers())
-        return earliest if first is None else min(first, earliest)
-
-    def _other_timers(self) -> Iterator[float]:
-        if self._held:
-            yield self._pace.due_at
-        for initiator in self._initiators.values():
-            yield initiator.get_timer()
-        for responder in self._responders.values():
-            yield responder.deadline
+        timers = (first, self._pace.due_at if self._held else None, handshakes.get_timer())
+        return min(timer for timer in timers if timer is not None)
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due; early calls are harmless."""
@@ -851,8 +561,7 @@ class Endpoint:
         self._expire_handshakes(now=now)
 
     def _expire_handshakes(self, *, now: float) -> None:
-        handshakes: list[Initiator | Responder] = [*self._initiators.values(), *self._responders.values()]
-        for handshake in handshakes:
+        for handshake in self._handshakes:
             if now < handshake.deadline:
                 continue
             session = self._by_connection.get(handshake.parameters.connection_id)
@@ -864,8 +573,7 @@ class Endpoint:
 
     def _initiate_wanted(self, name: str, *, now: float) -> None:
         """A handshake of the peer came to nothing: go on with our own, should it have waited for that one."""
-        if name in self._wanted and not self._is_closed:
-            self._wanted.discard(name)
+        if not self._is_closed and self._handshakes.take_wanted(name):
             self.connect(name, now=now)
 
     def next_event(self) -> UdpEvent | None:

@@ -17,7 +17,7 @@ from bridge.errors import BoxError, InvalidStateError
 from bridge.jose import Jwk, SignedBoxClaims, open_signed_box, seal_signed_box, shared_secret
 from bridge.jose.encoding import base64url_decode_untrusted, json_object_untrusted
 from bridge.udp.keys import DirectionKeys, derive_session_keys, transcript_hash
-from bridge.udp.peers import Peer
+from bridge.udp.peers import Address, Peer
 from bridge.udp.wire import (
     Parameters,
     Reply,
@@ -263,6 +263,7 @@ class Responder(_Handshake):
         peer: Peer,
         box: bytes,
         claims: SignedBoxClaims,
+        address: Address,
         parameters: Parameters,
         times: HandshakeTimes,
     ) -> None:
@@ -272,6 +273,7 @@ class Responder(_Handshake):
             peer: the one whose thumbprint the box names, with the key the homeserver has for it.
             box: the INIT's box as received.
             claims: what the box says of itself; believed only once the signature held.
+            address: where the INIT came from, and the REPLY goes.
 
         Raises:
             BoxError: not to be opened.
@@ -281,6 +283,7 @@ class Responder(_Handshake):
         super().__init__(
             peer=peer, session_id=claims.session, parameters=parameters, deadline=times.now + times.timeout
         )
+        self.address = address
         self.issued_at_ms = claims.issued_at_ms
         self.init_box = box
         opened = open_signed_box(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bridge.jose import Jwk
 from bridge.udp.conditioner import Conditioner
@@ -18,6 +18,7 @@ from bridge.udp.evidence import ProofVerifier
 from bridge.udp.keys import derive_session_keys
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
+from bridge.udp.statistics import DropReason
 from bridge.udp.transmit import Transmit
 from bridge.udp.wire import MAX_DATAGRAM_BYTES
 
@@ -164,6 +165,25 @@ def introduce(*hosts: Host) -> None:
                 host.endpoint.add_peer(
                     Peer(name=other.name, public_key=other.key.public(), address=other.address)
                 )
+
+
+def make_pair(**config: Any) -> tuple[Network, Host, Host]:
+    network = Network()
+    low, high, _ = sorted_keys()
+    a, b = (
+        network.host("a", low, config=UdpConfig(**config)),
+        network.host("b", high, config=UdpConfig(**config)),
+    )
+    introduce(a, b)
+    return network, a, b
+
+
+def established(*hosts: Host) -> Callable[[], bool]:
+    return lambda: all(host.of_type(SessionEstablished) for host in hosts)
+
+
+def drops(host: Host, reason: DropReason) -> int:
+    return host.endpoint.statistics().drops.get(reason, 0)
 
 
 def connected_pair(

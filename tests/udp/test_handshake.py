@@ -57,6 +57,7 @@ def responder(box: bytes, *, sender: Jwk | None = None, wants_signed: bool = Fal
         peer=Peer(name="a", public_key=(sender or low).public(), address=("192.0.2.1", 1)),
         box=box,
         claims=peek_claims_untrusted(box.decode()),
+        address=("192.0.2.1", 1),
         parameters=Parameters(22, 1 << 19, wants_signed),
         times=TIMES,
     )
