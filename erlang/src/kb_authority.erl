@@ -49,6 +49,7 @@ do(Function, Request, Read, List) when Function =:= close_session; Function =:= 
 do(take, Request, Read, _List) -> kb_authority_lease:take(Request, Read);
 do(beat, Request, Read, _List) -> kb_authority_lease:beat(Request, Read);
 do(expire, Request, Read, List) -> kb_authority_lease:expire(Request, Read, List);
+do(pass_on, Request, Read, List) -> kb_authority_lease:pass_on(Request, Read, List);
 do(raise_epochs, Request, Read, _List) -> kb_authority_tree:raise_epochs(Request, Read);
 do(enter, Request, Read, _List) -> kb_authority_player:enter(Request, Read);
 do(leave, Request, Read, _List) -> kb_authority_player:leave(Request, Read);

@@ -342,7 +342,12 @@ received(_To, #{release := undefined}, _Read) -> {refuse, bad_release};
 received(To, #{release := #{rcp := Recipient}}, Read) ->
     case Read(server_path(To)) of
         #{revoked := true} -> {refuse, no_server};
-        #{session := Session, thumbprint := Recipient} when Session =/= undefined -> {ok, Session};
+        #{session := Session, thumbprint := Recipient} when Session =/= undefined ->
+            %% It may have ended, and its server have the name still.
+            case Read(session_path(Session)) of
+                undefined -> {refuse, no_server};
+                _ -> {ok, Session}
+            end;
         #{session := Session} when Session =/= undefined -> {refuse, wrong_key};
         _ -> {refuse, no_server}
     end.

@@ -2,7 +2,7 @@
 %% deposed, and nothing it asks for happens. None of these needs an operation id: a repeat does no harm.
 -module(kb_authority_lease).
 
--export([take/2, beat/2, expire/3, lease_ms/2]).
+-export([take/2, beat/2, expire/3, pass_on/3, lease_ms/2]).
 
 -import(kb_authority_tree, [session_path/1, refuse/3]).
 
@@ -28,6 +28,10 @@ beat(#{sessions := Unknown} = Request, Read) ->
 -spec expire(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
 expire(Request, Read, List) ->
     current(Request, Read, fun() -> kb_authority_session:close(Request, Read, List) end).
+
+-spec pass_on(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
+pass_on(Request, Read, List) ->
+    current(Request, Read, fun() -> kb_authority_session:pass_on(Request, Read, List) end).
 
 current(#{generation := Generation}, Read, Decide) ->
     case generation(Read(?LESSOR)) of

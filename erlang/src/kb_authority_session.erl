@@ -1,9 +1,9 @@
 %% Sessions of servers: opened under a server's name and key, ended with all that hangs on them.
 -module(kb_authority_session).
 
--export([open/3, close/3]).
+-export([open/3, close/3, pass_on/3]).
 
--import(kb_authority_tree, [server_path/1, session_path/1, entity_path/1, inbox_path/2, bump/1, next_epoch/1,
+-import(kb_authority_tree, [server_path/1, session_path/1, ending_path/1, entity_path/1, inbox_path/2, bump/1, next_epoch/1,
                             step_or_none/1, refuse/2, refuse/3]).
 
 %% Nobody's session ends because another one is opened: a second process of that name, or the one that seals for a
@@ -29,7 +29,7 @@ open(Request, Read, List) ->
             refuse(restoring, <<"a backup is being restored here: try again when that has ended, or repeat it">>);
         #{thumbprint := Other} when Other =/= Thumbprint ->
             refuse(server_key_mismatch, <<"another key holds this name">>);
-        #{session := Session} ->
+        #{session := Session} when Used =/= undefined ->
             {ok, Value#{held => held(Session, Read, List)}, Opened};
         _ when Used =/= undefined ->
             refuse(invalid_request, <<"this session id belongs to another server: draw a new one">>);
@@ -49,30 +49,66 @@ lessor(Read, Configured) ->
 
 %% Of a session for which nothing acts any more: each entity passes to the first of its `successors' that may have it,
 %% or is dormant. `released' is what others have said: which of their releases are due no more.
+%%
+%% Nobody else writes while one transaction is made. So a session that is named by more than `at_most' records ends by this
+%% one, as far as anybody can ask or be told anything in its name, and what names it is passed on by others.
 -spec close(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
 close(#{session := Session} = Request, Read, List) ->
     case Read(session_path(Session)) of
         undefined ->
             {ok, #{released => [], passed => []}, []};
         #{server := Server} ->
-            {Value, Ended} = ended(Request, Read, List),
-            Away = case Read(server_path(Server)) of
-                       #{session := Session} = Record ->
-                           [{put, server_path(Server), Record#{session => undefined}}];
-                       _ ->
-                           []
-                   end,
-            {ok, Value, Ended ++ Away}
+            Names = names(Session, List),
+            case Request of
+                #{at_most := Most} when length(Names) > Most -> begun(Session, Server, length(Names));
+                _ ->
+                    {Value, Passed} = passed_on(naming(Session, Names, Read), Request, Read),
+                    {ok, Value, Passed ++ [{delete, session_path(Session)} | gone(Session, Server, Read)]}
+            end
     end.
 
-ended(#{session := Session} = Request, Read, List) ->
+%% Its server keeps the name until all is passed on, so that no other session of it is about entities of this one.
+begun(Session, Server, Left) ->
+    {ok, #{released => [], passed => [], left => Left},
+     [{put, ending_path(Session), #{session => Session, server => Server}}, {delete, [bridge, inbox, Session]},
+      {delete, session_path(Session)}]}.
+
+%% Some of what a session named that has ended; or all that is left, so that nothing of the session is.
+-spec pass_on(map(), kb_authority_tree:read(), kb_authority_tree:lister()) -> kb_authority_tree:decision().
+pass_on(#{session := Session, entities := Wanted} = Request, Read, List) ->
+    case {Read(ending_path(Session)), Wanted} of
+        {undefined, _} ->
+            {ok, #{released => [], passed => [], left => 0}, []};
+        {#{server := Server}, all} ->
+            #{at_most := Most} = Request,
+            %% The index of an older version may name what names the session no more.
+            case naming(Session, names(Session, List), Read) of
+                Records when length(Records) > Most -> {ok, #{released => [], passed => [], left => length(Records)}, []};
+                Records ->
+                    {Value, Passed} = passed_on(Records, Request, Read),
+                    {ok, Value#{left => 0}, Passed ++ [{delete, ending_path(Session)} | gone(Session, Server, Read)]}
+            end;
+        {_, Names} ->
+            {Value, Passed} = passed_on(naming(Session, Names, Read), Request, Read),
+            {ok, Value, Passed}
+    end.
+
+%% With the inbox, where a recall may have come since.
+gone(Session, Server, Read) ->
+    [{delete, [bridge, held, Session]}, {delete, [bridge, inbox, Session]}
+     | [{put, server_path(Server), Record#{session => undefined}}
+        || #{session := Known} = Record <- [Read(server_path(Server))], Known =:= Session]].
+
+naming(Session, Names, Read) ->
+    [Record || Entity <- Names, Record <- [Read(entity_path(Entity))],
+               lists:member(Session, kb_authority_index:sessions(Record))].
+
+passed_on(Records, Request, Read) ->
     Begun = #{released => [], passed => [], grants => Read([bridge, grants]), changes => []},
     #{released := Released, passed := Passed, grants := Grants, changes := Changes} =
-        lists:foldl(fun(Record, Acc) -> without(Record, Request, Read, Acc) end, Begun, named(Session, Read, List)),
-    Granted = [{put, [bridge, grants], Grants} || Passed =/= []],
+        lists:foldl(fun(Record, Acc) -> without(Record, Request, Read, Acc) end, Begun, Records),
     {#{released => lists:reverse(Released), passed => lists:reverse(Passed)},
-     Granted ++ Changes ++ [{delete, [bridge, held, Session]}, {delete, [bridge, inbox, Session]},
-                            {delete, session_path(Session)}]}.
+     [{put, [bridge, grants], Grants} || Passed =/= []] ++ Changes}.
 
 without(#{session := Session, entity := Entity} = Record, #{session := Session} = Request, Read, Acc) ->
     %% What was due to the ended session stays due: its former holder may act until it releases.
@@ -117,9 +153,7 @@ passed({Session, Server}, #{entity := Entity, server := From, epoch := Epoch, ow
          changes => [{put, entity_path(Entity), Taken}, {put, inbox_path(Session, Entity), Told}
                      | kb_authority_waiting:recalls(Taken, Step, Read)] ++ Changes}.
 
-named(Session, Read, List) ->
-    [Record || Entity <- kb_authority_index:named(List([bridge, held, Session])),
-               Record <- [Read(entity_path(Entity))], Record =/= undefined].
+names(Session, List) -> kb_authority_index:named(List([bridge, held, Session])).
 
 held(Session, Read, List) ->
-    [Record || #{session := Holder} = Record <- named(Session, Read, List), Holder =:= Session].
+    [Record || Entity <- names(Session, List), #{session := Holder} = Record <- [Read(entity_path(Entity))], Holder =:= Session].

@@ -84,7 +84,10 @@ on_entity(claim, Request, Record, Read) ->
     end;
 on_entity(Function, #{session := Session, epoch := Epoch} = Request,
           #{session := Session, epoch := Epoch} = Record, Read) ->
-    by_holder(Function, Request, Record, Read);
+    case Read(session_path(Session)) of
+        undefined -> no_session();
+        _ -> by_holder(Function, Request, Record, Read)
+    end;
 on_entity(_Function, _Request, Record, _Read) ->
     not_holder(Record).
 
@@ -96,23 +99,34 @@ by_holder(give, #{owner := Owner}, #{entity := Entity} = Record, _Read) ->
 by_holder(release, #{session := Session}, #{entity := Entity} = Record, _Read) ->
     Dormant = bump(Record#{session => undefined, server => undefined, awaiting => undefined}),
     {ok, Dormant, [{put, entity_path(Entity), Dormant}, {delete, inbox_path(Session, Entity)}]};
-by_holder(push, #{to := To, owner := Owner, box := Box} = Request, Record, Read) ->
-    #{entity := Entity, session := Session, server := From, epoch := Epoch} = Record,
+by_holder(push, #{to := To} = Request, #{session := Session} = Record, Read) ->
     case Read(server_path(To)) of
         #{session := Session} ->
             refuse(already_held, <<"this server holds the entity">>);
         #{revoked := true} ->
             refuse(no_server, <<"the key of this server was revoked">>);
         #{session := Target} when Target =/= undefined ->
+            pushed(Request, Target, Record, Read);
+        _ ->
+            no_server()
+    end.
+
+%% To a session that a server's record names, which may have ended.
+pushed(#{to := To, owner := Owner, box := Box} = Request, Target, Record, Read) ->
+    #{entity := Entity, server := From, epoch := Epoch} = Record,
+    case Read(session_path(Target)) of
+        undefined ->
+            no_server();
+        _ ->
             {Next, Granted} = next_epoch(Read),
             Pushed = bump(Record#{owner => Owner, session => Target, server => To, epoch => Next,
                                   awaiting => undefined}),
             Grant = maps:merge(#{type => grant, entity => Entity, epoch => Next, previous => Epoch,
                                  from => From, owner => Owner, box => Box}, step(Request)),
-            {ok, Pushed, [Granted, {put, entity_path(Entity), Pushed}, {put, inbox_path(Target, Entity), Grant}]};
-        _ ->
-            refuse(no_server, <<"no server of this name has a session">>)
+            {ok, Pushed, [Granted, {put, entity_path(Entity), Pushed}, {put, inbox_path(Target, Entity), Grant}]}
     end.
+
+no_server() -> refuse(no_server, <<"no server of this name has a session">>).
 
 %% Its lease runs out, and until then it is given nothing more.
 revoked() -> refuse(revoked, <<"the key of this server was revoked">>).

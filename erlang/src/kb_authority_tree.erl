@@ -1,7 +1,7 @@
 %% What the decisions on authority share: where records lie (docs/protocol.md §2), epochs, steps and refusals.
 -module(kb_authority_tree).
 
--export([entity_path/1, server_path/1, session_path/1, player_path/1, held_path/2, owned_path/2, bucket/1,
+-export([entity_path/1, server_path/1, session_path/1, ending_path/1, player_path/1, held_path/2, owned_path/2, bucket/1,
          inbox_path/2, ask_inbox_path/3, asks_path/1, buckets/0]).
 -export([peer_path/1, abroad_path/1, escrow_path/1, outgoing_path/1, incoming_path/1, incoming_path/2]).
 -export([bump/1, next_epoch/1, epoch_above/2, raise_epochs/2, step/1, step_or_none/1]).
@@ -28,6 +28,10 @@ server_path(Server) -> [bridge, servers, Server].
 
 -spec session_path(binary()) -> path().
 session_path(Session) -> [bridge, sessions, Session].
+
+%% One that has ended, and named more than one transaction is to pass on.
+-spec ending_path(binary()) -> path().
+ending_path(Session) -> [bridge, ending, Session].
 
 -spec player_path(binary()) -> path().
 player_path(Player) -> [bridge, players, Player].

@@ -7,7 +7,7 @@
 -export([backup/2, restore/3, is_kept/1]).
 
 %% Of this cluster or of a moment; everything else below `/:bridge' is kept, also what later versions put there.
--define(MOMENTARY, [procedures, clients, client_counts, lessor, members, sessions, held, inbox, asks, counts, restoring]).
+-define(MOMENTARY, [procedures, clients, client_counts, lessor, members, sessions, ending, held, inbox, asks, counts, restoring]).
 -define(MARK, [bridge, restoring]).
 %% What a cluster without servers and players may know.
 -define(BORN_WITH, [identity, grants, procedures, clients, client_counts, lessor, members, refusals]).

@@ -22,13 +22,16 @@
 -define(U64, 16#FFFFFFFFFFFFFFFF).
 -define(MAX_LIST, 1000).
 
--type work() :: take | beat | {{expire, kb_lease:session()} | {close, gen_server:from()}, reference()}.
+-type work() :: take | beat | {{expire | pass_on, kb_lease:session()} | {close, gen_server:from()}, reference()}.
 -record(state, {store :: atom(), lease_ms :: pos_integer(),
                 role = follows :: follows | taking | leads,
                 generation = 0 :: non_neg_integer(),
                 lease :: kb_lease:state() | undefined,
+                led_since = 0 :: integer(),
                 feed :: reference() | undefined,
                 works = #{} :: #{reference() => work()},
+                %% Sessions that have ended, and named more than one transaction is to pass on.
+                left = [] :: [kb_lease:session()],
                 %% Which process waits for what servers answer about entities that they have streamed in.
                 asking = #{} :: #{reference() => pid()},
                 counts = #{taken => 0, expired => 0, closed => 0} :: #{taken | expired | closed => non_neg_integer()}}).
@@ -52,7 +55,9 @@ end_session(Store, Function, Request, Id, Timeout) ->
     Began = now_ms(),
     case ask_lessor(Store, {end_session, Function, Request, Id}, Began + ?LESSOR_PATIENCE_MS) of
         {answer, Answer} -> Answer;
-        none -> kb_commit:commit(Store, Id, {authority, Function, Request}, max(1, Began + Timeout - now_ms()))
+        none ->
+            Ending = {authority, Function, kb_ending:bounded(Request)},
+            kb_commit:commit(Store, Id, Ending, max(1, Began + Timeout - now_ms()))
     end.
 
 ask_lessor(Store, Question, Deadline) ->
@@ -84,10 +89,9 @@ handle_call({end_session, Function, #{session := Session} = Request, Id}, From,
             #state{role = leads, store = Store, lease = Lease} = State) ->
     Routes = kb_lease:routes(Session, Lease),
     Commit = fun(Found) ->
-                     Ending = maps:merge(step(), maps:merge(Request, Found)),
-                     kb_commit:commit(Store, Id, {authority, Function, Ending}, ?TRANSACTION_MS)
+                     kb_commit:commit(Store, Id, {authority, Function, maps:merge(Found, Request)}, ?TRANSACTION_MS)
              end,
-    {noreply, ending({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:silence(Session, closing, Lease)})};
+    {noreply, closing({close, From}, Session, Routes, Commit, State#state{lease = kb_lease:silence(Session, closing, Lease)})};
 handle_call({end_session, _, _, _}, _From, State) ->
     {reply, not_lessor, State};
 handle_call(statistics, _From, #state{role = Role, generation = Generation, lease = Lease, counts = Counts} = State) ->
@@ -180,7 +184,7 @@ ticked(#state{store = Store, role = Role} = State) ->
     case {leader(Store) =:= node(), Role} of
         {true, follows} -> take(State);
         {true, taking} -> State;
-        {true, leads} -> beat(expire(subscribed(State)));
+        {true, leads} -> beat(pass_on(expire(subscribed(State))));
         {false, follows} -> State;
         {false, _} -> forgotten(State)
     end.
@@ -189,7 +193,7 @@ ticked(#state{store = Store, role = Role} = State) ->
 forgotten(#state{works = Works, feed = Feed} = State) ->
     _ = Feed =:= undefined orelse kb_feed:unsubscribe(Feed, self()),
     _ = [gen_server:reply(From, not_lessor) || {{close, From}, _} <- maps:values(Works)],
-    State#state{role = follows, lease = undefined, feed = undefined, works = #{}, asking = #{}}.
+    State#state{role = follows, lease = undefined, feed = undefined, works = #{}, asking = #{}, left = []}.
 
 take(#state{store = Store, lease_ms = LeaseMs} = State) ->
     Request = #{node => atom_to_binary(node()), lease_ms => LeaseMs},
@@ -202,14 +206,29 @@ expire(#state{lease = Lease} = State) ->
 
 expire(Session, #state{store = Store, generation = Generation, lease = Lease} = State) ->
     Commit = fun(Found) ->
-                     Ending = maps:merge(step(), Found#{generation => Generation, session => Session}),
-                     kb_commit:own(Store, expire, Ending, ?TRANSACTION_MS)
+                     kb_commit:own(Store, expire, Found#{generation => Generation, session => Session}, ?TRANSACTION_MS)
              end,
-    ending({expire, Session}, Session, kb_lease:routes(Session, Lease), Commit, State).
+    closing({expire, Session}, Session, kb_lease:routes(Session, Lease), Commit, State).
 
-ending(Kind, Session, Routes, Commit, #state{store = Store, asking = Asking} = State) ->
+closing(Kind, Session, Routes, Commit, #state{store = Store} = State) ->
+    ending(Kind, fun(Ref) -> kb_ending:close(Store, Session, Ref, Routes, Commit) end, State).
+
+%% One after the other: others are to write in between. A new lessor first hears renewals of all, or would know nobody
+%% to ask.
+pass_on(#state{left = []} = State) -> State;
+pass_on(#state{left = [Session | _], works = Works, store = Store, generation = Generation, lease = Lease} = State) ->
+    #state{led_since = Since, lease_ms = LeaseMs} = State,
+    IsIdle = [passing_on || {{pass_on, _}, _} <- maps:values(Works)] =:= [],
+    case IsIdle andalso now_ms() - Since >= LeaseMs div 2 of
+        true ->
+            Routes = kb_lease:routes(Session, Lease),
+            ending({pass_on, Session}, fun(Ref) -> kb_ending:pass_on(Store, Session, Generation, Ref, Routes) end, State);
+        false -> State
+    end.
+
+ending(Kind, End, #state{asking = Asking} = State) ->
     Ref = make_ref(),
-    {Pid, Begun} = work({Kind, Ref}, fun() -> Commit(kb_succession:find(Store, Session, Ref, Routes)) end, State),
+    {Pid, Begun} = work({Kind, Ref}, fun() -> End(Ref) end, State),
     Begun#state{asking = Asking#{Ref => Pid}}.
 
 beat(#state{lease = Lease, store = Store, generation = Generation} = State) ->
@@ -228,7 +247,7 @@ work(Work, Fun, #state{works = Works} = State) ->
 
 done(take, {ok, #{generation := Generation}}, #state{counts = #{taken := Taken} = Counts} = State) ->
     ?LOG_NOTICE("khepri_bridge: the lessor is here, generation ~b", [Generation]),
-    subscribed(State#state{role = leads, generation = Generation, lease = kb_lease:new(now_ms()),
+    subscribed(State#state{role = leads, generation = Generation, lease = kb_lease:new(now_ms()), led_since = now_ms(),
                            counts = Counts#{taken := Taken + 1}});
 done(take, _, State) ->
     State#state{role = follows};
@@ -248,15 +267,28 @@ done({Kind, Ref}, Answer, #state{asking = Asking} = State) ->
 ended({close, From}, Answer, #state{counts = #{closed := Closed} = Counts} = State) ->
     ok = gen_server:reply(From, {answer, Answer}),
     State#state{counts = Counts#{closed := Closed + 1}};
-ended({expire, Session}, {ok, #{released := Released, passed := Passed}}, #state{counts = Counts} = State) ->
-    ?LOG_NOTICE("khepri_bridge: session ~ts expired: ~b entities passed on, ~b dormant",
-                [binary:encode_hex(Session), length(Passed), length(Released)]),
-    #{expired := Expired} = Counts,
-    gone(Session, State#state{counts = Counts#{expired := Expired + 1}});
-ended({expire, _}, {error, {deposed, _}}, State) ->
+ended({expire, Session}, {ok, #{left := Left}}, State) ->
+    ?LOG_NOTICE("khepri_bridge: session ~ts expired: ~b entities are to be passed on", [binary:encode_hex(Session), Left]),
+    expired(Session, State);
+ended({expire, Session}, {ok, Ended}, State) ->
+    ?LOG_NOTICE("khepri_bridge: session ~ts expired: ~ts", [binary:encode_hex(Session), counted(Ended)]),
+    expired(Session, State);
+ended({pass_on, Session}, {ok, #{left := 0} = Ended}, #state{left = Left} = State) ->
+    ?LOG_NOTICE("khepri_bridge: all of the ended session ~ts: ~ts", [binary:encode_hex(Session), counted(Ended)]),
+    State#state{left = lists:delete(Session, Left)};
+ended({Kind, _}, {error, {deposed, _}}, State) when Kind =:= expire; Kind =:= pass_on ->
     forgotten(State);
+ended({pass_on, _}, _, State) ->
+    %% Again with the next tick, from what the tree has by then.
+    State;
 ended({expire, Session}, _, #state{lease = Lease} = State) ->
     State#state{lease = kb_lease:unexpired(Session, Lease)}.
+
+counted(#{released := Released, passed := Passed}) ->
+    io_lib:format("~b entities passed on, ~b dormant", [length(Passed), length(Released)]).
+
+expired(Session, #state{counts = #{expired := Expired} = Counts} = State) ->
+    gone(Session, State#state{counts = Counts#{expired := Expired + 1}}).
 
 %% The server hears of it, should it live after all; whether the tree or the expiry's answer tells of it first.
 gone(Session, #state{lease = Lease} = State) ->
@@ -278,12 +310,12 @@ tell(To, Message) ->
 %% Sessions and recalls as this member's own store has them, and every change from there on.
 subscribed(#state{feed = Feed} = State) when Feed =/= undefined -> State;
 subscribed(#state{store = Store, lease = Lease} = State) ->
-    {ok, Watches} = kb_watch:compile([[bridge, sessions], [bridge, inbox]]),
+    {ok, Watches} = kb_watch:compile([[bridge, sessions], [bridge, ending], [bridge, inbox]]),
     case kb_feed:subscribe(Store, #{pid => self(), watches => Watches, since => undefined, window => ?FEED_WINDOW}) of
         {ok, #{subscription := Subscribed, nodes := Nodes}} ->
             Restated = kb_lease:restated(tree(Nodes), now_ms(), Lease),
             Revoked = [Session || {[bridge, sessions, Session], #{revoked := true}} <- Nodes],
-            State#state{feed = Subscribed,
+            State#state{feed = Subscribed, left = [Session || {[bridge, ending, Session], #{}} <- Nodes],
                         lease = lists:foldl(fun(Session, Acc) -> kb_lease:silence(Session, revoked, Acc) end, Restated, Revoked)};
         {error, _} -> State
     end.
@@ -305,6 +337,10 @@ changed({_, created_or_updated, [bridge, sessions, Session], #{} = Record}, #sta
                         end};
 changed({_, deleted, [bridge, sessions, Session]}, State) ->
     gone(Session, State);
+changed({_, created_or_updated, [bridge, ending, Session], #{}}, #state{left = Left} = State) ->
+    State#state{left = lists:delete(Session, Left) ++ [Session]};
+changed({_, deleted, [bridge, ending, Session]}, #state{left = Left} = State) ->
+    State#state{left = lists:delete(Session, Left)};
 changed({_, created_or_updated, [bridge, inbox, Session, Entity], #{type := recall, epoch := Epoch, session := Taker}},
         #state{lease = Lease} = State) ->
     State#state{lease = kb_lease:recall(Session, Entity, Epoch, Taker, Lease)};
@@ -322,7 +358,5 @@ leader(Store) ->
         {Store, Node} -> Node;
         _ -> undefined
     end.
-
-step() -> #{trace => crypto:strong_rand_bytes(16), hop => 0}.
 
 now_ms() -> erlang:monotonic_time(millisecond).

@@ -3,7 +3,7 @@
 %% that they have released it takes for true; said once, it stays so, whatever they are granted later.
 -module(kb_succession).
 
--export([find/4, chosen/2]).
+-export([names/2, find/5, chosen/2]).
 
 -export_type([held/0, answer/0, found/0]).
 
@@ -21,27 +21,34 @@
 %% What the transaction is to know that ends the session.
 -type found() :: #{successors := #{entity() => [session(), ...]}, released := #{entity() => [{session(), pos_integer()}, ...]}}.
 
+%% All whose records name the session, in the order of their buckets: those that lie together are passed on together.
+-spec names(atom(), session()) -> [entity()].
+names(Store, Session) ->
+    Options = #{favor => low_latency, timeout => ?READ_TIMEOUT_MS},
+    case khepri:get_many(Store, [bridge, held, Session, {if_name_matches, any, undefined}], Options) of
+        {ok, Nodes} ->
+            [Entity || {_, Entity} <- lists:sort([{kb_authority_tree:bucket(Entity), Entity}
+                                                  || Entity <- kb_authority_index:named(maps:values(Nodes))])];
+        _ -> []
+    end.
+
 %% In a process of its own, which gets the answers to `Ref' that the lessor hears.
--spec find(atom(), session(), reference(), [{session(), kb_lease:route(), non_neg_integer()}]) -> found().
-find(_, _, _, []) -> chosen([], []);
-find(Store, Session, Ref, Routes) ->
-    Held = held(Store, Session),
-    Questions = [{Member, Pid, {streaming, Ref, Id, Names}}
-                 || Names <- parts([Entity || {Entity, _} <- Held]), {Id, {Member, Pid}, _} <- Routes],
+-spec find(atom(), session(), [entity()], reference(), [{session(), kb_lease:route(), non_neg_integer()}]) -> found().
+find(_, _, _, _, []) -> chosen([], []);
+find(Store, Session, Names, Ref, Routes) ->
+    Held = held(Store, Session, Names),
+    Questions = [{Member, Pid, {streaming, Ref, Id, Part}}
+                 || Part <- parts([Entity || {Entity, _} <- Held]), {Id, {Member, Pid}, _} <- Routes],
     _ = [erlang:send({kb_lessor, Member}, {relay, [{Pid, Question}]}, [nosuspend, noconnect])
          || {Member, Pid, Question} <- Questions],
     chosen(Held, answers(Ref, length(Questions), erlang:monotonic_time(millisecond) + ?PATIENCE_MS)).
 
-held(Store, Session) ->
+held(Store, Session, Names) ->
     Options = #{favor => low_latency, timeout => ?READ_TIMEOUT_MS},
-    case khepri:get_many(Store, [bridge, held, Session, {if_name_matches, any, undefined}], Options) of
-        {ok, Nodes} ->
-            [{Entity, kb_authority_waiting:without(Session, Due)}
-             || Entity <- kb_authority_index:named(maps:values(Nodes)),
-                {ok, #{session := Holder, awaiting := Due}} <- [khepri:get(Store, [bridge, entities, Entity], Options)],
-                Holder =:= Session];
-        _ -> []
-    end.
+    [{Entity, kb_authority_waiting:without(Session, Due)}
+     || Entity <- Names,
+        {ok, #{session := Holder, awaiting := Due}} <- [khepri:get(Store, [bridge, entities, Entity], Options)],
+        Holder =:= Session].
 
 parts([]) -> [];
 parts(Names) when length(Names) =< ?MAX_NAMES -> [Names];

@@ -2,8 +2,6 @@
 -module(kb_authority_lease_tests).
 -include_lib("eunit/include/eunit.hrl").
 
-
-
 founded() ->
     #{[bridge, grants] => #{incarnation => 1, counter => 0}, [bridge, identity] => #{instance => <<"local">>}}.
 
@@ -158,6 +156,59 @@ a_recall_that_overtakes_a_failover_keeps_it_test() ->
     Unread = maps:get([bridge, inbox, <<"b">>, <<"gun">>], Passed),
     ?assertMatch(#{type := recall, unread := Unread}, maps:get([bridge, inbox, <<"b">>, <<"gun">>], pulled(<<"c">>, Passed))).
 
+%% More than one transaction may change: the session ends by the first, and others pass on what it named.
+a_large_session_ends_at_once_and_is_passed_on_slice_by_slice_test() ->
+    Names = [<<"gun">>, <<"hat">>, <<"cup">>],
+    Before = lists:foldl(fun(Name, Acc) -> held(Name, <<"a">>, Acc) end, led(opened([<<"a">>, <<"b">>, <<"c">>])), Names),
+    {{ok, #{released := [], passed := [], left := 3}}, Tree} = large(expire, #{generation => 1}, Before),
+    ?assertNot(is_map_key([bridge, sessions, <<"a">>], Tree)),
+    [?assertMatch(#{session := <<"a">>}, entity(Name, Tree)) || Name <- Names],
+    %% Asked again, it does no harm.
+    {{ok, #{released := [], passed := []}}, Tree} = large(close_session, #{}, Tree),
+    %% Some, of which one is nobody's by now.
+    {{ok, #{released := [<<"hat">>], passed := [{<<"cup">>, <<"server-b">>}]}}, Some} =
+        pass_on([<<"cup">>, <<"hat">>, <<"gone">>], #{<<"cup">> => [<<"a">>, <<"b">>]}, Tree),
+    ?assertMatch(#{session := <<"a">>}, entity(<<"gun">>, Some)),
+    ?assertMatch(#{type := failover, from := <<"server-a">>}, maps:get([bridge, inbox, <<"b">>, <<"cup">>], Some)),
+    {{ok, #{released := [], passed := []}}, Some} = pass_on([<<"cup">>, <<"hat">>], #{}, Some),
+    {{ok, #{released := [<<"gun">>], left := 0}}, After} = pass_on(all, #{}, Some),
+    ?assertEqual([], [Path || [bridge, Kind, <<"a">> | _] = Path <- maps:keys(After), Kind =/= servers]),
+    ?assertMatch({{ok, #{left := 0}}, After}, pass_on(all, #{}, After)),
+    %% Not all at once where that is more than one may change, nor by a lessor that was deposed.
+    ?assertMatch({{ok, #{left := 3}}, Tree}, pass_on(all, #{}, Tree)),
+    ?assertMatch({{error, {deposed, _}}, Tree}, run(pass_on, #{generation => 0, session => <<"a">>, entities => Names}, Tree)).
+
+nothing_is_asked_or_granted_in_the_name_of_a_session_that_is_passed_on_test() ->
+    Before = held(<<"mug">>, <<"b">>, held(<<"hat">>, <<"a">>, held(<<"a">>, led(opened([<<"a">>, <<"b">>, <<"c">>]))))),
+    {{ok, _}, Tree} = large(close_session, #{}, Before),
+    #{epoch := Epoch} = entity(Tree),
+    #{epoch := OfMug} = entity(<<"mug">>, Tree),
+    Mine = (step())#{entity => <<"gun">>, session => <<"a">>, epoch => Epoch, owner => <<"ann">>},
+    [?assertMatch({{error, {no_session, _}}, Tree}, run(Function, Request, Tree))
+     || {Function, Request} <- [{release, Mine}, {give, Mine}, {push, Mine#{to => <<"server-b">>, box => <<"box">>}},
+                                {pull, Mine#{entity := <<"mug">>, epoch := OfMug}},
+                                {create_entity, Mine#{entity := <<"new">>, master => <<"ann">>, rule => deny}}]],
+    Push = (step())#{entity => <<"mug">>, session => <<"b">>, epoch => OfMug, owner => <<"ann">>, to => <<"server-a">>, box => <<"box">>},
+    ?assertMatch({{error, {no_server, _}}, Tree}, run(push, Push, Tree)),
+    ?assertMatch({{ok, #{there := []}}, Tree}, run(beat, #{generation => 1, sessions => [<<"a">>]}, Tree)),
+    %% Its server has no other session until all is passed on, this one neither.
+    [?assertMatch({{error, {name_in_use, _}}, Tree}, open(Session, <<"server-a">>, Tree)) || Session <- [<<"a">>, <<"d">>]],
+    {{ok, #{passed := []}}, Passed} = pass_on(all, #{<<"gun">> => [<<"a">>]}, 2, Tree),
+    ?assertMatch(#{session := undefined}, entity(Passed)),
+    ?assertMatch({{ok, _}, _}, open(<<"d">>, <<"server-a">>, Passed)).
+
+%% Who takes an entity before its slice waits for nobody once that has come.
+an_entity_may_be_taken_from_a_session_that_is_passed_on_test() ->
+    Older = pulled(<<"a">>, held(<<"hat">>, <<"a">>, held(<<"c">>, led(opened([<<"a">>, <<"b">>, <<"c">>]))))),
+    {{ok, _}, Tree} = large(close_session, #{}, Older),
+    Pulled = pulled(<<"b">>, Tree),
+    #{epoch := Epoch, awaiting := #{session := <<"a">>, awaiting := #{session := <<"c">>} = Due}} = entity(Pulled),
+    {{ok, #{released := [], passed := []}}, Sliced} = pass_on([<<"gun">>], #{<<"gun">> => [<<"c">>]}, Pulled),
+    ?assertMatch(#{session := <<"b">>, epoch := Epoch, awaiting := Due}, entity(Sliced)),
+    ?assertMatch(#{type := recall, granted := Epoch, session := <<"b">>}, maps:get([bridge, inbox, <<"c">>, <<"gun">>], Sliced)),
+    {{ok, #{left := 0}}, After} = pass_on(all, #{}, Sliced),
+    ?assertEqual([], [Path || [bridge, Kind, <<"a">> | _] = Path <- maps:keys(After), Kind =/= servers]).
+
 epochs_never_go_back_after_a_restore_test() ->
     Tree = held(<<"a">>, opened([<<"a">>])),
     {{ok, #{incarnation := 2}}, Own} = run(raise_epochs, #{above => 0}, Tree),
@@ -196,6 +247,14 @@ due(Session, Epoch) -> #{session => Session, server => <<"server-", Session/bina
 ended(Session, Successors, Released, Tree) ->
     run(end_session, (step())#{session => Session, reason => dead, successors => #{<<"gun">> => Successors},
                                released => #{<<"gun">> => Released}}, Tree).
+
+large(Function, Members, Tree) -> run(Function, maps:merge(step(), Members#{session => <<"a">>, at_most => 1}), Tree).
+
+pass_on(Entities, Successors, Tree) -> pass_on(Entities, Successors, 1, Tree).
+
+pass_on(Entities, Successors, Most, Tree) ->
+    run(pass_on, (step())#{generation => 1, session => <<"a">>, entities => Entities, successors => Successors, released => #{},
+                           at_most => Most}, Tree).
 
 run(Function, Request, Tree) ->
     case kb_authority_tests:decide(Function, Request, Tree) of

@@ -36,11 +36,12 @@ what_a_key_is_for_changes_nothing_test() ->
 
 epochs_rise_and_grants_follow_the_requests_test_() ->
     {timeout, 60, fun() ->
-                             _ = [put(Counted, 0) || Counted <- [claims, passed, due]],
+                             _ = [put(Counted, 0) || Counted <- [claims, passed, due, slices]],
                              [walk(Seed) || Seed <- lists:seq(1, 200)],
                              ?assert(get(claims) > 50),
                              ?assert(get(passed) > 200),
-                             ?assert(get(due) > 5)
+                             ?assert(get(due) > 5),
+                             ?assert(get(slices) > 50)
                      end}.
 
 walk(Seed) ->
@@ -57,10 +58,13 @@ step(Tree) ->
                 {ok, _, Changes} -> lists:foldl(fun change/2, Tree, Changes);
                 {error, {_, #{message := _}}} -> Tree
             end,
-    [ended(Session, Tree, After) || {close_session, {ok, _, [_ | _]}} <- [{Function, Answer}],
+    [ended(Session, Tree, After) || {Ending, {ok, Value, [_ | _]}} <- [{Function, Answer}],
+                                    Ending =:= close_session orelse Ending =:= pass_on, maps:get(left, Value, 0) =:= 0,
+                                    Ending =:= close_session orelse maps:get(entities, Request) =:= all,
                                     #{session := Session} <- [Request]],
-    [passed(Request, Entity, Tree, After) || {close_session, {ok, #{passed := Passed}, _}} <- [{Function, Answer}],
-                                             {Entity, _} <- Passed],
+    [passed(Request, Entity, Tree, After) || {Ending, {ok, #{passed := Passed}, _}} <- [{Function, Answer}],
+                                             Ending =:= close_session orelse Ending =:= pass_on, {Entity, _} <- Passed],
+    [put(slices, get(slices) + 1) || {pass_on, {ok, _, [_ | _]}} <- [{Function, Answer}]],
     case {Function, Answer} of
         {claim, {ok, #{entity := Entity, session := New, epoch := Epoch}, _}} ->
             #{release := #{sid := From, epoch := Released}} = Request,
@@ -80,10 +84,10 @@ step(Tree) ->
 consistent(Path, #{epoch := Epoch, version := Version, session := Session} = Record, Before, After) ->
     #{incarnation := High, counter := Low} = maps:get([bridge, grants], After),
     ?assert(Epoch =< (High bsl 48) bor Low),
-    ?assert(Session =:= undefined orelse is_map_key([bridge, sessions, Session], After)),
+    ?assert(Session =:= undefined orelse is_there(Session, After)),
     Due = chain(maps:get(awaiting, Record)),
     %% What is due is due from open sessions, at epochs that were theirs: each older than the one before it.
-    [?assert(is_map_key([bridge, sessions, Waiting], After)) || {Waiting, _} <- Due],
+    [?assert(is_there(Waiting, After)) || {Waiting, _} <- Due],
     ?assertEqual(lists:reverse(lists:usort([Epoch | [Older || {_, Older} <- Due]])),
                  [Epoch | [Older || {_, Older} <- Due]]),
     %% No session stands twice, so no chain is longer than there are sessions.
@@ -95,9 +99,15 @@ consistent(Path, #{epoch := Epoch, version := Version, session := Session} = Rec
             ?assertEqual(Older + 1, Version),
             ?assert(Epoch >= Earlier),
             %% A new holder always has a new epoch.
-            ?assert(Session =:= Holder orelse Session =:= undefined orelse Epoch > Earlier);
+            ?assert(Session =:= Holder orelse Session =:= undefined orelse Epoch > Earlier),
+            %% What is granted is granted to an open session.
+            ?assert(Epoch =:= Earlier orelse is_map_key([bridge, sessions, Session], After));
         _ -> ?assertEqual(1, Version)
     end.
+
+%% Open, or ended and not passed on yet; never both.
+is_there(Session, Tree) ->
+    is_map_key([bridge, sessions, Session], Tree) xor is_map_key([bridge, ending, Session], Tree).
 
 chain(undefined) -> [];
 chain(#{session := Session, epoch := Epoch} = Due) -> [{Session, Epoch} | chain(maps:get(awaiting, Due, undefined))].
@@ -105,7 +115,7 @@ chain(#{session := Session, epoch := Epoch} = Due) -> [{Session, Epoch} | chain(
 %% What a session's end must leave behind: nothing of the session, nor anything else changed.
 ended(Session, Before, After) ->
     ?assertEqual([], [Path || [bridge, Kind, Of | _] = Path <- maps:keys(After), Of =:= Session,
-                              Kind =:= sessions orelse Kind =:= inbox]),
+                              Kind =/= servers, Kind =/= entities]),
     [?assertEqual(maps:get([bridge, entities, Entity], Before), Record)
      || {[bridge, entities, Entity], #{session := Holder} = Record} <- maps:to_list(After),
         not mentions(Session, maps:get([bridge, entities, Entity], Before)), Holder =/= Session].
@@ -142,8 +152,9 @@ request() ->
              released => maps:from_list([{Entity, [{session(Of, Number), (1 bsl 48) bor rand:uniform(200)}
                                                    || Of <- [<<"a">>, <<"b">>, <<"c">>], Number <- [1, 2], rand:uniform(3) =:= 1]}
                                          || Entity <- [<<"gun">>, <<"hat">>]])},
-    {pick([open_session, open_session, close_session, create_entity, give, push, push, pull, pull, pull, release, claim, claim]),
-     Base#{release => #{snd => pick([<<"a">>, <<"b">>, <<"c">>]), rcp => Name, epoch => (1 bsl 48) bor rand:uniform(40),
+    {pick([open_session, open_session, close_session, pass_on, pass_on, create_entity, give, push, push, pull, pull, pull, release,
+           claim, claim]),
+     Base#{generation => 0, at_most => rand:uniform(3) - 1, entities => pick([[<<"gun">>], [<<"hat">>, <<"gun">>], all]), release => #{snd => pick([<<"a">>, <<"b">>, <<"c">>]), rcp => Name, epoch => (1 bsl 48) bor rand:uniform(40),
                         sid => session(pick([<<"a">>, <<"b">>, <<"c">>]), rand:uniform(2))}}}.
 
 session(Name, Number) -> <<Name/binary, Number>>.

@@ -6,12 +6,15 @@
 -export([sessions_live_as_long_as_they_are_renewed_through_any_member/1, a_session_that_is_renewed_no_more_expires/1,
          a_killed_leader_costs_no_session/1, a_deposed_lessor_acknowledges_nothing/1, a_lessor_that_was_stopped_ends_nobody/1,
          entities_of_a_dead_server_go_to_one_that_has_them_streamed_in/1,
+         what_a_large_session_held_is_passed_on_by_whoever_is_the_lessor/1,
          who_gave_an_entity_away_has_it_again_once_it_has_released_it/1,
          a_name_is_free_again_when_its_session_was_ended_or_expired/1, a_simulation_that_stands_still_loses_its_session/1,
          a_recall_that_is_not_obeyed_ends_the_session/1, what_is_no_message_of_a_server_harms_nobody/1,
          epochs_can_be_raised_above_all_that_anybody_remembers/1, a_session_whose_key_was_revoked_ends_with_its_lease/1]).
 %% Run on the hidden node.
 -export([server/2, change/2]).
+%% On a member.
+-export([made/2]).
 
 -define(STORE, homeserver).
 -define(LEASE, 1000).
@@ -21,10 +24,12 @@ suite() -> [{timetrap, {seconds, 90}}].
 all() ->
     [sessions_live_as_long_as_they_are_renewed_through_any_member, a_session_that_is_renewed_no_more_expires,
      entities_of_a_dead_server_go_to_one_that_has_them_streamed_in,
+     what_a_large_session_held_is_passed_on_by_whoever_is_the_lessor,
      who_gave_an_entity_away_has_it_again_once_it_has_released_it,
      a_name_is_free_again_when_its_session_was_ended_or_expired, a_simulation_that_stands_still_loses_its_session,
      a_recall_that_is_not_obeyed_ends_the_session, what_is_no_message_of_a_server_harms_nobody,
-     epochs_can_be_raised_above_all_that_anybody_remembers, a_session_whose_key_was_revoked_ends_with_its_lease, a_deposed_lessor_acknowledges_nothing, a_lessor_that_was_stopped_ends_nobody,
+     epochs_can_be_raised_above_all_that_anybody_remembers, a_session_whose_key_was_revoked_ends_with_its_lease,
+     a_deposed_lessor_acknowledges_nothing, a_lessor_that_was_stopped_ends_nobody,
      a_killed_leader_costs_no_session].
 
 init_per_suite(Config) ->
@@ -111,6 +116,43 @@ entities_of_a_dead_server_go_to_one_that_has_them_streamed_in(Config) ->
     %% By itself, when its lease is over.
     pause(C),
     ok = until(fun() -> {ok, #{server := Server}} = entity(<<"f1">>, Config), Server =:= <<"b">> end).
+
+%% More than one transaction is to pass on: the session is ended by a member that finds no lessor, and the lessor moves.
+what_a_large_session_held_is_passed_on_by_whoever_is_the_lessor(Config) ->
+    [One, Two, Three] = members(Config),
+    Names = [<<"large", (integer_to_binary(N))/binary>> || N <- lists:seq(1, 600)],
+    #{session := Session} = A = serve(<<"a">>, One, Config),
+    #{session := Heir} = B = serve(<<"b">>, Two, Config),
+    ok = peer:call(Three, ?MODULE, made, [Names, Session], 30000),
+    streams(B, 0, Names),
+    pause(A),
+    Ending = {authority, end_session, kb_ending:bounded(#{session => Session, reason => dead})},
+    {ok, #{left := 600}} = peer:call(Three, kb_commit, commit, [?STORE, {<<"ending">>, 1, 1, 0}, Ending, 2000]),
+    transfer_leadership(Config),
+    ok = until(fun() -> not there([bridge, ending, Session], Config) end),
+    [?assertNot(there([bridge, Kind, Session], Config)) || Kind <- [sessions, inbox, held]],
+    Holders = [Holder || Name <- Names, {ok, #{session := Holder}} <- [entity(Name, Config)]],
+    ?assertEqual([Heir], lists:usort(Holders)),
+    ?assertEqual([], lost(B)),
+    #{request := Request} = A,
+    {ok, #{held := []}} = api(Three, open_session, Request#{session := Again = crypto:strong_rand_bytes(16)}),
+    {ok, _} = api(Three, close_session, #{session => Again}),
+    %% As a large session too, by itself when its lease is over.
+    Last = pause(B),
+    ok = until(fun() -> lost(B) =:= [Heir] end),
+    ?assert(erlang:monotonic_time(millisecond) - Last >= ?LEASE),
+    ok = until(fun() -> not there([bridge, ending, Heir], Config) end),
+    ?assertMatch([{ok, #{session := undefined}}], lists:usort([{ok, maps:with([session], Record)}
+                                                               || Name <- Names, {ok, Record} <- [entity(Name, Config)]])).
+
+made(Names, Session) ->
+    lists:foreach(fun(Name) ->
+                          {ok, _} = kb_commit:own(?STORE, create_entity, #{entity => Name, owner => <<"p">>, master => <<"p">>,
+                                                                           rule => allow, session => Session}, 2000)
+                  end, Names).
+
+there(Path, Config) ->
+    peer:call(hd(members(Config)), khepri, exists, [?STORE, Path, #{favor => consistency}]) =:= true.
 
 who_gave_an_entity_away_has_it_again_once_it_has_released_it(Config) ->
     [One, Two, Three] = members(Config),
