@@ -27,7 +27,7 @@ from bridge.authority.record_model import (
     needs_epoch,
     needs_holder,
     record_of,
-    shown_open,
+    shown_there,
     shows,
     version_of,
 )
@@ -97,7 +97,7 @@ class Gaps:
         for operation in self._shown:
             assert operation.record is not None
             self.views.setdefault(operation.record.version, operation.record)
-            for session in shown_open(operation):
+            for session in shown_there(operation):
                 self.alive_ns[session] = max(self.alive_ns.get(session, 0), operation.called_ns)
         self.beyond = max(self._versions[-1] if self._versions else 0, version) + 1
         self._open_end = any(op.answered_ns >= self._earliest(self.beyond) for op in self._others)
@@ -190,7 +190,7 @@ class Gaps:
         for operation in itertools.islice(self._shown, following, None):
             if version_of(operation) != until:
                 break
-            named |= shown_open(operation)
+            named |= shown_there(operation)
         earliest, latest = self._earliest(version), self._latest(until) if until != self.beyond else _NEVER
         named |= {
             op.session
@@ -233,7 +233,7 @@ class Gaps:
             if operation.session is not None:
                 last[operation.session] = max(last.get(operation.session, 0), self._last_unknown[place])
         for operation in self._shown:
-            for session in shown_open(operation):
+            for session in shown_there(operation):
                 last[session] = max(last.get(session, 0), version_of(operation))
         for operation in self._others:
             if operation.detail == "already_held" and operation.session is not None:

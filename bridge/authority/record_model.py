@@ -160,12 +160,27 @@ def clears_due(operation: Operation) -> bool:
 
 
 def shown_open(operation: Operation) -> set[bytes]:
-    """Sessions that were open when it was granted: it is theirs, or the record is."""
+    """Sessions that were open when it was granted: it is theirs, or the entity was given to them."""
     if operation.known is not Known.OK or operation.record is None:
         return set()
-    of_session = operation.function in _CHANGES_ALWAYS or operation.function == "request"
-    named = {operation.record.session, operation.session if of_session else None}
+    changes = operation.function in _CHANGES_ALWAYS
+    named = {
+        operation.record.session if changes else None,
+        operation.session if changes or operation.function == "request" else None,
+    }
     return {session for session in named if session is not None}
+
+
+def shown_there(operation: Operation) -> set[bytes]:
+    """Sessions that had not ended for this entity: those, and whom the record named still.
+
+    What a session held that has ended is passed on by more than one transaction, so another entity's record
+    may name it no more.
+    """
+    shown = shown_open(operation)
+    if operation.known is Known.OK and operation.record is not None and operation.record.session is not None:
+        shown.add(operation.record.session)
+    return shown
 
 
 def needs_epoch(operation: Operation) -> bool:

@@ -42,6 +42,11 @@
 #define STEADY N            /* a server whose lease is always fresh: the best that a successor can be; N: none */
 #endif
 
+/* Whether the end of a session may be more than one transaction. */
+#ifndef SLICES
+#define SLICES true
+#endif
+
 #define NONE N
 #define DUES (N - 1)        /* releases due at once, at most */
 
@@ -113,6 +118,12 @@
 #define EXPIRES true
 #endif
 
+#ifdef BUG_ENDED_ACKNOWLEDGED
+#define RENEWABLE(i) THERE(i)
+#else
+#define RENEWABLE(i) session[i]
+#endif
+
 #ifdef BUG_AWAITING_RELEASES
 #define RELEASES_FROM AWAITING
 #else
@@ -128,6 +139,7 @@
 /* --- The tree: what the log has committed --------------------------------------------------------------------- */
 
 bool session[N];            /* a session is open under this server's name */
+bool ending[N];             /* or it has ended, and what names it has yet to be passed on; the name is not free */
 byte epoch;                 /* of the newest grant */
 byte holder;                /* whom it names; NONE: dormant */
 byte due[DUES];             /* sessions whose release is due to the holder, the next one first */
@@ -200,6 +212,7 @@ byte k;                     /* of loops; 0 between steps */
 byte to;                    /* of a failover; NONE between steps */
 
 #define OPENED(i) (session[i] && member[i])
+#define THERE(i) (session[i] || ending[i])
 #define MAY_ACT(i) (life[i] != DEAD && phase[i] == HOLDING && lease[i] > STOP)
 
 /* S1, first half: no two servers may act at one instant. */
@@ -222,10 +235,10 @@ inline assert_single() {
  * is still its holder, or its release is due, or it has been recalled, unless its session has ended.
  */
 inline assert_kept(i) {
-    assert(holder == NONE || session[holder]);
-    assert(due[0] == NONE || (session[due[0]] && due[0] != holder));
+    assert(holder == NONE || THERE(holder));
+    assert(due[0] == NONE || (THERE(due[0]) && due[0] != holder));
 #if N > 2
-    assert(due[1] == NONE || (session[due[1]] && due[1] != holder && due[1] != due[0]));
+    assert(due[1] == NONE || (THERE(due[1]) && due[1] != holder && due[1] != due[0]));
     assert(due[0] != NONE || due[1] == NONE);
 #endif
     assert(!(life[i] == UP && OPENED(i) && phase[i] >= AWAITING) ||
@@ -336,10 +349,15 @@ inline settle() {
     k = 0
 }
 
-/* A session ends: its entity goes to `to', which streams it, or is dormant. What was due to it stays due. */
-inline end_session(i) {
-    session[i] = false; granted[i] = 0; recalled[i] = 0; recalled_for[i] = 0;
-    countdown[i] = 0; muted[i] = false; expiring[i] = false; in_beat[i] = false;
+/* A session ends: nothing is granted to it any more, or asked in its name. */
+inline end_first(i) {
+    session[i] = false; ending[i] = true; granted[i] = 0; recalled[i] = 0; recalled_for[i] = 0;
+    countdown[i] = 0; muted[i] = false; expiring[i] = false; in_beat[i] = false
+}
+
+/* With it, or later: its entity goes to `to', which streams it, or is dormant. What was due to it stays due. */
+inline pass_on(i) {
+    ending[i] = false; recalled[i] = 0; recalled_for[i] = 0;
     drop_due(i);
     if
     :: holder == i -> settle()
@@ -380,6 +398,14 @@ inline choose_successor(i) {
     fi
 }
 
+/* All of it in one transaction, or what names it by another one, of whoever is the lessor then. */
+inline end_session(i) {
+    if
+    :: choose_successor(i); end_first(i); pass_on(i)
+    :: SLICES -> end_first(i)
+    fi
+}
+
 inline begin(i) {
     phase[i] = HOLDING; awaited[i] = 0;
     assert_single()
@@ -408,11 +434,11 @@ proctype Lessor(byte i)
     :: d_step { !calm && lease[i] > 0 && life[i] != DEAD -> lease[i] = 0 }
     :: d_step { life[i] == ORPHAN && lease[i] > 0 -> lease[i] = 0 }
     :: d_step { life[i] == UP && OPENED(i) && lease[i] == 0 -> lease[i] = L }
-    :: atomic { session[i] && lease[i] == 0 && (!calm || life[i] != UP || !member[i]) -> choose_successor(i);
+    :: atomic { session[i] && lease[i] == 0 && (!calm || life[i] != UP || !member[i]) ->
         end_session(i); assert_kept(0); assert_kept(1); assert_kept(N - 1) }
 #else
     /* A beat is submitted, with the renewal that came in before; the countdown restarts here. */
-    :: d_step { i != STEADY && session[i] && worth[i] > 0 && !acknowledged[i] && !in_beat[i] && (!muted[i] || TOO_LATE) ->
+    :: d_step { i != STEADY && RENEWABLE(i) && worth[i] > 0 && !acknowledged[i] && !in_beat[i] && (!muted[i] || TOO_LATE) ->
         in_beat[i] = true;
         countdown[i] = COUNTDOWN }
     /* It commits: the generation is still the same, for a change of it aborts this beat. */
@@ -428,11 +454,11 @@ proctype Lessor(byte i)
     /* A hung or unwilling holder: no longer acknowledged, so its lease runs out. */
     :: d_step { !calm && i != STEADY && session[i] && !muted[i] -> muted[i] = true }
 #ifdef BUG_HUNG_ENDS_AT_ONCE
-    :: atomic { session[i] && muted[i] -> choose_successor(i); end_session(i) }
+    :: atomic { session[i] && muted[i] -> end_session(i) }
 #endif
     :: d_step { EXPIRES && i != STEADY && session[i] && countdown[i] == 0 && !expiring[i] -> expiring[i] = true; muted[i] = true }
     /* The expiry commits; one of an older generation aborts. */
-    :: atomic { expiring[i] -> choose_successor(i);
+    :: atomic { expiring[i] ->
         if
         :: phase[i] == HOLDING -> ended = ended | (1 << known[i])
         :: else
@@ -440,6 +466,7 @@ proctype Lessor(byte i)
         assert(lease[i] == 0 && !acknowledged[i]);
         end_session(i); assert_kept(0); assert_kept(1); assert_kept(N - 1) }
 #endif
+    :: atomic { ending[i] -> choose_successor(i); pass_on(i); assert_kept(0); assert_kept(1); assert_kept(N - 1) }
     od
 }
 
@@ -477,9 +504,9 @@ proctype Server(byte i)
     :: d_step { life[i] == UP && member[i] && lease[i] == 0 && (phase[i] != FOLLOWING || worth[i] == 0) ->
         stop_following(i); member[i] = false; forget_renewal(i); answer[i] = 0; answer_due[i] = 0 }
     /* A new session, under the name that the earlier one may still have. Its lease counts from before it asked. */
-    :: atomic { !calm && life[i] == UP && !member[i] && opens < OPENS -> opens++;
+    :: atomic { !calm && life[i] == UP && !member[i] && !ending[i] && opens < OPENS -> opens++;
         if
-        :: session[i] -> choose_successor(i); end_session(i)
+        :: session[i] -> choose_successor(i); end_first(i); pass_on(i)
         :: else
         fi;
         d_step {
@@ -609,13 +636,13 @@ proctype Server(byte i)
     :: d_step { life[i] == ORPHAN -> life[i] = DEAD; armed[i] = 0; armed_age[i] = 0; lease[i] = 0;
         stop_following(i); member[i] = false }
     /* The guardian ends the session when all that could act is dead. */
-    :: atomic { session[i] && GUARDED(i) -> choose_successor(i); end_session(i); assert_kept(0); assert_kept(1); assert_kept(N - 1) }
+    :: atomic { session[i] && GUARDED(i) -> end_session(i); assert_kept(0); assert_kept(1); assert_kept(N - 1) }
     /* The server starts again, under its name, and knows nothing. */
     :: d_step { !calm && life[i] == DEAD && opens < OPENS -> life[i] = UP; known[i] = 0; released[i] = 0;
         answer[i] = 0; answer_due[i] = 0; forget_renewal(i) }
 #ifdef BUG_OPEN_ENDS_EARLIER
     /* A second process opens a session under the name of one that lives. */
-    :: atomic { session[i] && life[i] != DEAD -> choose_successor(i); end_session(i) }
+    :: atomic { session[i] && life[i] != DEAD -> end_session(i) }
 #endif
     od
 }

@@ -308,6 +308,20 @@ def test_a_request_that_two_processes_repeated_is_one() -> None:
     assert check([*created(), first, *back, *repeat]).operations == 3
 
 
+def test_what_an_ended_session_held_is_passed_on_one_after_the_other() -> None:
+    """The cup's record names a session that has ended, and lost the ball before."""
+    passed = asked(2, "transfer", 200, view(3, 2, B, owner="Bob"), by="Ann", to="Bob")
+    cup = [replace(entry, entity="cup", client="d") for entry in created() if isinstance(entry, Called)]
+    cup += [replace(entry, client="d") for entry in created() if isinstance(entry, Replied)]
+    called, answered = asked(2, "transfer", 300, view(2, 1, A, owner="Bob"), by="Ann", to="Bob")
+    still = [replace(called, entity="cup", client="d"), replace(answered, client="d")]
+    assert not check([*created(), *passed, *cup, *still]).violations
+    # Nothing is given to a session that has ended.
+    called, answered = asked(2, "give", 300, view(2, 1, A, owner="Bob"), session=A, owner="Bob", epoch=1)
+    given = [replace(called, entity="cup", client="d"), replace(answered, client="d")]
+    assert check([*created(), *passed, *cup, *given]).not_linearizable
+
+
 def test_what_became_of_the_things_of_a_player_who_left_is_explained() -> None:
     given = asked(2, "transfer", 200, view(2, 1, owner="Bob"), by="Ann", to="Bob")
     left = Called(client="c", number=3, function="leave", at_ns=300, player="Bob")

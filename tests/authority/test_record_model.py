@@ -19,6 +19,7 @@ from bridge.authority.record_model import (
     permission,
     record_of,
     shown_open,
+    shown_there,
     shows,
     unchanged,
 )
@@ -146,13 +147,16 @@ def test_a_refusal_that_tells_the_epoch_makes_it_known() -> None:
     assert unchanged(told, 2, None) is False
 
 
-def test_an_answer_shows_that_holder_and_caller_were_open() -> None:
+def test_an_answer_shows_that_caller_and_new_holder_were_open() -> None:
     pushed = op("push", session=A, known=Known.OK, record=view_of(HELD._replace(session=B)))
-    assert shown_open(pushed) == {A, B}
-    assert shown_open(
-        op("transfer", session=A, known=Known.OK, record=view_of(HELD._replace(session=B)))
-    ) == {B}
-    assert shown_open(op("push", session=A)) == set()
+    assert shown_open(pushed) == shown_there(pushed) == {A, B}
+    assert shown_open(op("push", session=A)) == shown_there(op("push", session=A)) == set()
+
+
+def test_a_record_may_name_a_session_that_has_ended_and_is_not_passed_on_yet() -> None:
+    changed = op("transfer", session=A, known=Known.OK, record=view_of(HELD._replace(session=B)))
+    assert shown_open(changed) == set()
+    assert shown_there(changed) == {B}
 
 
 def test_a_state_is_what_its_answer_shows() -> None:

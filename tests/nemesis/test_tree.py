@@ -86,6 +86,7 @@ def test_a_tree_that_is_whole_has_no_problem() -> None:
         (without("sessions", A), "ball is held by a session that is not open"),
         (without("sessions", B), "ball awaits a release of a session that is not open"),
         (having(atoms(session=b"x"), "servers", b"sim1"), "server sim1 names a session that is not open"),
+        (having(atoms(), "ending", b"x" * 16), "session 78787878 has ended and is not passed on"),
         (having(atoms(), "inbox", b"x" * 16, b"ball"), "an inbox message for session 78787878"),
         (without("held", B, b"7"), "ball is not in the index of session 62626262"),
         (

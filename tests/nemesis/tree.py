@@ -53,6 +53,8 @@ def _sessions(tree: Tree) -> Iterator[str]:
             yield f"{name} is held by a session that is not open"
         if record.awaiting is not None and record.awaiting.session not in opened:
             yield f"{name} awaits a release of a session that is not open"
+    for path, _ in _below(tree, "ending", 3):
+        yield f"session {path[2].hex()[:8]} has ended and is not passed on"
     for path, data in _below(tree, "servers", 3):
         session = data[Atom("session")]
         if isinstance(session, bytes) and session not in opened:
