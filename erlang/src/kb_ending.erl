@@ -9,7 +9,7 @@
 -define(TRANSACTION_MS, 2000).
 
 %% Of a request that ends a session.
--spec bounded(map()) -> map().
+-spec bounded(map()) -> #{at_most := ?AT_MOST, _ => _}.
 bounded(Request) -> Request#{at_most => ?AT_MOST}.
 
 %% By a transaction that `Commit' makes of what is found. Successors are not looked for where it cannot use them.
