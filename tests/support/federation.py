@@ -84,7 +84,7 @@ class DirectLink:
     """Calls the desk of the other instance; may lose what goes either way."""
 
     def __init__(self, *desks: Desk) -> None:
-        self.desks = {desk._instance: desk for desk in desks}
+        self.desks = {desk._here.instance: desk for desk in desks}
         self.asked: list[tuple[str, bytes, str]] = []
         self.lose_question: Callable[[bytes], bool] = lambda body: False
         self.lose_answer: Callable[[bytes], bool] = lambda body: False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 
-from bridge.errors import ConfigurationError, SignatureError
-from bridge.homeserver.federation.documents import Answer, Question, act_of, decode_answer_untrusted
+from bridge.errors import ConfigurationError
+from bridge.homeserver.federation.documents import Answer, Question, decode_answer_untrusted
 from bridge.homeserver.federation.escrows import Escrows
 from bridge.homeserver.federation.link import Link
-from bridge.homeserver.federation.sealing import check_seal_untrusted, seal_document
+from bridge.homeserver.federation.sealing import Correspondent
 from bridge.jose.credentials import Signer
 
 
@@ -35,10 +34,8 @@ class Asker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._escrows = escrows
-        self._instance = instance
-        self._signer = signer
+        self._here = Correspondent(instance=instance, signer=signer, clock=clock)
         self._link = link
-        self._clock = clock
 
     async def ask(self, instance: str, question: Question) -> Answer:
         """The answer of an instance, whose seal holds.
@@ -52,26 +49,9 @@ class Asker:
         peer = await self._escrows.peer(instance)
         if peer is None:
             raise ConfigurationError(f"{instance} is not pinned here (any more)")
-        sealed = await seal_document(
-            question,
-            signer=self._signer,
-            instance=self._instance,
-            audience=instance,
-            question=None,
-            now=self._clock(),
-            random=secrets.token_bytes(16),
-        )
+        sealed = await self._here.write(question, to=instance)
         body, seal = await self._link.ask(peer, sealed.body, sealed.seal)
-        checked = check_seal_untrusted(
-            seal,
-            body,
-            keys=peer.keyring,
-            instance=instance,
-            audience=self._instance,
-            question=sealed.id,
-            now=self._clock(),
+        answer, _ = self._here.read_untrusted(
+            body, seal, decode_answer_untrusted, by=peer, answering=sealed.id
         )
-        answer = decode_answer_untrusted(body)
-        if checked.act != act_of(answer):
-            raise SignatureError("the seal is of another kind of document")
         return answer

@@ -6,7 +6,6 @@ again, any process of the instance answers, and a question that somebody replays
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 
@@ -22,16 +21,10 @@ from bridge.homeserver.federation.documents import (
     Offer,
     Question,
     Settle,
-    act_of,
     decode_question_untrusted,
 )
 from bridge.homeserver.federation.escrows import Escrows
-from bridge.homeserver.federation.sealing import (
-    Sealed,
-    check_seal_untrusted,
-    claimed_instance_untrusted,
-    seal_document,
-)
+from bridge.homeserver.federation.sealing import Correspondent, Sealed, claimed_instance_untrusted
 from bridge.jose.credentials import Signer
 from bridge.jose.encoding import base64url_decode_untrusted
 
@@ -69,10 +62,8 @@ class Desk:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._escrows = escrows
-        self._instance = instance
-        self._signer = signer
+        self._here = Correspondent(instance=instance, signer=signer, clock=clock)
         self._on_message = on_message
-        self._clock = clock
 
     async def serve(self, body: bytes, seal: str) -> Sealed:
         """Answer a question of another instance.
@@ -96,20 +87,9 @@ class Desk:
         peer = await self._escrows.peer(asker)
         if peer is None:
             raise UnpinnedError(f"the instance {asker!r:.80} is not pinned here")
-        checked = check_seal_untrusted(
-            seal,
-            body,
-            keys=peer.keyring,
-            instance=asker,
-            audience=self._instance,
-            question=None,
-            now=self._clock(),
-        )
+        question, checked = self._here.read_untrusted(body, seal, decode_question_untrusted, by=peer)
         if checked.issued_at < peer.since:
             raise UnpinnedError(f"{asker} sealed this before it was trusted here")
-        question = decode_question_untrusted(body)
-        if checked.act != act_of(question):
-            raise SignatureError("the seal is of another kind of document")
         try:
             answer = await self._answer(asker, question)
         except AuthorityError as error:
@@ -121,15 +101,7 @@ class Desk:
                 case "no_peer":
                     raise UnpinnedError(str(error)) from error
             raise
-        return await seal_document(
-            answer,
-            signer=self._signer,
-            instance=self._instance,
-            audience=asker,
-            question=checked.id,
-            now=self._clock(),
-            random=secrets.token_bytes(16),
-        )
+        return await self._here.write(answer, to=asker, answering=checked.id)
 
     async def _answer(self, asker: str, question: Question) -> Answer:
         match question:
@@ -154,7 +126,7 @@ class Desk:
                 hop=offer.hop,
                 kind="escrow",
                 sender=asker,
-                receiver=self._instance,
+                receiver=self._here.instance,
                 at_ns=time.monotonic_ns(),
             )
         )

@@ -15,7 +15,6 @@ from bridge.homeserver.rest.problems import ProblemError
 from bridge.homeserver.rest.reading import server_named
 from bridge.homeserver.rest.shapes import Name
 from bridge.homeserver.rest.tokens import Peer
-from bridge.jose import Jwk
 from bridge.jose.credentials import Role
 
 router = APIRouter(prefix="/v1", tags=["tickets"])
@@ -65,13 +64,7 @@ async def ticket(body: Travelling, here: Here, who: PlayerOrOperator, issues: Is
     return TicketGiven(
         ticket=given.token,
         expires=given.expires_at,
-        server=Peer(
-            server=server.server,
-            key=Jwk.from_json(server.key).public_members(),
-            thumbprint=server.thumbprint,
-            host=server.host,
-            port=server.port,
-        ),
+        server=Peer.of(server),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from bridge.authority import ServerRecord
 from bridge.homeserver.rest.issuing import Issues, refusing
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Proof
@@ -50,6 +51,17 @@ class Peer(BaseModel):
     host: str
     port: int = Field(description="UDP.")
 
+    @classmethod
+    def of(cls, record: ServerRecord) -> Self:
+        """The server that a record tells of."""
+        return cls(
+            server=record.server,
+            key=Jwk.from_json(record.key).public_members(),
+            thumbprint=record.thumbprint,
+            host=record.host,
+            port=record.port,
+        )
+
 
 class Introduction(BaseModel):
     """A token for a peer."""
@@ -78,15 +90,4 @@ async def introduce(body: AskingForPeer, issues: Issues, request: Request) -> In
     request.app.state.callers.take(f"{certificate.role}:{certificate.subject}")
     with refusing("bad_proof"):
         given = await issues.introduce(proof, certificate, peer_certificate=body.peer_certificate)
-    peer = given.peer
-    return Introduction(
-        token=given.issued.token,
-        expires=given.issued.expires_at,
-        peer=Peer(
-            server=peer.server,
-            key=Jwk.from_json(peer.key).public_members(),
-            thumbprint=peer.thumbprint,
-            host=peer.host,
-            port=peer.port,
-        ),
-    )
+    return Introduction(token=given.issued.token, expires=given.issued.expires_at, peer=Peer.of(given.peer))
