@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 import bridge
 from bridge.homeserver.rest import (
@@ -26,6 +27,7 @@ from bridge.homeserver.rest import (
     tokens,
 )
 from bridge.homeserver.rest.context import Context
+from bridge.homeserver.rest.heads import Heads
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.measuring import Measuring
 from bridge.homeserver.rest.problems import Problem, add_handlers, problem_of
@@ -65,10 +67,13 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         (401, "No valid access token"),
         (403, "Not for this caller"),
         (404, "There is no such thing"),
+        (408, "The body did not come in time"),
         (409, "It does not fit what is there"),
         (413, "The body is too large"),
+        (415, "The body is not said to be JSON"),
         (422, "The request is not valid"),
         (429, "Too many requests"),
+        (500, "A defect of the service"),
         (503, "The cluster does not answer"),
     )
 }
@@ -87,6 +92,9 @@ def create_app(context: Context) -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        # No name ends in a slash, and where a balancer has the TLS, a redirect would lead past it.
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
         responses=_ERRORS,
     )
     app.state.context = context
@@ -98,11 +106,21 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(AddressLimit, settings=context.settings)
     app.add_middleware(Tracing)
     app.add_middleware(Measuring, registry=context.registry)
-    add_handlers(app, [route for router in ROUTERS for route in router.routes])
+    app.add_middleware(Heads)
+    routes = [route for router in ROUTERS for route in router.routes]
+    for route in routes:
+        assert isinstance(route, APIRoute)
+        route.summary = route.description.splitlines()[0].rstrip(".")
+    add_handlers(app, routes)
     for router in ROUTERS:
         app.include_router(router)
     _describe(app)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """By which generated clients call an operation: ``entities_show``."""
+    return f"{route.tags[0]}_{route.name}"
 
 
 def _describe(app: FastAPI) -> None:

@@ -23,7 +23,9 @@ class Enrolling(BaseModel):
     """A request for a certificate."""
 
     enrolment: str = Field(
-        description="A `kb-enrolment+jwt`, signed by the key that it names.", max_length=Enrolment.MAX_BYTES
+        description="A `kb-enrolment+jwt`, signed by the key that it names.",
+        max_length=Enrolment.MAX_BYTES,
+        examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"],
     )
     proof: str | None = Field(
         default=None,
@@ -36,8 +38,8 @@ class Enrolling(BaseModel):
 class Certified(BaseModel):
     """A certificate."""
 
-    certificate: str = Field(description="A `kb-certificate+jwt`.")
-    expires: int = Field(description="Unix seconds.")
+    certificate: str = Field(description="A `kb-certificate+jwt`.", examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"])
+    expires: int = Field(description="Unix seconds.", examples=[1795297739])
 
 
 async def maybe_caller(

@@ -67,7 +67,7 @@ async def show(
     """Tell who owns, masters and simulates an entity."""
     record = await entity_named(here, entity)
     tag = etag(record)
-    if known is not None and tag in (part.strip().removeprefix("W/") for part in known.split(",")):
+    if known is not None and {tag, "*"} & {part.strip().removeprefix("W/") for part in known.split(",")}:
         return Response(status_code=304, headers={"ETag": tag})  # type: ignore[return-value]
     response.headers["ETag"] = tag
     return Entity.of(record)

@@ -22,14 +22,14 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 class SignedSession(BaseModel):
     """A session ticket."""
 
-    ticket: str = Field(description="A `kb-session+jwt`.")
-    expires: int = Field(description="Unix seconds.")
+    ticket: str = Field(description="A `kb-session+jwt`.", examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"])
+    expires: int = Field(description="Unix seconds.", examples=[1795297739])
 
 
 class SignedGrant(BaseModel):
     """A grant."""
 
-    grant: str = Field(description="A `kb-grant+jwt`.")
+    grant: str = Field(description="A `kb-grant+jwt`.", examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"])
     epoch: Epoch
 
 

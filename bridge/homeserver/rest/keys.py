@@ -49,7 +49,10 @@ class PublishedKeys(Page):
 class Revoking(BaseModel):
     """What is to count no more."""
 
-    id: CredentialId = Field(description="Thumbprint of a key, or id of a certificate.")
+    id: CredentialId = Field(
+        description="Thumbprint of a key, or id of a certificate.",
+        examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"],
+    )
     reason: Name = Field(default="revoked by its holder", description="Why, for the record.")
 
 

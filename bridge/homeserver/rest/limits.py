@@ -1,4 +1,4 @@
-"""Bodies have a size, and requests a rate: of an address before its token is looked at, of a caller after.
+"""Bodies have a size and a time, requests a rate: of an address before its token is read, of a caller after.
 
 Rates are of one service process and kept nowhere else, so that a limit never costs a write; behind a balancer
 over n processes a caller may have n times as much.
@@ -6,6 +6,7 @@ over n processes a caller may have n times as much.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections import OrderedDict
@@ -31,16 +32,17 @@ _UNKNOWN_ADDRESS: Final = "::"
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, before they are read where their length is told.
+    """Refuses bodies that are too large, before they are read where their length is told, or too slow.
 
     Args:
         app: what is behind.
-        settings: the size.
+        settings: the size, and the time.
     """
 
     def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
         self._app = app
         self._maximum = settings.max_body_bytes
+        self._seconds = settings.body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -49,21 +51,32 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         if len(length) > 19 or not length.isdecimal() or int(length) > self._maximum:
-            problem = ProblemError("too_large", f"a body has at most {self._maximum} bytes")
+            problem = ProblemError("too_large", self._too_large)
             await problem_response(Request(scope), problem)(scope, receive, send)
             return
-        size = 0
+        size, is_whole = 0, False
+        deadline = asyncio.get_running_loop().time() + self._seconds
 
+        # Errors are of this class, since whoever parses bodies takes others for a body that is malformed.
         async def counted() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, is_whole
+            try:
+                async with asyncio.timeout_at(None if is_whole else deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"a body comes within {self._seconds:g} seconds"
+                raise HTTPException(408, detail, {"Connection": "close"}) from None
+            is_whole = not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > self._maximum:
-                # Of this class, since whoever parses bodies takes others for a body that is malformed.
-                raise HTTPException(413)
+                raise HTTPException(413, self._too_large)
             return message
 
         await self._app(scope, counted, send)
+
+    @property
+    def _too_large(self) -> str:
+        return f"a body has at most {self._maximum} bytes"
 
 
 class AddressLimit:

@@ -8,6 +8,7 @@ wrong here), ``advice`` (what to do), ``trace``, and what the homeserver said ab
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,6 +33,7 @@ from bridge.errors import (
     SignatureError,
 )
 from bridge.etf import Atom
+from bridge.homeserver.rest.heads import ENDLESS
 from bridge.homeserver.rest.tracing import trace_of
 from bridge.khepri import OtherPurposeError
 from bridge.khepri.reply import TRANSIENT
@@ -41,6 +43,7 @@ _log = logging.getLogger("bridge.homeserver.rest")
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_SECONDS: Final = "1"
 """an election takes a second or two, a token bucket refills in less"""
+_JSON: Final = re.compile(r"application/([a-z0-9.-]+\+)?json\s*(;|$)", re.IGNORECASE)
 _MAX_COMPLAINTS: Final = 10
 """of one request, about its members"""
 
@@ -61,6 +64,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     "no_resource": Kind(404, "Nothing is here", "Look the path up in /v1/openapi.json."),
     "method_not_allowed": Kind(405, "Not a method of this resource", "Use one that the header Allow names."),
     "too_large": Kind(413, "The request is too large", "Send less."),
+    "too_slow": Kind(408, "The body did not come in time", "Send it at once, on a new connection."),
+    "media_type": Kind(
+        415, "The body is not said to be JSON", "Send it with `Content-Type: application/json`."
+    ),
     "http": Kind(400, "The request is not served", "Look the operation up in /v1/openapi.json."),
     "too_many_requests": Kind(429, "Too many requests", "Wait as long as Retry-After says, in seconds."),
     "too_many_feeds": Kind(503, "Too many live feeds", "Ask again: another service process may have room."),
@@ -189,6 +196,7 @@ _SAID: Final = (
     "instance",
     "limit",
     "maximum",
+    "member",
 )
 """props of refusals that callers get to see"""
 _OTHER_NAMES: Final = {"outcome_unknown": "outcome_forgotten"}
@@ -313,18 +321,19 @@ def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(request, _invalid_request(error))
+        return problem_response(request, _invalid_request(request, error))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _OF_STATUS.get(error.status_code, "http")
         headers = dict(error.headers or {})
+        detail = _DETAILS.get(error.status_code, error.detail)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_methods(routes, request))
+            detail = f"this path takes {headers['Allow']}"
         members = {"status": error.status_code}
-        problem = ProblemError(kind, _phrase(error.status_code), members=members, headers=headers)
-        return problem_response(request, problem)
+        return problem_response(request, ProblemError(kind, detail, members=members, headers=headers))
 
     @app.exception_handler(Exception)
     async def _defect(request: Request, error: Exception) -> Response:
@@ -333,26 +342,41 @@ def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         return problem_response(request, ProblemError("internal", "the service met what it does not expect"))
 
 
-_OF_STATUS: Final = {400: "malformed", 404: "no_resource", 405: "method_not_allowed", 413: "too_large"}
+_OF_STATUS: Final = {
+    400: "malformed",
+    404: "no_resource",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+}
+_DETAILS: Final = {400: "the body is no JSON", 404: "no resource has this path"}
+"""in place of the bare phrases of HTTP"""
 
 
 def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
     """Of all routes of a path: whoever refuses a method has looked at the first of them alone."""
     matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    if "GET" in methods and request.scope["path"] != ENDLESS:
+        methods.add("HEAD")
+    return sorted(methods)
 
 
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase
-
-
-def _invalid_request(error: RequestValidationError) -> ProblemError:
+def _invalid_request(request: Request, error: RequestValidationError) -> ProblemError:
     """What was sent is not sent back: it may be long, and it may be a secret in the wrong place."""
     complaints = error.errors()[:_MAX_COMPLAINTS]
     if any(complaint["type"] == "json_invalid" for complaint in complaints):
         return ProblemError("malformed", "the body is no JSON")
+    said = request.headers.get("Content-Type", "")
+    if not _JSON.match(said) and any(
+        complaint["loc"] == ("body",) and complaint["type"] != "missing" for complaint in complaints
+    ):
+        return ProblemError("media_type", "the body has no Content-Type, or another one than JSON's")
     told = [
-        {"where": "/".join(str(part)[:100] for part in complaint["loc"]), "what": complaint["msg"][:200]}
+        {
+            "where": "/".join(str(part)[:100] for part in complaint["loc"]),
+            "what": complaint["msg"].removeprefix("Value error, ")[:200],
+        }
         for complaint in complaints
     ]
     return ProblemError("invalid_request", f"{told[0]['where']}: {told[0]['what']}", members={"errors": told})

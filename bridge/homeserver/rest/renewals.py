@@ -39,11 +39,16 @@ class Granted(BaseModel):
 class Renewal(BaseModel):
     """One renewal of a session's lease."""
 
-    number: Number = Field(ge=1, le=_MAX_NUMBER, description="Rises by one from 1; each is sent once.")
-    tick: Number = Field(
-        ge=0, le=_MAX_NUMBER, description="The simulation's step counter: one that stands still is a hang."
+    number: Number = Field(
+        ge=1, le=_MAX_NUMBER, description="Rises by one from 1; each is sent once.", examples=[7]
     )
-    load: Number = Field(ge=0, le=1_000_000_000, description="Entities held.")
+    tick: Number = Field(
+        ge=0,
+        le=_MAX_NUMBER,
+        description="The simulation's step counter: one that stands still is a hang.",
+        examples=[4711],
+    )
+    load: Number = Field(ge=0, le=1_000_000_000, description="Entities held.", examples=[12])
     obeyed: list[Granted] = Field(
         default_factory=list, max_length=_MAX_RECALLS, description="Of the recalls told last, those obeyed."
     )
@@ -69,8 +74,8 @@ class Renewal(BaseModel):
 class Acknowledged(BaseModel):
     """The lease holds: from before that renewal was sent, for as long as the session's opening said."""
 
-    number: int = Field(description="The newest renewal that was taken.", ge=1)
-    generation: int = Field(description="Of the lessor.", ge=0)
+    number: int = Field(description="The newest renewal that was taken.", ge=1, examples=[7])
+    generation: int = Field(description="Of the lessor.", ge=0, examples=[3])
     recalls: list[Granted] = Field(description="Recalls that are still open, as far as the lessor knows.")
 
 

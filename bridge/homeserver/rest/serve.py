@@ -136,6 +136,8 @@ async def serving(app: FastAPI, listening: Listening) -> AsyncIterator[tuple[str
     bound = _bind(listening)
     config = uvicorn.Config(
         app,
+        # Also where another parser is installed: of the head of a request that one has no limit.
+        http="h11",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -62,7 +62,9 @@ class Opened(BaseModel):
     session: SessionId
     server: str = Field(examples=["sim1"])
     held: list[Entity] = Field(description="What it holds: what an answer that was lost had given it.")
-    lease_ms: int = Field(description="How long it lasts unless it is renewed, from before it was asked for.")
+    lease_ms: int = Field(
+        description="How long it lasts unless it is renewed, from before it was asked for.", examples=[3000]
+    )
 
 
 class Spawned(BaseModel):

@@ -16,6 +16,8 @@ class RestSettings:
     2.2 s, and who waits for HTTP gives up sooner than a simulation server"""
     max_body_bytes: int = 65_536
     """of a request; the largest one carries a release of 16 KiB"""
+    body_seconds: float = 10.0
+    """within which a body has come: a client that sends no more of it holds a connection"""
     address_rate: float = 200.0
     """requests a second of one address, before anybody looks at its token"""
     address_burst: int = 400
@@ -39,7 +41,9 @@ class RestSettings:
     def __post_init__(self) -> None:
         if not 0.1 <= self.store_timeout <= 60:
             raise ConfigurationError("store_timeout is 0.1 to 60 seconds")
-        rates = (self.address_rate, self.caller_rate, self.keyed_rate, self.feed_heartbeat)
+        rates = (self.body_seconds, self.address_rate, self.caller_rate, self.keyed_rate, self.feed_heartbeat)
         counts = (self.max_body_bytes, self.address_burst, self.caller_burst, self.keyed_burst)
         if not all(rate > 0 for rate in rates) or not all(count >= 1 for count in counts):
-            raise ConfigurationError("rates of the REST service are above zero, bursts and sizes 1 or more")
+            raise ConfigurationError(
+                "rates and times of the REST service are above 0, bursts and sizes 1 or more"
+            )

@@ -27,6 +27,12 @@ def _number(value: object) -> object:
     return value
 
 
+def _epoch(text: str) -> str:
+    if int(text) >= 2**64:
+        raise ValueError("an epoch is below 2^64")
+    return text
+
+
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_NAME_BYTES, pattern=f"^{NAME_PATTERN}"),
@@ -44,14 +50,19 @@ Name = Annotated[
 """of a player, a server, an entity or a scene"""
 Number = Annotated[int, BeforeValidator(_number)]
 """a whole number: JSON may write it 4000.0, but not as a text"""
-Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$"), Field(examples=["281474976710657"])]
+Epoch = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{1,20}$"),
+    AfterValidator(_epoch),
+    Field(examples=["281474976710657"]),
+]
 """decimal, 0 … 2^64 − 1"""
 
 
 class Awaiting(BaseModel):
     """The release that a new authority still waits for."""
 
-    server: str = Field(description="Whose release is due.")
+    server: str = Field(description="Whose release is due.", examples=["sim2"])
     epoch: Epoch = Field(description="The epoch that is to be released.")
 
 
@@ -61,16 +72,22 @@ class Entity(BaseModel):
     entity: str = Field(examples=["ball"])
     owner: str = Field(description="The player who controls it.", examples=["Player1"])
     master: str = Field(description="The player who makes its rule.", examples=["Player1"])
-    default_owner: str | None = Field(description="To whom ownership falls; null: to the master.")
+    default_owner: str | None = Field(
+        description="To whom ownership falls; null: to the master.", examples=["Player1"]
+    )
     rule: Rule = Field(description="What happens when another player requests it.")
-    server: str | None = Field(description="The server that simulates it; null: it is dormant.")
+    server: str | None = Field(
+        description="The server that simulates it; null: it is dormant.", examples=["sim1"]
+    )
     epoch: Epoch = Field(description="Rises with every grant of authority.")
     awaiting: Awaiting | None = Field(description="A release that is due before that server acts.")
-    home: str = Field(description="The instance that it was created in, which knows where it is.")
+    home: str = Field(
+        description="The instance that it was created in, which knows where it is.", examples=["local"]
+    )
     away: str | None = Field(
         description="The other instance that has it, or is asked to take it; null: it is here."
     )
-    version: int = Field(description="Rises with every change.", ge=0)
+    version: int = Field(description="Rises with every change.", ge=0, examples=[7])
 
     @classmethod
     def of(cls, record: EntityRecord) -> Self:

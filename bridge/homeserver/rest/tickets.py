@@ -33,8 +33,11 @@ class Travelling(BaseModel):
 class TicketGiven(BaseModel):
     """A ticket, and where to go with it."""
 
-    ticket: str = Field(description="A `kb-ticket+jwt`: for that server's present run, that room, one use.")
-    expires: int = Field(description="Unix seconds.")
+    ticket: str = Field(
+        description="A `kb-ticket+jwt`: for that server's present run, that room, one use.",
+        examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"],
+    )
+    expires: int = Field(description="Unix seconds.", examples=[1795297739])
     server: Peer
 
 

@@ -15,7 +15,11 @@ from bridge.jose.credentials import Certificate, Proof
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
-_PROOF = Field(description="A `kb-proof+jwt`, signed by the certificate's key.", max_length=Proof.MAX_BYTES)
+_PROOF = Field(
+    description="A `kb-proof+jwt`, signed by the certificate's key.",
+    max_length=Proof.MAX_BYTES,
+    examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"],
+)
 
 
 class Asking(BaseModel):
@@ -27,8 +31,11 @@ class Asking(BaseModel):
 class Given(BaseModel):
     """An access token."""
 
-    token: str = Field(description="A `kb-access+jwt`, to be sent as `Authorization: Bearer`.")
-    expires: int = Field(description="Unix seconds.")
+    token: str = Field(
+        description="A `kb-access+jwt`, to be sent as `Authorization: Bearer`.",
+        examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"],
+    )
+    expires: int = Field(description="Unix seconds.", examples=[1795297739])
 
 
 class AskingForPeer(BaseModel):
@@ -45,11 +52,16 @@ class AskingForPeer(BaseModel):
 class Peer(BaseModel):
     """A server to speak to."""
 
-    server: str
-    key: dict[str, Any] = Field(description="Its public key, a JWK.")
-    thumbprint: str
-    host: str
-    port: int = Field(description="UDP.")
+    server: str = Field(examples=["sim1"])
+    key: dict[str, Any] = Field(
+        description="Its public key, a JWK.", examples=[{"kty": "EC", "crv": "P-256", "x": "…", "y": "…"}]
+    )
+    thumbprint: str = Field(
+        description="RFC 7638 thumbprint of that key.",
+        examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"],
+    )
+    host: str = Field(description="Address or name.", examples=["192.0.2.7"])
+    port: int = Field(description="UDP.", examples=[4000])
 
     @classmethod
     def of(cls, record: ServerRecord) -> Self:
@@ -66,8 +78,10 @@ class Peer(BaseModel):
 class Introduction(BaseModel):
     """A token for a peer."""
 
-    token: str = Field(description="A `kb-peer+jwt`, to be shown to the peer.")
-    expires: int = Field(description="Unix seconds.")
+    token: str = Field(
+        description="A `kb-peer+jwt`, to be shown to the peer.", examples=["eyJhbGci.eyJpc3Mi.c2lnbmF0"]
+    )
+    expires: int = Field(description="Unix seconds.", examples=[1795297739])
     peer: Peer
 
 

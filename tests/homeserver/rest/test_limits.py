@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -60,6 +61,23 @@ async def test_a_body_is_bounded_whether_or_not_it_tells_its_length(told: bool, 
         response = await client.post("/", content=bytes(100 + size) if told else chunks())
         assert kind(response) == ("too_large" if size > 0 else "200")
         assert kind(await client.post("/", headers={"Content-Length": "9" * 30})) == "too_large"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse(len(await request.body()))
+
+    async def beginning() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    app = FastAPI()
+    app.add_route("/", read, methods=["POST"])
+    add_handlers(app, app.routes)
+    transport = httpx.ASGITransport(Tracing(BodyLimit(app, RestSettings(body_seconds=0.01))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://rest") as client:
+        response = await client.post("/", content=beginning())
+    assert (kind(response), response.headers["Connection"]) == ("too_slow", "close")
 
 
 @pytest.mark.parametrize(

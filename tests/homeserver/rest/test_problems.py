@@ -56,9 +56,9 @@ def test_what_may_pass_says_when_to_ask_again() -> None:
 
 
 def test_a_refusal_tells_what_the_homeserver_said_of_it_and_no_more() -> None:
-    props = {"winner": b"Player2", "epoch": 1 << 60, "session": b"secret"}
+    props = {"winner": b"Player2", "epoch": 1 << 60, "session": b"secret", "member": Atom("owner")}
     error = ConflictError("conflict", reason=Atom("conflict"), props=props)
-    assert as_problem(error).members == {"winner": "Player2", "epoch": str(1 << 60)}
+    assert as_problem(error).members == {"winner": "Player2", "epoch": str(1 << 60), "member": "owner"}
 
 
 def test_a_defect_shows_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,6 +106,27 @@ async def test_a_body_that_does_not_fit_is_told_without_being_repeated() -> None
         wrong = await client.post("/echo", json={"number": "secret"})
         assert problem(wrong)["errors"][0]["where"] == "body/number"
         assert "secret" not in wrong.text
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("application/jsonish", 415),
+        ("", 415),
+        ("application/json; charset=utf-8", 200),
+        ("application/merge-patch+json", 200),
+    ],
+)
+async def test_a_body_says_that_it_is_json(said: str, status: int) -> None:
+    async with _client() as client:
+        response = await client.post("/echo", content='{"number": 1}', headers={"Content-Type": said})
+        assert response.status_code == status
+        if status == 415:
+            assert "Content-Type" in problem(response)["detail"]
+        nothing = await client.post("/echo", headers={"Content-Type": said})
+        assert problem(nothing)["errors"][0]["what"] == "Field required"
 
 
 async def test_a_defect_is_a_problem_without_a_stack_trace() -> None:

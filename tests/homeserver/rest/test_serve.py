@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 from pathlib import Path
@@ -58,6 +59,18 @@ async def test_it_serves_over_tls(rest: Rest, tmp_path: Path) -> None:
     ):
         assert url.startswith("https://127.0.0.1:")
         assert (await client.get("/v1/openapi.json")).status_code == 200
+
+
+@erlang
+async def test_the_head_of_a_request_has_a_bound(rest: Rest) -> None:
+    async with (
+        serving(rest.app, Listening()) as (url, _),
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        assert (await client.get("/health", headers={"X": "x" * 10_000})).status_code == 200
+        # As a whole, or cut off while it comes.
+        with contextlib.suppress(httpx.TransportError):
+            assert (await client.get("/health", headers={"X": "x" * 1_000_000})).status_code == 400
 
 
 @erlang

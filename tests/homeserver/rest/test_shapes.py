@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from bridge.authority import Awaiting, EntityRecord, Rule
-from bridge.homeserver.rest.shapes import Entity, Name
+from bridge.homeserver.rest.shapes import Entity, Epoch, Name
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
+EPOCHS: TypeAdapter[str] = TypeAdapter(Epoch)
 
 
 @pytest.mark.parametrize("name", ["a", "Zoë", "n" * 255, "é" * 127, "a b", "%2F"])
@@ -20,6 +21,13 @@ def test_names_are_texts_of_up_to_255_bytes(name: str) -> None:
 def test_what_no_path_can_hold_is_no_name(name: object) -> None:
     with pytest.raises(ValidationError):
         NAMES.validate_python(name)
+
+
+def test_an_epoch_has_64_bits() -> None:
+    assert EPOCHS.validate_python(str(2**64 - 1)) == str(2**64 - 1)
+    for text in (str(2**64), "9" * 20, "-1", "1.0", "", "0" * 21):
+        with pytest.raises(ValidationError):
+            EPOCHS.validate_python(text)
 
 
 @given(st.integers(0, 2**64 - 1))
