@@ -81,6 +81,7 @@ PURE_FILES = (
     "udp/fanout.py",
     "udp/handshake.py",
     "udp/handshakes.py",
+    "udp/inbound.py",
     "udp/keys.py",
     "udp/latest.py",
     "udp/loss.py",

@@ -11,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.errors import (
-    BoxError,
     ConfigurationError,
     DecodeError,
     InvalidStateError,
-    KeyFormatError,
-    SignatureError,
 )
 from bridge.jose import Jwk
 from bridge.udp.bucket import TokenBucket
@@ -53,7 +50,6 @@ from bridge.udp.wire import (
 )
 from bridge.udp.workspace import RUN_ROWS, Workspace
 
-_REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
 _FEW: Final = 4
 """Datagrams that are cheaper one by one than as a run."""
@@ -256,7 +252,7 @@ class Endpoint:
             session = self._by_connection.get(CONNECTION_ID.unpack_from(data, 1)[0])
             if session is None:
                 self._drops[DropReason.UNKNOWN_CONNECTION] += 1
-            elif (reason := session.receive_datagram(data, address, now=now)) is None:
+            elif (reason := session.inbound.receive_datagram(data, address, now=now)) is None:
                 self._heard(session)
             else:
                 self._drops[reason] += 1
@@ -296,7 +292,7 @@ class Endpoint:
                     for first in range(0, whole, RUN_ROWS):
                         rows = datagrams[first : first + RUN_ROWS]
                         run = data[first * segment : (first + len(rows)) * segment]
-                        self._drops.update(session.receive_run(run, rows, address, now=now))
+                        self._drops.update(session.inbound.receive_run(run, rows, address, now=now))
                     self._received += whole
                     self._heard(session)
                     start = whole * segment

@@ -1,6 +1,6 @@
 """An established session: sealed datagrams in, events out, and back. Sans-IO.
 
-After :meth:`Session.receive_datagram`, :meth:`Session.handle_timer` or a ``send_…`` call, the owner calls
+After :meth:`Inbound.receive_datagram`, :meth:`Session.handle_timer` or a ``send_…`` call, the owner calls
 :meth:`Session.datagrams_to_send`, re-arms by :meth:`Session.get_timer`, then drains
 :meth:`Session.next_event`. ``now`` is monotonic seconds and never goes back.
 """
@@ -8,69 +8,46 @@ After :meth:`Session.receive_datagram`, :meth:`Session.handle_timer` or a ``send
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, SupportsIndex, assert_never
+from typing import Final, SupportsIndex
 
 import numpy as np
 
 from bridge.errors import (
     ConfigurationError,
-    DecodeError,
     InvalidStateError,
-    ProtocolError,
 )
 from bridge.udp.acknowledger import Acknowledger
 from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import (
     CloseReason,
-    MessageReceived,
     SessionClosed,
     SessionEvent,
 )
-from bridge.udp.evidence import Evidence, ProofVerifier
+from bridge.udp.evidence import ProofVerifier
+from bridge.udp.inbound import Inbound
 from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
-from bridge.udp.lone import LONE_TEXT
-from bridge.udp.opening import OpenedRun, Opener
+from bridge.udp.opening import Opener
 from bridge.udp.outbound import Outbound
-from bridge.udp.path import CHALLENGE_DATAGRAM_BYTES, PathValidation
 from bridge.udp.peers import Address
 from bridge.udp.proving import Unproven
 from bridge.udp.reliable import ReliableReceiver
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.sealing import Sealer
 from bridge.udp.stamps import StampExchange
-from bridge.udp.state_inbox import StateInbox
-from bridge.udp.statistics import DropReason, SessionStatistics
+from bridge.udp.statistics import SessionStatistics
 from bridge.udp.transmit import Transmit
 from bridge.udp.unordered import UnorderedReceiver
 from bridge.udp.wire import (
-    ELICITING,
-    PROLOGUE,
-    STATE,
-    Ack,
     Close,
-    Credit,
-    Frame,
-    Message,
-    MessageCredit,
-    PathChallenge,
-    PathResponse,
-    Ping,
-    Proof,
-    Reliable,
-    State,
     encode_frame,
-    parse_frames_untrusted,
 )
 from bridge.udp.workspace import Matrix, Workspace
 
 _KEYS_KEPT: Final = 3
 """Probe timeouts for which the peer's keys of the phase before are kept (RFC 9001, section 6.5)."""
 _CLOSE_COPIES: Final = 3
-_WIRE_REASONS: Final = 63
-_RELIABLE_KINDS: Final = frozenset((Reliable, Message))
 
 
 def check_batch(payload: object) -> None:
@@ -115,7 +92,8 @@ class Session:
         peer: the peer's name.
         session_id: 16 bytes, chosen by the initiator.
         connection_id: ours: the peer puts it on every datagram.
-        outbound: what leaves it, for the endpoint.
+        inbound: takes what comes for it, for the endpoint.
+        outbound: what leaves it, likewise.
         acknowledger: tells of what came, likewise.
         row: its cells among those of the endpoint's other sessions.
     """
@@ -154,7 +132,6 @@ class Session:
         self.session_id = session_id
         self.connection_id = connection_id
         self._config = config
-        self._random_bytes = random_bytes
         self._on_pending = on_pending
         self._wait = wait or _refuse_to_wait
         shared = Workspace() if workspace is None else workspace
@@ -165,44 +142,50 @@ class Session:
             after_seconds=config.rekey_after,
             now=now,
         )
-        self._opener = Opener(
+        opener = Opener(
             OpeningPhases(receiving),
             sealing=sealing,
             keep=lambda: _KEYS_KEPT * self.outbound.probe_timeout(),
             workspace=shared,
             row=row,
         )
-        self._replay = self._opener.replay
         self._rtt = RttEstimator(config.initial_rtt)
-        self._stamps = StampExchange(self._rtt, longest=config.idle_timeout, row=row)
-        self._path = PathValidation()
+        stamps = StampExchange(self._rtt, longest=config.idle_timeout, row=row)
         self._verifier = verifier
-        self._drops: Counter[DropReason] = Counter()
-        self._reliable_in = ReliableReceiver(window=config.reliable_window_bytes)
-        self._unordered_in = UnorderedReceiver(window=config.reliable_window_bytes)
-        self._inbox = StateInbox(
-            peer=peer,
-            session_id=session_id,
-            max_streams=config.max_state_streams,
-            maximum=config.max_pending_states,
-            verifier=verifier,
-            keep_evidence=config.keep_evidence,
-            drops=self._drops,
-        )
+        reliable = ReliableReceiver(window=config.reliable_window_bytes)
+        unordered = UnorderedReceiver(window=config.reliable_window_bytes)
         self.acknowledger = Acknowledger(
-            config, replay=self._replay, reliable=self._reliable_in, unordered=self._unordered_in, row=row
+            config, replay=opener.replay, reliable=reliable, unordered=unordered, row=row
         )
         self.outbound = Outbound(
             config,
             session_id=session_id,
             sealer=Sealer(sealing, remote_connection_id=remote_connection_id, workspace=shared, row=row),
-            stamps=self._stamps,
+            stamps=stamps,
             rtt=self._rtt,
             address=address,
             remote_window=remote_window,
             verifier=verifier,
             acknowledger=self.acknowledger,
-            opening=self._opener.phases,
+            opening=opener.phases,
+            now=now,
+            row=row,
+        )
+        self.inbound = Inbound(
+            config,
+            peer=peer,
+            session_id=session_id,
+            opener=opener,
+            reliable=reliable,
+            unordered=unordered,
+            acknowledger=self.acknowledger,
+            outbound=self.outbound,
+            stamps=stamps,
+            rtt=self._rtt,
+            verifier=verifier,
+            random_bytes=random_bytes,
+            violated=self._violated,
+            closed=self._closed_by_peer,
             now=now,
             row=row,
         )
@@ -212,13 +195,6 @@ class Session:
         self.is_closed = False
         """Nothing more is accepted; a last CLOSE may still have to be sent."""
         self._is_disowned = False
-
-        self._last_received = now
-        self._may_have_messages = False
-        self._takes_unordered = False
-        self._datagrams_received = 0
-        self._bytes_received = 0
-        self._address_changes = 0
 
     def __repr__(self) -> str:
         host, port = self.address
@@ -236,7 +212,7 @@ class Session:
     @property
     def is_confirmed(self) -> bool:
         """Whether the peer has shown that it holds the keys."""
-        return self._replay.largest >= 0
+        return self.inbound.opener.replay.largest >= 0
 
     @property
     def is_signed(self) -> bool:
@@ -377,12 +353,12 @@ class Session:
         """Counters so far."""
         return SessionStatistics(
             datagrams_sent=self.outbound.datagrams_sent,
-            datagrams_received=self._datagrams_received,
+            datagrams_received=self.inbound.datagrams,
             bytes_sent=self.outbound.bytes_sent,
-            bytes_received=self._bytes_received,
+            bytes_received=self.inbound.bytes,
             datagrams_lost=self.outbound.ledger.lost,
             states_superseded=self.outbound.latest.superseded,
-            address_changes=self._address_changes,
+            address_changes=self.inbound.address_changes,
             rekeys=self.outbound.sealer.phases.phase,
             rtt=None if self._rtt.latest is None else self._rtt.smoothed,
             rtt_minimum=self._rtt.minimum,
@@ -390,13 +366,13 @@ class Session:
             reliable_credit=self.outbound.reliable.available_credit,
             unordered_buffered=self.outbound.unordered.buffered,
             unordered_credit=self.outbound.unordered.available_credit,
-            reassembly_bytes=self._reliable_in.buffered + self._unordered_in.buffered,
+            reassembly_bytes=self.inbound.reliable.buffered + self.inbound.unordered.buffered,
             congestion_window=self.outbound.ledger.window_bytes,
             signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
             rate=self.outbound.rate.bytes_per_second,
             loss=self.outbound.rate.loss,
             paced=self.outbound.paced,
-            drops=dict(self._drops),
+            drops=dict(self.inbound.drops),
         )
 
     def disown(self) -> None:
@@ -416,193 +392,6 @@ class Session:
             )
         if self.is_closed:
             raise InvalidStateError(f"the session with {self.peer} is closed{self._why_closed}")
-
-    def receive_datagram(
-        self, data: bytes | memoryview, address: Address, *, now: float
-    ) -> DropReason | None:
-        """Take a datagram that carries our connection id.
-
-        Args:
-            data: header included; not kept.
-            address: where it came from.
-
-        Returns:
-            Why it was dropped, or ``None``.
-        """
-        if self.is_closed:
-            return self._drop(DropReason.CLOSED)
-        opened = self._opener.open(data, now=now)
-        if not isinstance(opened, tuple):
-            return self._drop(opened)
-        sequence, plaintext = opened
-        length = len(plaintext) - LONE_TEXT.size
-        if length >= 0 and self._verifier is None:
-            stamp, echo, hold, kind, stream, number, said = LONE_TEXT.unpack_from(plaintext)
-            if kind == STATE and said == length and address == self.row.columns.addresses[self.row.index]:
-                # What a round trip waits for: as below, without the objects that tell kinds of frames apart.
-                if sequence > self._replay.largest:
-                    self._stamps.receive(stamp, echo, hold, now=now)
-                self._replay.mark(sequence)
-                self._last_received = now
-                self._datagrams_received += 1
-                self._bytes_received += len(data)
-                self._inbox.accept(stream, number, plaintext[LONE_TEXT.size :], echo, None, now=now)
-                if self.acknowledger.note(urgent=False, now=now):
-                    self.outbound.emit_frame(self.acknowledger.frames(), now=now)
-                return None
-        return self._take(sequence, len(data), plaintext, address, now=now)
-
-    def receive_run(
-        self, data: memoryview, datagrams: Matrix, address: Address, *, now: float
-    ) -> list[DropReason]:
-        """Take datagrams of one size that came together, all with our connection id.
-
-        Args:
-            data: the datagrams back to back.
-            datagrams: the same as a matrix of shape (n, size), n at most
-                :data:`~bridge.udp.workspace.RUN_ROWS`.
-
-        Returns:
-            Why some were dropped.
-        """
-        count, size = datagrams.shape
-        opened = None if self.is_closed else self._opener.open_run(datagrams)
-        if opened is None:
-            reasons = (
-                self.receive_datagram(data[start : start + size], address, now=now)
-                for start in range(0, count * size, size)
-            )
-        elif (end := self._inbox.state_end(opened.plaintexts)) is not None:
-            self._accept_states(opened, end, size, address, now=now)
-            return []
-        else:
-            # Marked one by one: what is not taken must not be acknowledged.
-            reasons = (
-                self._take(sequence, size, plaintext.tobytes(), address, now=now)
-                for sequence, plaintext in zip(opened.sequences.tolist(), opened.plaintexts, strict=True)
-            )
-        return [reason for reason in reasons if reason is not None]
-
-    def _accept_states(self, opened: OpenedRun, end: int, size: int, address: Address, *, now: float) -> None:
-        sequences, plaintexts = opened
-        self._opener.mark_run(sequences)
-        self._last_received = now
-        self._datagrams_received += len(plaintexts)
-        self._bytes_received += len(plaintexts) * size
-        stamp, echo, hold = PROLOGUE.unpack_from(plaintexts[-1])
-        self._stamps.receive(stamp, echo, hold, now=now)
-        if address != self.address:
-            self._challenge(address, size=size, now=now)
-        self._note_eliciting(urgent=False, now=now, count=len(plaintexts))
-        self._inbox.accept_run(sequences, plaintexts, end, now=now)
-
-    def _take(
-        self, sequence: int, size: int, plaintext: bytes, address: Address, *, now: float
-    ) -> DropReason | None:
-        if self.is_closed:  # by a datagram before it in the same run
-            return self._drop(DropReason.CLOSED)
-        try:
-            frames = parse_frames_untrusted(plaintext, PROLOGUE.size)
-            for frame in frames:
-                if type(frame) in _RELIABLE_KINDS and not self._has_room_for(frame):
-                    # Not marked, hence never acknowledged: the peer sends these bytes again.
-                    return self._drop(DropReason.REASSEMBLY_FULL)
-            self._accept(sequence, size, plaintext, frames, address, now=now)
-        except (DecodeError, ProtocolError) as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error))
-        return None
-
-    def _has_room_for(self, frame: Frame) -> bool:
-        if isinstance(frame, Reliable):
-            return self._reliable_in.can_accept(frame.offset, len(frame.chunk))
-        return not isinstance(frame, Message) or self._unordered_in.can_accept(frame)
-
-    def _drop(self, reason: DropReason) -> DropReason:
-        self._drops[reason] += 1
-        return reason
-
-    def _accept(
-        self, sequence: int, size: int, plaintext: bytes, frames: list[Frame], address: Address, *, now: float
-    ) -> None:
-        newest = self._replay.largest
-        self._replay.mark(sequence)
-        self._last_received = now
-        self._datagrams_received += 1
-        self._bytes_received += size
-        stamp, echo, hold = PROLOGUE.unpack_from(plaintext)
-        if sequence > newest:
-            self._stamps.receive(stamp, echo, hold, now=now)
-            if address != self.outbound.address:
-                is_asked = any(type(frame) is PathChallenge for frame in frames)
-                spare = size - CHALLENGE_DATAGRAM_BYTES if is_asked else size
-                self._challenge(address, size=spare, now=now)
-        eliciting = urgent = False
-        # Of these the last counts: a datagram has room for a hundred, each work for far more than its bytes.
-        ack: Ack | None = None
-        challenge: PathChallenge | None = None
-        evidence: Evidence | None = None
-        is_proven = True
-        if self._verifier is not None and any(type(frame) is State for frame in frames):
-            is_proven, evidence = self._inbox.prove(sequence, plaintext, frames[-1], now=now)
-        for frame in frames:
-            # Outside the match: what most datagrams hold; class patterns cost more.
-            if type(frame) is State:
-                eliciting = True
-                if is_proven:
-                    self._inbox.accept(*frame, echo, evidence, now=now)
-            elif type(frame) is Ack:
-                ack = frame
-            elif type(frame) is Credit:
-                self.outbound.reliable.update(frame.received, frame.limit)
-            else:
-                eliciting = eliciting or isinstance(frame, ELICITING)
-                urgent = (
-                    urgent
-                    or isinstance(frame, Ping)
-                    or (type(frame) in _RELIABLE_KINDS and sequence != newest + 1)
-                )
-                if type(frame) is PathChallenge:
-                    challenge = frame
-                self._on_frame(frame, address)
-        if ack is not None:
-            self.outbound.on_ack(ack.largest, ack.bits, now=now)
-        if challenge is not None:
-            self.outbound.emit_frame(encode_frame(PathResponse(challenge.token)), now=now, address=address)
-        if eliciting:
-            self._note_eliciting(urgent=urgent, now=now)
-
-    def _challenge(self, address: Address, *, size: int, now: float) -> None:
-        if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
-            token = self._random_bytes(8)
-            self._path.challenge(address, token, now=now)
-            self.outbound.emit_frame(encode_frame(PathChallenge(token)), now=now, address=address)
-
-    def _on_frame(self, frame: Frame, address: Address) -> None:
-        match frame:
-            case Reliable(offset, chunk):
-                self._reliable_in.insert(offset, chunk)
-                self._may_have_messages = True
-            case Message():
-                self._unordered_in.insert(frame)
-                self._may_have_messages = True
-            case MessageCredit(low_water, limit):
-                self.outbound.unordered.update(low_water, limit)
-            case Close(code, text):
-                is_known = code < _WIRE_REASONS and code in _REASONS
-                reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
-                self._finish(reason, by_peer=True, detail=text)
-            case PathResponse(token):
-                if self._path.respond(address, token):
-                    self.move(address)
-                    self._address_changes += 1
-            case Ping() | PathChallenge() | Proof() | State() | Ack() | Credit():
-                pass
-            case _:
-                assert_never(frame)
-
-    def _note_eliciting(self, *, urgent: bool, now: float, count: int = 1) -> None:
-        if self.acknowledger.note(urgent=urgent, now=now, count=count) and not self.is_closed:
-            self.outbound.emit_frame(self.acknowledger.frames(), now=now)
 
     def datagrams_to_send(self, *, now: float, may_sign: bool = True) -> list[Transmit]:
         """Seal what is due; each datagram is at most 1200 bytes and is handed out once.
@@ -639,7 +428,7 @@ class Session:
             return None
         # Comparisons one by one, for this is asked after every datagram.
         config, out = self._config, self.outbound
-        timer = self._last_received + config.idle_timeout
+        timer = self.inbound.last_received + config.idle_timeout
         if (when := out.last_sent + config.keepalive_interval) < timer:
             timer = when
         if (due := self.acknowledger.due_at) is not None and due < timer:
@@ -654,10 +443,10 @@ class Session:
         """Do what is due at ``now``; early calls are harmless."""
         if self.is_closed:
             return
-        if now >= self._last_received + self._config.idle_timeout:
+        if now >= self.inbound.last_received + self._config.idle_timeout:
             self._finish(CloseReason.IDLE, by_peer=False, detail="nothing received")
             return
-        self._opener.phases.forget_previous(now=now)
+        self.inbound.opener.phases.forget_previous(now=now)
         self.acknowledger.handle_timer(now=now)
         if now >= self.outbound.last_sent + self._config.keepalive_interval:
             self.outbound.ping_wanted = True
@@ -691,46 +480,29 @@ class Session:
     @property
     def has_events(self) -> bool:
         """Whether :meth:`next_event` may give something."""
-        return bool(self._inbox.states or self._may_have_messages or self._closed_event)
+        inbound = self.inbound
+        return bool(inbound.states.states or inbound.may_have_messages or self._closed_event)
 
     def next_event(self) -> SessionEvent | None:
         """The next event, or ``None``: messages, then states, then the end.
 
         Taking a message gives its bytes back to the peer as credit.
         """
-        if self._may_have_messages:
-            self._takes_unordered = not self._takes_unordered
-            for unordered in (self._takes_unordered, not self._takes_unordered):
-                message = self._next_unordered() if unordered else self._next_ordered()
-                if message is not None:
-                    return message
-            self._may_have_messages = False
-        if self._inbox.states:
-            return self._inbox.pop()
+        inbound = self.inbound
+        if inbound.may_have_messages and (message := inbound.next_message()) is not None:
+            if self.acknowledger.message_taken():
+                self._on_pending(self)
+            return message
+        if inbound.states.states:
+            return inbound.states.pop()
         closed, self._closed_event = self._closed_event, None
         return closed
 
-    def _next_ordered(self) -> MessageReceived | None:
-        try:
-            message = self._reliable_in.next_message()
-        except ProtocolError as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error))
-            return None
-        if message is None:
-            return None
-        self._message_taken()
-        return MessageReceived(peer=self.peer, payload=message, ordered=True)
+    def _violated(self, what: str) -> None:
+        self.close(CloseReason.PROTOCOL_ERROR, what)
 
-    def _next_unordered(self) -> MessageReceived | None:
-        message = self._unordered_in.next_message()
-        if message is None:
-            return None
-        self._message_taken()
-        return MessageReceived(peer=self.peer, payload=message, ordered=False)
-
-    def _message_taken(self) -> None:
-        if self.acknowledger.message_taken():
-            self._on_pending(self)
+    def _closed_by_peer(self, reason: CloseReason, text: str) -> None:
+        self._finish(reason, by_peer=True, detail=text)
 
     def fail(self, error: Exception) -> None:
         """End the session because of something that should never be raised; the peer hears no details."""
@@ -756,6 +528,3 @@ class Session:
             undelivered=self.outbound.reliable.undelivered(),
             undelivered_unordered=self.outbound.unordered.undelivered(),
         )
-
-
-_REASONS: Final = frozenset(reason.value for reason in CloseReason)

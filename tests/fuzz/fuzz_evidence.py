@@ -120,10 +120,10 @@ def attack_session(chance: random.Random) -> bytes:
         datagrams = b"".join(run)
         if chance.random() < 0.7:
             rows = np.frombuffer(datagrams, dtype=np.uint8).reshape(-1, segment)
-            victim.receive_run(memoryview(datagrams), rows, victim.address, now=100.0)
+            victim.inbound.receive_run(memoryview(datagrams), rows, victim.address, now=100.0)
         else:
             for start in range(0, len(datagrams), segment):
-                victim.receive_datagram(datagrams[start : start + segment], victim.address, now=100.0)
+                victim.inbound.receive_datagram(datagrams[start : start + segment], victim.address, now=100.0)
     while (event := victim.next_event()) is not None:
         if not isinstance(event, StateReceived | StatesReceived):
             continue

@@ -137,7 +137,7 @@ def attack_session(chance: random.Random) -> None:
         header = DATA_HEADER.pack(DATA | phase & 1, 2, sequence)
         prologue = PROLOGUE.pack(chance.getrandbits(32), chance.getrandbits(32), chance.getrandbits(16))
         sealed = header + Aead(keys).seal(sequence, prologue + frames[:MAX_FRAMES_BYTES], header)
-        victim.receive_datagram(sealed, chance.choice((HOSTILE, victim.address)), now=now)
+        victim.inbound.receive_datagram(sealed, chance.choice((HOSTILE, victim.address)), now=now)
         for datagram, _ in single_datagrams(victim.datagrams_to_send(now=now)):
             if len(datagram) > MAX_DATAGRAM_BYTES:
                 raise AssertionError("a datagram above its limit")

@@ -97,7 +97,7 @@ class Amplification(RuleBasedStateMachine):
                         self.agree(initiator, reply)
             case _:
                 for session in self.sessions:
-                    session.receive_datagram(datagram, SERVER, now=self.now)
+                    session.inbound.receive_datagram(datagram, SERVER, now=self.now)
 
     def agree(self, initiator: Initiator, reply: Reply) -> None:
         if initiator.state is not HandshakeState.INIT_SENT:

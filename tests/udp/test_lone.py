@@ -97,7 +97,7 @@ def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str,
                 case "answer":
                     peer.send_state(bytes(size))
                     for datagram in together(peer, now=now):
-                        session.receive_datagram(datagram, session.address, now=now)
+                        session.inbound.receive_datagram(datagram, session.address, now=now)
                 case "probe":
                     session.handle_timer(now=now)
                 case "send" | "tick":
@@ -108,7 +108,7 @@ def test_a_lone_state_leaves_as_it_would_without_the_pass(steps: list[tuple[str,
                         sent = (alone if n == 1 else singly)(session, now=now)
                     out.append(together(session, now=now) if sent is None else sent)
                     for datagram in () if which else out[-1]:
-                        peer.receive_datagram(datagram, peer.address, now=now)
+                        peer.inbound.receive_datagram(datagram, peer.address, now=now)
                 case _:
                     pass
         assert not out or out[0] == out[1] == out[2]

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError, InvalidStateError, LimitExceededError
 from bridge.udp.conditions import NetworkConditions
@@ -16,64 +14,18 @@ from bridge.udp.events import (
     MessageReceived,
     SessionClosed,
     StateReceived,
-    StatesReceived,
-    UdpEvent,
 )
-from bridge.udp.keys import Aead, derive_session_keys
-from bridge.udp.session import Session
-from bridge.udp.statistics import DropReason
 from bridge.udp.wire import (
-    DATA,
     DATA_HEADER,
     MAX_CLOSE_TEXT_BYTES,
     MAX_DATAGRAM_BYTES,
     MAX_STATE_BYTES,
-    NO_ECHO,
-    PROLOGUE,
-    STATE,
-    STATE_HEADER,
-    Ack,
-    Close,
-    Credit,
-    Frame,
-    Message,
-    MessageCredit,
-    PathChallenge,
-    Reliable,
-    State,
-    encode_frame,
 )
 from bridge.udp.workspace import Matrix
-from tests.support.datagrams import Host, Network, bare_sessions, connected_pair, single_datagrams
+from tests.support.datagrams import Host, Network, bare_sessions, connected_pair
+from tests.support.sessions import drain, exchange, rows_of, sent
 
 HERE = ("192.0.2.1", 1000)
-FAST = UdpConfig(initial_rate=1e9)
-
-
-def exchange(source: Session, target: Session, *, now: float) -> list[bytes]:
-    datagrams = sent(source, now=now)
-    for datagram in datagrams:
-        assert target.receive_datagram(datagram, target.address, now=now) in (None, DropReason.CLOSED)
-    return datagrams
-
-
-def sent(session: Session, *, now: float) -> list[bytes]:
-    return [datagram for datagram, _ in single_datagrams(session.datagrams_to_send(now=now))]
-
-
-def drain(session: Session) -> list[UdpEvent]:
-    events: list[UdpEvent] = []
-    while (event := session.next_event()) is not None:
-        events.append(event)
-    return events
-
-
-def forge(sequence: int, *frames: Frame, raw: bytes = b"", phase: int = 0) -> bytes:
-    """A datagram from the peer of ``bare_sessions()[1]``, holding its keys but not its manners."""
-    header = DATA_HEADER.pack(DATA | phase, 2, sequence)
-    plaintext = PROLOGUE.pack(1, 0, NO_ECHO) + b"".join(map(encode_frame, frames)) + raw
-    keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32))
-    return header + Aead(keys.initiator).seal(sequence, plaintext, header)
 
 
 def test_a_sequence_is_never_used_twice() -> None:
@@ -85,48 +37,6 @@ def test_a_sequence_is_never_used_twice() -> None:
             DATA_HEADER.unpack_from(datagram)[2] for datagram in exchange(a, b, now=100.0 + n / 1000)
         ]
     assert sequences == list(range(50))
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 40), st.integers(0, 3), st.integers(0, 4), st.binary(max_size=2), st.booleans()
-        ),
-        max_size=40,
-    )
-)
-def test_a_state_that_comes_alone_is_taken_as_one_that_has_company(
-    steps: list[tuple[int, int, int, bytes, bool]],
-) -> None:
-    """Again, out of order, from elsewhere, on too many streams: the same events, answers and counters."""
-    config = UdpConfig(max_state_streams=3, acknowledge_every=8)
-    alone, accompanied = (bare_sessions(config=config)[1] for _ in range(2))
-    now = 100.0
-    for sequence, stream, number, payload, is_elsewhere in steps:
-        now += 0.003
-        outcomes = []
-        for session, company in ((alone, ()), (accompanied, (Credit(0, 0),))):
-            datagram = forge(sequence, State(stream, number, payload), *company)
-            address = ("192.0.2.9", 9) if is_elsewhere else HERE
-            reason = session.receive_datagram(datagram, address, now=now)
-            told, timer = drain(session), session.get_timer()
-            if now >= (timer or now):
-                session.handle_timer(now=now)
-            counters = session.statistics()
-            # As many datagrams: which challenge goes into one is a matter of chance.
-            answers = len(sent(session, now=now))
-            outcomes.append((reason, told, timer, answers, counters.datagrams_received, counters.drops))
-        assert outcomes[0] == outcomes[1]
-
-
-@pytest.mark.parametrize("claimed", [2, 4])
-def test_a_lone_state_of_another_length_than_it_says_closes_the_session(claimed: int) -> None:
-    _, b = bare_sessions()
-    raw = STATE_HEADER.pack(STATE, 0, 0, claimed) + b"abc"
-    b.receive_datagram(forge(0, raw=raw), HERE, now=100.0)
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert closed.reason is CloseReason.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("size", [0, 1, MAX_STATE_BYTES - 30, MAX_STATE_BYTES])
@@ -169,18 +79,6 @@ def test_states_that_were_withdrawn_before_they_were_sealed_are_not_sent() -> No
     assert [event.payload for event in drain(b) if isinstance(event, StateReceived)] == [b"new"]
 
 
-def test_a_state_that_arrives_after_a_newer_one_is_dropped() -> None:
-    a, b = bare_sessions()
-    late = []
-    for payload in (b"one", b"two"):
-        a.send_state(payload)
-        late += sent(a, now=100.0)
-    for datagram in reversed(late):
-        b.receive_datagram(datagram, HERE, now=100.0)
-    assert [event.payload for event in drain(b) if isinstance(event, StateReceived)] == [b"two"]
-    assert b.statistics().drops[DropReason.STALE_STATE] == 1
-
-
 def test_the_sender_learns_which_state_arrived() -> None:
     a, b = bare_sessions()
     assert a.acknowledged_state(4) is None
@@ -191,121 +89,15 @@ def test_the_sender_learns_which_state_arrived() -> None:
     assert a.acknowledged_state(4) == number
 
 
-def test_states_nobody_takes_are_bounded_and_the_stalest_go_first() -> None:
-    a, b = bare_sessions(config=UdpConfig(max_pending_states=3))
-    for n in range(5):
-        a.send_state(bytes([n]))
-        exchange(a, b, now=100.0)
-    assert [event.payload for event in drain(b) if isinstance(event, StateReceived)] == [b"\2", b"\3", b"\4"]
-    assert b.statistics().drops[DropReason.STATE_OVERFLOW] == 2
-
-
-def test_a_state_carries_the_age_of_the_echo_so_that_a_frozen_sender_shows() -> None:
-    a, b = bare_sessions()
-    b.send_state(b"stamp")
-    exchange(b, a, now=100.0)
-    a.send_state(b"sealed just before it froze")
-    (frozen,) = sent(a, now=100.1)
-    b.receive_datagram(frozen, b.address, now=103.0)
-    (event,) = [event for event in drain(b) if isinstance(event, StateReceived)]
-    assert event.echo_age == pytest.approx(3.0, abs=1e-3)
-
-
 def test_the_round_trip_excludes_the_time_the_echo_was_held() -> None:
     a, b = bare_sessions()
     a.send_state(b"x")
     (question,) = sent(a, now=100.0)
-    b.receive_datagram(question, HERE, now=100.02)
+    b.inbound.receive_datagram(question, HERE, now=100.02)
     b.handle_timer(now=100.045)
     (answer,) = sent(b, now=100.045)
-    a.receive_datagram(answer, a.address, now=100.065)
+    a.inbound.receive_datagram(answer, a.address, now=100.065)
     assert a.statistics().rtt == pytest.approx(0.04, abs=2e-4)
-
-
-def test_acknowledgements_wait_for_company_but_not_beyond_their_limit() -> None:
-    a, b = bare_sessions()
-    a.send_state(b"x")
-    exchange(a, b, now=100.0)
-    assert b.datagrams_to_send(now=100.0) == []
-    assert b.get_timer() == pytest.approx(100.025)
-    b.handle_timer(now=100.025)
-    assert len(b.datagrams_to_send(now=100.025)) == 1
-
-
-def test_a_batch_larger_than_an_acknowledgement_names_is_acknowledged_on_the_way() -> None:
-    a, b = bare_sessions(config=FAST)
-    numbers = [a.send_state(bytes(1000), stream=n) for n in range(600)]
-    exchange(a, b, now=100.0)
-    exchange(b, a, now=100.0)
-    assert [a.acknowledged_state(n) for n in range(600)] == numbers
-    assert a.statistics().datagrams_lost == 0
-
-
-@pytest.mark.parametrize(
-    "datagram",
-    [
-        forge(0, raw=b"\xff"),
-        forge(0, Ack(5, 0)),
-        forge(0, Credit(5, 10)),
-        forge(0, Reliable((1 << 18) - 1, b"xx")),
-    ],
-    ids=["unknown frame", "ack of the unsent", "credit for the unsent", "beyond the credit"],
-)
-def test_authentic_bytes_that_break_the_protocol_close_the_session(datagram: bytes) -> None:
-    _, b = bare_sessions()
-    assert b.receive_datagram(datagram, HERE, now=100.0) is None
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert closed.reason is CloseReason.PROTOCOL_ERROR
-    assert len(b.datagrams_to_send(now=100.0)) == 3
-
-
-def test_a_message_longer_than_the_limit_closes_the_session_when_it_is_read() -> None:
-    _, b = bare_sessions()
-    b.receive_datagram(forge(0, Reliable(0, b"\xff\xff\xff\xff")), HERE, now=100.0)
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert closed.reason is CloseReason.PROTOCOL_ERROR
-
-
-def test_a_datagram_with_a_phase_bit_that_no_key_opens_is_dropped() -> None:
-    _, b = bare_sessions()
-    assert b.receive_datagram(forge(0, phase=1), HERE, now=100.0) is DropReason.KEY_PHASE
-    assert b.statistics().drops == {DropReason.KEY_PHASE: 1}
-
-
-def test_a_forged_sequence_does_not_move_the_replay_window() -> None:
-    a, b = bare_sessions()
-    a.send_state(b"x")
-    (datagram,) = sent(a, now=100.0)
-    high = DATA_HEADER.pack(DATA, 2, 1 << 63) + datagram[DATA_HEADER.size :]
-    assert b.receive_datagram(high, HERE, now=100.0) is DropReason.FORGED
-    assert b.receive_datagram(datagram, HERE, now=100.0) is None
-
-
-def test_streams_beyond_the_limit_are_dropped_and_counted() -> None:
-    _, b = bare_sessions(config=UdpConfig(max_state_streams=2))
-    for stream in range(4):
-        b.receive_datagram(forge(stream, State(stream, 0, b"x")), HERE, now=100.0)
-    assert len(drain(b)) == 2
-    assert b.statistics().drops[DropReason.STATE_STREAMS] == 2
-
-
-def test_an_unknown_close_reason_is_reported_as_unknown() -> None:
-    _, b = bare_sessions()
-    b.receive_datagram(forge(0, Close(60, "new")), HERE, now=100.0)
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert (closed.reason, closed.by_peer, closed.detail) == (CloseReason.UNKNOWN, True, "new")
-    assert b.receive_datagram(forge(1), HERE, now=100.0) is DropReason.CLOSED
-
-
-def test_a_local_reason_from_the_wire_is_unknown() -> None:
-    _, b = bare_sessions()
-    b.receive_datagram(forge(0, Close(CloseReason.DISPLACED.value, "")), HERE, now=100.0)
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert closed.reason is CloseReason.UNKNOWN
 
 
 def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
@@ -318,7 +110,7 @@ def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
         a.send_reliable(b"x")
     first, *copies = sent(a, now=100.0)
     assert len(set(copies) | {first}) == 3
-    b.receive_datagram(first, HERE, now=100.0)
+    b.inbound.receive_datagram(first, HERE, now=100.0)
     (closed,) = drain(b)
     assert isinstance(closed, SessionClosed)
     assert closed.detail == "é" * (MAX_CLOSE_TEXT_BYTES // 2)
@@ -417,20 +209,6 @@ def test_a_probe_reopens_a_window_whose_grant_was_lost() -> None:
     network.run(until=lambda: len(b.of_type(MessageReceived)) == 6)
 
 
-def test_bytes_behind_too_many_gaps_stay_unacknowledged_so_that_they_come_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("bridge.udp.reliable.MAX_GAPS", 2)
-    _, b = bare_sessions()
-    offsets = [100, 200, 300]
-    results = [
-        b.receive_datagram(forge(n, Reliable(offset, b"x")), b.address, now=100.0)
-        for n, offset in enumerate(offsets)
-    ]
-    assert results == [None, None, DropReason.REASSEMBLY_FULL]
-    assert b.receive_datagram(forge(2, Reliable(0, b"y")), b.address, now=100.0) is None
-
-
 def test_states_wait_while_as_many_datagrams_are_unacknowledged_as_may_be() -> None:
     a, b = bare_sessions(config=UdpConfig(max_flight_datagrams=10))
     a.send_state(rows_of(25, 400))
@@ -438,7 +216,7 @@ def test_states_wait_while_as_many_datagrams_are_unacknowledged_as_may_be() -> N
     assert (len(first), a.states_waiting, a.states_unacknowledged) == (10, 15, 10)
     assert sent(a, now=100.0) == []
     for datagram in first:
-        b.receive_datagram(datagram, b.address, now=100.0)
+        b.inbound.receive_datagram(datagram, b.address, now=100.0)
     b.handle_timer(now=100.025)
     exchange(b, a, now=100.025)
     assert len(sent(a, now=100.03)) == 10
@@ -454,117 +232,8 @@ def test_a_newer_batch_goes_on_where_the_rate_stopped_the_older_one() -> None:
         streams += [event.stream for event in drain(b) if isinstance(event, StateReceived)]
         b.handle_timer(now=now + 0.03)
         for datagram in sent(b, now=now + 0.03):
-            a.receive_datagram(datagram, a.address, now=now + 0.03)
+            a.inbound.receive_datagram(datagram, a.address, now=now + 0.03)
     assert streams == [0, 1, 2, 3, 4, 0, 1, 2]
-
-
-def run_of(session: Session, *, now: float) -> tuple[memoryview, Matrix]:
-    """The one run a session wants to send, as an endpoint hands it to the other side."""
-    (transmit,) = session.datagrams_to_send(now=now)
-    datagrams = np.frombuffer(transmit.payload, dtype=np.uint8).reshape(-1, transmit.segment)
-    return memoryview(transmit.payload), datagrams
-
-
-def rows_of(count: int, size: int) -> Matrix:
-    return np.frombuffer(Random(count).randbytes(count * size), dtype=np.uint8).reshape(count, size)
-
-
-def test_a_batch_arrives_as_one_event_when_its_datagrams_come_together() -> None:
-    a, b = bare_sessions(config=FAST)
-    rows = rows_of(40, MAX_STATE_BYTES)
-    number = a.send_state(rows, stream=7)
-    assert b.receive_run(*run_of(a, now=100.0), b.address, now=100.0) == []
-    (event,) = drain(b)
-    assert isinstance(event, StatesReceived)
-    assert event.streams.tolist() == list(range(7, 47))
-    assert set(event.numbers.tolist()) == {number}
-    assert np.array_equal(event.payloads, rows)
-    exchange(b, a, now=100.0)
-    assert [a.acknowledged_state(stream) for stream in (6, 7, 46, 47)] == [None, number, number, None]
-
-
-@given(lost=st.sets(st.integers(0, 29)), merged=st.booleans())
-def test_whatever_of_a_batch_is_lost_the_rest_arrives_and_only_it_is_acknowledged(
-    lost: set[int], merged: bool
-) -> None:
-    a, b = bare_sessions()
-    rows = rows_of(30, 100)
-    number = a.send_state(rows)
-    _, datagrams = run_of(a, now=100.0)
-    kept = np.delete(datagrams, sorted(lost), axis=0)
-    if merged and len(kept):
-        assert b.receive_run(memoryview(kept.tobytes()), kept, b.address, now=100.0) == []
-    else:
-        for datagram in kept:
-            b.receive_datagram(datagram.tobytes(), b.address, now=100.0)
-    received = {
-        state.stream: state.payload
-        for event in drain(b)
-        if isinstance(event, StateReceived | StatesReceived)
-        for state in event.states()
-    }
-    assert received == {n: rows[n].tobytes() for n in range(30) if n not in lost}
-    b.handle_timer(now=100.03)
-    exchange(b, a, now=100.03)
-    assert [n for n in range(30) if a.acknowledged_state(n) == number] == sorted(received)
-
-
-def test_one_forged_datagram_in_a_run_is_dropped_alone() -> None:
-    a, b = bare_sessions()
-    a.send_state(rows_of(10, 200))
-    _, datagrams = run_of(a, now=100.0)
-    forged = datagrams.copy()
-    forged[4, -1] ^= 1
-    assert b.receive_run(memoryview(forged.tobytes()), forged, b.address, now=100.0) == [DropReason.FORGED]
-    assert [event.stream for event in drain(b) if isinstance(event, StateReceived)] == [
-        n for n in range(10) if n != 4
-    ]
-
-
-def test_a_run_that_comes_twice_is_refused_the_second_time() -> None:
-    a, b = bare_sessions()
-    a.send_state(rows_of(10, 200))
-    run = run_of(a, now=100.0)
-    b.receive_run(*run, b.address, now=100.0)
-    assert b.receive_run(*run, b.address, now=100.0) == [DropReason.REPLAYED] * 10
-
-
-def test_of_two_batches_in_one_run_both_arrive_in_order() -> None:
-    a, b = bare_sessions()
-    runs = []
-    for _ in range(2):
-        a.send_state(rows_of(5, 200))
-        runs.append(run_of(a, now=100.0)[1])
-    joined = np.concatenate(runs)
-    b.receive_run(memoryview(joined.tobytes()), joined, b.address, now=100.0)
-    (event,) = drain(b)
-    assert isinstance(event, StatesReceived)
-    assert event.streams.tolist() == [*range(5), *range(5)]
-    assert event.numbers.tolist() == [0] * 5 + [1] * 5
-
-
-def test_a_batch_that_arrives_after_a_newer_one_is_dropped() -> None:
-    a, b = bare_sessions()
-    runs = []
-    for _ in range(2):
-        a.send_state(rows_of(5, 200))
-        runs.append(run_of(a, now=100.0))
-    for run in reversed(runs):
-        b.receive_run(*run, b.address, now=100.0)
-    assert [event.numbers.tolist() for event in drain(b) if isinstance(event, StatesReceived)] == [[1] * 5]
-    assert (
-        b.statistics().drops == {DropReason.REPLAYED: 0} or b.statistics().drops[DropReason.STALE_STATE] == 5
-    )
-
-
-def test_reliable_messages_that_come_as_a_run_are_whole() -> None:
-    a, b = bare_sessions()
-    message = bytes(range(256)) * 40
-    a.send_reliable(message)
-    full = [datagram for datagram in sent(a, now=100.0) if len(datagram) == MAX_DATAGRAM_BYTES]
-    rows = np.frombuffer(b"".join(full), dtype=np.uint8).reshape(len(full), -1)
-    assert b.receive_run(memoryview(rows.tobytes()), rows, b.address, now=100.0) == []
-    assert b.statistics().reassembly_bytes >= len(full) * 1100
 
 
 @pytest.mark.parametrize("batch", [np.zeros(5, np.uint8), np.zeros((2, 2), np.int64)])
@@ -572,39 +241,6 @@ def test_a_batch_of_another_shape_or_type_is_refused(batch: Matrix) -> None:
     a, _ = bare_sessions()
     with pytest.raises(ConfigurationError, match="one row for each stream"):
         a.send_state(batch)
-
-
-@pytest.mark.parametrize("challenges", [0, 1, 2, 120])
-def test_an_address_that_is_not_proven_gets_no_more_bytes_than_came_from_it(challenges: int) -> None:
-    _, b = bare_sessions()
-    elsewhere = ("198.51.100.9", 9)
-    datagram = forge(0, *[PathChallenge(bytes(8))] * challenges)
-    b.receive_datagram(datagram, elsewhere, now=100.0)
-    answers = single_datagrams(b.datagrams_to_send(now=100.0))
-    assert sum(len(answer) for answer, address in answers if address == elsewhere) <= len(datagram)
-
-
-def test_acknowledgements_without_number_in_one_datagram_are_one_acknowledgement(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each costs a look at all that is in flight."""
-    _, b = bare_sessions()
-    b.send_state(b"x")
-    sent(b, now=100.0)
-    applied: list[int] = []
-    monkeypatch.setattr(
-        "bridge.udp.outbound.Outbound.on_ack", lambda _self, largest, _bits, *, now: applied.append(largest)
-    )
-    b.receive_datagram(forge(0, *[Ack(0, 0)] * 100), HERE, now=100.1)
-    assert applied == [0]
-
-
-def test_nothing_is_taken_of_a_run_behind_the_end_of_the_session() -> None:
-    _, b = bare_sessions()
-    datagrams = [forge(0, Close(0, "x" * 6)), *[forge(n, PathChallenge(bytes(8))) for n in range(1, 5)]]
-    run = b"".join(datagrams)
-    matrix = np.frombuffer(run, dtype=np.uint8).reshape(len(datagrams), -1)
-    assert b.receive_run(memoryview(run), matrix, HERE, now=100.0) == [DropReason.CLOSED] * 4
 
 
 def test_timers_of_a_closed_session_do_nothing() -> None:
@@ -623,7 +259,7 @@ def test_a_session_asks_for_confirmation_until_the_peer_answers() -> None:
     assert timer is not None
     a.handle_timer(now=timer)
     (again,) = sent(a, now=timer)
-    b.receive_datagram(again, b.address, now=timer)
+    b.inbound.receive_datagram(again, b.address, now=timer)
     assert b.is_confirmed
     exchange(b, a, now=timer)
     assert a.is_confirmed
@@ -804,31 +440,6 @@ def test_unordered_messages_not_acknowledged_are_told_at_the_end() -> None:
     network.run(until=lambda: bool(a.of_type(SessionClosed)))
     (closed,) = a.of_type(SessionClosed)
     assert (closed.undelivered, closed.undelivered_unordered) == ((b"nor this",), (b"never there",))
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [Message(1024, 1, 0, b"x"), Message(0, 60_000, 0, b"x"), MessageCredit(1, 1 << 20)],
-    ids=["number", "credit", "of the unsent"],
-)
-def test_unordered_messages_beyond_what_was_granted_close_the_session(frame: Frame) -> None:
-    _, b = bare_sessions()
-    for n in range(5):
-        b.receive_datagram(forge(n, Message(n, 50_000, 0, b"x")), HERE, now=100.0)
-    assert not b.is_closed
-    b.receive_datagram(forge(5, frame), HERE, now=100.0)
-    (closed,) = drain(b)
-    assert isinstance(closed, SessionClosed)
-    assert closed.reason is CloseReason.PROTOCOL_ERROR
-
-
-def test_fragments_between_too_many_gaps_stay_unacknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.udp.unordered.MAX_GAPS", 1)
-    _, b = bare_sessions()
-    assert b.receive_datagram(forge(0, Message(0, 90, 10, b"x")), HERE, now=100.0) is None
-    full = b.receive_datagram(forge(1, Message(0, 90, 30, b"x")), HERE, now=100.0)
-    assert full is DropReason.REASSEMBLY_FULL
-    assert b.receive_datagram(forge(1, Message(0, 90, 0, b"x")), HERE, now=100.0) is None
 
 
 def test_a_batch_beyond_the_burst_goes_out_in_time_by_itself() -> None:

@@ -97,7 +97,7 @@ def states() -> list[StateReceived]:
         now = 100 + tick / 60
         one.send(now=now, messages=0)
         for datagram, address in single_datagrams(sender.datagrams_to_send(now=now)):
-            receiver.receive_datagram(datagram, address, now=now)
+            receiver.inbound.receive_datagram(datagram, address, now=now)
         while (event := receiver.next_event()) is not None:
             assert isinstance(event, StateReceived)
             found.append(event)
