@@ -6,19 +6,20 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from bridge.authority import EntityRecord
+from bridge.authority import EntityRecord, Rule
 from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
 from bridge.cli.record import make_directory, write_record
 from bridge.cli.score import result_object, result_table
 from bridge.errors import BridgeError, ConfigurationError
+from bridge.homeserver.cluster_state import cluster_options
 from bridge.homeserver.local import (
     LocalCluster,
     LocalClusterConfig,
@@ -29,7 +30,7 @@ from bridge.khepri import Khepri
 from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match
-from bridge.sim.replay import Progress, Replay
+from bridge.sim.replay import BALL, Progress, Replay
 from bridge.sim.zones import Layout
 from bridge.udp import NetworkConditions
 
@@ -136,6 +137,9 @@ async def play(
         )
         replay = Replay(match, speed=speed, on_progress=_Ticker())
         commands = simulation_commands(stage, sims, linger_ms=linger_ms, network=network)
+        if directory is not None:
+            async with store_client(directory, running_cluster(directory)) as store:
+                refuse_others(await _entities(store), {BALL, *match.players}, commands, directory)
         async with AsyncExitStack() as stack:
             servers = {}
             for name, command in commands.items():
@@ -234,8 +238,35 @@ def simulation_commands(
     return commands
 
 
+def refuse_others(
+    records: Iterable[EntityRecord], names: Container[str], servers: Container[str], directory: Path
+) -> None:
+    """A match takes entities of its names; that they are somebody's would show only in the middle of it.
+
+    Args:
+        records: of all entities of the cluster.
+        names: that the match uses.
+        servers: that play it.
+        directory: of the cluster.
+
+    Raises:
+        ConfigurationError: one is held by another server, or has a rule that lets nobody take it.
+    """
+    for record in records:
+        is_held = record.server is not None and record.server not in servers
+        if record.entity in names and (is_held or record.rule is not Rule.ALLOW):
+            command = f"khepri-bridge entity delete {shlex.quote(record.entity)}{cluster_options(directory)}"
+            raise ConfigurationError(
+                f"the match needs the name {record.entity!r}, which an entity of somebody else has in this "
+                f"cluster: `{command}`, or name another cluster with --name"
+            )
+
+
 async def _final_epochs(store: Khepri) -> dict[str, int]:
+    return {record.entity: record.epoch for record in await _entities(store)}
+
+
+async def _entities(store: Khepri) -> list[EntityRecord]:
     # "consistency" asks the leader, so that an acknowledged grant cannot be missing from a slow follower.
     nodes = await store.get_many("/:bridge/:entities/*", favor="consistency", timeout=20.0)
-    records = [EntityRecord.from_term(data) for data in nodes.values() if data is not None]
-    return {record.entity: record.epoch for record in records}
+    return [EntityRecord.from_term(data) for data in nodes.values() if data is not None]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.stage import Stage, simulation_commands
+from bridge.authority import EntityRecord, Rule
+from bridge.cli.stage import Stage, refuse_others, simulation_commands
 from bridge.errors import ConfigurationError
 from bridge.udp import NetworkConditions
 
@@ -55,3 +56,30 @@ def test_a_network_for_servers_elsewhere_is_refused_with_where_to_write_it() -> 
 def test_too_few_or_malformed_servers_are_said(sims: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError, match="--sim"):
         simulation_commands(STAGE, sims, linger_ms=0, network=None)
+
+
+def ball(*, rule: Rule = Rule.ALLOW, server: str | None = None) -> EntityRecord:
+    return EntityRecord(
+        entity="ball",
+        owner="Ann",
+        master="Ann",
+        rule=rule,
+        session=None if server is None else bytes(16),
+        server=server,
+        epoch=1,
+        awaiting=None,
+        home="local",
+        version=1,
+    )
+
+
+def test_a_ball_of_an_earlier_match_is_played_on_with() -> None:
+    for record in (ball(), ball(server="sim1")):
+        refuse_others([record], {"ball"}, ("sim1", "sim2"), Path("place"))
+    refuse_others([ball(rule=Rule.ASK)], {"Player1"}, ("sim1", "sim2"), Path("place"))
+
+
+@pytest.mark.parametrize("record", [ball(rule=Rule.ASK), ball(server="blue")])
+def test_the_ball_of_somebody_else_is_refused_before_the_match(record: EntityRecord) -> None:
+    with pytest.raises(ConfigurationError, match="`khepri-bridge entity delete ball --dir place`"):
+        refuse_others([record], {"ball"}, ("sim1", "sim2"), Path("place"))
