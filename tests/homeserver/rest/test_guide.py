@@ -92,3 +92,4 @@ def test_the_limits_that_the_guide_names_are_those_of_the_service() -> None:
     assert (limits.address_burst, limits.caller_burst) == (2 * limits.address_rate, 2 * limits.caller_rate)
     assert f"{limits.max_feeds} feeds, {limits.max_feeds_of_one} of one caller" in GUIDE
     assert f"within {limits.feed_heartbeat:.0f} seconds of a revocation" in GUIDE
+    assert f"within {limits.body_seconds:.0f} seconds a body" in GUIDE
