@@ -3,9 +3,10 @@
 Prints one line of JSON. ``watch_p50_ms`` and ``watch_p99_ms``: from the call of ``put`` until the change is
 handed out by a feed at a member that is not the leader, with eight writers at once at another member, three
 homeservers. ``big_reply_s``: an answer of 64 MiB that lies ready. ``small_behind_big_p99_ms``: calls of
-``erlang:node()``, one after another on the same connection while such answers come in. Both are medians over
-rounds. The limits of the same run: ``small_alone_p99_ms``, the same calls without large ones, and ``copy_s``,
-64 MiB through a pair of sockets.
+``erlang:node()``, one after another on the same connection while such answers come in. ``maps_reply_s`` and
+``small_behind_maps_p99_ms``: the same where the answer is a list of small maps, which is decoded in steps.
+All are medians over rounds. The limits of the same run: ``small_alone_p99_ms``, the same calls without large
+ones, and ``copy_s``, 64 MiB through a pair of sockets.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import socket
 import statistics
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
-from bridge.etf import Atom
+from bridge.etf import Atom, encode_bare
 from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri, Updated
 from bridge.node import HiddenNode, NodeConfig
@@ -34,6 +36,7 @@ RESULTS: Final = Path(__file__).parent / "results" / "khepri.json"
 WRITERS: Final = 8
 BIG: Final = 64 * 1024 * 1024
 _READY: Final = Atom("bench_big")
+_RECORD: Final = {Atom("count"): 3, Atom("name"): b"a small record of a world", Atom("at"): [1.5, 2.5, b"x"]}
 _ROOT: Final = (Atom("bench"), b"watch")
 
 
@@ -79,6 +82,17 @@ async def measure_big(node: HiddenNode, member: str) -> float:
     return took
 
 
+async def measure_maps(node: HiddenNode, member: str) -> float:
+    """Seconds of an answer of 64 MiB of small maps."""
+    number = BIG // len(encode_bare(_RECORD))
+    began = time.perf_counter()
+    answer = await node.call(member, "lists", "duplicate", [number, _RECORD], timeout=120.0)
+    took = time.perf_counter() - began
+    if len(answer) != number or answer[-1] != _RECORD:
+        raise AssertionError("the answer is not whole")
+    return took
+
+
 async def measure_small(node: HiddenNode, member: str, until: asyncio.Event) -> list[float]:
     """Milliseconds of small calls, one after another, until the event."""
     latencies = []
@@ -89,14 +103,16 @@ async def measure_small(node: HiddenNode, member: str, until: asyncio.Event) -> 
     return latencies
 
 
-async def measure_both(node: HiddenNode, member: str) -> list[float]:
-    """Milliseconds of the small calls beside one large answer."""
+async def measure_both(
+    node: HiddenNode, member: str, large: Callable[[HiddenNode, str], Awaitable[float]]
+) -> tuple[float, list[float]]:
+    """Seconds of one large answer, and milliseconds of the small calls beside it."""
     done = asyncio.Event()
     small = asyncio.create_task(measure_small(node, member, done))
     await asyncio.sleep(0.02)
-    await measure_big(node, member)
+    took = await large(node, member)
     done.set()
-    return await small
+    return took, await small
 
 
 async def measure_alone(node: HiddenNode, member: str, seconds: float) -> list[float]:
@@ -146,11 +162,14 @@ async def measure(cluster: LocalCluster, rounds: int, puts: int) -> dict[str, An
             watched = [await measure_watch(reader, writer, puts) for _ in range(rounds)]
         # Making it takes longer than sending it, and holds up the small calls there.
         await reading.call(leader, "persistent_term", "put", [_READY, bytes(BIG)], timeout=30.0)
-        alone, beside, big, copied = [], [], [], []
+        alone, beside, beside_maps, big, maps, copied = [], [], [], [], [], []
         for _ in range(rounds):
             alone.append(percentile(await measure_alone(reading, leader, 0.3), 99))
             big.append(await measure_big(reading, leader))
-            beside.append(percentile(await measure_both(reading, leader), 99))
+            beside.append(percentile((await measure_both(reading, leader, measure_big))[1], 99))
+            took, small = await measure_both(reading, leader, measure_maps)
+            maps.append(took)
+            beside_maps.append(percentile(small, 99))
             copied.append(measure_copy())
         release = bytes(await reading.call(leader, "erlang", "system_info", [Atom("otp_release")])).decode()
     return {
@@ -166,6 +185,8 @@ async def measure(cluster: LocalCluster, rounds: int, puts: int) -> dict[str, An
         "watch_p99_ms": round(statistics.median(percentile(one, 99) for one in watched), 2),
         "big_reply_s": round(statistics.median(big), 3),
         "small_behind_big_p99_ms": round(statistics.median(beside), 2),
+        "maps_reply_s": round(statistics.median(maps), 3),
+        "small_behind_maps_p99_ms": round(statistics.median(beside_maps), 2),
         "small_alone_p99_ms": round(statistics.median(alone), 2),
         "copy_s": round(statistics.median(copied), 3),
     }

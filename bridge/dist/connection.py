@@ -42,6 +42,7 @@ from bridge.dist.handshake import (
 )
 from bridge.dist.headers import AtomCache, Atoms, size_without_new_atoms
 from bridge.dist.outbox import LARGE, PORTION, Address, Outbox
+from bridge.dist.unfinished import AT_ONCE, Unfinished
 from bridge.errors import (
     ConfigurationError,
     DecodeError,
@@ -137,6 +138,10 @@ class DistConnection:
     calls ``data_to_send`` again as soon as the socket has taken what was given before; until it has, it
     calls ``data_to_send(portion=0)``, which gives the small ones alone.
 
+    Large payloads are decoded in steps: while ``unfinished``, the caller calls ``decode_on`` once in each turn
+    of its loop, and does so after ``receive_data`` too. While it is not ``receptive``, it reads no more.
+    Messages keep their order for each process; answers are told as soon as they are decoded.
+
     Args:
         role: who dialled.
         identity: who we are.
@@ -146,6 +151,9 @@ class DistConnection:
         answers_to: a process of ours that sends requests with references of three words. Once a first
             ``{Reference, Result}`` to it has come as ``Received``, those like it come as ``Answered``, which
             costs less.
+
+    Attributes:
+        unfinished: whether messages wait to be decoded.
     """
 
     def __init__(
@@ -188,6 +196,8 @@ class DistConnection:
         # Beginnings of such packets, up to the words of the reference: beginning, its size, atoms.
         self._answer_heads: list[tuple[bytes, int, Atoms]] = []
         self._answers: list[tuple[bytes, Any]] = []
+        self._unfinished = Unfinished(answers_to)
+        self.unfinished = False
         self._handshake.start()
         self._flush_handshake()
 
@@ -216,6 +226,11 @@ class DistConnection:
         """How many messages wait for ``data_to_send``: large ones, and those that stay behind them."""
         return self._outbox.waiting
 
+    @property
+    def receptive(self) -> bool:
+        """Whether more is to be read: what waits to be decoded is less than one message may be."""
+        return self._unfinished.held_bytes < self._config.max_packet_bytes
+
     def receive_data(self, data: bytes, *, now: float) -> None:
         """Take bytes of the stream, in any pieces."""
         if self._ended:
@@ -240,8 +255,9 @@ class DistConnection:
                 del buffer[:used]
 
     def receive_eof(self, *, now: float) -> None:
-        """The peer closed the stream."""
-        del now
+        """The peer closed the stream; what came whole before is told before."""
+        while self.unfinished:
+            self.decode_on(now=now)
         if self._ended:
             return
         if self._connected:
@@ -256,6 +272,25 @@ class DistConnection:
             )
         else:
             self._fail(Failure.CLOSED, f"the peer closed the connection in {state.name}")
+
+    def decode_on(self, *, now: float) -> None:
+        """Decode one step, of a few milliseconds, of what is ``unfinished``; harmless where nothing is."""
+        if not self.unfinished:
+            return
+        if not self.receptive:
+            # Nothing is read for now, which is not the peer's silence.
+            self._last_received = now
+        try:
+            self._events.extend(self._unfinished.step_untrusted())
+        except ProtocolError as error:
+            self._end_by(error)
+            return
+        self.unfinished = len(self._unfinished) > 0
+
+    def drop_unfinished(self) -> None:
+        """Tell nothing of what is not decoded: this side closes."""
+        self._unfinished.clear()
+        self.unfinished = False
 
     def handle_timer(self, *, now: float) -> None:
         """The time of ``get_timer`` has come (an early call does no harm)."""
@@ -304,7 +339,7 @@ class DistConnection:
 
         For a caller that asks one thing at a time, which needs no event for that.
         """
-        if self._events or not self._answers:
+        if self._events or not self._answers or self.unfinished:
             return None
         answers, self._answers = self._answers, []
         return answers
@@ -523,7 +558,7 @@ class DistConnection:
                 raise DecodeError("bytes follow the payload")
             if known.control.to == self._answers_to:
                 self._learn_answer(packet, known.size, known.atoms)
-            self._events.append(Received(control=known.control, payload=payload))
+            self._tell(Received(control=known.control, payload=payload))
         elif packet[:2] == b"\x83E" and self._fragments:
             self._first_fragment(packet)
         else:
@@ -552,7 +587,7 @@ class DistConnection:
             if control.to == self._answers_to:
                 self._learn_answer(packet, after, atoms)
         if control is not None:
-            self._events.append(Received(control=control, payload=payload))
+            self._tell(Received(control=control, payload=payload))
 
     def _references(self, packet: bytes, offset: int) -> tuple[Atoms, int]:
         replaced = self._cache.replaced
@@ -585,10 +620,20 @@ class DistConnection:
     def _fragmented(self, message: FragmentedMessage | None) -> None:
         if message is None:
             return
+        if message.size > AT_ONCE and not message.expected:
+            self._unfinished.put_large(message, parse_control_untrusted(message.control, None))
+            self.unfinished = True
+            return
         payload = message.payload_untrusted() if message.size or message.control[0] in WITH_PAYLOAD else None
         control = parse_control_untrusted(message.control, payload)
         if control is not None:
-            self._events.append(Received(control=control, payload=payload))
+            self._tell(Received(control=control, payload=payload))
+
+    def _tell(self, event: Received) -> None:
+        if self.unfinished and self._unfinished.must_wait(event.control):
+            self._unfinished.put_behind(event)
+        else:
+            self._events.append(event)
 
     def _end_by(self, error: ProtocolError) -> None:
         self._end(Disconnected(detail=f"the peer broke the protocol: {error}", error=error))
@@ -598,6 +643,7 @@ class DistConnection:
         self._report_answers()
         self._buffer = bytearray()  # not cleared: a packet in it may be looked at
         self._assembler.clear()
+        self.drop_unfinished()
         self._outbox.clear()
         self._events.append(event)
 

@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from bridge.dist.headers import Atoms
 from bridge.errors import DecodeError, PeerLimitError
-from bridge.etf import TermLimits, decode_bare_untrusted
+from bridge.etf import Decoding, Reference, TermLimits, decode_bare_untrusted
 
 _TAIL_WITHIN: Final = 131_072
 """bytes of a first fragment that are looked through for a binary that goes on; OTP's has 64 KiB"""
+
+_PAIR_BYTES: Final = 1_100
+"""bytes that the beginning of a pair has up to the end of a reference: its node's name has 1,023 at the most"""
 
 
 class FragmentedMessage:
@@ -73,18 +76,32 @@ class FragmentedMessage:
             DecodeError: no term, or something follows it.
             PeerLimitError: over one of the limits.
         """
+        if not self.expected:
+            decoding = self.decoding()
+            while not decoding.step_untrusted():
+                pass
+            return decoding.value
         if self.size < self.expected:
             raise DecodeError(f"a payload of {self.expected} bytes came with {self.size}")
-        data = (self._stream or self._open()).getvalue()
-        if not self.expected:
-            value, end = decode_bare_untrusted(data, 0, self._limits, self._atoms)
-            if end != len(data):
-                raise DecodeError("bytes follow the payload")
-            return value
-        value = data
+        value: Any = (self._stream or self._open()).getvalue()
         for head in reversed(self._heads):
             value = (*head, value)
         return value
+
+    def answered(self) -> Reference | None:
+        """The reference of a payload ``{Reference, Result}`` that is not decoded, or ``None`` of another."""
+        start = bytes((self._stream or self._open()).getbuffer()[:_PAIR_BYTES])
+        if not start.startswith(b"h\x02Z"):
+            return None
+        try:
+            reference, _ = decode_bare_untrusted(start, 2, self._limits, self._atoms)
+        except DecodeError:
+            return None
+        return reference if type(reference) is Reference else None
+
+    def decoding(self) -> Decoding:
+        """The same in steps, of a message whose size is not ``expected``."""
+        return Decoding((self._stream or self._open()).getvalue(), self._limits, self._atoms)
 
     def _open(self) -> BytesIO:
         # Written into, BytesIO holds one bytes object that it gives away in the end, so nothing copies all of

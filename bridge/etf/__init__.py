@@ -1,6 +1,7 @@
 """The External Term Format of Erlang."""
 
 from bridge.etf.decode import (
+    Decoding,
     decode_bare_untrusted,
     decode_prefix_untrusted,
     decode_term,
@@ -27,6 +28,7 @@ __all__ = [
     "Atom",
     "BitString",
     "Closure",
+    "Decoding",
     "ErlangMap",
     "ExportFun",
     "ImproperList",

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any, Final
 
 from bridge.errors import DecodeError, PeerLimitError
-from bridge.etf.keys import CROWD, MAX_HASHED_DEPTH, erlang_map, wary_map
+from bridge.etf.keys import CROWD, MAX_HASHED_DEPTH, build_map, erlang_map, wary_map
 from bridge.etf.limits import DEFAULT_LIMITS, TermLimits
 from bridge.etf.rare import (
     REFERENCE_WORDS,
@@ -26,6 +26,7 @@ from bridge.etf.rare import (
     rare_at,
     truncated,
 )
+from bridge.etf.steps import PART, STEP, Place, Steps
 from bridge.etf.terms import Atom, ImproperList, Reference
 
 _U16: Final = struct.Struct(">H").unpack_from
@@ -120,6 +121,63 @@ def decode_bare_untrusted(
         raise DecodeError("an atom is not UTF-8") from None
 
 
+class Decoding:
+    """The decoding of a term in steps, each of which takes a millisecond or two.
+
+    Args:
+        data: the term without a 131, and nothing after it.
+        limits: as for ``decode_bare_untrusted``.
+        atoms: likewise.
+        size: elements of a step.
+
+    Attributes:
+        value: the term, once ``step_untrusted`` has said that it stands.
+    """
+
+    __slots__ = ("_atoms", "_data", "_limits", "_steps", "value")
+
+    def __init__(
+        self,
+        data: bytes,
+        limits: TermLimits = DEFAULT_LIMITS,
+        atoms: Sequence[Atom | bool] = (),
+        *,
+        size: int = STEP,
+    ) -> None:
+        self.value: Any = None
+        self._data = data
+        self._limits = limits
+        self._atoms = atoms
+        place: Place = (0, 0, limits.max_atoms, _watched(limits), False, [], _ROOT, [], repeat(None, 1))
+        self._steps = Steps(place, limits, size)
+
+    def step_untrusted(self) -> bool:
+        """Decode on; whether the term stands.
+
+        Raises:
+            DecodeError: malformed or truncated, or something follows the term.
+            PeerLimitError: over one of the limits.
+        """
+        steps = self._steps
+        if steps.building is not None:
+            steps.build()
+            return False
+        if len(self._data) > self._limits.max_bytes:
+            raise PeerLimitError("max_bytes", self._limits.max_bytes, "bytes")
+        try:
+            value, end = _decode(self._data, 0, self._limits, self._atoms, steps)
+        except (IndexError, struct.error):
+            raise DecodeError("the term is truncated") from None
+        except UnicodeDecodeError:
+            raise DecodeError("an atom is not UTF-8") from None
+        if end < 0:
+            return False
+        if end != len(self._data):
+            raise DecodeError(f"{len(self._data) - end} bytes follow the term")
+        self.value = value
+        return True
+
+
 def _inflate(data: bytes, start: int, limits: TermLimits) -> bytes:
     (size,) = _U32(data, start)
     if size > limits.max_inflated_bytes:
@@ -135,20 +193,34 @@ def _inflate(data: bytes, start: int, limits: TermLimits) -> bytes:
     return inflated
 
 
-def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | bool]) -> tuple[Any, int]:
+def _watched(limits: TermLimits) -> int:
+    """Where the first look at the depth is due: where keys get too deep for ``hash``; the next: the limit."""
+    return MAX_HASHED_DEPTH if limits.max_depth > MAX_HASHED_DEPTH else limits.max_depth
+
+
+def _decode(
+    data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | bool], steps: Steps | None = None
+) -> tuple[Any, int]:
+    """The term and where it ends; with ``steps``, one step of it, and -1 where it is not whole yet."""
     size = len(data)
-    room = limits.max_elements
-    unseen = limits.max_atoms
-    # Where the next look at the depth is due: first where keys get too deep to be hashed, then at the limit.
-    watched = MAX_HASHED_DEPTH if limits.max_depth > MAX_HASHED_DEPTH else limits.max_depth
-    # Whether something that was met may make it dangerous to hash the keys of a map as they are.
-    wary = False
-    atoms = known_atoms
-    stack: list[tuple[int, list[Any], Iterator[None]]] = []
-    kind = _ROOT
-    items: list[Any] = []
-    left: Iterator[None] = repeat(None, 1)
+    stack: list[tuple[int, list[Any], Iterator[None]]]
+    items: list[Any]
+    left: Iterator[None]
     value: Any
+    if steps is None:
+        room = limits.max_elements
+        unseen = limits.max_atoms
+        watched = _watched(limits)
+        # Whether something that was met may make it dangerous to hash the keys of a map as they are.
+        wary = False
+        stack = []
+        kind = _ROOT
+        items = []
+        left = repeat(None, 1)
+    else:
+        pos, room, unseen, watched, wary, stack, kind, items, left = steps.place
+        room = steps.grant(room)
+    atoms = known_atoms
     while True:
         # One turn an element. The tests are in the order of how often a tag occurs in answers to calls.
         for _ in left:
@@ -211,17 +283,12 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     pos += 5
                     if tag == 116:
                         count *= 2
-                        if count >= CROWD:
-                            wary = True
                 # Each element is a byte at least, so a false count is found before anything is made for it.
                 if count > size - pos:
                     truncated()
                 if not count and tag != 108:
                     items.append({} if tag == 116 else ())
                     continue
-                room -= count
-                if room < 0:
-                    raise PeerLimitError("max_elements", limits.max_elements, "elements")
                 if len(stack) >= watched:
                     if watched == limits.max_depth:
                         raise PeerLimitError("max_depth", watched, "levels")
@@ -231,6 +298,11 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                 kind = tag
                 items = []
                 left = iter(_TIMES[count]) if count < 256 else repeat(None, count)
+                room -= count
+                if room < 0:
+                    if steps is None:
+                        raise PeerLimitError("max_elements", limits.max_elements, "elements")
+                    return steps.pause_in(count, (pos, room, unseen, watched, wary, stack, kind, items, left))
                 break
             elif tag == 106:
                 items.append([])
@@ -242,7 +314,9 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     truncated()
                 room -= pos - start
                 if room < 0:
-                    raise PeerLimitError("max_elements", limits.max_elements, "elements")
+                    if steps is None:
+                        raise PeerLimitError("max_elements", limits.max_elements, "elements")
+                    room = steps.overdraw(room)
                 items.append(list(data[start:pos]))
             elif tag == 110 or tag == 111:
                 value, pos = big_at(tag, data, pos + 1)
@@ -253,10 +327,15 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
         else:
             # All elements of what is open are there.
             if kind == 116:
-                if wary:
+                count = len(items)
+                if wary or count >= CROWD:
+                    if steps is not None and count >= steps.size:
+                        return steps.pause_building(
+                            build_map(items, wary=True),
+                            (pos, room, unseen, watched, wary, stack, kind, items, left),
+                        )
                     value = wary_map(items)
                 else:
-                    count = len(items)
                     try:
                         if count == 2:
                             value = {items[0]: items[1]}
@@ -267,10 +346,12 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                             pairs = iter(items)
                             value = dict(zip(pairs, pairs))  # noqa: B905  # it is one iterator, of an even number
                     except TypeError:
-                        value = erlang_map(items, wary=False)
+                        value = erlang_map(items)
                     else:
                         if 2 * len(value) != count:
-                            value = erlang_map(items, wary=False)
+                            value = erlang_map(items)
+            elif kind == 104:
+                value = tuple(items)
             elif kind == 108:
                 follows = data[pos]
                 if follows == 106:
@@ -282,10 +363,14 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                     pos += 5
                     if count > size - pos:
                         truncated()
+                    left = repeat(None, count)
                     room -= count
                     if room < 0:
-                        raise PeerLimitError("max_elements", limits.max_elements, "elements")
-                    left = repeat(None, count)
+                        if steps is None:
+                            raise PeerLimitError("max_elements", limits.max_elements, "elements")
+                        return steps.pause_in(
+                            count, (pos, room, unseen, watched, wary, stack, kind, items, left)
+                        )
                     continue
                 else:
                     kind = _TAIL
@@ -295,6 +380,9 @@ def _decode(data: bytes, pos: int, limits: TermLimits, cached: Sequence[Atom | b
                 return items[0], pos
             elif kind == _TAIL:
                 value = _with_tail(items)
+            elif kind == PART:
+                assert steps is not None
+                return steps.pause_after_part((pos, room, unseen, watched, wary, stack, kind, items, left))
             else:
                 value = tuple(items)
             kind, items, left = stack.pop()

@@ -24,7 +24,7 @@ from bridge.khepri.operations import (
 )
 from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
-from bridge.khepri.props import NodeProps, many_props
+from bridge.khepri.props import NodeProps, in_turns, props_from_term
 from bridge.khepri.reply import MismatchingNodeError
 from bridge.khepri.transactions import run_transaction
 
@@ -64,7 +64,8 @@ class AdvCalls:
         self, pattern: Pattern, *, props: Iterable[Prop] = DEFAULT_PROPS, **options: Unpack[ReadOptions]
     ) -> PropsByPath:
         """Properties of every node that the pattern matches."""
-        return many_props(await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options, props))
+        found = await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options, props)
+        return await in_turns(found, props_from_term)
 
     async def put(
         self,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Final, Literal, TypeVar
 
 from bridge.errors import ConfigurationError, ProtocolError
 from bridge.etf import Atom
 from bridge.khepri.paths import Name, NativePath, native_path
+
+Value = TypeVar("Value")
+_IN_A_TURN: Final = 2_000
+"""nodes; a few milliseconds"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,26 @@ def many_data(term: Any) -> dict[NativePath, Any]:
     return {path: data_of(props) for path, props in _by_path(term)}
 
 
+async def in_turns(term: Any, read: Callable[[Any], Value]) -> dict[NativePath, Value]:
+    """What ``read`` makes of each node of a large answer, by native path; the event loop has turns meanwhile.
+
+    Args:
+        term: properties by path.
+        read: ``data_of`` or ``props_from_term``.
+
+    Raises:
+        ProtocolError: no such map.
+    """
+    found: dict[NativePath, Value] = {}
+    pairs = iter(_pairs(term))
+    while some := list(islice(pairs, _IN_A_TURN)):
+        if found:
+            await asyncio.sleep(0)
+        for path, props in some:
+            found[_path(path)] = read(props)
+    return found
+
+
 def data_of(props: Any) -> Any:
     """The data among properties, or ``None``.
 
@@ -85,10 +111,20 @@ def data_of(props: Any) -> Any:
 
 
 def _by_path(term: Any) -> list[tuple[NativePath, Any]]:
+    return [(_path(path), value) for path, value in _pairs(term)]
+
+
+def _pairs(term: Any) -> Iterable[tuple[Any, Any]]:
+    if not isinstance(term, Mapping):
+        raise ProtocolError(f"no map of paths: {term!r:.200}")
+    return term.items()
+
+
+def _path(path: Any) -> NativePath:
     try:
-        return [(native_path(path), value) for path, value in term.items()]
-    except (AttributeError, TypeError, ConfigurationError):
-        raise ProtocolError(f"no map of paths: {term!r:.200}") from None
+        return native_path(path)
+    except (TypeError, ConfigurationError):
+        raise ProtocolError(f"no path: {path!r:.200}") from None
 
 
 _DATA = Atom("data")

@@ -10,7 +10,7 @@ from bridge.khepri.adv import AdvCalls
 from bridge.khepri.calls import KHEPRI, StoreCalls
 from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
-from bridge.khepri.props import NodeProps, data_of, many_data
+from bridge.khepri.props import NodeProps, data_of, in_turns
 from bridge.khepri.reply import NodeNotFoundError
 
 Result = TypeVar("Result")
@@ -47,7 +47,8 @@ class Reads:
 
     async def get_many(self, pattern: Pattern, **options: Unpack[ReadOptions]) -> dict[NativePath, Any]:
         """Data of every node that the pattern matches, by native path; ``None`` where one has none."""
-        return many_data(await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options))
+        found = await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options)
+        return await in_turns(found, data_of)
 
     async def get_many_or(
         self, pattern: Pattern, default: Any, **options: Unpack[ReadOptions]

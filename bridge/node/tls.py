@@ -89,6 +89,14 @@ class TlsLayer(asyncio.Protocol):
         """asyncio: writing may go on."""
         self._inner.resume_writing()
 
+    def pause_reading(self) -> None:
+        """As asyncio's transports; what is decrypted already still comes."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """As asyncio's transports."""
+        self._socket.resume_reading()
+
     def write(self, data: bytes) -> None:
         """Encrypt and send; before TLS stands it waits."""
         if not self._closing:

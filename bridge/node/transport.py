@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from bridge.dist import LARGE, PORTION, ControlMessage, DistConnection, DistEvent, Status
 from bridge.errors import DeadlineError
+from bridge.node.collection import counted_as_old
 
 _FLUSH_BYTES: Final = 65_536
 """bytes that wait for the end of the turn at most; asyncio's own high-water mark"""
@@ -47,6 +48,8 @@ class DistTransport(asyncio.Protocol):
         self._flushing = False
         self._writable = asyncio.Event()
         self._writable.set()
+        self._decoding = False
+        self._reading = True
         self._waiting = 0  # large messages, and those behind them
         self._fewer = asyncio.Event()  # set for a moment when one of them is out
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -156,12 +159,14 @@ class DistTransport(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is queued, then close."""
+        self.connection.drop_unfinished()
         self._flush(portion=None)
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close at once; what is queued is lost."""
+        self.connection.drop_unfinished()
         if self._transport is not None:
             self._transport.abort()
 
@@ -216,6 +221,26 @@ class DistTransport(asyncio.Protocol):
         self._flush()
         if connection.get_timer() is None:
             self._finish()
+        if connection.unfinished and not self._decoding:
+            self._decoding = True
+            self._loop.call_soon(self._decode_turn)
+
+    def _decode_turn(self) -> None:
+        # A step in each turn: whatever else the loop has to do comes between two of them.
+        connection = self.connection
+        with counted_as_old():
+            connection.decode_on(now=self._loop.time())
+        self._pump()
+        if connection.receptive is not self._reading and self._transport is not None:
+            self._reading = connection.receptive
+            if self._reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+        if connection.unfinished:
+            self._loop.call_soon(self._decode_turn)
+        else:
+            self._decoding = False
 
     def _arm(self) -> None:
         # Within one phase deadlines only move away as bytes come and go, so the timer is set anew when it

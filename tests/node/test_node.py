@@ -123,6 +123,21 @@ async def test_a_reply_of_16_mib_and_64_calls_at_once(node: HiddenNode, otp: Otp
     assert node.statistics().pending_calls == 0
 
 
+async def test_calls_are_answered_while_a_large_answer_is_decoded(node: HiddenNode, otp: OtpNode) -> None:
+    record = {Atom("count"): 3, Atom("name"): b"a small record", Atom("place"): [1.5, 2.5]}
+    await node.call(otp.name, "erlang", "node", [])
+    connection = node._peers[otp.name].connection
+    large = asyncio.create_task(node.call(otp.name, "lists", "duplicate", [60_000, record], timeout=60.0))
+    meanwhile = 0
+    while not large.done():
+        before = connection.unfinished
+        await node.call(otp.name, "erlang", "node", [], timeout=60.0)
+        await node.erpc(otp.name, "erlang", "node", [], timeout=60.0)
+        meanwhile += before and connection.unfinished
+    assert meanwhile
+    assert await large == [record] * 60_000
+
+
 async def test_a_wrong_cookie_is_named(mapper: PortMapper, otp: OtpNode) -> None:
     async with HiddenNode("sim2@127.0.0.1", cookie="wrong", config=mapper.node_config()) as node:
         with pytest.raises(HandshakeError, match="cookie"):

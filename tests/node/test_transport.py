@@ -26,6 +26,7 @@ from bridge.dist import (
     Send,
     Status,
 )
+from bridge.dist.outbox import Outbox
 from bridge.errors import DeadlineError, InvalidStateError
 from bridge.etf import Atom, Pid, encode_bare
 from bridge.node.transport import DistTransport
@@ -89,6 +90,13 @@ class _Recorder(asyncio.Transport):
         self.high = high
         self.written: list[bytes] = []
         self.closed = False
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
@@ -102,9 +110,9 @@ class _Recorder(asyncio.Transport):
         self.closed = True
 
 
-def _recorded(high: int = 1 << 30) -> tuple[_Side, _Recorder]:
+def _recorded(high: int = 1 << 30, config: DistConfig | None = None) -> tuple[_Side, _Recorder]:
     """An initiator that has shaken hands over a recorder."""
-    a = _side(Role.INITIATOR)
+    a = _side(Role.INITIATOR, config)
     b = DistConnection(Role.ACCEPTOR, Identity(name="b@h", cookie="c", creation=6), challenge=8, now=0.0)
     socket = _Recorder(a.transport)
     a.transport.connection_made(socket)
@@ -155,6 +163,39 @@ async def test_what_is_sent_at_once_does_not_wait_for_the_turn_and_keeps_its_pla
     assert len(socket.written) == 2
     assert socket.written[1].endswith(payload)
     a.transport.connection_lost(None)
+
+
+async def test_a_small_message_passes_a_large_one_that_is_decoded(sides: tuple[_Side, _Side]) -> None:
+    a, b = sides
+    large = [(n, n) for n in range(60_000)]
+    a.transport.send(Send(to=_TO), large)
+    while not b.transport.connection.unfinished:
+        await asyncio.sleep(0)
+    other = Pid(Atom("b@h"), 2, 0, 6)
+    a.transport.send(Send(to=other), 1)
+    assert await b.events.get() == Received(control=Send(to=other), payload=1)
+    assert await b.events.get() == Received(control=Send(to=_TO), payload=large)
+
+
+async def test_nothing_more_is_read_while_too_much_is_to_be_decoded() -> None:
+    a, socket = _recorded(config=DistConfig(max_packet_bytes=500_000))
+    control = encode_bare((2, Atom(""), _TO))
+    payload = encode_bare([(n, n) for n in range(40_000)])
+    fragments = Outbox()
+    for _ in range(2):
+        fragments.put_large(control, payload, None)
+    a.transport.data_received(b"".join(fragments.take(None)))
+    assert isinstance(await a.events.get(), Connected)
+    reading = [socket.reading]
+    await asyncio.sleep(0)
+    reading.append(socket.reading)
+    for _ in range(2):
+        assert isinstance(await a.events.get(), Received)
+    reading.append(socket.reading)
+    assert reading == [True, False, True]
+    a.transport.data_received(b"".join(fragments.take(None)))
+    a.transport.connection_lost(None)
+    await asyncio.sleep(0)
 
 
 async def test_more_than_a_socket_takes_is_written_at_once_and_makes_the_next_wait() -> None:

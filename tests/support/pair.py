@@ -31,7 +31,9 @@ def transfer(source: DistConnection, target: DistConnection, *, now: float, piec
 
 
 def drain_events(connection: DistConnection) -> list[DistEvent]:
-    """All events that are pending."""
+    """All events that are pending, and of what is decoded in steps."""
+    while connection.unfinished:
+        connection.decode_on(now=connection.last_received)
     events: list[DistEvent] = []
     while (event := connection.next_event()) is not None:
         events.append(event)
