@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Unpack
 
 from bridge.etf import Atom
-from bridge.khepri.calls import KHEPRI, StoreCalls
+from bridge.khepri.calls import KHEPRI, StoreCalls, in_turns
 from bridge.khepri.operations import (
     Adv,
     AdvOperation,
@@ -24,7 +24,7 @@ from bridge.khepri.operations import (
 )
 from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
-from bridge.khepri.props import NodeProps, in_turns, props_from_term
+from bridge.khepri.props import NodeProps, props_from_term, told_in_parts
 from bridge.khepri.reply import MismatchingNodeError
 from bridge.khepri.transactions import run_transaction
 
@@ -65,7 +65,7 @@ class AdvCalls:
     ) -> PropsByPath:
         """Properties of every node that the pattern matches."""
         found = await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options, props)
-        return await in_turns(found, props_from_term)
+        return await in_turns(told_in_parts(found, props_from_term))
 
     async def put(
         self,

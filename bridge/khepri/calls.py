@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, OutcomeUnknownError
 from bridge.etf import Atom
@@ -33,6 +33,20 @@ _MARGIN: Final = 0.5
 """seconds that this side waits on after a homeserver's time-out for a write: its answer tells more"""
 _TIMEOUT: Final = Atom("timeout")
 _instances = itertools.count(1)
+
+
+Value = TypeVar("Value")
+
+
+async def in_turns(parts: Generator[None, None, Value]) -> Value:
+    """What is made in parts, with a turn of the event loop after each of them."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+        await asyncio.sleep(0)
 
 
 class StoreCalls:

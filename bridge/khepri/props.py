@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal, TypeVar
@@ -13,7 +12,7 @@ from bridge.etf import Atom
 from bridge.khepri.paths import Name, NativePath, native_path
 
 Value = TypeVar("Value")
-_IN_A_TURN: Final = 2_000
+_A_PART: Final = 2_000
 """nodes; a few milliseconds"""
 
 
@@ -79,8 +78,8 @@ def many_data(term: Any) -> dict[NativePath, Any]:
     return {path: data_of(props) for path, props in _by_path(term)}
 
 
-async def in_turns(term: Any, read: Callable[[Any], Value]) -> dict[NativePath, Value]:
-    """What ``read`` makes of each node of a large answer, by native path; the event loop has turns meanwhile.
+def told_in_parts(term: Any, read: Callable[[Any], Value]) -> Generator[None, None, dict[NativePath, Value]]:
+    """Make what ``read`` makes of each node, by native path, with a stop after each thousands of nodes.
 
     Args:
         term: properties by path.
@@ -91,9 +90,9 @@ async def in_turns(term: Any, read: Callable[[Any], Value]) -> dict[NativePath, 
     """
     found: dict[NativePath, Value] = {}
     pairs = iter(_pairs(term))
-    while some := list(islice(pairs, _IN_A_TURN)):
+    while some := list(islice(pairs, _A_PART)):
         if found:
-            await asyncio.sleep(0)
+            yield
         for path, props in some:
             found[_path(path)] = read(props)
     return found

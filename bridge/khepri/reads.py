@@ -7,10 +7,10 @@ from typing import Any, TypeVar, Unpack
 
 from bridge.errors import ProtocolError
 from bridge.khepri.adv import AdvCalls
-from bridge.khepri.calls import KHEPRI, StoreCalls
+from bridge.khepri.calls import KHEPRI, StoreCalls, in_turns
 from bridge.khepri.options import DEFAULT_PROPS, Prop, ReadOptions
 from bridge.khepri.paths import NativePath, Pattern, wire_path
-from bridge.khepri.props import NodeProps, data_of, in_turns
+from bridge.khepri.props import NodeProps, data_of, told_in_parts
 from bridge.khepri.reply import NodeNotFoundError
 
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ class Reads:
     async def get_many(self, pattern: Pattern, **options: Unpack[ReadOptions]) -> dict[NativePath, Any]:
         """Data of every node that the pattern matches, by native path; ``None`` where one has none."""
         found = await self._calls.read(KHEPRI, "get_many", [wire_path(pattern)], options)
-        return await in_turns(found, data_of)
+        return await in_turns(told_in_parts(found, data_of))
 
     async def get_many_or(
         self, pattern: Pattern, default: Any, **options: Unpack[ReadOptions]

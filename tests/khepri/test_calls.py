@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from bridge.errors import (
 )
 from bridge.etf import Atom
 from bridge.khepri import KhepriConfig, NodeNotFoundError, StoreTimeoutError, StoreUnavailableError
-from bridge.khepri.calls import StoreCalls
+from bridge.khepri.calls import StoreCalls, in_turns
 from tests.support.scripted_caller import ScriptedCaller, ok, refusal
 
 QUICK = KhepriConfig(timeout=0.05, attempt_timeout=0.02, retry_delay=0.001)
@@ -157,3 +159,17 @@ async def test_no_time_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigurationError):
         await store.read("kb", "get", [], {"timeout": 0})
     assert caller.asked == []
+
+
+async def test_what_is_made_in_parts_leaves_the_loop_a_turn_after_each() -> None:
+    seen: list[str] = []
+
+    def parts() -> Generator[None, None, str]:
+        for name in "abc":
+            seen.append(name)
+            asyncio.get_running_loop().call_soon(seen.append, "turn")
+            yield
+        return "whole"
+
+    assert await in_turns(parts()) == "whole"
+    assert seen == ["a", "turn", "b", "turn", "c", "turn"]

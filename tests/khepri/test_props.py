@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from bridge.errors import ProtocolError
 from bridge.etf import Atom, ErlangMap
 from bridge.khepri import NodeProps
-from bridge.khepri.props import data_of, in_turns, many_data, many_props, props_from_term
+from bridge.khepri.props import data_of, many_data, many_props, props_from_term, told_in_parts
 from tests.support.terms import terms
 
 
@@ -54,27 +54,24 @@ def test_many_nodes_are_told_by_path() -> None:
     assert many_data(term) == {(Atom("a"),): 1, (Atom("a"), b"b"): None, (): None}
 
 
-async def test_the_loop_has_turns_while_many_nodes_are_told() -> None:
-    term = ErlangMap.of_distinct(
-        [[b"%d" % n] for n in range(9_000)], [{Atom("data"): n} for n in range(9_000)]
-    )
-    turns = 0
+def test_many_nodes_are_told_in_parts() -> None:
+    numbers = range(9_000)
+    term = ErlangMap.of_distinct([[b"%d" % n] for n in numbers], [{Atom("data"): n} for n in numbers])
+    told: dict[Any, Any] = {}
+    stops = 0
 
-    def count() -> None:
-        nonlocal turns
-        turns += 1
-        loop.call_soon(count)
+    def tell() -> Generator[None, None, None]:
+        told.update((yield from told_in_parts(term, data_of)))
 
-    loop = asyncio.get_running_loop()
-    loop.call_soon(count)
-    assert await in_turns(term, data_of) == many_data(term)
-    assert turns >= 4
-    assert await in_turns(term, props_from_term) == many_props(term)
-    assert await in_turns({}, data_of) == {}
-    wrong: Any
-    for wrong in (7, {7: {}}):
+    for _ in tell():
+        stops += 1
+    assert told == many_data(term)
+    assert stops >= 4
+    for wrong in ([7], ErlangMap([([7], {})])):
         with pytest.raises(ProtocolError):
-            await in_turns(wrong, data_of)
+            next(told_in_parts(wrong, props_from_term))
+    with pytest.raises(StopIteration):
+        next(told_in_parts({}, data_of))
 
 
 @pytest.mark.parametrize("term", [7, [], {Atom("weight"): 3}, {Atom("child_names"): 7}, {7: 7}])
