@@ -79,6 +79,7 @@ PURE_FILES = (
     "udp/evidence/tree.py",
     "udp/evidence/verifier.py",
     "udp/fanout.py",
+    "udp/frames.py",
     "udp/handshake.py",
     "udp/handshakes.py",
     "udp/inbound.py",

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bridge.udp.evidence import Evidence, HandleBinding, ProofFields
-    from bridge.udp.wire import State
+    from bridge.udp.frames import (
+        State,
+    )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,7 +66,11 @@ def _told(evidence: Evidence, proof: ProofFields) -> dict[str, Any]:
 
 def _states(plaintext: bytes) -> list[State]:
     """What the sender signed; a session would not have taken it if it were no frames."""
-    from bridge.udp.wire import PROLOGUE, State, parse_frames_untrusted
+    from bridge.udp.frames import (
+        State,
+        parse_frames_untrusted,
+    )
+    from bridge.udp.wire import PROLOGUE
 
     try:
         frames = parse_frames_untrusted(plaintext, PROLOGUE.size)

@@ -17,6 +17,10 @@ from bridge.udp.events import (
     StatesReceived,
     UdpEvent,
 )
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+    MAX_STATE_BYTES,
+)
 from bridge.udp.heap import keep_freed_memory
 from bridge.udp.metrics import UdpCollector
 from bridge.udp.peers import Address, Peer
@@ -24,7 +28,9 @@ from bridge.udp.session import Session
 from bridge.udp.socket import SocketCounters, UdpSocket
 from bridge.udp.statistics import DropReason, EndpointStatistics, SessionStatistics
 from bridge.udp.transmit import Transmit
-from bridge.udp.wire import MAX_DATAGRAM_BYTES, MAX_MESSAGE_BYTES, MAX_STATE_BYTES
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+)
 
 __all__ = [
     "MAX_DATAGRAM_BYTES",

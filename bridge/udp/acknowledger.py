@@ -7,10 +7,15 @@ from typing import Final
 
 from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
+from bridge.udp.frames import (
+    MessageCredit,
+    encode_ack,
+    encode_credit,
+    encode_frame,
+)
 from bridge.udp.reliable import ReliableReceiver
 from bridge.udp.replay import ReplayWindow
 from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver
-from bridge.udp.wire import MessageCredit, encode_ack, encode_credit, encode_frame
 
 ACK_AT_ONCE: Final = 512
 """Datagrams in one receive batch after which an ACK is sealed without waiting for the batch to end."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+    MESSAGE_PREFIX_BYTES,
+)
 from bridge.udp.loss import MAX_TRACKED
-from bridge.udp.wire import MAX_MESSAGE_BYTES, MESSAGE_PREFIX_BYTES
 
 _SMALLEST_WINDOW_BYTES = 2 * (MAX_MESSAGE_BYTES + MESSAGE_PREFIX_BYTES)
 _POSITIVE = (

@@ -12,7 +12,9 @@ import hmac
 from typing import Final
 
 from bridge.udp.peers import Address
-from bridge.udp.wire import COOKIE_BYTES
+from bridge.udp.wire import (
+    COOKIE_BYTES,
+)
 
 _TIME_BYTES: Final = 4
 _MAC_BYTES: Final = COOKIE_BYTES - _TIME_BYTES

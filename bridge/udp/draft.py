@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bridge.udp.loss import Carried
-from bridge.udp.wire import MAX_FRAMES_BYTES
+from bridge.udp.wire import (
+    MAX_FRAMES_BYTES,
+)
 
 
 class Draft:

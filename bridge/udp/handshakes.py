@@ -28,7 +28,13 @@ from bridge.udp.handshake import (
 from bridge.udp.peers import Address, Peer, PeerTable
 from bridge.udp.statistics import DropReason
 from bridge.udp.transmit import Transmit
-from bridge.udp.wire import Init, Parameters, Reply, Retry, encode_retry
+from bridge.udp.wire import (
+    Init,
+    Parameters,
+    Reply,
+    Retry,
+    encode_retry,
+)
 
 _REFUSED: Final = (BoxError, SignatureError, DecodeError, KeyFormatError)
 

@@ -16,20 +16,8 @@ from bridge.udp.columns import Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import CloseReason, MessageReceived
 from bridge.udp.evidence import Evidence, ProofVerifier
-from bridge.udp.lone import LONE_TEXT
-from bridge.udp.opening import OpenedRun, Opener
-from bridge.udp.outbound import Outbound
-from bridge.udp.path import CHALLENGE_DATAGRAM_BYTES, PathValidation
-from bridge.udp.peers import Address
-from bridge.udp.reliable import ReliableReceiver
-from bridge.udp.rtt import RttEstimator
-from bridge.udp.stamps import StampExchange
-from bridge.udp.state_inbox import StateInbox
-from bridge.udp.statistics import DropReason
-from bridge.udp.unordered import UnorderedReceiver
-from bridge.udp.wire import (
+from bridge.udp.frames import (
     ELICITING,
-    PROLOGUE,
     STATE,
     Ack,
     Close,
@@ -45,6 +33,20 @@ from bridge.udp.wire import (
     State,
     encode_frame,
     parse_frames_untrusted,
+)
+from bridge.udp.lone import LONE_TEXT
+from bridge.udp.opening import OpenedRun, Opener
+from bridge.udp.outbound import Outbound
+from bridge.udp.path import CHALLENGE_DATAGRAM_BYTES, PathValidation
+from bridge.udp.peers import Address
+from bridge.udp.reliable import ReliableReceiver
+from bridge.udp.rtt import RttEstimator
+from bridge.udp.stamps import StampExchange
+from bridge.udp.state_inbox import StateInbox
+from bridge.udp.statistics import DropReason
+from bridge.udp.unordered import UnorderedReceiver
+from bridge.udp.wire import (
+    PROLOGUE,
 )
 from bridge.udp.workspace import Matrix
 

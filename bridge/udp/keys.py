@@ -22,7 +22,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bridge.errors import BoxError
-from bridge.udp.wire import DATA
+from bridge.udp.wire import (
+    DATA,
+)
 from bridge.udp.workspace import row_bytes
 
 _SECRET_BYTES: Final = 32

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from bridge.errors import LimitExceededError
 from bridge.udp.columns import Columns, Row
-from bridge.udp.wire import MAX_STATE_BYTES
+from bridge.udp.frames import (
+    MAX_STATE_BYTES,
+)
 
 _NUMBER_MASK: Final = 0xFFFFFFFF
 _HALF: Final = 1 << 31

@@ -17,6 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.udp.columns import NOTES, Columns
+from bridge.udp.frames import (
+    STATE,
+    STATE_HEADER,
+)
 from bridge.udp.keys import nonces_of, seal_each
 from bridge.udp.latest import Matrix
 from bridge.udp.stamps import stamp_of
@@ -28,8 +32,6 @@ from bridge.udp.wire import (
     MAX_DATAGRAM_BYTES,
     NO_ECHO,
     PROLOGUE,
-    STATE,
-    STATE_HEADER,
     TAG_BYTES,
 )
 from bridge.udp.workspace import RUN_ROWS, RunBuffers, Sheet

@@ -16,7 +16,9 @@ from typing import Final, NamedTuple
 
 from bridge.udp.columns import NOTES, Columns, Row
 from bridge.udp.rtt import RttEstimator
-from bridge.udp.wire import MAX_DATAGRAM_BYTES
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+)
 
 REORDER_THRESHOLD: Final = 3
 """Datagrams: so many later ones acknowledged make an older one suspect."""

@@ -13,7 +13,10 @@ from bridge.udp.columns import Columns, Row
 from bridge.udp.keys import OpeningPhases, SealingPhases
 from bridge.udp.replay import WINDOW, ReplayWindow
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import DATA_HEADER, DATA_HEADER_BYTES
+from bridge.udp.wire import (
+    DATA_HEADER,
+    DATA_HEADER_BYTES,
+)
 from bridge.udp.workspace import RUN_ROWS, Matrix, Workspace
 
 _SEQUENCE: Final = slice(5, DATA_HEADER_BYTES)

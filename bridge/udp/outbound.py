@@ -14,6 +14,17 @@ from bridge.udp.columns import Columns, Row
 from bridge.udp.config import UdpConfig
 from bridge.udp.draft import Draft
 from bridge.udp.evidence import ProofVerifier, Unsigned
+from bridge.udp.frames import (
+    MAX_PROOF_BYTES,
+    MAX_STATE_BYTES,
+    MESSAGE_HEADER_BYTES,
+    RELIABLE_HEADER_BYTES,
+    STATE,
+    STATE_HEADER,
+    Ping,
+    Reliable,
+    encode_frame,
+)
 from bridge.udp.keys import OpeningPhases
 from bridge.udp.latest import LatestSender, PendingState
 from bridge.udp.lone import LONE_BYTES, LONE_TEXT
@@ -29,16 +40,7 @@ from bridge.udp.transmit import Transmit
 from bridge.udp.unordered import UnorderedSender
 from bridge.udp.wire import (
     DATA_HEADER_BYTES,
-    MAX_PROOF_BYTES,
-    MAX_STATE_BYTES,
-    MESSAGE_HEADER_BYTES,
-    RELIABLE_HEADER_BYTES,
-    STATE,
-    STATE_HEADER,
     TAG_BYTES,
-    Ping,
-    Reliable,
-    encode_frame,
 )
 from bridge.udp.workspace import RUN_ROWS, Matrix
 

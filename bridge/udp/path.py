@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from bridge.udp.peers import Address
-from bridge.udp.wire import MIN_DATA_BYTES
+from bridge.udp.wire import (
+    MIN_DATA_BYTES,
+)
 
 CHALLENGE_DATAGRAM_BYTES: Final = MIN_DATA_BYTES + 9
 """A sealed PATH_CHALLENGE; not sent in answer to anything shorter, for the address may be somebody else's."""

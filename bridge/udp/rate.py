@@ -12,7 +12,9 @@ import math
 from typing import Final
 
 from bridge.udp.columns import Columns, Row
-from bridge.udp.wire import MAX_DATAGRAM_BYTES
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+)
 
 MIN_INTERVAL: Final = 0.01
 """Seconds between two changes of the rate, where two round trips are shorter."""

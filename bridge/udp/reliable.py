@@ -11,8 +11,12 @@ from collections import deque
 from typing import Final
 
 from bridge.errors import LimitExceededError, ProtocolError
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+    MAX_STREAM_OFFSET,
+    MESSAGE_PREFIX_BYTES,
+)
 from bridge.udp.runs import Runs, add_run
-from bridge.udp.wire import MAX_MESSAGE_BYTES, MAX_STREAM_OFFSET, MESSAGE_PREFIX_BYTES
 
 MAX_GAPS: Final = 1024
 """Separate runs a receiver keeps behind gaps; beyond it datagrams go unacknowledged and come again."""

@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bridge.udp.columns import Columns, Row
+from bridge.udp.frames import (
+    STATE,
+    STATE_HEADER,
+)
 from bridge.udp.keys import Aead, SealingPhases
 from bridge.udp.latest import Matrix
 from bridge.udp.peers import Address
@@ -17,8 +21,6 @@ from bridge.udp.wire import (
     DATA_HEADER,
     DATA_HEADER_BYTES,
     PROLOGUE,
-    STATE,
-    STATE_HEADER,
     TAG_BYTES,
 )
 from bridge.udp.workspace import RunBuffers, Workspace

@@ -26,6 +26,10 @@ from bridge.udp.events import (
     SessionEvent,
 )
 from bridge.udp.evidence import ProofVerifier
+from bridge.udp.frames import (
+    Close,
+    encode_frame,
+)
 from bridge.udp.inbound import Inbound
 from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
 from bridge.udp.opening import Opener
@@ -39,10 +43,6 @@ from bridge.udp.stamps import StampExchange
 from bridge.udp.statistics import SessionStatistics
 from bridge.udp.transmit import Transmit
 from bridge.udp.unordered import UnorderedReceiver
-from bridge.udp.wire import (
-    Close,
-    encode_frame,
-)
 from bridge.udp.workspace import Matrix, Workspace
 
 _KEYS_KEPT: Final = 3

@@ -13,7 +13,11 @@ import numpy.typing as npt
 
 from bridge.udp.columns import Columns, Row
 from bridge.udp.rtt import RttEstimator
-from bridge.udp.wire import HOLD_UNIT_US, NO_ECHO, PROLOGUE
+from bridge.udp.wire import (
+    HOLD_UNIT_US,
+    NO_ECHO,
+    PROLOGUE,
+)
 
 _MASK: Final = 0xFFFFFFFF
 

@@ -11,10 +11,18 @@ import numpy.typing as npt
 from bridge.udp.events import StateReceived, StatesReceived
 from bridge.udp.evidence import Evidence, EvidenceRun, ProofVerifier
 from bridge.udp.evidence.proof import are_proofs
+from bridge.udp.frames import (
+    STATE,
+    STATE_HEADER,
+    Frame,
+    Proof,
+)
 from bridge.udp.latest import LatestReceiver
 from bridge.udp.stamps import echo_age, oldest_echo_age
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import PROLOGUE, STATE, STATE_HEADER, Frame, Proof
+from bridge.udp.wire import (
+    PROLOGUE,
+)
 from bridge.udp.workspace import Matrix
 
 _PAYLOAD_AT: Final = PROLOGUE.size + STATE_HEADER.size

@@ -11,8 +11,12 @@ from collections import deque
 from typing import Final
 
 from bridge.errors import LimitExceededError, ProtocolError
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+    MAX_STREAM_OFFSET,
+    Message,
+)
 from bridge.udp.runs import Runs, add_run, touches
-from bridge.udp.wire import MAX_MESSAGE_BYTES, MAX_STREAM_OFFSET, Message
 
 MAX_AHEAD: Final = 1024
 """Messages that may be begun beyond the first one not yet taken: bounds what a receiver remembers."""

@@ -13,7 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bridge.udp.wire import DATA_HEADER_BYTES, TAG_BYTES
+from bridge.udp.wire import (
+    DATA_HEADER_BYTES,
+    TAG_BYTES,
+)
 
 RUN_ROWS: Final = 216
 """Datagrams of one run: four full reads of merged datagrams. Longer runs are cut."""

@@ -36,7 +36,14 @@ from bridge.udp.evidence import (
     evidence_to_json,
     parse_evidence_untrusted,
 )
-from bridge.udp.wire import PROLOGUE, Ping, State, encode_frame
+from bridge.udp.frames import (
+    Ping,
+    State,
+    encode_frame,
+)
+from bridge.udp.wire import (
+    PROLOGUE,
+)
 
 ALICE = Jwk.generate()
 BOB = Jwk.generate()

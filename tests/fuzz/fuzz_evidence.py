@@ -29,8 +29,17 @@ from bridge.udp.evidence import (
     parse_evidence_untrusted,
 )
 from bridge.udp.evidence.proof import parse_proof_untrusted
+from bridge.udp.frames import (
+    State,
+    encode_frame,
+)
 from bridge.udp.keys import Aead, derive_session_keys
-from bridge.udp.wire import DATA, DATA_HEADER, MAX_PLAINTEXT_BYTES, PROLOGUE, State, encode_frame
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER,
+    MAX_PLAINTEXT_BYTES,
+    PROLOGUE,
+)
 from tests.fuzz.fuzz_udp import mutate
 from tests.support.datagrams import bare_sessions
 from tests.support.proofs import encode_proof

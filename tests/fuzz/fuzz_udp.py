@@ -15,14 +15,7 @@ import time
 
 from bridge.errors import DecodeError, InvalidStateError, LimitExceededError
 from bridge.udp.config import UdpConfig
-from bridge.udp.keys import Aead, derive_session_keys
-from bridge.udp.wire import (
-    COOKIE_BYTES,
-    DATA,
-    DATA_HEADER,
-    MAX_DATAGRAM_BYTES,
-    MAX_FRAMES_BYTES,
-    PROLOGUE,
+from bridge.udp.frames import (
     Ack,
     Close,
     Credit,
@@ -36,10 +29,19 @@ from bridge.udp.wire import (
     Reliable,
     State,
     encode_frame,
+    parse_frames_untrusted,
+)
+from bridge.udp.keys import Aead, derive_session_keys
+from bridge.udp.wire import (
+    COOKIE_BYTES,
+    DATA,
+    DATA_HEADER,
+    MAX_DATAGRAM_BYTES,
+    MAX_FRAMES_BYTES,
+    PROLOGUE,
     encode_init,
     encode_retry,
     parse_datagram_untrusted,
-    parse_frames_untrusted,
 )
 from tests.support.datagrams import Host, Network, bare_sessions, connected_pair, single_datagrams
 

@@ -20,7 +20,9 @@ from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
 from bridge.udp.transmit import Transmit
-from bridge.udp.wire import MAX_DATAGRAM_BYTES
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+)
 
 EPOCH_MS = 1_800_000_000_000
 Event = TypeVar("Event", bound=UdpEvent)

@@ -9,6 +9,10 @@ import numpy as np
 from bridge.udp.events import (
     UdpEvent,
 )
+from bridge.udp.frames import (
+    Frame,
+    encode_frame,
+)
 from bridge.udp.keys import Aead, derive_session_keys
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
@@ -17,8 +21,6 @@ from bridge.udp.wire import (
     DATA_HEADER,
     NO_ECHO,
     PROLOGUE,
-    Frame,
-    encode_frame,
 )
 from bridge.udp.workspace import Matrix
 from tests.support.datagrams import single_datagrams

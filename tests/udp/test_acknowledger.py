@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from bridge.udp.acknowledger import ACK_AT_ONCE, Acknowledger
 from bridge.udp.config import UdpConfig
+from bridge.udp.frames import (
+    Ack,
+    Credit,
+    Message,
+    MessageCredit,
+    parse_frames_untrusted,
+)
 from bridge.udp.reliable import ReliableReceiver, ReliableSender
 from bridge.udp.replay import ReplayWindow
 from bridge.udp.unordered import UnorderedReceiver
-from bridge.udp.wire import Ack, Credit, Message, MessageCredit, parse_frames_untrusted
 
 CONFIG = UdpConfig()
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.udp.cookie import SECRET_BYTES, CookieJar
-from bridge.udp.wire import COOKIE_BYTES
+from bridge.udp.wire import (
+    COOKIE_BYTES,
+)
 
 ADDRESS = ("192.0.2.1", 4000)
 BOX = b"a box"

@@ -4,7 +4,9 @@ import pytest
 
 from bridge.udp.draft import Draft
 from bridge.udp.loss import Carried
-from bridge.udp.wire import MAX_FRAMES_BYTES
+from bridge.udp.wire import (
+    MAX_FRAMES_BYTES,
+)
 
 
 def test_what_is_added_takes_room() -> None:

@@ -14,13 +14,13 @@ from bridge.udp.events import (
     MessageReceived,
     StateReceived,
 )
+from bridge.udp.frames import (
+    MAX_STATE_BYTES,
+)
 from bridge.udp.lone import FEW
 from bridge.udp.loss import REORDER_THRESHOLD
 from bridge.udp.session import Session
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import (
-    MAX_STATE_BYTES,
-)
 from tests.support.datagrams import (
     Host,
     Network,

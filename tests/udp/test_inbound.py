@@ -12,12 +12,7 @@ from bridge.udp.events import (
     StateReceived,
     StatesReceived,
 )
-from bridge.udp.session import Session
-from bridge.udp.statistics import DropReason
-from bridge.udp.wire import (
-    DATA,
-    DATA_HEADER,
-    MAX_DATAGRAM_BYTES,
+from bridge.udp.frames import (
     MAX_STATE_BYTES,
     STATE,
     STATE_HEADER,
@@ -30,6 +25,13 @@ from bridge.udp.wire import (
     PathChallenge,
     Reliable,
     State,
+)
+from bridge.udp.session import Session
+from bridge.udp.statistics import DropReason
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER,
+    MAX_DATAGRAM_BYTES,
 )
 from bridge.udp.workspace import Matrix
 from tests.support.datagrams import bare_sessions, single_datagrams

@@ -20,7 +20,10 @@ from bridge.udp.keys import (
     seal_by_copy,
     transcript_hash,
 )
-from bridge.udp.wire import DATA, DATA_HEADER
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER,
+)
 
 LABEL = b"khepri-bridge udp v2 "
 

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import LimitExceededError
+from bridge.udp.frames import (
+    MAX_STATE_BYTES,
+)
 from bridge.udp.latest import LatestReceiver, LatestSender
-from bridge.udp.wire import MAX_STATE_BYTES
 
 
 @given(st.permutations(range(20)))

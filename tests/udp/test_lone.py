@@ -6,12 +6,21 @@ from hypothesis import strategies as st
 
 from bridge.udp.columns import Columns
 from bridge.udp.config import UdpConfig
+from bridge.udp.frames import (
+    MAX_STATE_BYTES,
+    STATE,
+)
 from bridge.udp.keys import Aead, derive_session_keys
 from bridge.udp.latest import Matrix
 from bridge.udp.lone import LONE_BYTES, LONE_HEAD, Lone, has_to_tell, may_go, seal_lone
 from bridge.udp.session import Session
 from bridge.udp.stamps import stamp_of
-from bridge.udp.wire import DATA, DATA_HEADER_BYTES, MAX_DATAGRAM_BYTES, MAX_STATE_BYTES, NO_ECHO, STATE
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER_BYTES,
+    MAX_DATAGRAM_BYTES,
+    NO_ECHO,
+)
 from bridge.udp.workspace import RUN_ROWS, RunBuffers, Sheet
 from tests.support.datagrams import bare_sessions, single_datagrams
 

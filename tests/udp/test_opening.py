@@ -10,7 +10,10 @@ from bridge.udp.opening import Opener
 from bridge.udp.replay import WINDOW
 from bridge.udp.sealing import Sealer
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import NO_ECHO, PROLOGUE
+from bridge.udp.wire import (
+    NO_ECHO,
+    PROLOGUE,
+)
 from bridge.udp.workspace import Matrix, Workspace
 
 KEYS = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32)).initiator

@@ -5,6 +5,9 @@ import pytest
 from bridge.errors import ProtocolError
 from bridge.udp.acknowledger import Acknowledger
 from bridge.udp.config import UdpConfig
+from bridge.udp.frames import (
+    encode_ack,
+)
 from bridge.udp.keys import OpeningPhases, SealingPhases, derive_session_keys
 from bridge.udp.outbound import Outbound
 from bridge.udp.reliable import ReliableReceiver
@@ -13,7 +16,6 @@ from bridge.udp.rtt import RttEstimator
 from bridge.udp.sealing import Sealer
 from bridge.udp.stamps import StampExchange
 from bridge.udp.unordered import UnorderedReceiver
-from bridge.udp.wire import encode_ack
 from bridge.udp.workspace import Workspace
 
 NOW = 100.0

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.udp.rate import MIN_SAMPLE, Pacer, StateRate
-from bridge.udp.wire import MAX_DATAGRAM_BYTES
+from bridge.udp.wire import (
+    MAX_DATAGRAM_BYTES,
+)
 
 FLOOR, CEILING = 50_000.0, 100_000_000.0
 

@@ -10,8 +10,10 @@ from bridge.errors import LimitExceededError, ProtocolError
 from bridge.udp.conditions import NetworkConditions
 from bridge.udp.config import UdpConfig
 from bridge.udp.events import MessageReceived, SessionClosed
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+)
 from bridge.udp.reliable import MAX_GAPS, ReliableReceiver, ReliableSender
-from bridge.udp.wire import MAX_MESSAGE_BYTES
 from tests.support.datagrams import connected_pair
 
 WINDOW = 256 << 10

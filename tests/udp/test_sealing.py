@@ -3,9 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bridge.udp.frames import (
+    PROOF,
+    State,
+    parse_frames_untrusted,
+)
 from bridge.udp.keys import Aead, SealingPhases, derive_session_keys
 from bridge.udp.sealing import Sealer
-from bridge.udp.wire import DATA, DATA_HEADER, NO_ECHO, PROLOGUE, PROOF, State, parse_frames_untrusted
+from bridge.udp.wire import (
+    DATA,
+    DATA_HEADER,
+    NO_ECHO,
+    PROLOGUE,
+)
 from bridge.udp.workspace import RUN_ROWS, Workspace
 
 ADDRESS = ("192.0.2.1", 1)

@@ -15,11 +15,13 @@ from bridge.udp.events import (
     SessionClosed,
     StateReceived,
 )
+from bridge.udp.frames import (
+    MAX_CLOSE_TEXT_BYTES,
+    MAX_STATE_BYTES,
+)
 from bridge.udp.wire import (
     DATA_HEADER,
-    MAX_CLOSE_TEXT_BYTES,
     MAX_DATAGRAM_BYTES,
-    MAX_STATE_BYTES,
 )
 from bridge.udp.workspace import Matrix
 from tests.support.datagrams import Host, Network, bare_sessions, connected_pair

@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.stamps import StampExchange, echo_age, stamp_of
-from bridge.udp.wire import HOLD_UNIT_US, NO_ECHO, PROLOGUE
+from bridge.udp.wire import (
+    HOLD_UNIT_US,
+    NO_ECHO,
+    PROLOGUE,
+)
 
 
 def exchange() -> tuple[StampExchange, RttEstimator]:

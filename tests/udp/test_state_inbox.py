@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from bridge.udp.events import StateReceived, StatesReceived
+from bridge.udp.frames import (
+    Ping,
+    State,
+    encode_frame,
+)
 from bridge.udp.state_inbox import StateInbox
 from bridge.udp.statistics import DropReason
-from bridge.udp.wire import NO_ECHO, PROLOGUE, Ping, State, encode_frame
+from bridge.udp.wire import (
+    NO_ECHO,
+    PROLOGUE,
+)
 from bridge.udp.workspace import Matrix
 
 

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import LimitExceededError, ProtocolError
+from bridge.udp.frames import (
+    MAX_MESSAGE_BYTES,
+    Message,
+)
 from bridge.udp.unordered import MAX_AHEAD, UnorderedReceiver, UnorderedSender
-from bridge.udp.wire import MAX_MESSAGE_BYTES, Message
 
 WINDOW = 256 << 10
 CHUNK = 1000

@@ -8,7 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.udp.wire import DATA_HEADER_BYTES, TAG_BYTES
+from bridge.udp.wire import (
+    DATA_HEADER_BYTES,
+    TAG_BYTES,
+)
 from bridge.udp.workspace import RUN_ROWS, Matrix, RunBuffers, Workspace, row_bytes
 
 SIZE = 100

@@ -7,7 +7,10 @@ from typing import Final, NamedTuple
 
 from bridge.errors import DecodeError
 from bridge.udp.evidence.tree import HASH_BYTES, MAX_LEAVES, SALT_BYTES, Matrix, path_length
-from bridge.udp.wire import MAX_PROOF_DEPTH, PROOF
+from bridge.udp.frames import (
+    MAX_PROOF_DEPTH,
+    PROOF,
+)
 
 SIGNATURE_BYTES: Final = 64
 SIGNATURE_ALGORITHM: Final = "ES256"

@@ -25,7 +25,12 @@ from bridge.jose.encoding import (
 from bridge.udp.evidence.proof import ProofFields, parse_proof_untrusted
 from bridge.udp.evidence.tree import Matrix
 from bridge.udp.evidence.verifier import verify_datagram
-from bridge.udp.wire import MAX_PLAINTEXT_BYTES, MAX_PROOF_BYTES
+from bridge.udp.frames import (
+    MAX_PROOF_BYTES,
+)
+from bridge.udp.wire import (
+    MAX_PLAINTEXT_BYTES,
+)
 
 MAX_EVIDENCE_BYTES: Final = 256 << 10
 """Of a file: a datagram with its proof takes 2 KiB, as many bindings as there may be 170."""

@@ -30,7 +30,9 @@ from bridge.udp.evidence.tree import (
     leaf_hash,
     paths,
 )
-from bridge.udp.wire import PROOF
+from bridge.udp.frames import (
+    PROOF,
+)
 
 
 class Unsigned(NamedTuple):

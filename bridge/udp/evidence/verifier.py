@@ -39,7 +39,10 @@ from bridge.udp.evidence.tree import (
     path_length,
     paths,
 )
-from bridge.udp.wire import MAX_PROOF_DEPTH, PROOF
+from bridge.udp.frames import (
+    MAX_PROOF_DEPTH,
+    PROOF,
+)
 
 _KNOWN_ROOTS: Final = 64
 """Trees whose datagrams may arrive mixed: more than a second of a simulation's ticks."""

@@ -15,7 +15,9 @@ from bridge.udp.evidence.proof import (
     root_message,
 )
 from bridge.udp.evidence.tree import path_length
-from bridge.udp.wire import MAX_PROOF_BYTES
+from bridge.udp.frames import (
+    MAX_PROOF_BYTES,
+)
 from tests.support.proofs import encode_proof
 
 

@@ -16,7 +16,9 @@ from bridge.udp.evidence.tree import (
     path_length,
     paths,
 )
-from bridge.udp.wire import MAX_PROOF_DEPTH
+from bridge.udp.frames import (
+    MAX_PROOF_DEPTH,
+)
 from bridge.udp.workspace import RUN_ROWS
 
 SIZES = st.one_of(st.integers(1, 40), st.integers(1, MAX_LEAVES))
