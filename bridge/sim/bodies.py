@@ -93,15 +93,19 @@ class Bodies:
         slots = np.flatnonzero(self._held)
         if not len(slots):
             return
-        self._velocity[slots] *= max(0.0, 1.0 - ROLLING_DRAG * seconds)
-        self._position[slots] += self._velocity[slots] * seconds
+        first, last = int(slots[0]), int(slots[-1])
+        # Slots that follow each other, as those of a world that was made here, are not copied column by column.
+        held = slice(first, last + 1) if last - first == len(slots) - 1 else slots
+        velocity = self._velocity[held] * max(0.0, 1.0 - ROLLING_DRAG * seconds)
+        self._velocity[held] = velocity
+        self._position[held] += velocity * seconds
+        at_rest = np.where(velocity.any(axis=1), np.uint8(0), np.uint8(EntityFlag.AT_REST))
         self._world.scatter(
             slots,
             ticks=self.tick,
-            positions=self._position[slots],
-            rotations=self._rotation[slots],
-            velocities=self._velocity[slots],
-            angular_velocities=self._spin[slots],
-            flags=self._teleport[slots]
-            | np.where((self._velocity[slots] == 0).all(axis=1), np.uint8(EntityFlag.AT_REST), np.uint8(0)),
+            positions=self._position[held],
+            rotations=self._rotation[held],
+            velocities=velocity,
+            angular_velocities=self._spin[held],
+            flags=self._teleport[held] | at_rest,
         )

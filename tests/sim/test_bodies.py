@@ -1,6 +1,8 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridge.replication import World, state_hash
+from bridge.replication import EntityFlag, World, state_hash
 from bridge.sim.bodies import Bodies
 
 
@@ -21,6 +23,24 @@ def test_only_what_is_held_moves() -> None:
     before = world.read(0).position[0]
     simulation.step(0.1)
     assert world.read(0).position[0] == before
+
+
+@given(st.sets(st.integers(0, 7)))
+def test_what_lies_side_by_side_moves_as_what_does_not(held: set[int]) -> None:
+    world = World(bytearray(World.size(8)), 8)
+    simulation = Bodies(world)
+    for slot in range(8):
+        simulation.place(slot, [slot, 0, 0], [0, 2.0 * (slot % 3), 0])
+    for slot in held:
+        simulation.hold(slot)
+    simulation.step(0.5)
+    for slot in range(8):
+        moved, state = slot in held, world.read(slot)
+        speed = 2.0 * (slot % 3) * (0.75 if moved else 1.0)
+        assert state.tick == moved
+        assert state.position.tolist() == [slot, 0.5 * speed * moved, 0]
+        assert state.velocity.tolist() == [0, speed, 0]
+        assert bool(state.flags & EntityFlag.AT_REST) == (moved and speed == 0)
 
 
 def test_a_ball_slows_down_and_stops() -> None:
