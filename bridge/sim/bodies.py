@@ -94,7 +94,7 @@ class Bodies:
         if not len(slots):
             return
         first, last = int(slots[0]), int(slots[-1])
-        # Slots that follow each other, as those of a world that was made here, are not copied column by column.
+        # Slots that follow each other, as those of a world that was made here, need no copy of each column.
         held = slice(first, last + 1) if last - first == len(slots) - 1 else slots
         velocity = self._velocity[held] * max(0.0, 1.0 - ROLLING_DRAG * seconds)
         self._velocity[held] = velocity
