@@ -22,8 +22,7 @@ class FreezingPlane(DataPlane):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def _has_states(self) -> bool:
-        links = (peer.link for peer in self._peers.values())
-        return any(getattr(link, "states_waiting", 0) for link in links)
+        return any(getattr(link, "states_waiting", 0) for link in self._peers.links())
 
 
 def _arm(*_: object) -> None:

@@ -6,47 +6,39 @@ No socket, no clock, no process: time comes in as nanoseconds of ``CLOCK_MONOTON
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from bridge.authority import (
     Acceptance,
-    Act,
-    Began,
     Bind,
     Entry,
     Fence,
-    Granted,
-    HandOver,
-    Release,
     decode_message_untrusted,
-    decode_release_untrusted,
     encode_message,
-    release_context,
 )
 from bridge.errors import DecodeError, InvalidStateError
-from bridge.jose import Jwk, open_signed_box, seal_signed_box
+from bridge.jose import Jwk
 from bridge.replication import (
     Bindings,
     EntityFlag,
     Payloads,
     Records,
     World,
-    WorldState,
-    decode_state_untrusted,
     encode_records,
     encode_state,
     full_records,
     state_hash,
     ticks_of,
 )
-from bridge.sim.dataplane.distinct import Distinct
-from bridge.sim.dataplane.messages import Credited, Event, PeerMessageReceived, WentSilent
+from bridge.sim.dataplane.messages import Event, PeerMessageReceived, WentSilent
+from bridge.sim.dataplane.noting import Notes
+from bridge.sim.dataplane.peers import Link, Peers
 from bridge.sim.dataplane.receiving import Receiving
+from bridge.sim.dataplane.releases import opened_release, sealed_release
 from bridge.sim.dataplane.sealing import Rows, Sealing, Sealings
 
 MAX_HANDLES: Final = 65_536
@@ -58,61 +50,6 @@ FIRST_STREAM: Final = 3_584
 they are signed, there is room for all handles of a sender"""
 _MAX_FIRST: Final = 8_192
 """first states at one time; the rest goes with the next tick"""
-MAX_WAITING: Final = 1_024
-"""messages kept for a server that cannot be reached"""
-MAX_ENTRIES: Final = 1_024
-"""records kept in memory, some two hundred transfers, unless the whole history is wanted"""
-
-
-class Link(Protocol):
-    """A datagram session with one server."""
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether states are signed, so that their payloads carry a digest of the bindings, both ways."""
-
-    @property
-    def max_state_bytes(self) -> int:
-        """Room of a state's payload."""
-
-    def send_state(self, payload: Payloads, stream: int = 0) -> object:
-        """Send the newest state of each stream ``stream + i``, row i; unsent older ones are dropped."""
-
-    @property
-    def reliable_end(self) -> int:
-        """Where the last message sent reliably ends, in bytes."""
-
-    @property
-    def reliable_taken(self) -> int:
-        """Up to where the peer has taken messages, as its credit tells."""
-
-    def drop_states(self) -> None:
-        """Forget the states that were not sealed yet."""
-
-    def send_reliable(self, message: bytes) -> None:
-        """Send a message that arrives, in order, as long as the session stands."""
-
-
-@dataclass(slots=True)
-class _Peer:
-    server: str
-    key: Jwk
-    thumbprint: str
-    session: bytes | None
-    link: Link | None = None
-    waiting: deque[bytes] = field(default_factory=deque)
-    """messages for the next session; every one of them is safe to repeat"""
-    sent: Distinct = field(default_factory=Distinct)
-    received: Distinct = field(default_factory=Distinct)
-    watched: set[bytes] = field(default_factory=set)
-    """messages whose credit is to be told"""
-    uncredited: deque[tuple[int, bytes]] = field(default_factory=deque)
-    """those of them that were sent, and where they end"""
-
-    def send(self, link: Link, message: bytes) -> None:
-        link.send_reliable(message)
-        if message in self.watched:
-            self.uncredited.append((link.reliable_end, message))
 
 
 class DataPlane:
@@ -142,21 +79,18 @@ class DataPlane:
         keep_history: bool = False,
     ) -> None:
         self._server = server
-        self._session = b""
         self._may_seal = may_seal
         self._is_silent = False
         self._key = key
         self._world = world
         self._emit = emit
-        self._record = record
-        self._peers: dict[str, _Peer] = {}
+        self._peers = Peers()
         self._fence = Fence()
         self._holding = Sealings()
         self._stopped: dict[str, Sealing] = {}
         self._lingering: list[Sealing] = []
         self._next_handle = 0
-        self._entries: deque[Entry] = deque(maxlen=None if keep_history else MAX_ENTRIES)
-        self._noted = 0
+        self._notes = Notes(server, record=record, keep_history=keep_history)
         self._bindings = Bindings()
         self._receiving = Receiving(
             server=server,
@@ -164,7 +98,7 @@ class DataPlane:
             world=world,
             fence=self._fence,
             on_first=emit,
-            on_over=self._note,
+            on_over=self._notes.note,
         )
         self._malformed = 0
 
@@ -181,26 +115,25 @@ class DataPlane:
     @property
     def dropped(self) -> int:
         """Records that memory does not hold any more."""
-        return self._noted - len(self._entries)
+        return self._notes.dropped
 
     @property
     def session(self) -> bytes:
         """The present session; none before the first."""
-        return self._session
+        return self._notes.session
 
     def begin_session(self, session: bytes) -> None:
         """Act in the name of this session (16 bytes); whatever the one before it held is let go."""
         self.end_session()
-        self._session = session
+        self._notes.session = session
 
     def end_session(self) -> None:
         """Act for nothing more, and sign no more releases of what was held."""
-        for sealing in self._holding:
-            self._close(sealing)
-        self._holding.clear()
+        for sealing in self._holding.clear():
+            self._notes.ended(sealing)
         self._stopped.clear()
         self._lingering.clear()
-        self._drop_states()
+        self._peers.drop_states()
 
     def before_sealing(self, *, now_ns: int) -> None:
         """Look at the deadline once more, after all receiving: what it forbids is not sealed.
@@ -233,40 +166,25 @@ class DataPlane:
 
     def add_peer(self, *, server: str, key: Jwk, session: bytes | None) -> None:
         """Know a server by the key that the homeserver has for it; a new key replaces the old one."""
-        thumbprint = key.thumbprint()
-        known = self._peers.get(server)
-        if known is not None and known.thumbprint == thumbprint:
-            known.session = session
+        if self._peers.add(server=server, key=key, session=session):
             self._receiving.session_told(server, session or b"")
-            return
-        self._peers[server] = _Peer(server, key, thumbprint, session)
 
     def remove_peer(self, server: str) -> None:
         """Know a server no more: what its key signs or sealed counts for nothing."""
-        if self._peers.pop(server, None) is not None:
+        if self._peers.remove(server):
             self._receiving.forget_handles(server)
 
     def link_up(self, server: str, link: Link) -> None:
         """A datagram session stands; the peer has no handle of this side yet."""
-        peer = self._peer(server)
-        peer.link = link
+        peer = self._peers[server]
         self._receiving.add_sender(
             server, thumbprint=peer.thumbprint, session=peer.session or b"", signed=link.is_signed
         )
-        for sealing in (*self._holding, *self._lingering):
-            link.send_reliable(_bind(sealing))
-        while peer.waiting:
-            peer.send(link, peer.waiting.popleft())
+        peer.up(link, map(_bind, (*self._holding, *self._lingering)))
 
     def link_down(self, server: str, undelivered: Sequence[bytes]) -> None:
         """The datagram session ended; what it did not deliver goes with the next one."""
-        peer = self._peer(server)
-        peer.link = None
-        # A handle is bound anew by link_up, and one of an ended act must not come back.
-        again = [m for m in undelivered if not isinstance(decode_message_untrusted(m), Bind)]
-        peer.waiting.extendleft(reversed(again))
-        # What the peer has, though its credit got lost, counts as taken.
-        peer.uncredited = deque((0, message) for _, message in peer.uncredited if message not in again)
+        self._peers[server].down(undelivered)
 
     def raise_fence(self, entity: str, epoch: int, server: str, *, now_ns: int) -> None:
         """Hear from the homeserver who holds an entity; ``server`` is empty while it is dormant.
@@ -280,23 +198,20 @@ class DataPlane:
         """Act for an entity: bind a handle with every peer. Its first state goes with ``send_begun``."""
         self._fence.raise_to(entity, epoch, self._key.thumbprint())
         self._receiving.fence_raised(entity, self._server, epoch, now_ns=now_ns)
-        self._note(
-            Granted(server=self._server, session=self._session, entity=entity, epoch=epoch, at_ns=now_ns)
-        )
+        self._notes.granted(entity, epoch, at_ns=now_ns)
         before = self._holding.pop(entity)
         if before is not None:
             # Told again, because the control plane could not know whether it had stopped.
-            self._close(before)
+            self._notes.ended(before)
         sealing = Sealing(entity, epoch, slot, self._next_handle)
-        self._bindings.bind(sealing.handle, entity, epoch, self._session)
+        self._bindings.bind(sealing.handle, entity, epoch, self.session)
         self._next_handle = (self._next_handle + 1) % MAX_HANDLES
         self._holding.add(sealing)
         self._stopped.pop(entity, None)
         self._receiving.unfollow(entity)
         bind = _bind(sealing)
-        for peer in self._peers.values():
-            if peer.link is not None:
-                peer.link.send_reliable(bind)
+        for link in self._peers.links():
+            link.send_reliable(bind)
 
     def follow(self, entity: str, slot: int) -> None:
         """Write what is accepted of another server's entity into a slot, until this server takes it over."""
@@ -318,8 +233,8 @@ class DataPlane:
         """The homeserver has the entity no more: nobody acts or speaks for it, and nothing of it is kept."""
         sealing = self._holding.pop(entity)
         if sealing is not None:
-            self._close(sealing)
-            self._drop_states()
+            self._notes.ended(sealing)
+            self._peers.drop_states()
         self._stopped.pop(entity, None)
         self._lingering = [lingering for lingering in self._lingering if lingering.entity != entity]
         self._receiving.forget(entity)
@@ -335,39 +250,34 @@ class DataPlane:
             InvalidStateError: this server does not act for it, or does not know ``to``.
             BoxError: nothing can be sealed for the key of ``to``. It acts on after any of these.
         """
-        peer = None if to is None else self._peer(to)
+        peer = None if to is None else self._peers[to]
         sealing = self._holding.get(entity) or self._stopped.get(entity)
         if sealing is None:
             raise InvalidStateError(f"{entity} is not held here")
         state = sealing.last_state or self._world.read(sealing.slot)
         # First, since it may refuse the key, and then all goes on. No state is sealed until this returns.
-        box = None if peer is None else self._release(sealing, state, peer.key, now_ms)
+        box = None
+        if peer is not None:
+            box = sealed_release(
+                entity,
+                sealing.epoch,
+                state,
+                sender=self._key,
+                recipient=peer.key,
+                session=self.session,
+                now_ms=now_ms,
+            )
         if self._holding.pop(entity) is not None:
-            self._close(sealing)
+            self._notes.ended(sealing)
             sealing.last_state = state
             self._stopped[entity] = sealing
             # What a slow path has held back has records of it; what else that had comes with the next tick.
-            self._drop_states()
+            self._peers.drop_states()
         if linger_ns > 0 and sealing.until_ns is None:
             sealing.until_ns = now_ns + linger_ns
             self._lingering.append(sealing)
-        self._hand_over("gave", entity, sealing.epoch, state_hash(state))
+        self._notes.hand_over("gave", entity, sealing.epoch, state_hash(state))
         return box
-
-    def _release(self, sealing: Sealing, state: WorldState, recipient: Jwk, now_ms: int) -> str:
-        release = Release(entity=sealing.entity, epoch=sealing.epoch, state=encode_state(state))
-        return seal_signed_box(
-            encode_message(release),
-            sender=self._key,
-            recipient=recipient,
-            session=self._session,
-            sequence=sealing.epoch,
-            issued_at_ms=now_ms,
-            lifetime_ms=0,
-            purpose="release",
-            direction="n",
-            context=release_context(sealing.entity, sealing.epoch),
-        )
 
     def open_release(self, *, entity: str, giver: str, previous: int, box: str, now_ms: int) -> bytes:
         """Verify and open a release with the key that the homeserver has for the giver (R0-20, R0-21).
@@ -381,24 +291,19 @@ class DataPlane:
             BoxError: not sealed for this server.
             DecodeError: no release inside, or of another entity or epoch.
         """
-        opened = open_signed_box(
+        state = opened_release(
             box,
             recipient=self._key,
-            sender=self._peer(giver).key,
-            purpose="release",
-            direction="n",
-            context=release_context(entity, previous),
+            giver=self._peers[giver].key,
+            entity=entity,
+            epoch=previous,
             now_ms=now_ms,
         )
-        release = decode_release_untrusted(opened.payload)
-        if (release.entity, release.epoch) != (entity, previous):
-            raise DecodeError(f"a release of {release.entity} at {release.epoch} in a box for {entity}")
-        state = decode_state_untrusted(release.state)
         newer = self._receiving.newer_than(entity, previous)
         # From here on the slot is the simulation's, which goes on from exactly this state.
         self._receiving.unfollow(entity)
-        self._hand_over("took", entity, previous, state_hash(state))
-        return release.state if newer is None else encode_state(self._world.read(newer))
+        self._notes.hand_over("took", entity, previous, state_hash(state))
+        return encode_state(state if newer is None else self._world.read(newer))
 
     def send_message(self, to: str, message: bytes, *, credited: bool = False) -> None:
         """Send a message of ``bridge.authority`` on the reliable stream.
@@ -413,20 +318,11 @@ class DataPlane:
         Raises:
             InvalidStateError: the server is not known, or too many messages wait for it.
         """
-        peer = self._peer(to)
-        if len(peer.waiting) >= MAX_WAITING:
-            raise InvalidStateError(f"{MAX_WAITING} messages wait for {to}, which cannot be reached")
-        peer.sent.add(message)
-        if credited:
-            peer.watched.add(message)
-        if peer.link is None:
-            peer.waiting.append(message)
-        else:
-            peer.send(peer.link, message)
+        self._peers[to].send(message, credited=credited)
 
     def tick(self, *, now_ns: int) -> None:
         """Seal the state of everything that is acted for."""
-        self._tell_credit(now_ns)
+        self._peers.tell_credit(self._emit, now_ns)
         self._lingering = [s for s in self._lingering if s.until_ns is not None and s.until_ns > now_ns]
         self._send(self._holding.everything(), self._holding.begun(), 0, self._lingering, now_ns=now_ns)
 
@@ -446,7 +342,7 @@ class DataPlane:
         if isinstance(message, Bind):
             self._receiving.bind(server, message.handle, message.entity, message.epoch)
             return
-        self._peer(server).received.add(payload)
+        self._peers[server].received.add(payload)
         self._emit(PeerMessageReceived(server=server, message=encode_message(message), at_ns=now_ns))
 
     def receive_states(self, server: str, payloads: Payloads, *, echo_age: float | None, now_ns: int) -> None:
@@ -460,69 +356,37 @@ class DataPlane:
 
     def sent(self) -> dict[str, int]:
         """Distinct messages sent, by server; a bind is none, since it is told anew in every session."""
-        return {name: peer.sent.count for name, peer in self._peers.items()}
+        return {peer.server: peer.sent for peer in self._peers}
 
     def received(self) -> dict[str, int]:
         """Distinct messages received, by server."""
-        return {name: peer.received.count for name, peer in self._peers.items()}
+        return {peer.server: peer.received.count for peer in self._peers}
 
     def waiting(self) -> int:
         """Messages that wait for a session."""
-        return sum(len(peer.waiting) for peer in self._peers.values())
+        return sum(peer.waiting for peer in self._peers)
 
     def kept(self) -> int:
         """Entries of all tables but the records: a few for each entity, and for what is under way."""
         by_entity = (self._fence, self._holding, self._stopped, self._lingering)
-        of_peers = sum(
-            len(peer.waiting) + len(peer.watched) + len(peer.uncredited) for peer in self._peers.values()
-        )
+        of_peers = sum(peer.kept() for peer in self._peers)
         return sum(len(table) for table in by_entity) + of_peers + self._receiving.kept()
 
     def entries(self) -> list[Entry]:
         """What was recorded, the newest of it or all, running acts included."""
-        running = [act for s in self._holding if (act := self._act(s)) is not None]
-        return [*self._entries, *running, *self._receiving.acceptances()]
-
-    def _tell_credit(self, now_ns: int) -> None:
-        for peer in self._peers.values():
-            taken = 0 if peer.link is None else peer.link.reliable_taken
-            while peer.uncredited and peer.uncredited[0][0] <= taken:
-                _, message = peer.uncredited.popleft()
-                peer.watched.discard(message)
-                self._emit(Credited(server=peer.server, message=message, at_ns=now_ns))
+        acts = (self._notes.act(s, self._holding.last_ns(s)) for s in self._holding)
+        running = [act for act in acts if act is not None]
+        return [*self._notes.entries(), *running, *self._receiving.acceptances()]
 
     def accepted_since(self, since_ns: int) -> Iterable[Acceptance]:
         """What was accepted at that time or later."""
         return self._receiving.acceptances(since_ns)
 
-    def _note(self, entry: Entry) -> None:
-        self._noted += 1
-        self._entries.append(entry)
-        if self._record is not None:
-            self._record(entry)
-
-    def _tell_began(self, sealing: Sealing, now_ns: int) -> None:
-        if self._record is not None:
-            self._record(
-                Began(
-                    server=self._server,
-                    session=self._session,
-                    entity=sealing.entity,
-                    epoch=sealing.epoch,
-                    first_ns=now_ns,
-                )
-            )
-
     def _fall_silent(self, now_ns: int) -> None:
-        self._drop_states()
+        self._peers.drop_states()
         if not self._is_silent and self._holding:
             self._is_silent = True
             self._emit(WentSilent(entities=len(self._holding), at_ns=now_ns))
-
-    def _drop_states(self) -> None:
-        for peer in self._peers.values():
-            if peer.link is not None:
-                peer.link.drop_states()
 
     def _send(
         self, rows: Rows, begun: list[Sealing], stream: int, lingering: Sequence[Sealing], *, now_ns: int
@@ -539,13 +403,10 @@ class DataPlane:
             return
         # A record sealed while lingering is a planted fault, no act; receivers count it as late.
         self._holding.seal(rows, begun, now_ns=now_ns)
-        for sealing in begun:
-            self._tell_began(sealing, now_ns)
+        self._notes.began(begun, now_ns=now_ns)
         links: dict[tuple[bool, int], list[Link]] = {}
-        for peer in self._peers.values():
-            if peer.link is not None:
-                key = (peer.link.is_signed, peer.link.max_state_bytes)
-                links.setdefault(key, []).append(peer.link)
+        for link in self._peers.links():
+            links.setdefault((link.is_signed, link.max_state_bytes), []).append(link)
         if not links:
             return
         batches = list(self._records(rows, lingering))
@@ -574,37 +435,10 @@ class DataPlane:
             else:
                 yield tick, full_records(handles[group], epochs[group], states.select(group), tick=tick)
 
-    def _close(self, sealing: Sealing) -> None:
-        act = self._act(sealing)
-        if act is not None:
-            self._note(act)
-
-    def _act(self, sealing: Sealing) -> Act | None:
-        if sealing.first_ns is None:
-            return None
-        return Act(
-            server=self._server,
-            session=self._session,
-            entity=sealing.entity,
-            epoch=sealing.epoch,
-            first_ns=sealing.first_ns,
-            last_ns=self._holding.last_ns(sealing),
-        )
-
-    def _hand_over(self, side: str, entity: str, epoch: int, digest: bytes) -> None:
-        self._note(HandOver(server=self._server, side=side, entity=entity, epoch=epoch, hash=digest))
-
-    def _peer(self, server: str) -> _Peer:
-        try:
-            return self._peers[server]
-        except KeyError:
-            raise InvalidStateError(f"the homeserver has not told the key of {server} yet") from None
-
     def _thumbprint(self, server: str) -> str:
         if server == self._server:
             return self._key.thumbprint()
-        peer = self._peers.get(server)
-        return "" if peer is None else peer.thumbprint
+        return self._peers.thumbprint(server)
 
 
 def _bind(sealing: Sealing) -> bytes:

@@ -102,14 +102,15 @@ class Sealings:
         self._begun.pop(entity, None)
         return sealing
 
-    def clear(self) -> None:
-        """Seal nothing more."""
+    def clear(self) -> list[Sealing]:
+        """Seal nothing more; what was sealed for."""
         for sealing in self._rows:
             sealing.last_ns = self.last_ns(sealing)
             sealing.row = _NONE
-        self._rows.clear()
+        ended, self._rows = self._rows, []
         self._by_entity.clear()
         self._begun.clear()
+        return ended
 
     def last_ns(self, sealing: Sealing) -> int:
         """When a state was sealed last for a grant that was ever sealed for."""

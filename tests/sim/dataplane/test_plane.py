@@ -20,7 +20,8 @@ from bridge.errors import BoxError, BridgeError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import EntityFlag, Payloads, World, decode_records_untrusted, decode_state_untrusted
 from bridge.sim.dataplane.messages import Credited, Event, FirstAccepted, PeerMessageReceived, WentSilent
-from bridge.sim.dataplane.plane import MAX_ENTRIES, DataPlane
+from bridge.sim.dataplane.noting import MAX_ENTRIES
+from bridge.sim.dataplane.plane import DataPlane
 
 MS = 1_000_000
 UNIX_MS = 1_800_000_000_000
@@ -61,7 +62,7 @@ class Wire:
 
 
 class Server:
-    def __init__(self, name: str, *, keep_history: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.session = name.encode() * 16
         self.key = Jwk.generate("P-256")
@@ -75,7 +76,6 @@ class Server:
             world=self.world,
             may_seal=lambda: self.may_seal,
             emit=self.events.append,
-            keep_history=keep_history,
         )
         self.plane.begin_session(self.session)
         self.wire: Wire
@@ -659,7 +659,7 @@ def test_nothing_grows_with_the_number_of_transfers(pair: tuple[Server, Server])
     wires = {"a": a.wire, "b": b.wire}
     kept: list[tuple[int, int]] = []
     written: list[Entry] = []
-    a.plane._record = written.append
+    a.plane._notes._record = written.append
     giver, taker = a, b
     for number in range(1, MAX_ENTRIES):
         now = number * 10
@@ -681,14 +681,6 @@ def test_nothing_grows_with_the_number_of_transfers(pair: tuple[Server, Server])
     assert len(of_type(Granted, written)) == MAX_ENTRIES // 2
     assert {entry.epoch for entry in of_type(Acceptance, written)} >= set(range(2, MAX_ENTRIES - 3, 2))
     assert (a.plane.sent()["b"], b.plane.received()["a"]) == (MAX_ENTRIES // 2, MAX_ENTRIES // 2)
-
-
-def test_all_records_are_kept_where_the_whole_history_is_wanted() -> None:
-    a = Server("a", keep_history=True)
-    for epoch in range(1, MAX_ENTRIES + 2):
-        a.hold("ball", epoch, 0, now_ns=epoch)
-    assert [entry.epoch for entry in of_type(Granted, a.plane.entries())] == list(range(1, MAX_ENTRIES + 2))
-    assert a.plane.dropped == 0
 
 
 def test_a_hold_that_is_told_again_is_another_act_and_not_a_lost_one() -> None:
