@@ -27,10 +27,11 @@ from bridge.homeserver.rest import (
     tokens,
 )
 from bridge.homeserver.rest.context import Context
+from bridge.homeserver.rest.handlers import add_handlers
 from bridge.homeserver.rest.heads import Heads
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit
 from bridge.homeserver.rest.measuring import Measuring
-from bridge.homeserver.rest.problems import Problem, add_handlers, problem_of
+from bridge.homeserver.rest.problems import Problem, problem_of
 from bridge.homeserver.rest.tracing import Tracing
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (

@@ -9,7 +9,8 @@ from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from bridge.homeserver.rest.authentication import Caller, bearer_scheme, caller
+from bridge.homeserver.rest.authentication import bearer_scheme, caller
+from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Issues, refusing
 from bridge.homeserver.rest.limits import host_of

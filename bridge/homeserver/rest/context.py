@@ -6,21 +6,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from bridge.authority import Ownership
 from bridge.authority.recording import Journal
+from bridge.homeserver.federation import Desk
 from bridge.homeserver.issuing import Issuing
+from bridge.homeserver.rest.callers import Authenticator
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
-
-if TYPE_CHECKING:
-    from bridge.homeserver.federation import Desk
-    from bridge.homeserver.rest.authentication import Authenticator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,8 @@ from starlette.types import Receive, Scope, Send
 
 from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
-from bridge.homeserver.rest.authentication import Anyone, Caller
+from bridge.homeserver.rest.authentication import Anyone
+from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.events import event_of, snapshot_events
 from bridge.homeserver.rest.problems import ProblemError, too_many

@@ -18,7 +18,8 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 
 from bridge.authority import Homeserver, Ownership
-from bridge.homeserver.rest.authentication import Anyone, Caller
+from bridge.homeserver.rest.authentication import Anyone
+from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.context import Context, Here
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import OperationId

@@ -22,7 +22,7 @@ from bridge.authority.recording import Journal
 from bridge.authority.trust import Trusted
 from bridge.errors import ConfigurationError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
-from bridge.homeserver.rest.authentication import TokenAuthenticator
+from bridge.homeserver.rest.callers import TokenAuthenticator
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Signer

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from bridge.authority import EntityRecord, Rule
 from bridge.errors import KeyFormatError
 from bridge.etf import Atom
-from bridge.homeserver.rest.authentication import Caller, ServerOnly
+from bridge.homeserver.rest.authentication import ServerOnly
+from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.entities import EntityName
 from bridge.homeserver.rest.idempotency import Writes

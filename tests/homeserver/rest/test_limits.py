@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bridge.homeserver.rest.handlers import add_handlers
 from bridge.homeserver.rest.limits import AddressLimit, BodyLimit, CallerLimit, host_of
-from bridge.homeserver.rest.problems import ProblemError, add_handlers
+from bridge.homeserver.rest.problems import ProblemError
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.homeserver.rest.tracing import Tracing
 from tests.support.rest import kind, problem
