@@ -66,8 +66,7 @@ def _text(error: Exception) -> str:
         case BridgeError() | OSError():
             return str(error) or type(error).__name__
         case ModuleNotFoundError(name=str(name)) if name in _EXTRAS:
-            extra = _EXTRAS[name]
-            return f"{name} is not installed: this command takes the extra khepri-bridge[{extra}]"
+            return f"{name} is not installed: install khepri-bridge with its extra [{_EXTRAS[name]}]"
     return f"a mistake in khepri-bridge, {type(error).__name__}: {error} (--debug shows where)"
 
 

@@ -84,7 +84,7 @@ def test_a_usage_error_in_json_is_the_last_line_of_stdout_too(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("sys.modules['uvicorn'] = None", "takes the extra khepri-bridge[homeserver]"),
+        ("sys.modules['uvicorn'] = None", "install khepri-bridge with its extra [homeserver]"),
         ("sys.modules['bridge.homeserver.issuing'] = 0", "a mistake in khepri-bridge, "),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_a_record_that_cannot_be_written_is_said_before_the_match(tmp_path: Path
     done = command("demo", "--record", tmp_path / "file")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "cannot write the record" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["demo", "nemesis"])
+def test_help_of_a_script_installs_nothing(script: str, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    copy = shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
+    done = subprocess.run([copy, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, f"scripts/{script}" in done.stdout, done.stderr) == (0, True, "")
 
 
 def test_an_empty_record_proves_nothing(tmp_path: Path) -> None:
