@@ -11,7 +11,12 @@ from hypothesis import HealthCheck, settings
 
 from bridge.etf import set_atom_budget
 
-pytest_plugins = ["tests.support.target", "tests.support.cluster", "tests.support.federation"]
+pytest_plugins = [
+    "tests.support.target",
+    "tests.support.cluster",
+    "tests.support.federation",
+    "tests.support.packing",
+]
 
 # No timed assertions: a property that takes long on a busy machine is as true as on an idle one.
 settings.register_profile("bridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
