@@ -22,7 +22,9 @@
                      awaited = 0 :: non_neg_integer(),
                      active = false :: boolean()}).
 -record(state, {run :: binary(), ring :: ets:tid(), size :: pos_integer(), last = 0 :: non_neg_integer(),
-                subscribers = #{} :: #{reference() => #subscriber{}}}).
+                subscribers = #{} :: #{reference() => #subscriber{}},
+                %% When subscribers whose link was full are tried again.
+                retry :: reference() | undefined}).
 
 %% Called by the supervisor, which outlives a feed.
 -spec new_table() -> ok.
@@ -193,6 +195,8 @@ handle_info({'DOWN', Monitor, process, _, _}, #state{subscribers = Subscribers} 
     {noreply, lists:foldl(fun remove/2, State, Gone), 0};
 handle_info(timeout, State) ->
     {noreply, deliver(State)};
+handle_info({timeout, Timer, retry}, #state{retry = Timer} = State) ->
+    {noreply, deliver(State#state{retry = undefined})};
 handle_info(_, State) ->
     {noreply, State, 0}.
 
@@ -229,13 +233,17 @@ deliver_batches(Ref, #subscriber{pid = Pid} = Subscriber, #state{subscribers = S
         {Changes, Subscriber1} ->
             case erlang:send(Pid, {kb_feed, Ref, Changes}, [nosuspend, noconnect]) of
                 ok -> deliver_batches(Ref, Subscriber1, State);
-                %% The link is full: what was not sent stays in the ring.
-                nosuspend ->
-                    _ = erlang:send_after(?RETRY_MS, self(), timeout),
-                    State;
+                %% The link is full: what was not sent stays in the ring, and batches before this one are not sent again.
+                nosuspend -> retry_later(State#state{subscribers = Subscribers#{Ref := Subscriber}});
                 noconnect -> remove(Ref, State)
             end
     end.
+
+%% One timer for all of them: every change that comes meanwhile tries too.
+retry_later(#state{retry = undefined} = State) ->
+    State#state{retry = erlang:start_timer(?RETRY_MS, self(), retry)};
+retry_later(State) ->
+    State.
 
 batch(Subscriber, _State, Changes, 0) ->
     {lists:reverse(Changes), Subscriber};

@@ -5,7 +5,10 @@
 -export([what_was_answered_survives_a_kill_from_the_first_moment_on/1, nodes_form_one_cluster_refuse_strangers_and_keep_their_data/1,
          a_node_with_data_joins_only_when_told_and_only_its_own_kind/1, a_node_that_left_can_join_again/1,
          two_nodes_that_start_at_once_are_one_cluster/1, a_seed_that_lost_its_disk_founds_nothing/1,
-         a_pipeline_goes_on_with_the_next_leader/1, a_node_whose_store_has_stopped_ends/1, a_full_disk_is_one_line/1]).
+         a_pipeline_goes_on_with_the_next_leader/1, a_subscriber_that_stands_still_is_tried_at_one_pace/1,
+         a_node_whose_store_has_stopped_ends/1, a_full_disk_is_one_line/1]).
+%% Run on a member.
+-export([write_on/2, taken_by_the_feed/1, numbers_told/1]).
 
 -define(STORE, homeserver).
 -define(WAIT, #{timeout => 5000}).
@@ -16,7 +19,8 @@ all() ->
     [what_was_answered_survives_a_kill_from_the_first_moment_on, nodes_form_one_cluster_refuse_strangers_and_keep_their_data,
      a_node_with_data_joins_only_when_told_and_only_its_own_kind, a_node_that_left_can_join_again,
      two_nodes_that_start_at_once_are_one_cluster, a_seed_that_lost_its_disk_founds_nothing,
-     a_pipeline_goes_on_with_the_next_leader, a_node_whose_store_has_stopped_ends, a_full_disk_is_one_line].
+     a_pipeline_goes_on_with_the_next_leader, a_subscriber_that_stands_still_is_tried_at_one_pace,
+     a_node_whose_store_has_stopped_ends, a_full_disk_is_one_line].
 
 init_per_suite(Config) ->
     {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
@@ -182,6 +186,50 @@ a_pipeline_goes_on_with_the_next_leader(Config) ->
     ?assertEqual([], [Name || Name <- Done, not is_map_key([p, Name], Nodes)]),
     [peer:stop(Peer) || Peer <- Peers].
 
+%% Its connection is full: however many changes come meanwhile, the feed tries again every 50 ms, not for each of them.
+%% What then goes out in several batches goes out once, though the connection is full again after the first.
+a_subscriber_that_stands_still_is_tried_at_one_pace(Config) ->
+    Member = start("kn1", "", [], Config),
+    until(fun() -> call(Member, put, [?STORE, <<"/:big">>, 0, ?WAIT]) =:= {ok, #{}} end),
+    {ok, Still, _} = peer:start(options("still", [], Config)),
+    true = unlink(Still),
+    true = peer:call(Still, net_kernel, connect_node, [peer:call(Member, erlang, node, [])]),
+    Pid = peer:call(Still, erlang, spawn, [timer, sleep, [infinity]]),
+    {ok, _} = peer:call(Member, kb_api, subscribe, [?STORE, #{pid => Pid, patterns => [<<"/:big">>], window => 1000}]),
+    Process = peer:call(Still, os, getpid, []),
+    [] = os:cmd("kill -STOP " ++ Process),
+    ok = peer:call(Member, ?MODULE, write_on, [30, 1000000], 30000),
+    Taken = peer:call(Member, ?MODULE, taken_by_the_feed, [500]),
+    ok = peer:call(Member, ?MODULE, write_on, [300, 20000], 30000),
+    [] = os:cmd("kill -CONT " ++ Process),
+    until(fun() -> length(lists:usort(peer:call(Still, ?MODULE, numbers_told, [Pid], 20000))) =:= 330 end),
+    Told = peer:call(Still, ?MODULE, numbers_told, [Pid], 20000),
+    [peer:stop(Peer) || Peer <- [Still, Member]],
+    ?assert(Taken >= 2, Taken),
+    ?assert(Taken =< 20, Taken),
+    ?assertEqual(lists:usort(Told), Told).
+
+write_on(Count, Bytes) ->
+    Writes = [{N, {put, <<"/:big">>, <<N:(8 * Bytes)>>}} || N <- lists:seq(1, Count)],
+    {ok, Answers} = kb_khepri:pipeline(?STORE, Writes, #{timeout => 20000}),
+    [] = [Answer || {_, Answer} <- Answers, Answer =/= {ok, #{}}],
+    ok.
+
+%% How many messages it gets in a time in which nothing is written.
+taken_by_the_feed(Milliseconds) ->
+    Feed = whereis(kb_feed),
+    1 = erlang:trace(Feed, true, ['receive']),
+    timer:sleep(Milliseconds),
+    Delivered = erlang:trace_delivered(Feed),
+    receive {trace_delivered, Feed, Delivered} -> ok end,
+    1 = erlang:trace(Feed, false, ['receive']),
+    length(element(2, process_info(self(), messages))).
+
+%% Of changes, in the order in which they arrived at a process that takes none.
+numbers_told(Pid) ->
+    {messages, Messages} = process_info(Pid, messages),
+    [element(1, Change) || {kb_feed, _, Changes} <- Messages, Change <- Changes].
+
 a_node_whose_store_has_stopped_ends(Config) ->
     Peer = start("ks1", "", [], Config),
     Monitor = erlang:monitor(process, Peer),
@@ -216,19 +264,8 @@ election([Peer | _] = Peers) ->
 home(Name, Config) -> filename:join(proplists:get_value(priv_dir, Config), Name).
 
 start(Name, Seed, Environment, Config) ->
-    Home = home(Name, Config),
-    ok = filelib:ensure_dir(filename:join(Home, "x")),
-    Cookie = filename:join(Home, ".erlang.cookie"),
-    _ = file:write_file(Cookie, "suite"),
-    ok = file:change_mode(Cookie, 8#600),
-    {ok, Peer, _} = peer:start(
-        #{name => list_to_atom(Name), host => "127.0.0.1", longnames => true, connection => standard_io,
-          args => ["-start_epmd", "false", "-kernel", "prevent_overlapping_partitions", "false",
-                   "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-kernel", "logger_level", "error",
-                   "-pa" | code:get_path()],
-          env => Environment ++ [{"HOME", Home}, {"KB_DATA_DIR", Home}, {"KB_SEED", Seed},
-                  {"ERL_EPMD_PORT", proplists:get_value(epmd_port, Config)},
-                  {"ERL_EPMD_ADDRESS", "127.0.0.1"}]}),
+    Data = [{"KB_DATA_DIR", home(Name, Config)}, {"KB_SEED", Seed}],
+    {ok, Peer, _} = peer:start(options(Name, Environment ++ Data, Config)),
     true = unlink(Peer),
     try peer:call(Peer, application, ensure_all_started, [khepri_bridge], 60000) of
         {ok, _} -> Peer;
@@ -237,6 +274,19 @@ start(Name, Seed, Environment, Config) ->
         exit:Reason -> throw({failed, Reason});
         error:Reason -> throw({failed, Reason})
     end.
+
+options(Name, Environment, Config) ->
+    Home = home(Name, Config),
+    ok = filelib:ensure_dir(filename:join(Home, "x")),
+    Cookie = filename:join(Home, ".erlang.cookie"),
+    _ = file:write_file(Cookie, "suite"),
+    ok = file:change_mode(Cookie, 8#600),
+    #{name => list_to_atom(Name), host => "127.0.0.1", longnames => true, connection => standard_io,
+      args => ["-start_epmd", "false", "-kernel", "prevent_overlapping_partitions", "false",
+               "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-kernel", "logger_level", "error",
+               "-pa" | code:get_path()],
+      env => Environment ++ [{"HOME", Home}, {"ERL_EPMD_PORT", proplists:get_value(epmd_port, Config)},
+                             {"ERL_EPMD_ADDRESS", "127.0.0.1"}]}.
 
 call(Peer, Function, Arguments) ->
     Module = case Function of
