@@ -25,6 +25,7 @@ from bridge.khepri import (
     Create,
     DataMatches,
     Delete,
+    Get,
     MismatchingNodeError,
     NodeNotFoundError,
     Operation,
@@ -36,6 +37,8 @@ router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
 SCENES: Final = Atom("scenes")
 MAX_SERVERS: Final = 256
 """of one scene"""
+_NEVER: Final = Atom("never")
+"""what no scene is in the tree"""
 
 CHANGED: Final[dict[int | str, dict[str, Any]]] = {
     412: problem_of("The scene is no longer at the version of If-Match")
@@ -111,20 +114,24 @@ async def put(
         # So a repeat is no change either.
         response.headers["ETag"] = f'"{before[Atom("version")]}"'
         return scene_of(before)
-    _check(known, before, scene)
     made = Scene(
         scene=scene,
         servers=body.servers,
         hand_out=body.hand_out,
         version=1 if before is None else before[Atom("version")] + 1,
     )
-    operation: Operation = (
-        Create(_path(scene), _term(made))
-        if before is None
-        else CompareAndSwap(_path(scene), before, _term(made))
-    )
-    await _write(writes, scene, operation)
-    response.status_code = 201 if before is None else 200
+    refusal = _refusal(known, before, scene)
+    operation: Operation
+    if refusal is not None:
+        operation = CompareAndSwap(_path(scene), _NEVER, _term(made))
+    elif before is None:
+        operation = Create(_path(scene), _term(made))
+    else:
+        operation = CompareAndSwap(_path(scene), before, _term(made))
+    # Of a repeat it is what the first one made, whatever has become of it.
+    _, term = await _write(writes, scene, operation, Get(_path(scene)), refusal=refusal)
+    made = scene_of(term)
+    response.status_code = 201 if made.version == 1 else 200
     response.headers["ETag"] = f'"{made.version}"'
     return made
 
@@ -135,10 +142,10 @@ async def delete(
 ) -> None:
     """Forget a scene; its servers stay."""
     before = await record_at(here, _path(scene), current=True)
-    if before is None:
-        raise _none(scene)
-    _check(known, before, scene)
-    await _write(writes, scene, CompareAndSwap(_path(scene), before, before), Delete(_path(scene)))
+    refusal = _none(scene) if before is None else _refusal(known, before, scene)
+    expected = _NEVER if refusal is not None else before
+    same = CompareAndSwap(_path(scene), expected, expected)
+    await _write(writes, scene, same, Delete(_path(scene)), refusal=refusal)
 
 
 async def hides_address(here: Context) -> set[str]:
@@ -147,20 +154,32 @@ async def hides_address(here: Context) -> set[str]:
     return {server for scene in map(scene_of, hiding.values()) for server in scene.servers}
 
 
-async def _write(writes: Writes, scene: str, *operations: Operation) -> None:
+async def _write(
+    writes: Writes, scene: str, *operations: Operation, refusal: ProblemError | None
+) -> list[Any]:
+    """Make a change, or say why not.
+
+    Args:
+        refusal: why it is not to be made now, if so; the operations fail then. Under a key they are sent all
+            the same: it may have been made before, and a repeat hears of that.
+    """
+    if refusal is not None and writes.operations is None:
+        raise refusal
     try:
-        await writes.here.store.transaction(
+        return await writes.here.store.transaction(
             operations, operation_id=writes.operation(), timeout=writes.here.settings.store_timeout
         )
     except (MismatchingNodeError, NodeNotFoundError) as error:
-        raise ProblemError("conflict", f"{scene} was changed in the same moment") from error
+        conflict = ProblemError("conflict", f"{scene} was changed in the same moment")
+        raise refusal or conflict from error
 
 
-def _check(known: str | None, before: Mapping[Any, Any] | None, scene: str) -> None:
+def _refusal(known: str | None, before: Mapping[Any, Any] | None, scene: str) -> ProblemError | None:
     if known is None or (known == "*" and before is not None):
-        return
+        return None
     if before is None or known != f'"{before[Atom("version")]}"':
-        raise ProblemError("scene_changed", f"{scene} is no longer at the version of If-Match")
+        return ProblemError("scene_changed", f"{scene} is no longer at the version of If-Match")
+    return None
 
 
 def _path(scene: str) -> TreePath:

@@ -48,8 +48,25 @@ async def test_of_two_who_make_one_scene_at_once_one_hears_of_the_other(rest: Re
 
 
 @erlang
-async def test_a_keyed_repeat_changes_nothing(rest: Rest) -> None:
-    operator = await rest.client("ops", Role.OPERATOR, headers={"Idempotency-Key": "once"})
+async def test_a_keyed_repeat_is_told_what_the_first_one_did_whatever_came_after(rest: Rest) -> None:
+    operator = await rest.client("ops", Role.OPERATOR)
     path = f"/v1/scenes/{fresh('scene')}"
-    first = await operator.put(path, json={"servers": ["sim1"]})
-    assert (await operator.put(path, json={"servers": ["sim1"]})).json() == first.json()
+
+    def keyed(key: str, **headers: str) -> dict[str, str]:
+        return {"Idempotency-Key": key, **headers}
+
+    one, two = {"servers": ["sim1"]}, {"servers": ["sim2"]}
+    first = await operator.put(path, json=one, headers=keyed("make"))
+    assert (await operator.put(path, json=one, headers=keyed("make"))).json() == first.json()
+    matching = keyed("change", **{"If-Match": first.headers["ETag"]})
+    changed = await operator.put(path, json=two, headers=matching)
+    assert (changed.status_code, changed.json()["version"]) == (200, 2)
+    again = await operator.put(path, json=one, headers=keyed("make"))
+    assert (again.status_code, again.json()) == (201, first.json())
+    await operator.put(path, json={"servers": []})
+    assert (await operator.put(path, json=two, headers=matching)).json() == changed.json()
+    late = keyed("late", **{"If-Match": first.headers["ETag"]})
+    assert [kind(await operator.delete(path, headers=late)) for _ in range(2)] == ["scene_changed"] * 2
+    assert (await operator.get(path, params={"fresh": True})).json()["version"] == 3
+    assert [(await operator.delete(path, headers=keyed("end"))).status_code for _ in range(2)] == [204, 204]
+    assert kind(await operator.delete(path, headers=keyed("end again"))) == "no_scene"
