@@ -1,6 +1,7 @@
 """The Erlang distribution protocol and the port mapper's, without any input or output."""
 
-from bridge.dist.connection import DistConfig, DistConnection
+from bridge.dist.config import DistConfig
+from bridge.dist.connection import DistConnection
 from bridge.dist.control import (
     AliasSend,
     ControlMessage,

@@ -12,7 +12,7 @@ from bridge.dist.control import ControlMessage, MonitorPExit, Send, address_of, 
 from bridge.dist.events import Received
 from bridge.dist.fragments import FragmentedMessage
 from bridge.dist.outbox import Address
-from bridge.etf import Decoding, Pid, Reference
+from bridge.etf import Decoding, Pid
 
 AT_ONCE: Final = 98_304
 """bytes of a payload that are decoded in one step: three to four milliseconds"""

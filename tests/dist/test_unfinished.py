@@ -86,9 +86,7 @@ def test_messages_to_one_process_keep_their_order_and_those_to_another_pass() ->
     ]
     assert _receive(a, b, *messages) == [Received(control=Send(to=ASKING), payload=2)]
     behind = [event for event in drain_events(a) if isinstance(event, Received)]
-    assert [event.control for event in behind] == [
-        control for control, payload in messages if payload != 2
-    ]
+    assert [event.control for event in behind] == [control for control, payload in messages if payload != 2]
     assert _receive(a, b, (Send(to=OTHER), 5)) == [Received(control=Send(to=OTHER), payload=5)]
 
 
@@ -158,8 +156,7 @@ def test_a_large_term_that_is_none_ends_the_connection() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_more_is_read_once_less_waits_than_one_message_may_be(silent: bool) -> None:
     size = len(encode_bare(LARGE_TERM))
-    a, b = connected_pair()
-    a._config = DistConfig(max_packet_bytes=size + 1, net_ticktime=8.0)
+    b, a = connected_pair(config_b=DistConfig(max_packet_bytes=size + 1, net_ticktime=8.0))
     receptive = [a.receptive]
     for _ in range(2):
         _receive(a, b, (Send(to=OTHER), LARGE_TERM))

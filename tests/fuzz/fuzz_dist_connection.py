@@ -166,9 +166,9 @@ def feed(source: random.Random, connection: DistConnection, data: bytes) -> list
     for start in range(0, len(data), piece):
         connection.receive_data(data[start : start + piece], now=1.0)
         events += drain_events(connection)
-        assembler = connection._assembler
-        known = sum(len(usual.prefix) for usual in connection._usual.values())
-        heads = sum(size for _, size, _ in connection._answer_heads)
+        assembler = connection._packets._assembler
+        known = sum(len(usual.prefix) for usual in connection._packets._usual.values())
+        heads = sum(size for _, size, _ in connection._packets._answer_heads)
         held = len(connection._buffer), len(assembler), assembler.held_bytes, known, heads
         if any(amount > most for amount, most in zip(held, (4_100, 4, 8_192, 1 << 20, 40_000), strict=True)):
             raise FindingError(f"more is held than the limits allow: {held}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.dist import (
     OFFERED,
+    Disconnected,
     DistConfig,
     DistConnection,
     DistEvent,
@@ -14,6 +15,7 @@ from bridge.dist import (
     Status,
 )
 from bridge.etf import Pid
+from tests.support.headers import framed
 
 WITHOUT_HEADERS = OFFERED & ~(DistFlag.DIST_HDR_ATOM_CACHE | DistFlag.FRAGMENTS)
 """flags of a node that speaks pass-through packets"""
@@ -106,3 +108,17 @@ def connected_pair(
     assert a.connected
     assert b.connected
     return a, b
+
+
+def receive(connection: DistConnection, *packets: bytes) -> None:
+    """Give packets to a connection, each behind its length."""
+    connection.receive_data(b"".join(map(framed, packets)), now=1.0)
+
+
+def error_of(connection: DistConnection) -> Exception | None:
+    """Why a connection ended, which its only or last event says."""
+    *_, last = drain_events(connection)
+    assert isinstance(last, Disconnected)
+    assert not connection.connected
+    assert connection.get_timer() is None
+    return last.error
