@@ -13,23 +13,19 @@ from typing import Final
 
 from bridge.authority import (
     Border,
-    EntityRecord,
     Homeserver,
     Journal,
     Lease,
     NameInUseError,
     Ownership,
     PeerMessage,
-    PlayerRecord,
     Recalled,
     Relief,
     Room,
-    ServerRecord,
-    inbox_message,
 )
-from bridge.errors import BridgeError, DeadlineError, DecodeError, InvalidStateError
+from bridge.errors import BridgeError, DeadlineError, InvalidStateError
 from bridge.etf import Atom
-from bridge.khepri import Deleted, Khepri, NativePath, NodeNotFoundError, Path, Snapshot, Updated, path_text
+from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import Gateway
 from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.bodies import Bodies
@@ -38,6 +34,7 @@ from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.sim.events import Problem, ServerEvent
+from bridge.sim.feed import BRIDGE, Feed
 from bridge.sim.following import Following
 from bridge.sim.obedience import Obedience
 from bridge.sim.relieving import Relieving
@@ -51,20 +48,13 @@ from bridge.sim.transfers import Transfers
 from bridge.sim.zones import Layout
 from bridge.sim.zoning import Zoning
 
-_BRIDGE: Final = Atom("bridge")
-_SERVERS: Final = Atom("servers")
-_PLAYERS: Final = Atom("players")
-_ENTITIES: Final = Atom("entities")
-_INBOX: Final = Atom("inbox")
 _LESSOR: Final = Atom("lessor")
 _START_SECONDS: Final = 30.0
-"""until the first snapshot of the feed and the first acknowledgement; an election may be going on"""
+"""until the first acknowledgement, or more of the world that is there; an election may be going on"""
 _DEFAULT_LEASE_MS: Final = 3_000
 _NAME_ASKS_PER_LEASE: Final = 10
 _NAME_LEASES: Final = 3
 """How long an earlier session of the name is waited for; a lessor, even a new one, ends it within two."""
-_LEARNED_AT_ONCE: Final = 128
-"""records of a snapshot: a few milliseconds"""
 _STREAMED_LEASES: Final = 2
 """The state of a holder that died silently is as old as its lease when its successor is looked for."""
 _STREAMED_SECONDS: Final = 0.28
@@ -222,24 +212,18 @@ class Tenure:
         renewals = Renewals(
             gateway=self._gateway, lease=self._lease, deadline=self._plane.deadline, load=self
         )
+        feed = Feed(
+            store=self._store,
+            standing=self._standing,
+            obedience=self.obedience,
+            direct=self.transfers.direct,
+            asks=self._asks,
+            on_event=self._on_event,
+            spawn=self.spawn,
+        )
         # The feed of servers and entities first: a grant names a giver whose key must be known by then.
-        watching = asyncio.Event()
-        self._over = asyncio.create_task(self._run(renewals, watching))
-        begun = asyncio.create_task(_all_set(watching, renewals.acknowledged))
-        try:
-            await asyncio.wait(
-                (begun, self._over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            begun.cancel()
-        if self._over.done():
-            self._over.result()
-            raise DeadlineError(f"the session of {self._config.name} was lost before it was acknowledged")
-        if not begun.done():
-            raise DeadlineError(
-                f"the session of {self._config.name} was not acknowledged in {_START_SECONDS:.0f} s: "
-                "do the homeservers have a leader?"
-            )
+        self._over = asyncio.create_task(_until_either_ends(renewals.run(), feed.run()))
+        await self._begun(self._over, renewals.acknowledged, feed)
         for player, handler in players.items():
             await self.transfers.enter(player, handler)
         if self._config.shed:
@@ -371,82 +355,39 @@ class Tenure:
     async def _assumed_lease_ms(self) -> int:
         """The lease that an earlier session of the name has, most likely."""
         try:
-            lessor = await self._store.get([_BRIDGE, _LESSOR])
+            lessor = await self._store.get([BRIDGE, _LESSOR])
         except NodeNotFoundError:
             return _DEFAULT_LEASE_MS
         lease_ms = lessor.get(Atom("lease_ms"))
         return lease_ms if isinstance(lease_ms, int) else _DEFAULT_LEASE_MS
 
-    async def _run(self, renewals: Renewals, watching: asyncio.Event) -> None:
-        # Without its feed a server would not hear that it was recalled, and go on as if it held.
-        tasks = {asyncio.create_task(renewals.run()), asyncio.create_task(self._watch(watching))}
+    async def _begun(self, over: asyncio.Task[None], acknowledged: asyncio.Event, feed: Feed) -> None:
+        """Wait until the lease has begun and the world is known, however long that takes to tell.
+
+        Raises:
+            DeadlineError: nothing comes, or the session was lost.
+        """
+        begun = asyncio.create_task(_all_set(feed.ready, acknowledged))
+        name, heard = self._config.name, -1
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while not (begun.done() or over.done()) and feed.learned > heard:
+                heard = feed.learned
+                await asyncio.wait((begun, over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _watch(self, ready: asyncio.Event) -> None:
-        inbox: Path = [_BRIDGE, _INBOX, self.session]
-        watched = ([_BRIDGE, _SERVERS], [_BRIDGE, _PLAYERS], [_BRIDGE, _ENTITIES], inbox)
-        async with self._store.watch(*watched) as feed:
-            async for change in feed:
-                match change:
-                    case Snapshot(nodes=nodes):
-                        # Keys first: a grant in the inbox names a giver, and its release opens with that key.
-                        for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
-                            told = [(path, data) for path, data in nodes.items() if path[1] == kind]
-                            for number, (path, data) in enumerate(told):
-                                self._learn(path, data)
-                                # Renewals and steps of the simulation must not wait for a whole world.
-                                if number % _LEARNED_AT_ONCE == _LEARNED_AT_ONCE - 1:
-                                    await asyncio.sleep(0)
-                        self._forget_all_but(nodes)
-                        ready.set()
-                    case Updated(path=path, data=data):
-                        self._learn(path, data)
-                    case Deleted(path=path):
-                        self._forget(path)
-
-    def _learn(self, path: NativePath, data: object) -> None:
-        if len(path) < 3 or data is None:
-            return
-        try:
-            self._learn_record(path, data)
-        except DecodeError as error:
-            # A record of another version of the homeserver: the rest of the feed still counts.
-            self._on_event(Problem(text=f"{path_text(path)}: {error}", fatal=False))
-
-    def _learn_record(self, path: NativePath, data: object) -> None:
-        if path[1] == _SERVERS:
-            self._standing.learn_server(ServerRecord.from_term(data))
-        elif path[1] == _PLAYERS:
-            self.transfers.direct.learn_player(PlayerRecord.from_term(data))
-        elif path[1] == _ENTITIES:
-            self.obedience.learn_entity(EntityRecord.from_term(data))
-        elif len(path) in (4, 6):
-            self.spawn(self.obedience.read_inbox(inbox_message(data)))
-
-    def _forget(self, path: NativePath) -> None:
-        names = [name.decode(errors="replace") for name in path[2:] if isinstance(name, bytes)]
-        match path[1], names:
-            case kind, [name] if kind == _SERVERS and len(path) == 3:
-                self._standing.forget_server(name)
-            case kind, [name] if kind == _PLAYERS and len(path) == 3:
-                self.transfers.direct.forget_player(name)
-            case kind, [name] if kind == _ENTITIES and len(path) == 3:
-                self.obedience.forget_entity(name)
-            case kind, [_, entity, player] if kind == _INBOX and len(path) == 6:
-                self._asks.forget_ask(entity, player)
-
-    def _forget_all_but(self, nodes: Mapping[NativePath, object]) -> None:
-        """What is no more since before a member was connected is told by a snapshot that lacks it."""
-        told = {path[2] for path in nodes if path[1] == _ENTITIES and len(path) == 3}
-        for entity in [name for name in self._standing.entities if name.encode() not in told]:
-            self.obedience.forget_entity(entity, may_be_new=True)
+            begun.cancel()
+        if over.done():
+            over.result()
+            raise DeadlineError(f"the session of {name} was lost before it was acknowledged")
+        if not acknowledged.is_set():
+            raise DeadlineError(
+                f"the session of {name} was not acknowledged in {_START_SECONDS:.0f} s: "
+                "do the homeservers have a leader?"
+            )
+        if not feed.ready.is_set():
+            raise DeadlineError(
+                f"{name} has heard no more of the world in {_START_SECONDS:.0f} s: "
+                "its homeserver has too much to do, or stands still"
+            )
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -459,3 +400,16 @@ class Tenure:
 async def _all_set(*events: asyncio.Event) -> None:
     for event in events:
         await event.wait()
+
+
+async def _until_either_ends(*works: Coroutine[object, object, None]) -> None:
+    """Without its feed a server would not hear that it was recalled, without renewals it has no lease."""
+    tasks = {asyncio.create_task(work) for work in works}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
