@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bridge.authority import EntityRecord, PlayerRecord, ServerRecord, inbox_message
-from bridge.errors import DecodeError
+from bridge.errors import DeadlineError, DecodeError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated, path_text
 from bridge.sim.asks import Asks
@@ -21,6 +21,8 @@ _SERVERS: Final = Atom("servers")
 _PLAYERS: Final = Atom("players")
 _ENTITIES: Final = Atom("entities")
 _INBOX: Final = Atom("inbox")
+_START_SECONDS: Final = 30.0
+"""until the first acknowledgement, or more of the world that is there; an election may be going on"""
 _LEARNED_AT_ONCE: Final = 128
 """records of a snapshot: a few milliseconds"""
 
@@ -79,6 +81,39 @@ class Feed:
                     case Deleted(path=path):
                         self._forget(path)
 
+    async def until_begun(self, name: str, *, acknowledged: asyncio.Event, over: asyncio.Task[None]) -> None:
+        """Wait until the session's lease has begun and the world is known, however long that takes to tell.
+
+        Args:
+            name: of the server.
+            acknowledged: set with the first acknowledgement.
+            over: ends with the session.
+
+        Raises:
+            DeadlineError: nothing comes, or the session was lost.
+        """
+        begun = asyncio.create_task(_all_set(self.ready, acknowledged))
+        heard = -1
+        try:
+            while not (begun.done() or over.done()) and self.learned > heard:
+                heard = self.learned
+                await asyncio.wait((begun, over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
+        if over.done():
+            over.result()
+            raise DeadlineError(f"the session of {name} was lost before it was acknowledged")
+        if not acknowledged.is_set():
+            raise DeadlineError(
+                f"the session of {name} was not acknowledged in {_START_SECONDS:.0f} s: "
+                "do the homeservers have a leader?"
+            )
+        if not self.ready.is_set():
+            raise DeadlineError(
+                f"{name} has heard no more of the world in {_START_SECONDS:.0f} s: "
+                "its homeserver has too much to do, or stands still"
+            )
+
     async def _learn_all(self, nodes: Mapping[NativePath, object]) -> None:
         # Keys first: a grant in the inbox names a giver, and its release opens with that key.
         for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
@@ -126,3 +161,8 @@ class Feed:
         told = {path[2] for path in nodes if path[1] == _ENTITIES and len(path) == 3}
         for entity in [name for name in self._standing.entities if name.encode() not in told]:
             self._obedience.forget_entity(entity, may_be_new=True)
+
+
+async def _all_set(*events: asyncio.Event) -> None:
+    for event in events:
+        await event.wait()

@@ -23,7 +23,7 @@ from bridge.authority import (
     Relief,
     Room,
 )
-from bridge.errors import BridgeError, DeadlineError, InvalidStateError
+from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import Gateway
@@ -49,8 +49,6 @@ from bridge.sim.zones import Layout
 from bridge.sim.zoning import Zoning
 
 _LESSOR: Final = Atom("lessor")
-_START_SECONDS: Final = 30.0
-"""until the first acknowledgement, or more of the world that is there; an election may be going on"""
 _DEFAULT_LEASE_MS: Final = 3_000
 _NAME_ASKS_PER_LEASE: Final = 10
 _NAME_LEASES: Final = 3
@@ -223,7 +221,7 @@ class Tenure:
         )
         # The feed of servers and entities first: a grant names a giver whose key must be known by then.
         self._over = asyncio.create_task(_until_either_ends(renewals.run(), feed.run()))
-        await self._begun(self._over, renewals.acknowledged, feed)
+        await feed.until_begun(self._config.name, acknowledged=renewals.acknowledged, over=self._over)
         for player, handler in players.items():
             await self.transfers.enter(player, handler)
         if self._config.shed:
@@ -361,45 +359,12 @@ class Tenure:
         lease_ms = lessor.get(Atom("lease_ms"))
         return lease_ms if isinstance(lease_ms, int) else _DEFAULT_LEASE_MS
 
-    async def _begun(self, over: asyncio.Task[None], acknowledged: asyncio.Event, feed: Feed) -> None:
-        """Wait until the lease has begun and the world is known, however long that takes to tell.
-
-        Raises:
-            DeadlineError: nothing comes, or the session was lost.
-        """
-        begun = asyncio.create_task(_all_set(feed.ready, acknowledged))
-        name, heard = self._config.name, -1
-        try:
-            while not (begun.done() or over.done()) and feed.learned > heard:
-                heard = feed.learned
-                await asyncio.wait((begun, over), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            begun.cancel()
-        if over.done():
-            over.result()
-            raise DeadlineError(f"the session of {name} was lost before it was acknowledged")
-        if not acknowledged.is_set():
-            raise DeadlineError(
-                f"the session of {name} was not acknowledged in {_START_SECONDS:.0f} s: "
-                "do the homeservers have a leader?"
-            )
-        if not feed.ready.is_set():
-            raise DeadlineError(
-                f"{name} has heard no more of the world in {_START_SECONDS:.0f} s: "
-                "its homeserver has too much to do, or stands still"
-            )
-
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, BridgeError):
                 _log.error("a task of %s failed", self._config.name, exc_info=error)
             self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))
-
-
-async def _all_set(*events: asyncio.Event) -> None:
-    for event in events:
-        await event.wait()
 
 
 async def _until_either_ends(*works: Coroutine[object, object, None]) -> None:

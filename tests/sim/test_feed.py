@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from bridge.authority import EntityRecord, PlayerRecord, Recall, ServerRecord
+from bridge.errors import DeadlineError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, Snapshot, Updated
 from bridge.sim import feed
@@ -193,3 +194,63 @@ async def test_others_have_their_turns_while_a_world_is_told(monkeypatch: pytest
 
     await asyncio.gather(hearing.hears(), others())
     assert turns[:10] == list(range(10, 101, 10))
+
+
+async def lasts() -> None:
+    await asyncio.Event().wait()
+
+
+class Slow(Feed):
+    """Tells of another record each time that it is looked at, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.ready = asyncio.Event()
+        self.times = times
+        self.looks = 0
+
+    @property
+    def learned(self) -> int:
+        self.looks += 1
+        if self.looks == self.times:
+            self.ready.set()
+        return self.looks
+
+    @learned.setter
+    def learned(self, value: int) -> None:
+        raise AssertionError
+
+
+async def until_begun(told: Feed, *, acknowledged: bool, over: Coroutine[Any, Any, None]) -> None:
+    event, session = asyncio.Event(), asyncio.create_task(over)
+    if acknowledged:
+        event.set()
+    try:
+        await told.until_begun("sim1", acknowledged=event, over=session)
+    finally:
+        session.cancel()
+        await asyncio.gather(session, return_exceptions=True)
+
+
+async def test_a_world_may_be_told_for_as_long_as_more_of_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R0-52: one of tens of thousands takes a busy machine longer than an election may."""
+    monkeypatch.setattr(feed, "_START_SECONDS", 0.001)
+    slow = Slow(20)
+    await until_begun(slow, acknowledged=True, over=lasts())
+    assert slow.ready.is_set()
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "text"),
+    [(True, "has heard no more of the world in"), (False, "do the homeservers have a leader")],
+)
+async def test_who_waits_in_vain_is_told_for_what(
+    monkeypatch: pytest.MonkeyPatch, acknowledged: bool, text: str
+) -> None:
+    monkeypatch.setattr(feed, "_START_SECONDS", 0.001)
+    with pytest.raises(DeadlineError, match=text):
+        await until_begun(Hearing().feed, acknowledged=acknowledged, over=lasts())
+
+
+async def test_a_session_that_is_lost_meanwhile_is_not_waited_for() -> None:
+    with pytest.raises(DeadlineError, match="was lost before"):
+        await until_begun(Hearing().feed, acknowledged=True, over=asyncio.sleep(0))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bridge.authority import EndReason, Homeserver, OpenedSession
-from bridge.errors import ConfigurationError, DeadlineError, HandshakeError, InvalidStateError
+from bridge.errors import ConfigurationError, HandshakeError, InvalidStateError
 from bridge.homeserver.local import LocalCluster
-from bridge.khepri import NativePath
-from bridge.sim import feed, server, tenure
+from bridge.sim import server, tenure
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.events import SessionLost, SessionOpened
-from bridge.sim.feed import Feed
 from tests.support.cluster import fresh, local_cluster
 from tests.support.simulation import simulation
 
@@ -115,39 +111,6 @@ async def test_a_server_that_loses_its_session_while_no_member_is_reached_opens_
         await one.told(SessionOpened)
         assert CutOff.left == 0
         assert one.problems() == []
-
-
-async def test_a_server_is_told_a_world_for_as_long_as_that_takes(
-    leased: LocalCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """R0-52: one of tens of thousands takes a busy machine longer than an election may."""
-
-    def slowly(self: Feed, path: NativePath, data: object) -> None:
-        time.sleep(0.03)
-        learn(self, path, data)
-
-    learn = Feed._learn
-    async with simulation(leased, fresh("maker")) as maker:
-        world = {fresh("tree"): (1.0, 2.0, 3.0) for _ in range(20)}
-        await maker.server.transfers.spawn_many(world, owner=fresh("Player"))
-        monkeypatch.setattr(tenure, "_START_SECONDS", 0.3)
-        monkeypatch.setattr(feed, "_LEARNED_AT_ONCE", 1)
-        monkeypatch.setattr(Feed, "_learn", slowly)
-        async with simulation(leased, fresh("later")) as later:
-            assert all(later.server.transfers.recorded_owner(tree) for tree in world)
-
-
-async def test_a_server_that_is_told_nothing_says_so(
-    leased: LocalCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def told_nothing(_: Feed) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(tenure, "_START_SECONDS", 0.3)
-    monkeypatch.setattr(Feed, "run", told_nothing)
-    with pytest.raises(DeadlineError, match="has heard no more of the world in"):
-        async with simulation(leased, fresh("sim")):
-            pass
 
 
 async def test_a_lease_shorter_than_echoes_may_be_old_is_refused() -> None:
