@@ -292,7 +292,7 @@ class Inbound:
             elif type(frame) is Ack:
                 ack = frame
             elif type(frame) is Credit:
-                self._outbound.reliable.update(frame.received, frame.limit)
+                self._outbound.messages.reliable.update(frame.received, frame.limit)
             else:
                 eliciting = eliciting or isinstance(frame, ELICITING)
                 urgent = (
@@ -325,7 +325,7 @@ class Inbound:
                 self.unordered.insert(frame)
                 self.may_have_messages = True
             case MessageCredit(low_water, limit):
-                self._outbound.unordered.update(low_water, limit)
+                self._outbound.messages.unordered.update(low_water, limit)
             case Close(code, text):
                 is_known = code < _WIRE_REASONS and code in _REASONS
                 reason = CloseReason(code) if is_known else CloseReason.UNKNOWN

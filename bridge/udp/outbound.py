@@ -17,42 +17,33 @@ from bridge.udp.evidence import ProofVerifier, Unsigned
 from bridge.udp.frames import (
     MAX_PROOF_BYTES,
     MAX_STATE_BYTES,
-    MESSAGE_HEADER_BYTES,
-    RELIABLE_HEADER_BYTES,
     STATE,
     STATE_HEADER,
     Ping,
-    Reliable,
     encode_frame,
 )
 from bridge.udp.keys import OpeningPhases
 from bridge.udp.latest import LatestSender, PendingState
 from bridge.udp.lone import LONE_BYTES, LONE_TEXT
 from bridge.udp.loss import Carried, Fate, SentLedger, SentRun
+from bridge.udp.messages import OutgoingMessages
 from bridge.udp.peers import Address
+from bridge.udp.probe import ProbeTimer
 from bridge.udp.proving import Unproven
 from bridge.udp.rate import Pacer, StateRate
-from bridge.udp.reliable import ReliableSender
 from bridge.udp.rtt import RttEstimator
 from bridge.udp.sealing import Reserved, Sealer
 from bridge.udp.stamps import StampExchange
 from bridge.udp.transmit import Transmit
-from bridge.udp.unordered import UnorderedSender
 from bridge.udp.wire import (
     DATA_HEADER_BYTES,
     TAG_BYTES,
 )
 from bridge.udp.workspace import RUN_ROWS, Matrix
 
-_SMALLEST_CHUNK: Final = 64
-"""Bytes of room below which a reliable chunk goes into a datagram of its own."""
 _PROBE_DATAGRAMS: Final = 2
 _new: Final = tuple.__new__
 """What the constructor of a named tuple comes down to, without the cost of calling it."""
-_MAX_BACKOFF: Final = 6
-_MAX_PROBE_SECONDS: Final = 0.5
-"""Between two probes, where the round trip is shorter. With all in flight that may be, nothing else goes: the
-first probe to arrive ends an outage, so that backing off for seconds would make it last for seconds more."""
 _COLLAPSE_BACKOFF: Final = 3
 _PING_FRAME: Final = encode_frame(Ping())
 
@@ -64,8 +55,7 @@ class Outbound:
         sealer: its keys and sequences.
         ledger: what is in flight.
         rate: how fast it may be.
-        reliable: the ordered stream.
-        unordered: messages without an order.
+        messages: of both kinds.
         latest: states.
         ping_wanted: whether the next datagram is to be answered.
         is_closed: whether only what closes the session may still go.
@@ -78,13 +68,10 @@ class Outbound:
         "_bytes_sent",
         "_config",
         "_datagrams_sent",
-        "_had_messages",
         "_opening",
         "_outbox",
         "_pacer",
-        "_prefers_unordered",
-        "_probe_backoff",
-        "_probe_from",
+        "_probe",
         "_probing",
         "_proof_room",
         "_row",
@@ -96,13 +83,12 @@ class Outbound:
         "is_closed",
         "latest",
         "ledger",
+        "messages",
         "paced",
         "paced_until",
         "ping_wanted",
         "rate",
-        "reliable",
         "sealer",
-        "unordered",
     )
 
     def __init__(
@@ -146,8 +132,7 @@ class Outbound:
             initial=config.initial_rate, floor=config.min_rate, ceiling=config.max_rate, now=now, row=row
         )
         self._pacer = Pacer(self.rate.bytes_per_second, now=now, row=row)
-        self.reliable = ReliableSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
-        self.unordered = UnorderedSender(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
+        self.messages = OutgoingMessages(credit=remote_window, buffer_limit=config.reliable_buffer_bytes)
         # Trees may be as deep as they get: how deep, nobody knows before all of a tick is there.
         self._proof_room = 0 if verifier is None else MAX_PROOF_BYTES
         self.latest = LatestSender(
@@ -157,13 +142,12 @@ class Outbound:
         )
         self._outbox: list[Transmit] = []
         self._unproven: list[Unproven] = []
-        self._had_messages = False
-        self._prefers_unordered = False  # whose turn it is, where both kinds of messages wait
         self.ping_wanted = False
         self.is_closed = False
-        self._probe_from = now
-        self._probe_backoff = 0
-        self._probing = False
+        self._probe = ProbeTimer(
+            rtt, ack_delay=config.max_ack_delay, minimum=config.min_probe_timeout, now=now
+        )
+        self._probing = False  # messages go past the window, until some did
         self.paced_until: float | None = None
         self.paced = 0
         row.columns.last_sent[row.index] = now
@@ -260,7 +244,9 @@ class Outbound:
             if draft.size >= messages_to and not self._probing:
                 is_held_back = True
                 break
-            if not self._put_reliable(draft):
+            if self.messages.put(draft):
+                self._probing = False
+            else:
                 size = self._emit(draft, now=now, prologue=prologue)
                 allowance -= size
                 messages_to -= size
@@ -294,35 +280,12 @@ class Outbound:
             self.rate.held_back()
             self.paced_until = self._pacer.ready_at()
 
-    def write_ordered(self, message: bytes) -> None:
-        """Queue a message for the ordered stream.
-
-        Raises:
-            LimitExceededError: as :meth:`bridge.udp.reliable.ReliableSender.write`.
-        """
-        self.reliable.write(message)
-        self._had_messages = True
-
-    def write_unordered(self, message: bytes) -> None:
-        """Queue a message without an order.
-
-        Raises:
-            LimitExceededError: as :meth:`bridge.udp.unordered.UnorderedSender.write`.
-        """
-        self.unordered.write(message)
-        self._had_messages = True
-
-    def _has_messages(self) -> bool:
-        """Whether any are held; asked where there were when it was last asked, or some were written since."""
-        self._had_messages = bool(self.reliable.buffered or self.unordered.buffered)
-        return self._had_messages
-
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be sent but perhaps an acknowledgement."""
         return not (
             self.latest.pending
-            or (self._had_messages and self._has_messages())
+            or (self.messages.may_be_held and self.messages.are_held())
             or self.ping_wanted
             or self._outbox
             or self.is_closed
@@ -336,7 +299,7 @@ class Outbound:
             or self.is_closed
             or self._verifier is not None
             or self._outbox
-            or (self._had_messages and self._has_messages())
+            or (self.messages.may_be_held and self.messages.are_held())
         ):
             return None
         (state,) = self.latest.pending.values()
@@ -397,36 +360,6 @@ class Outbound:
     def rest(self) -> None:
         """All that could go went: note whether a state given to it from now on would be all that is to go."""
         self._row.columns.is_idle[self._row.index] = self._verifier is None and self.is_idle
-
-    def _put_reliable(self, draft: Draft) -> bool:
-        """Add messages, or parts of them, of whichever kind waits, in turn; whether any found room."""
-        before = draft.size
-        for unordered in (self._prefers_unordered, not self._prefers_unordered):
-            if unordered:
-                self._put_unordered(draft)
-            else:
-                self._put_ordered(draft)
-        self._prefers_unordered = not self._prefers_unordered
-        if draft.size == before:
-            return False
-        self._probing = False
-        return True
-
-    def _put_ordered(self, draft: Draft) -> None:
-        room = draft.room - RELIABLE_HEADER_BYTES
-        taken = self.reliable.take(room) if draft.run is None and room >= _SMALLEST_CHUNK else None
-        if taken is not None:
-            offset, chunk = taken
-            draft.run = (offset, offset + len(chunk))
-            draft.add(encode_frame(Reliable(offset, chunk)))
-
-    def _put_unordered(self, draft: Draft) -> None:
-        while (room := draft.room - MESSAGE_HEADER_BYTES) >= _SMALLEST_CHUNK:
-            fragment = self.unordered.take(room)
-            if fragment is None:
-                return
-            draft.fragments.append((fragment.number, fragment.offset, fragment.offset + len(fragment.chunk)))
-            draft.add(encode_frame(fragment))
 
     def _emit_batch(
         self, state: PendingState, payload: Matrix, room: int, allowance: int, *, now: float
@@ -493,9 +426,9 @@ class Outbound:
     def _may_send_reliable(self, unsealed: int = 0) -> bool:
         # Most datagrams go while no message waits: that is asked first.
         return (
-            self._had_messages
-            and self._has_messages()
-            and (self.reliable.has_pending or self.unordered.has_pending)
+            self.messages.may_be_held
+            and self.messages.are_held()
+            and self.messages.has_pending
             and (self._probing or self.ledger.reliable_bytes + unsealed < self.ledger.window_bytes)
         )
 
@@ -513,7 +446,7 @@ class Outbound:
         plaintext = b"".join((prologue or self._stamps.prologue(now=now), *draft.pieces))
         carried = draft.carried
         if draft.is_pinging or draft.is_reliable:
-            self._probe_from = now
+            self._probe.since = now
         if draft.states and self._verifier is not None:
             assert carried is not None
             self._await_proof(self.sealer.reserve(plaintext), carried, address or self.address)
@@ -549,14 +482,14 @@ class Outbound:
             for state in carried.states:
                 self.latest.acknowledge(*state)
             for fragment in carried.fragments:
-                self.unordered.acknowledge(*fragment)
+                self.messages.unordered.acknowledge(*fragment)
         if lost:
             self._resend(lost)
         if self.rate.update(rtt=self._rtt.smoothed, now=now):
             self._pacer.set_rate(self.rate.bytes_per_second)
         if arrived:
-            self._probe_backoff = 0
-            self._probe_from = now
+            self._probe.backoff = 0
+            self._probe.since = now
 
     def _note_states(self, run: SentRun, present: int) -> None:
         batch = run.carried.batch
@@ -567,41 +500,23 @@ class Outbound:
 
     def _resend(self, lost: list[Fate]) -> None:
         for run, _ in lost:
-            if run.carried.run is not None:
-                self.reliable.lose(*run.carried.run)
-            for fragment in run.carried.fragments:
-                self.unordered.lose(*fragment)
+            self.messages.lose(run.carried)
 
     def probe_at(self, *, is_confirmed: bool) -> float | None:
         """When the peer is to be asked again; ``None`` where nothing waits for it."""
-        waits = (
-            self.latest.waiting
-            or self.reliable.in_flight
-            or self.unordered.in_flight
-            or (
-                self._had_messages
-                and self._has_messages()
-                and (self.reliable.is_blocked or self.unordered.is_blocked)
-            )
-        )
-        if is_confirmed and not waits:
+        if is_confirmed and not (self.latest.waiting or self.messages.are_waited_for):
             return None
-        timeout = self.probe_timeout()
-        longest = max(timeout, _MAX_PROBE_SECONDS)
-        return self._probe_from + min(timeout * (1 << self._probe_backoff), longest)
+        return self._probe.due_at()
 
     def probe_timeout(self) -> float:
         """Seconds after which silence is worth asking about."""
-        return self._rtt.probe_timeout(
-            ack_delay=self._config.max_ack_delay, minimum=self._config.min_probe_timeout
-        )
+        return self._probe.timeout()
 
     def probe(self, *, now: float) -> None:
         """The probe timer fired: send the oldest messages in flight again, or ask for an acknowledgement."""
-        self._probe_backoff = min(self._probe_backoff + 1, _MAX_BACKOFF)
-        self._probe_from = now
-        if self._probe_backoff >= _COLLAPSE_BACKOFF:
+        self._probe.fired(now=now)
+        if self._probe.backoff >= _COLLAPSE_BACKOFF:
             self.ledger.collapse_window()
         self._resend(self.ledger.give_up_oldest(_PROBE_DATAGRAMS))
-        self._probing = self.reliable.has_pending or self.unordered.has_pending
+        self._probing = self.messages.has_pending
         self.ping_wanted = not self._probing

@@ -283,13 +283,13 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self.outbound.write_ordered(message)
+        self.outbound.messages.write_ordered(message)
         self._on_pending(self)
 
     @property
     def reliable_end(self) -> int:
         """Where the last message of :meth:`send_reliable` ends: bytes since the session began."""
-        return self.outbound.reliable.end
+        return self.outbound.messages.reliable.end
 
     @property
     def reliable_taken(self) -> int:
@@ -297,7 +297,7 @@ class Session:
 
         More than an acknowledgement, which tells that they arrived.
         """
-        return self.outbound.reliable.taken
+        return self.outbound.messages.reliable.taken
 
     def send_unordered(self, message: bytes) -> None:
         """Queue a message that is delivered reliably, but as soon as it is whole, whatever else is missing.
@@ -312,7 +312,7 @@ class Session:
         """
         self._check_open()
         _check_message(message)
-        self.outbound.write_unordered(message)
+        self.outbound.messages.write_unordered(message)
         self._on_pending(self)
 
     async def drain(self, *, at_most: int | None = None) -> None:
@@ -327,7 +327,9 @@ class Session:
         """
         limit = self._config.reliable_buffer_bytes // 2 if at_most is None else at_most
         self._check_open()
-        while max(self.outbound.reliable.buffered, self.outbound.unordered.buffered) > limit:
+        while (
+            max(self.outbound.messages.reliable.buffered, self.outbound.messages.unordered.buffered) > limit
+        ):
             await self._wait(self)
             self._check_open()
 
@@ -362,10 +364,10 @@ class Session:
             rekeys=self.outbound.sealer.phases.phase,
             rtt=None if self._rtt.latest is None else self._rtt.smoothed,
             rtt_minimum=self._rtt.minimum,
-            reliable_buffered=self.outbound.reliable.buffered,
-            reliable_credit=self.outbound.reliable.available_credit,
-            unordered_buffered=self.outbound.unordered.buffered,
-            unordered_credit=self.outbound.unordered.available_credit,
+            reliable_buffered=self.outbound.messages.reliable.buffered,
+            reliable_credit=self.outbound.messages.reliable.available_credit,
+            unordered_buffered=self.outbound.messages.unordered.buffered,
+            unordered_credit=self.outbound.messages.unordered.available_credit,
             reassembly_bytes=self.inbound.reliable.buffered + self.inbound.unordered.buffered,
             congestion_window=self.outbound.ledger.window_bytes,
             signatures_checked=0 if self._verifier is None else self._verifier.signatures_checked,
@@ -525,6 +527,6 @@ class Session:
             reason=reason,
             by_peer=by_peer,
             detail=detail,
-            undelivered=self.outbound.reliable.undelivered(),
-            undelivered_unordered=self.outbound.unordered.undelivered(),
+            undelivered=self.outbound.messages.reliable.undelivered(),
+            undelivered_unordered=self.outbound.messages.unordered.undelivered(),
         )

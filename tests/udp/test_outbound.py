@@ -62,18 +62,18 @@ def test_small_states_share_a_datagram() -> None:
 def test_both_kinds_of_messages_stop_where_credit_does() -> None:
     """R0-31: a sender stops at zero credit."""
     out = outbound(window=1000)
-    out.write_ordered(bytes(3000))
-    out.write_unordered(bytes(900))
-    out.write_unordered(bytes(900))
+    out.messages.write_ordered(bytes(3000))
+    out.messages.write_unordered(bytes(900))
+    out.messages.write_unordered(bytes(900))
     assert sent(out) > 0
     assert sent(out) == 0
-    assert (out.reliable.available_credit, out.unordered.available_credit) == (0, 100)
+    assert (out.messages.reliable.available_credit, out.messages.unordered.available_credit) == (0, 100)
     assert out.probe_at(is_confirmed=True) is not None
 
 
 def test_what_was_lost_goes_out_again_and_states_do_not() -> None:
     out = outbound()
-    out.write_ordered(b"message")
+    out.messages.write_ordered(b"message")
     assert sent(out) == 1
     out.latest.put(0, b"state")
     assert sent(out) == 1
@@ -82,7 +82,7 @@ def test_what_was_lost_goes_out_again_and_states_do_not() -> None:
         assert sent(out) == 1
     out.on_ack(5, 0b111, now=NOW + 1)
     assert out.ledger.lost == 2
-    assert out.reliable.has_pending
+    assert out.messages.reliable.has_pending
     assert not out.latest.waiting
 
 
@@ -109,15 +109,6 @@ def test_a_key_that_may_not_seal_what_waits_is_exhausted() -> None:
     out.latest.put(0, b"x")
     out.latest.put(1, b"x")
     assert out.is_exhausted
-
-
-def test_probes_never_lie_far_apart_so_that_an_outage_ends_when_the_path_is_back() -> None:
-    out = outbound()
-    due = NOW
-    for _ in range(20):
-        due, last = out.probe_at(is_confirmed=False) or 0.0, due
-        assert 0 < due - last <= 0.5
-        out.probe(now=due)
 
 
 def test_acknowledgements_leave_states_their_rate() -> None:
