@@ -17,6 +17,7 @@ class Slots:
 
     Attributes:
         capacity: slots there are.
+        most_followed: up to how many are given to what is only followed.
         is_wanted: whether an entity that is only followed is to go on to be so; none is, unless this is set.
         on_drop: told of an entity that has lost its slot.
     """
@@ -24,7 +25,7 @@ class Slots:
     def __init__(self, *, server: str, capacity: int, follow: int) -> None:
         self._server = server
         self.capacity = capacity
-        self._most_followed = min(follow, capacity // 2)
+        self.most_followed = min(follow, capacity // 2)
         self._by_entity: dict[str, int] = {}
         self._used = 0
         self._refusals = 0
@@ -71,7 +72,7 @@ class Slots:
     @property
     def is_tight(self) -> bool:
         """Whether nothing more is followed, for want of room."""
-        return self.is_full or len(self._by_entity) >= self._most_followed
+        return self.is_full or len(self._by_entity) >= self.most_followed
 
     def may_follow(self, entity: str) -> bool:
         """Whether an entity that another server holds may have a slot here."""

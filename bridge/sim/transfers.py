@@ -7,6 +7,7 @@ in its inbox (``obedience.py``). Requests and messages about one entity are serv
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -44,6 +45,8 @@ _CLAIM_SECONDS: Final = 10.0
 _SPAWNING: Final = 256
 """entities of one ``spawn_many`` under way: four groups, so that the next is there when one is committed"""
 
+_log = logging.getLogger("bridge.sim")
+
 
 class Transfers:
     """What one session holds, and how it comes and goes at the server's own wish.
@@ -77,6 +80,7 @@ class Transfers:
         spawn: Spawn,
     ) -> None:
         self.refused_changes = 0
+        self._told_tight = False
         self._standing = standing
         self._home = home
         self._players = players
@@ -415,6 +419,15 @@ class Transfers:
         """Keep the state of an entity that another server streams to this one, while there is room."""
         if self._standing.slots.may_follow(entity):
             self._standing.plane.tell(Follow(entity=entity, slot=self._standing.slots[entity]))
+        elif not self._told_tight and self._standing.slots.most_followed:
+            self._told_tight = True
+            _log.warning(
+                "%s has no room for the state of %s, nor of more: it follows %d entities at most; "
+                "raise follow, and capacity to twice of it",
+                self._standing.name,
+                entity,
+                self._standing.slots.most_followed,
+            )
 
     def state(self, entity: str) -> WorldState:
         """The newest state of an entity: its own if held here, else what its holder told last.

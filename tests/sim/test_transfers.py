@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bridge.authority import (
     DeniedError,
     HandOver,
     NotHolderError,
+    Ownership,
     Release,
     Released,
     Rule,
@@ -36,9 +38,13 @@ from bridge.jose import Jwk, seal_signed_box
 from bridge.khepri import Khepri
 from bridge.replication import encode_state
 from bridge.replication.world import WorldState
-from bridge.sim.dataplane.messages import SendMessage
+from bridge.sim.asks import Asks
+from bridge.sim.dataplane.messages import Follow, SendMessage
 from bridge.sim.events import Problem
+from bridge.sim.settling import Settling
+from bridge.sim.transfers import Transfers
 from tests.support.cluster import fresh, hidden_node
+from tests.support.sealing import Bench
 from tests.support.simulation import Observed, simulation
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -546,3 +552,28 @@ async def test_a_push_that_is_cancelled_while_the_data_plane_stands_still_leaves
         record = await giver.server.transfers.push(ball, owner="Player2", to=other.name)
         await other.acts(ball, record.epoch)
         assert giver.problems() == []
+
+
+async def test_that_more_came_than_can_be_followed_is_said_once_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else whoever configured less than a world has would wait for the rest of it for ever."""
+    bench = Bench()
+    some = Transfers(
+        standing=bench.standing,
+        home=bench.home,
+        players=cast(Ownership, None),
+        asks=cast(Asks, None),
+        settling=cast(Settling, None),
+        may_act=lambda: True,
+        on_event=bench.events.append,
+        spawn=lambda work: work.close(),
+    )
+    for number in range(8):
+        some.follow(f"tree{number}")
+    assert [command.entity for command in bench.plane.told if isinstance(command, Follow)] == [
+        f"tree{number}" for number in range(4)
+    ]
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("sim1 has no room for the state of tree4")
+    assert "4 entities at most; raise follow, and capacity" in told
