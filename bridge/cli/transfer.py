@@ -34,6 +34,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write nodes that have data to a file that `import` and khepri:import/3 read."""
+    if file == _PIPE and as_json:
+        raise ConfigurationError("with - the nodes themselves go to stdout: leave --json out, or name a file")
     _tell(f"asking for {path}")
     if file == _PIPE:
         exported = target.run(lambda store: store.export_bytes(path, timeout=timeout))

@@ -57,6 +57,9 @@ def test_a_place_where_no_file_can_be_is_said_as_it_was_given(place: Path, tmp_p
     said = run(place, "export", str(none)).stderr.decode()
     assert said == f"khepri-bridge: {none}: there is no directory {tmp_path}/none\n"
     assert b"is a directory: name a file" in run(place, "backup", str(tmp_path)).stderr
+    both = run(place, "export", "-", "--json")
+    assert (both.returncode, b"leave --json out" in both.stderr) == (1, True)
+    assert list(json.loads(both.stdout)) == ["error"]
 
 
 def test_what_is_no_export_is_refused_in_one_line(place: Path, tmp_path: Path) -> None:
