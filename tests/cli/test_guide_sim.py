@@ -137,6 +137,15 @@ async def test_every_block_of_the_guide_runs(tmp_path: Path) -> None:
                         assert terminals["blue"].traces() & terminals["red"].traces()
                         terminals["red"].process.kill()
                         await shown("blue")
+                    case "python":
+                        program = await asyncio.create_subprocess_exec(
+                            *(sys.executable, "-c", code),
+                            cwd=tmp_path,
+                            env=environment,
+                            stdout=asyncio.subprocess.PIPE,
+                        )
+                        said, _ = await asyncio.wait_for(program.communicate(), _SECONDS)
+                        assert (program.returncode, ("text", said.decode()) in blocks) == (0, True)
                     case "toml":
                         (tmp_path / "mesh.toml").write_text(code)
                     case "sh":
