@@ -255,7 +255,7 @@ class HiddenNode:
             module: name of the module.
             function: name of the function.
             args: terms.
-            timeout: seconds for all of it; default ``call_timeout``.
+            timeout: seconds for all of it, decoding a large answer included; default ``call_timeout``.
 
         Returns:
             The decoded result, or the term that the function threw: ``rpc`` cannot tell them apart.

@@ -22,6 +22,7 @@ from bridge.errors import DecodeError, LimitExceededError
 from bridge.etf import (
     DEFAULT_LIMITS,
     Atom,
+    Decoding,
     TermLimits,
     decode_bare_untrusted,
     decode_prefix_untrusted,
@@ -86,6 +87,11 @@ class Fuzzer:
             try:
                 if way < 2:
                     term, _ = decode_prefix_untrusted(raw, 0, limits)
+                elif way == 2:
+                    decoding = Decoding(raw, limits, table, size=source.choice((1, 7, 100)))
+                    while not decoding.step_untrusted():
+                        pass
+                    term = decoding.value
                 else:
                     term, end = decode_bare_untrusted(raw, 0, limits, table)
                     raw = raw[:end]
