@@ -20,9 +20,9 @@ from bridge.udp.config import UdpConfig
 from bridge.udp.frames import (
     MAX_STATE_BYTES,
 )
-from bridge.udp.latest import Matrix, PendingState, check_state
+from bridge.udp.latest import Matrix, PendingState, check_batch, check_state, plain_number
 from bridge.udp.lone import FEW, LONE_BYTES, Lone, has_to_tell, may_go, seal_lone
-from bridge.udp.session import Session, check_batch, plain_number
+from bridge.udp.session import Session
 from bridge.udp.transmit import Transmit
 from bridge.udp.workspace import Sheet, Workspace
 

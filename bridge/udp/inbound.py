@@ -175,9 +175,9 @@ class Inbound:
             return self._drop(opened)
         sequence, plaintext = opened
         length = len(plaintext) - LONE_TEXT.size
-        if length >= 0 and self._verifier is None:
-            stamp, echo, hold, kind, stream, number, said = LONE_TEXT.unpack_from(plaintext)
-            if kind == STATE and said == length and address == self._row.columns.addresses[self._row.index]:
+        if length >= 0 and plaintext[PROLOGUE.size] == STATE and self._verifier is None:
+            stamp, echo, hold, _, stream, number, said = LONE_TEXT.unpack_from(plaintext)
+            if said == length and address == self._row.columns.addresses[self._row.index]:
                 # What a round trip waits for: as below, without the objects that tell kinds of frames apart.
                 if sequence > self.opener.replay.largest:
                     self._stamps.receive(stamp, echo, hold, now=now)

@@ -7,13 +7,14 @@ batch is one number for many neighbouring streams, so that neither side runs a l
 
 from __future__ import annotations
 
+import operator
 from itertools import pairwise
-from typing import Final
+from typing import Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from bridge.errors import LimitExceededError
+from bridge.errors import ConfigurationError, LimitExceededError
 from bridge.udp.columns import Columns, Row
 from bridge.udp.frames import (
     MAX_STATE_BYTES,
@@ -82,6 +83,27 @@ class StreamNumbers:
             self._numbers = numbers = grown
             self._cells = numbers.data
         return numbers
+
+
+def check_batch(payload: object) -> None:
+    """Raise :class:`~bridge.errors.ConfigurationError` unless it is an array of states."""
+    if not isinstance(payload, np.ndarray):
+        raise ConfigurationError(
+            f"a state is bytes, or an array of bytes (uint8) for many, not {type(payload).__name__}"
+        )
+    if payload.ndim != 2 or payload.dtype != np.uint8:
+        raise ConfigurationError(
+            "a batch of states is an array of bytes (uint8), one row for each stream, "
+            f"not {payload.dtype} of shape {payload.shape}"
+        )
+
+
+def plain_number(stream: SupportsIndex) -> int:
+    """An index of numpy's as Python's own, which has the methods and the arithmetic that are needed."""
+    try:
+        return int(operator.index(stream))
+    except TypeError as error:
+        raise ConfigurationError(f"a stream is a whole number, not {type(stream).__name__}") from error
 
 
 def check_state(stream: int, rows: int, size: int, *, max_streams: int, max_state_bytes: int) -> None:

@@ -7,11 +7,8 @@ After :meth:`Inbound.receive_datagram`, :meth:`Session.handle_timer` or a ``send
 
 from __future__ import annotations
 
-import operator
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, SupportsIndex
-
-import numpy as np
 
 from bridge.errors import (
     ConfigurationError,
@@ -32,6 +29,7 @@ from bridge.udp.frames import (
 )
 from bridge.udp.inbound import Inbound
 from bridge.udp.keys import DirectionKeys, OpeningPhases, SealingPhases
+from bridge.udp.latest import check_batch, plain_number
 from bridge.udp.opening import Opener
 from bridge.udp.outbound import Outbound
 from bridge.udp.peers import Address
@@ -48,27 +46,6 @@ from bridge.udp.workspace import Matrix, Workspace
 _KEYS_KEPT: Final = 3
 """Probe timeouts for which the peer's keys of the phase before are kept (RFC 9001, section 6.5)."""
 _CLOSE_COPIES: Final = 3
-
-
-def check_batch(payload: object) -> None:
-    """Raise :class:`~bridge.errors.ConfigurationError` unless it is an array of states."""
-    if not isinstance(payload, np.ndarray):
-        raise ConfigurationError(
-            f"a state is bytes, or an array of bytes (uint8) for many, not {type(payload).__name__}"
-        )
-    if payload.ndim != 2 or payload.dtype != np.uint8:
-        raise ConfigurationError(
-            "a batch of states is an array of bytes (uint8), one row for each stream, "
-            f"not {payload.dtype} of shape {payload.shape}"
-        )
-
-
-def plain_number(stream: SupportsIndex) -> int:
-    """An index of numpy's as Python's own, which has the methods and the arithmetic that are needed."""
-    try:
-        return int(operator.index(stream))
-    except TypeError as error:
-        raise ConfigurationError(f"a stream is a whole number, not {type(stream).__name__}") from error
 
 
 def _check_message(message: object) -> None:
