@@ -101,7 +101,7 @@ class Abroad:
 
     async def _look_up(self, instance: str, to: str) -> None:
         record = await self._home.server_abroad(instance, to)
-        self._standing.learn_server(record)
+        self._standing.servers.learn(record)
         self._takers.add(record.server)
 
     async def decided(self, entity: str, *, seconds: float) -> Closed | Returned:
@@ -129,9 +129,9 @@ class Abroad:
     async def take_giver(self, grant: Grant) -> None:
         """Know the giver of a grant, which may be of another instance: then the grant tells its key."""
         if grant.abroad is None:
-            await self._standing.know(grant.giver)
+            await self._standing.servers.know(grant.giver)
         else:
-            self._standing.learn_server(grant.abroad)
+            self._standing.servers.learn(grant.abroad)
 
     def close(self, closed: Closed) -> None:
         """The entity is the other instance's: state of its holder there is believed from now on."""

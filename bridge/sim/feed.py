@@ -136,7 +136,7 @@ class Feed:
 
     def _learn_record(self, path: NativePath, data: object) -> None:
         if path[1] == _SERVERS:
-            self._standing.learn_server(ServerRecord.from_term(data))
+            self._standing.servers.learn(ServerRecord.from_term(data))
         elif path[1] == _PLAYERS:
             self._direct.learn_player(PlayerRecord.from_term(data))
         elif path[1] == _ENTITIES:
@@ -148,7 +148,7 @@ class Feed:
         names = [name.decode(errors="replace") for name in path[2:] if isinstance(name, bytes)]
         match path[1], names:
             case kind, [name] if kind == _SERVERS and len(path) == 3:
-                self._standing.forget_server(name)
+                self._standing.servers.forget(name)
             case kind, [name] if kind == _PLAYERS and len(path) == 3:
                 self._direct.forget_player(name)
             case kind, [name] if kind == _ENTITIES and len(path) == 3:

@@ -84,7 +84,7 @@ class Ghosts:
         if not self._reached(server):
             self._told.pop(server, None)
             return
-        session, names = self._standing.session_of(server), frozenset(name for name, _ in near)
+        session, names = self._standing.servers.session_of(server), frozenset(name for name, _ in near)
         told = self._told.get(server, _Told(session, frozenset(), now))
         if (told.session, told.names) == (session, names) and (not names or now - told.at < _AGAIN_SECONDS):
             return

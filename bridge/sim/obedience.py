@@ -213,7 +213,7 @@ class Obedience:
             epoch = standing.holdings[entity].epoch
             due = record.due_to(standing.session, epoch)
             if due is not None:
-                await standing.know(due.server)
+                await standing.servers.know(due.server)
                 standing.givers[entity] = due.server
                 standing.holdings.wait_anew(entity, epoch, due.epoch)
                 self._look_for_early(entity)
@@ -307,8 +307,8 @@ class Obedience:
         if recall.epoch != standing.releasable(recall.entity):
             return
         standing.crossed(recall.step, "recall", HOME, standing.name)
-        await standing.know(recall.taker)
-        if standing.knows(recall.taker):
+        await standing.servers.know(recall.taker)
+        if recall.taker in standing.servers:
             box = await standing.stop(recall.entity, recall.taker)
             step = recall.step.next()
             released = Released(
@@ -357,7 +357,7 @@ class Obedience:
             case Offer():
                 await self._claim(server, message, at_ns)
             case Update():
-                self._direct.take(server, self._standing.session_of(server), message, at_ns)
+                self._direct.take(server, self._standing.servers.session_of(server), message, at_ns)
             case Bind() | Border():
                 pass
 

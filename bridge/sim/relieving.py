@@ -89,7 +89,7 @@ class Relieving:
         self._rounds += 1
         asked = tuple((held[begin:] + held[:begin])[:MAX_RELIEF])
         self._rooms.clear()
-        for server in self._standing.servers():
+        for server in self._standing.servers.in_session():
             self._standing.tell(server, Relief(entities=asked))
         await asyncio.sleep(_ANSWER_SECONDS)
         given = assigned(asked, self._rooms)[:number]

@@ -21,21 +21,19 @@ from bridge.authority import (
     Message,
     PeerMessage,
     Phase,
-    ServerRecord,
     Step,
     encode_message,
 )
 from bridge.errors import ClosedError, InvalidStateError
 from bridge.replication import WorldState, decode_state_untrusted
+from bridge.sim.acquaintances import Acquaintances
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import (
-    AddPeer,
     Forget,
     Hold,
     RaiseFence,
-    RemovePeer,
     SendMessage,
     Unfollow,
 )
@@ -64,6 +62,7 @@ class Standing:
         on_event: is told of authority gained; must not block.
 
     Attributes:
+        servers: whom it knows.
         holdings: what the session may do with each entity.
         locks: requests and messages about one entity are served one after another.
         entities: the newest record of each entity that the feed told.
@@ -92,6 +91,7 @@ class Standing:
         self.slots = slots
         self.plane = plane
         self.bodies = bodies
+        self.servers = Acquaintances(config.name, home=home, plane=plane)
         self.holdings = Holdings()
         self.locks = Locks()
         self.entities: dict[str, EntityRecord] = {}
@@ -101,9 +101,7 @@ class Standing:
         self.offers: dict[str, tuple[str, Step]] = {}
         self.pinned: set[str] = set()
         self._config = config
-        self._home = home
         self._on_event = on_event
-        self._servers: dict[str, ServerRecord] = {}
         self._owners: dict[str, tuple[tuple[int, int], str]] = {}
         self._gained: dict[tuple[str, int], asyncio.Future[None]] = {}
         self._promised: dict[str, float] = {}
@@ -174,60 +172,11 @@ class Standing:
             return 0
         return self.released.get(entity, 0)
 
-    def learn_server(self, record: ServerRecord) -> None:
-        """Hear from the feed of a server, its key and where it listens."""
-        if record.server == self.name or self._servers.get(record.server) == record:
-            return
-        if record.revoked:
-            self.forget_server(record.server)
-            return
-        self._servers[record.server] = record
-        self.plane.tell(
-            AddPeer(
-                server=record.server,
-                session=record.session,
-                key=record.key,
-                thumbprint=record.thumbprint,
-                host=record.host,
-                port=record.port,
-            )
-        )
-
-    def forget_server(self, server: str) -> None:
-        """Hear from the feed that the homeserver knows a server no more."""
-        if self._servers.pop(server, None) is not None:
-            self.plane.tell(RemovePeer(server=server))
-
-    def session_of(self, server: str) -> bytes | None:
-        """The session of a server, as the feed told; ``None`` where it has none, or is not known."""
-        known = self._servers.get(server)
-        return None if known is None else known.session
-
-    def servers(self) -> list[str]:
-        """Other servers that have a session, as the feed told."""
-        return [name for name, record in self._servers.items() if record.session is not None]
-
-    async def know(self, server: str) -> None:
-        """Have the key and the address of a server.
-
-        Raises:
-            InvalidStateError: it is this one.
-            UnknownServerError: the homeserver knows none of that name.
-        """
-        if server == self.name:
-            raise InvalidStateError(f"{server} is this server: give passes an entity to another owner here")
-        if server not in self._servers:
-            self.learn_server(await self._home.server(server))
-
     def note_owner(self, record: EntityRecord) -> None:
         """Keep the owner of an entity, as the newest record names it."""
         known, _ = self._owners.get(record.entity, ((0, 0), ""))
         if record.age > known:
             self._owners[record.entity] = (record.age, record.owner)
-
-    def knows(self, server: str) -> bool:
-        """Whether something can be sealed for a server: it is known, and its key was not revoked."""
-        return server in self._servers
 
     def owner(self, entity: str) -> str:
         """The owner as far as is known."""
@@ -346,7 +295,7 @@ class Standing:
             self.take_over(entity, newest)
             self.act(entity, epoch)
             return True
-        await self.know(awaiting.server)
+        await self.servers.know(awaiting.server)
         self.givers[entity] = awaiting.server
         self.holdings.wait(entity, epoch, awaiting.epoch)
         return False

@@ -186,7 +186,7 @@ class Transfers:
         """
         async with self._standing.locks[entity]:
             epoch = self._standing.must_hold(entity)
-            await self._standing.know(to)
+            await self._standing.servers.know(to)
             step = first_step()
             box = await self._standing.stop(entity, to)
             with self._settling.unless_answered(entity, epoch):
@@ -327,7 +327,7 @@ class Transfers:
         """
         async with self._standing.locks[entity]:
             epoch = self._standing.must_hold(entity)
-            await self._standing.know(to)
+            await self._standing.servers.know(to)
             step = first_step()
             box = await self._standing.stop(entity, to)
             self._standing.offers[entity] = (to, step)

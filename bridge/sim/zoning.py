@@ -148,7 +148,9 @@ class Zoning:
         return slots, world.gather(slots.astype(np.intp)).positions[:, :2]
 
     def _is_reached(self, server: str) -> bool:
-        return self._standing.session_of(server) is not None and server in self._standing.plane.reached
+        return (
+            self._standing.servers.session_of(server) is not None and server in self._standing.plane.reached
+        )
 
     async def _hand_over(self, server: str, entities: list[str]) -> None:
         again = 0.0

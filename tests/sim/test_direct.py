@@ -91,7 +91,7 @@ async def test_who_is_not_the_owner_or_not_there_changes_nothing_and_is_counted(
     await until(lambda: direct.refused == 1)
     await here.server.transfers.update(ball, by=ann, velocity=(0.0, float("nan"), 0.0))
     await until(lambda: direct.refused == 2)
-    session = holder.server.transfers._standing._servers[here.name].session
+    session = holder.server.transfers._standing.servers.session_of(here.name)
     late = Update(trace=bytes(16), hop=0, entity=ball, epoch=1, by=ann, velocity=(0.0, 5.0, 0.0))
     direct.take(here.name, session, late, 0)
     await here.server.transfers.leave(ann)

@@ -438,12 +438,12 @@ async def test_a_holder_recalled_for_a_server_whose_key_was_revoked_keeps_its_se
         store = holder.server._store
         taker = Server(store, fresh("stolen"))
         await taker.open()
-        await until(lambda: standing.knows(taker.name))
+        await until(lambda: taker.name in standing.servers)
         await taker.pull(await taker.home.entity(ball))
         await Credentials(store).revoke(taker.key.thumbprint(), reason="stolen")
         with pytest.raises(RevokedError):
             await taker.spawn(fresh("sack"))
-        await until(lambda: not standing.knows(taker.name))
+        await until(lambda: taker.name not in standing.servers)
         revoked.set()
         await until(lambda: standing.has_obeyed(ball, epoch))
         # Longer than an open recall is borne, and than the lease of whoever took the entity lasts.

@@ -25,6 +25,19 @@ SESSION = b"s" * 16
 SERVERS, PLAYERS, ENTITIES, INBOX = map(Atom, ("servers", "players", "entities", "inbox"))
 
 
+class Servers:
+    """Hear of servers."""
+
+    def __init__(self, heard: list[tuple[str, str]]) -> None:
+        self.heard = heard
+
+    def learn(self, record: ServerRecord) -> None:
+        self.heard.append(("server", record.server))
+
+    def forget(self, server: str) -> None:
+        self.heard.append(("no server", server))
+
+
 class Hearing:
     """Store, and everybody who hears of it: what they hear, in order."""
 
@@ -32,6 +45,7 @@ class Hearing:
         self.session = SESSION
         self.entities: dict[str, Any] = {}
         self.heard: list[tuple[str, str]] = []
+        self.servers = Servers(self.heard)
         self.changes = changes
         self.feed = Feed(
             store=cast(Khepri, self),
@@ -66,9 +80,6 @@ class Hearing:
         assert isinstance(event, Problem)
         self.heard.append(("problem", event.text.split(":")[1]))
 
-    def learn_server(self, record: ServerRecord) -> None:
-        self.heard.append(("server", record.server))
-
     def learn_player(self, record: PlayerRecord) -> None:
         self.heard.append(("player", record.player))
 
@@ -79,9 +90,6 @@ class Hearing:
     async def read_inbox(self, message: Any) -> None:
         assert isinstance(message, Recall)
         self.heard.append(("inbox", message.entity))
-
-    def forget_server(self, server: str) -> None:
-        self.heard.append(("no server", server))
 
     def forget_player(self, player: str) -> None:
         self.heard.append(("no player", player))

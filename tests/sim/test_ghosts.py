@@ -126,7 +126,7 @@ def test_a_neighbour_that_began_anew_is_told_all_anew() -> None:
     here = Near()
     here.plane.reached.add("sim2")
     for session in (b"o" * 16, b"p" * 16):
-        here.standing.learn_server(
+        here.standing.servers.learn(
             ServerRecord(
                 server="sim2", session=session, key=b"{}", thumbprint="t", host="127.0.0.1", port=4000
             )

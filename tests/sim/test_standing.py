@@ -149,17 +149,6 @@ async def test_what_the_data_plane_has_not_confirmed_was_not_released(bench: Ben
     assert standing.released_for_good("ball") == 5
 
 
-async def test_a_server_is_known_from_the_feed_or_looked_up_and_never_itself(bench: Bench) -> None:
-    standing = bench.standing
-    assert standing.session_of("sim2") is None
-    await standing.know("sim2")
-    assert standing.session_of("sim2") == b"o" * 16
-    with pytest.raises(InvalidStateError, match="is this server"):
-        await standing.know("sim1")
-    standing.forget_server("sim2")
-    assert standing.session_of("sim2") is None
-
-
 async def lost(bench: Bench, error: BaseException) -> None:
     """A release that is asked for, whose answer does not come."""
 
