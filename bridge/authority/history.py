@@ -240,8 +240,9 @@ class Verdict:
         undecided: entities whose search was given up; nothing is shown for them, and that is no proof.
         travelled: entities that were put into escrow for another instance; what that decides is no answer of
             this history, so the order of their answers is not searched.
-        deleted: entities that somebody asked to delete: what comes under their names afterwards begins at
-            version 1 again, so the order of their answers is searched until then.
+        deleted: entities that somebody asked to delete without being answered: whether what comes under
+            their names afterwards is another one is not known, so the order of their answers is searched
+            until then.
     """
 
     acts: int
@@ -301,7 +302,7 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
         doubled_entities=_doubled_entities(finals),
         undecided=undecided,
         travelled=_travelled(asked),
-        deleted=sorted(_deleted(asked)),
+        deleted=sorted(_vanishing(asked)),
     )
 
 
@@ -422,23 +423,24 @@ def _linearizable(
     asked: _Asked, leaves: _Asked, finals: Sequence[Final]
 ) -> tuple[list[Violation], list[str]]:
     found, undecided = [], []
-    calls = {id(operation): called for called, operation in (*asked, *leaves)}
+    calls = {(operation.client, operation.called_ns): called for called, operation in (*asked, *leaves)}
     of_entity: dict[str, list[Operation]] = defaultdict(list)
     for _, operation in (*asked, *leaves):
         of_entity[operation.entity].append(operation)
-    for final in finals:
-        for entity, record in final.entities.items():
-            if len(finals) == 1:
-                of_entity[entity].append(_read(final, entity, record))
+    if len(finals) == 1:
+        (final,) = finals
+        gone = {operation.entity for _, operation in asked if operation.function == "delete_entity"}
+        for entity in final.entities.keys() | gone:
+            of_entity[entity].append(_read(final, entity, final.entities.get(entity)))
     sessions = None if not finals else frozenset(s for final in finals for s in final.sessions)
     travelled = _travelled(asked)
-    deleted = _deleted(asked)
+    vanishing = _vanishing(asked)
     alive = _alive(asked)
     for entity, operations in of_entity.items():
         if entity in travelled:
             continue
-        if entity in deleted:
-            operations = known_at(operations, deleted[entity] - 1)
+        if entity in vanishing:
+            operations = known_at(operations, vanishing[entity] - 1)
         example = check_entity(operations, open_sessions=sessions, alive_ns=alive)
         if example is None:
             continue
@@ -446,7 +448,8 @@ def _linearizable(
             undecided.append(entity)
             continue
         text = "\n  ".join((example.text, *map(str, example.operations)))
-        shown = tuple(calls[id(operation)] for operation in example.operations if id(operation) in calls)
+        names = ((operation.client, operation.called_ns) for operation in example.operations)
+        shown = tuple(calls[name] for name in names if name in calls)
         found.append(Violation("ownership is linearizable", text, shown))
     return found, undecided
 
@@ -457,16 +460,16 @@ def _travelled(asked: _Asked) -> list[str]:
     )
 
 
-def _deleted(asked: _Asked) -> dict[str, int]:
-    """When somebody first asked to delete an entity, of those that may have been deleted."""
+def _vanishing(asked: _Asked) -> dict[str, int]:
+    """When somebody first asked to delete an entity and was not answered."""
     first: dict[str, int] = {}
     for called, operation in asked:
-        if operation.function == "delete_entity" and operation.known is not Known.REFUSED:
+        if operation.function == "delete_entity" and operation.known is Known.UNKNOWN:
             first[operation.entity] = min(first.get(operation.entity, called.at_ns), called.at_ns)
     return first
 
 
-def _read(final: Final, entity: str, record: RecordView) -> Operation:
+def _read(final: Final, entity: str, record: RecordView | None) -> Operation:
     return Operation(
         client=final.instance,
         function=READ,
@@ -474,7 +477,7 @@ def _read(final: Final, entity: str, record: RecordView) -> Operation:
         called_ns=final.at_ns,
         answered_ns=final.at_ns,
         known=Known.OK,
-        record=record,
+        record=None if record is None or record.deleted else record,
     )
 
 
@@ -610,7 +613,11 @@ def _lost(
 
 
 def _lost_entities(asked: _Asked, finals: Sequence[Final]) -> list[Violation]:
-    there = {entity for final in finals for entity in final.entities} | _deleted(asked).keys()
+    there = {entity for final in finals for entity in final.entities} | _vanishing(asked).keys()
+    deleted: dict[str, int] = {}
+    for _, operation in asked:
+        if operation.function == "delete_entity" and operation.record is not None:
+            deleted[operation.entity] = max(deleted.get(operation.entity, 0), operation.record.epoch)
     return [
         Violation("no entity is lost", f"{operation.entity}: made, and nobody's in the end", (called,))
         for called, operation in asked
@@ -618,6 +625,7 @@ def _lost_entities(asked: _Asked, finals: Sequence[Final]) -> list[Violation]:
         and operation.function == "create_entity"
         and operation.known is Known.OK
         and operation.entity not in there
+        and (operation.record is None or deleted.get(operation.entity, -1) < operation.record.epoch)
     ]
 
 

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bridge.authority.gaps import Gaps
 from bridge.authority.record_model import (
     UNSEEN,
@@ -72,7 +74,7 @@ def check_entity(
     """Search an order of all operations on one entity that the model allows.
 
     Args:
-        operations: of one entity, in any order.
+        operations: on one name, in any order; each that deleted an entity was answered.
         open_sessions: those known never to have ended; ``None``: any may have.
         alive_ns: until when sessions are known not to have ended, by what was answered about other entities.
 
@@ -82,7 +84,7 @@ def check_entity(
     if not operations:
         return None
     entity = operations[0].entity
-    operations, start = begun(operations)
+    operations, start = begun(in_one_life(operations))
     # What fits in no order even if requests could be done twice is found at once: most of what is wrong.
     for forgetful in (True, False):
         sessions = _Sessions(open_sessions, alive_ns or {}, forgetful)
@@ -107,6 +109,31 @@ class _Sessions(NamedTuple):
     forgetful: bool
 
 
+def in_one_life(operations: Sequence[Operation]) -> list[Operation]:
+    """The operations on one name, with versions that go on rising where an entity was deleted and made again.
+
+    Each deletion has the highest version of its entity, at an epoch above all of it; the next one of the name
+    begins at version 1 above that epoch. That a holder of a deleted entity says that it has stopped changes
+    nothing of what anybody can ask.
+    """
+    ends = sorted(
+        (op.record.epoch, op.record.version)
+        for op in operations
+        if op.function == "delete_entity" and op.known is Known.OK and op.record is not None
+    )
+    found = []
+    for operation in operations:
+        view = operation.record
+        if view is not None and view.deleted and operation.function != "delete_entity":
+            continue
+        if view is not None and (before := sum(version for epoch, version in ends if epoch < view.epoch)):
+            operation = replace(
+                operation, record=msgspec.structs.replace(view, version=view.version + before)
+            )
+        found.append(operation)
+    return found
+
+
 class Start(NamedTuple):
     """From where to search: the record, and whether releases may be due already."""
 
@@ -122,11 +149,14 @@ def begun(operations: Sequence[Operation]) -> tuple[Sequence[Operation], Start]:
     is shown first is believed, and what may have been refused before it is left out.
     """
     shown = [op for op in operations if op.known is Known.OK and op.record is not None]
-    if not shown or any(
-        op.function == "create_entity" and op.known is not Known.REFUSED for op in operations
-    ):
+    if not shown:
         return operations, Start(0, None, due=False)
     first = min(shown, key=lambda op: (version_of(op), op.answered_ns))
+    if any(
+        op.function == "create_entity" and op.known is not Known.REFUSED and op.called_ns <= first.answered_ns
+        for op in operations
+    ):
+        return operations, Start(0, None, due=False)
     later = [
         op
         for op in operations
@@ -264,7 +294,8 @@ class _Search:
         for after in effects(operation, node.record, node.ended, targets):
             if shows(view, after):
                 due = _due(node, operation, after)
-                if (moved := self._moved(node, after.at(view.epoch), due)) is not None:
+                exact = None if after is None else after.at(view.epoch)
+                if (moved := self._moved(node, exact, due)) is not None:
                     yield self._placed(moved, number, moved.record)
 
     def _unseen_changes(self, node: _Node, latest: int) -> Iterator[tuple[int, _Node]]:
@@ -328,7 +359,7 @@ class _Search:
     def _moved(
         self,
         node: _Node,
-        after: Record,
+        after: Record | None,
         due: frozenset[bytes],
         *,
         used: int | None = None,
@@ -340,7 +371,7 @@ class _Search:
         if view is not None:
             if not shows(view, after):
                 return None
-            after = after.at(view.epoch)
+            after = None if after is None else after.at(view.epoch)
         version = min(version, self._gaps.beyond)
         if self._sessions.forgetful:
             return node._replace(version=version, record=after)
@@ -366,12 +397,12 @@ class _Search:
         return node._replace(head=head, ahead=ahead, record=record)
 
 
-def _due(node: _Node, operation: Operation, after: Record) -> frozenset[bytes]:
+def _due(node: _Node, operation: Operation, after: Record | None) -> frozenset[bytes]:
     """Sessions whose release may be due when a request has made this of the record.
 
     Those that are not named are told apart by their length alone, so that each ends once.
     """
-    if clears_due(operation):
+    if clears_due(operation) or after is None:
         return frozenset()
     before = None if node.record is None else node.record.session
     due = node.due

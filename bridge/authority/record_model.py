@@ -21,7 +21,11 @@ UNSEEN: Final = b""
 
 
 class RecordView(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of an entity as an answer showed it; members as in ``docs/protocol.md`` §2."""
+    """The record of an entity as an answer showed it; members as in ``docs/protocol.md`` §2.
+
+    Attributes:
+        deleted: it is what stands for an entity that is no more.
+    """
 
     owner: str
     master: str
@@ -30,6 +34,7 @@ class RecordView(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     version: int
     default_owner: str | None = None
+    deleted: bool = False
 
 
 class Known(StrEnum):
@@ -121,13 +126,19 @@ class Record(NamedTuple):
         return self._replace(session=session, exact=False)
 
 
-def record_of(view: RecordView) -> Record:
-    """The state that an answer shows."""
+def record_of(view: RecordView) -> Record | None:
+    """The state that an answer shows; ``None``: there is no such entity any more."""
+    return None if view.deleted else _record(view)
+
+
+def _record(view: RecordView) -> Record:
     return Record(view.owner, view.master, view.rule, view.default_owner, view.session, view.epoch, True)
 
 
-def shows(view: RecordView, record: Record) -> bool:
+def shows(view: RecordView, record: Record | None) -> bool:
     """Whether the state may be the one that an answer shows."""
+    if record is None or view.deleted:
+        return record is None and view.deleted
     return (
         (view.owner, view.master, view.rule, view.default_owner, view.session)
         == (record.owner, record.master, record.rule, record.default_owner, record.session)
@@ -144,9 +155,10 @@ def permission(player: str | None, record: Record) -> str:
     return "allow" if player in (record.owner, record.master) else record.rule
 
 
-_CHANGES_ALWAYS: Final = frozenset({"create_entity", "give", "push", "pull", "claim", "release"})
+_BY_SESSION: Final = frozenset({"create_entity", "give", "push", "pull", "claim", "release"})
+_CHANGES_ALWAYS: Final = _BY_SESSION | {"delete_entity"}
 _BY_HOLDER: Final = frozenset({"give", "push", "release"})
-_CLEARS: Final = frozenset({"create_entity", "give", "push", "claim", "release"})
+_CLEARS: Final = frozenset({"create_entity", "delete_entity", "give", "push", "claim", "release"})
 
 
 def always_changes(operation: Operation) -> bool:
@@ -163,7 +175,7 @@ def shown_open(operation: Operation) -> set[bytes]:
     """Sessions that were open when it was granted: it is theirs, or the entity was given to them."""
     if operation.known is not Known.OK or operation.record is None:
         return set()
-    changes = operation.function in _CHANGES_ALWAYS
+    changes = operation.function in _BY_SESSION
     named = {
         operation.record.session if changes else None,
         operation.session if changes or operation.function == "request" else None,
@@ -231,7 +243,7 @@ def _refused(operation: Operation, record: Record | None) -> Record | Literal[Fa
 def _rightly_refused(operation: Operation, record: Record | None) -> bool:
     if record is None:
         return operation.detail != "entity_exists" and (
-            operation.detail == "no_entity" or operation.function == "create_entity"
+            operation.detail in ("no_entity", "no_player") or operation.function == "create_entity"
         )
     match operation.detail:
         case "no_entity":
@@ -260,8 +272,8 @@ def _rightly_refused(operation: Operation, record: Record | None) -> bool:
 
 def effects(
     operation: Operation, record: Record | None, ended: Collection[bytes], targets: Collection[bytes]
-) -> Iterator[Record]:
-    """The states that an operation may make of one when it changes it.
+) -> Iterator[Record | None]:
+    """The states that an operation may make of one when it changes it; ``None``: no entity.
 
     Args:
         ended: sessions that are granted nothing any more.
@@ -312,10 +324,14 @@ def effects(
                 after = _set(function, operation.value, record)
                 if after != record:
                     yield after
+        case "delete_entity" if operation.by in (record.master, OPERATOR):
+            yield None
 
 
 def may_have_made(operation: Operation, view: RecordView) -> bool:
     """Whether the version that an answer shows can be of the operation's making, whatever was before it."""
+    if view.deleted or operation.function == "delete_entity":
+        return view.deleted and operation.function == "delete_entity"
     match operation.function:
         case "give" | "push":
             return view.owner == operation.owner
@@ -328,7 +344,7 @@ def may_have_made(operation: Operation, view: RecordView) -> bool:
         case "transfer":
             return view.owner == operation.to
         case "revoke":
-            return view.owner == _heir(record_of(view))
+            return view.owner == _heir(_record(view))
         case "leave":
             return view.owner != operation.player
         case "set_rule":

@@ -201,6 +201,7 @@ def view_of(record: EntityRecord) -> RecordView:
         epoch=record.epoch,
         version=record.version,
         default_owner=record.default_owner,
+        deleted=record.is_deleted,
     )
 
 

@@ -188,16 +188,38 @@ def test_an_entity_that_two_instances_have_in_the_end_is_doubled() -> None:
     assert check([*created(), final("x", ball=view(1, 1)), final("y")]).violations == []
 
 
-def test_an_entity_that_was_deleted_is_searched_until_then() -> None:
-    """Afterwards another one of the name begins at version 1, at a higher epoch."""
-    gone = asked(3, "delete_entity", 300, view(3, 3, None, "Bob"), by="Ann")
-    again = asked(4, "create_entity", 400, view(1, 4), session=A, owner="Ann", master="Ann", value="allow")
-    history = [*created(), *pulled(2, 200, 2, 2), *gone, *again]
+def gone(number: int, at: int, version: int, epoch: int) -> list[Entry]:
+    shown = replace(view(version, epoch, None, "Bob"), deleted=True)
+    return asked(number, "delete_entity", at, shown, by="Ann")
+
+
+def again(number: int, at: int, epoch: int) -> list[Entry]:
+    shown = view(1, epoch)
+    return asked(number, "create_entity", at, shown, session=A, owner="Ann", master="Ann", value="allow")
+
+
+def test_a_name_that_was_deleted_is_followed_into_its_next_life() -> None:
+    """There another one of the name begins at version 1, at a higher epoch."""
+    history = [*created(), *pulled(2, 200, 2, 2), *gone(3, 300, 3, 3), *again(4, 400, 4)]
     verdict = check([*history, final(ball=view(1, 4))])
     assert verdict.violations == []
-    assert verdict.deleted == ["ball"]
+    assert verdict.deleted == []
     assert check([*history[:-2], final()]).violations == [], "deleted is not lost"
+    assert check([*history, final()]).lost_entities
+    assert check([*history[:-2], final(ball=view(2, 2, B, "Bob"))]).not_linearizable, "deleted, and there"
+    late = asked(5, "transfer", 500, view(2, 4, A, "Cem"), by="Bob", to="Cem")
+    assert check([*history, *late, final(ball=view(2, 4, A, "Cem"))]).not_linearizable
     assert check([*history, *pulled(5, 210, 2, 5), final(ball=view(1, 4))]).not_linearizable
+
+
+def test_a_deletion_without_an_answer_ends_the_search() -> None:
+    history = [*created(), *pulled(2, 200, 2, 2), *gone(3, 300, 3, 3)[:1], *again(4, 400, 4)]
+    for ends in (final(ball=view(1, 4)), final()):
+        verdict = check([*history, ends])
+        assert verdict.violations == []
+        assert verdict.deleted == ["ball"]
+    early = pulled(5, 210, 2, 5)
+    assert check([*history, *early, final(ball=view(1, 4))]).not_linearizable
 
 
 def test_a_stale_read_that_was_taken_for_a_write_is_a_counter_example() -> None:
@@ -216,14 +238,9 @@ def test_an_entity_that_was_put_into_escrow_is_named_and_not_searched() -> None:
     assert verdict.travelled == ["ball"]
 
 
-def test_an_entity_that_was_deleted_is_named_and_not_missed() -> None:
-    gone = asked(2, "delete_entity", 300, view(2, 2, None, "Bob"), by="Bob")
-    again = asked(3, "create_entity", 400, view(1, 3), session=A, owner="Bob")
-    for rest in ([*gone, final()], [*gone, *again, final(ball=view(1, 3))]):
-        verdict = check([*created(), *rest])
-        assert verdict.violations == []
-        assert verdict.deleted == ["ball"]
-    assert check([*created(), *gone, *again, final(ball=view(9, 2))]).lost_grants
+def test_a_grant_of_a_later_life_is_lost_where_the_end_shows_an_earlier_one() -> None:
+    asked_twice = [*created(), *gone(2, 300, 2, 2), *again(3, 400, 3)]
+    assert check([*asked_twice, final(ball=view(9, 2))]).lost_grants
 
 
 def test_a_request_without_an_answer_is_counted_and_harmless() -> None:

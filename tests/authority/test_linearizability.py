@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.authority.linearizability import begun, check_entity
+from bridge.authority.linearizability import begun, check_entity, in_one_life
 from bridge.authority.record_model import Known, Operation, RecordView, clears_due
 from tests.support.exhaustive import Exhaustive
 
@@ -39,6 +39,11 @@ def op(
         "record": record,
     }
     return Operation(**(values | members))
+
+
+def replace_view(record: RecordView, **members: object) -> RecordView:
+    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    return RecordView(**(values | members))
 
 
 def created(at: int = 0) -> Operation:
@@ -243,8 +248,64 @@ def test_an_entity_that_nobody_here_made_is_followed_from_where_it_is_first_show
 
 FUNCTIONS = (
     *("create_entity", "give", "push", "pull", "pull", "claim", "release", "transfer", "revoke"),
-    *("set_rule", "set_master", "request", "request", "leave"),
+    *("set_rule", "set_master", "request", "request", "leave", "delete_entity"),
 )
+
+
+def deleted(at: int, version: int, epoch: int, by: str = "Ann") -> Operation:
+    gone = replace_view(view(version, epoch, None), deleted=True)
+    return op("delete_entity", at, gone, by=by)
+
+
+def made_again(at: int, epoch: int, session: bytes = B) -> Operation:
+    shown = view(1, epoch, session)
+    return op("create_entity", at, shown, session=session, owner="Ann", master="Ann", value="allow")
+
+
+def test_a_name_is_followed_through_deletion_into_its_next_life() -> None:
+    lives = [created(), pulled(20, 2, 2), deleted(40, 3, 5), made_again(100, 6)]
+    again = pulled(120, 2, 7, C, known=6)
+    gone = refused("pull", 60, "no_entity", session=C, owner="Cem", epoch=2)
+    assert check_entity([*lives, again, gone], open_sessions=OPEN) is None
+    assert check_entity([*lives, deleted(120, 2, 8), made_again(140, 9)], open_sessions=OPEN) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        refused("pull", 120, "no_entity", session=C, owner="Cem", epoch=2),
+        refused("pull", 60, "conflict", session=C, owner="Cem", epoch=1, told_epoch=2),
+        pulled(120, 2, 7, C, known=2),
+        pulled(120, 4, 4, C, known=2),
+        made_again(120, 9, C),
+        deleted(120, 2, 8, by="Bob"),
+        refused("create_entity", 60, "entity_exists", session=C),
+    ],
+    ids=[
+        "no entity",
+        "conflict",
+        "epoch of the life before",
+        "after its end",
+        "twice",
+        "not master",
+        "exists",
+    ],
+)
+def test_what_is_wrong_about_a_name_that_was_deleted_is_found(wrong: Operation) -> None:
+    lives = [created(), pulled(20, 2, 2), deleted(40, 3, 5), made_again(100, 6)]
+    assert check_entity([*lives, wrong], open_sessions=OPEN) is not None
+
+
+def test_a_life_that_nobody_was_told_the_beginning_of_is_followed() -> None:
+    lives = [created(), deleted(40, 2, 5), unknown(made_again(60, 6)), pulled(80, 2, 7, C, known=6)]
+    assert check_entity(lives, open_sessions=OPEN) is None
+    assert check_entity([*lives[:2], lives[3]], open_sessions=OPEN) is not None
+
+
+def test_that_a_holder_has_stopped_changes_nothing_of_what_was_deleted() -> None:
+    stopped = op("release", 45, replace_view(view(3, 5, None), deleted=True), session=A, epoch=1)
+    lives = [created(), deleted(40, 2, 5), stopped, made_again(60, 6)]
+    assert check_entity(lives, open_sessions=OPEN) is None
 
 
 class Reference:
@@ -347,6 +408,10 @@ class Reference:
                 return Known.OK, "", record if record.owner == to else self.changed(owner=to)
             case _ if asked.by not in (record.master, "operator"):
                 return Known.REFUSED, "not_master", None
+            case "delete_entity":
+                gone = self.changed(session=None, epoch=self.next_epoch(), deleted=True)
+                self.record = None
+                return Known.OK, "", gone
             case "set_master":
                 same = record.master == asked.value
                 return Known.OK, "", record if same else self.changed(master=asked.value)
@@ -422,7 +487,7 @@ def random_history(
             reference.end_one()
         at = turn * 100
         asked = replace(ask(rng, reference), called_ns=at - rng.randint(0, 350))
-        if rng.random() < unanswered or asked.function == "leave":
+        if asked.function != "delete_entity" and (rng.random() < unanswered or asked.function == "leave"):
             if rng.random() < 0.5:
                 reference.apply(asked)
                 if asked.function == "leave":
@@ -519,7 +584,7 @@ def test_the_search_says_what_trying_all_orders_says(seed: int, length: int) -> 
     history, live = random_history(seed, length)
     history = spoilt(history if rng.random() < 0.6 else history[:-1], rng)
     open_sessions = rng.choice((live, live, OPEN, None))
-    searched, start = begun(history)
+    searched, start = begun(in_one_life(history))
     orders = Exhaustive(searched, open_sessions, start.version, start.record, due=start.due)
     assert (check_entity(history, open_sessions=open_sessions) is None) == orders.succeeds()
 
@@ -539,23 +604,21 @@ def _version_again(operation: Operation) -> Operation:
     return replace(operation, record=replace_view(operation.record, version=operation.record.version + 50))
 
 
-def replace_view(record: RecordView, **members: object) -> RecordView:
-    values = {name: getattr(record, name) for name in record.__struct_fields__}
-    return RecordView(**(values | members))
-
-
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), data=st.data())
 @pytest.mark.parametrize("spoil", [_epoch_again, _another_owner, _version_again])
 def test_a_granted_answer_that_is_changed_is_found(
     spoil: Callable[[Operation], Operation], seed: int, data: st.DataObject
 ) -> None:
-    """Nobody else can have made what was answered, whatever the history."""
+    """Nobody else can have made what was answered, whatever the history.
+
+    But for deletions: who had it, and at which epoch it went, shows nowhere again.
+    """
     history, live = random_history(seed, 40)
     granted = [
         number
         for number, one in enumerate(history)
-        if one.known is Known.OK and one.record is not None and one.function != "read"
+        if one.known is Known.OK and one.record is not None and one.function not in ("read", "delete_entity")
     ]
     if not granted:
         return

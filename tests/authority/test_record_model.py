@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +83,7 @@ def test_whatever_a_request_makes_is_something_that_it_may_have_made(
     operation: Operation, record: Record
 ) -> None:
     for after in effects(operation, record, (), (A, B, UNSEEN)):
+        assert after is not None
         assert may_have_made(operation, view_of(after))
         assert shows(view_of(after), after)
 
@@ -91,6 +93,7 @@ def test_a_new_holder_has_a_higher_epoch_and_no_other_change_has(
     operation: Operation, record: Record
 ) -> None:
     for after in effects(operation, record, (), (A, B, UNSEEN)):
+        assert after is not None
         moved = after.session not in (record.session, None)
         assert not (moved and after.exact)
         assert after.epoch >= record.epoch
@@ -99,6 +102,7 @@ def test_a_new_holder_has_a_higher_epoch_and_no_other_change_has(
 @given(operations, records)
 def test_an_ended_session_is_granted_nothing(operation: Operation, record: Record) -> None:
     for after in effects(operation, record, (A, B), (A, B, UNSEEN)):
+        assert after is not None
         assert after.session in (record.session, None, UNSEEN)
 
 
@@ -132,6 +136,23 @@ def test_who_leaves_passes_on_to_the_default_owner_or_the_master() -> None:
     assert list(effects(op("leave", player="Bob"), default, (), ())) == [default._replace(owner="Cem")]
     own = owned._replace(default_owner="Bob")
     assert list(effects(op("leave", player="Bob"), own, (), ())) == [own._replace(owner="Ann")]
+
+
+def test_its_master_or_the_operator_deletes_an_entity() -> None:
+    gone = msgspec.structs.replace(view_of(HELD), session=None, epoch=9, version=2, deleted=True)
+    assert record_of(gone) is None
+    for by in ("Ann", "operator"):
+        asked = op("delete_entity", by=by)
+        assert list(effects(asked, HELD, (), ())) == [None]
+        assert shows(gone, None)
+        assert may_have_made(asked, gone)
+    assert not may_have_made(op("release", session=A, epoch=5), gone)
+    assert not shows(gone, HELD)
+    assert list(effects(op("delete_entity", by="Bob"), HELD, (), ())) == []
+    assert list(effects(op("delete_entity", by="Ann"), None, (), ())) == []
+    refused = op("pull", session=A, epoch=5, known=Known.REFUSED, detail="no_entity")
+    assert unchanged(refused, 2, None) is None
+    assert unchanged(refused, 1, HELD) is False
 
 
 def test_owner_and_master_need_nobodys_leave() -> None:

@@ -10,18 +10,22 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.authority import (
     OPERATOR,
+    Called,
+    EntityExistsError,
     Entry,
     Journal,
+    Known,
     Ownership,
     RecordFile,
     Replied,
     Rule,
+    UnknownEntityError,
     check,
     view_of,
 )
@@ -48,6 +52,10 @@ _TAKE_SECONDS: Final = 60.0
 """how long it may take after all is mended until every entity can be taken again"""
 _RESTART_SECONDS: Final = 0.3
 _TREE: Final = "/:bridge/**"
+_PLACE: Final = (1.0, 2.0, 0.0)
+
+
+_Work = Callable[[SimulationProcess, str], Coroutine[Any, Any, None]]
 
 
 class RecoveryError(Exception):
@@ -62,6 +70,7 @@ class Outcome:
         asked: requests of the schedule; ``skipped`` were not asked because too many were under way.
         faults: how often each came.
         restarts: how often a simulation server was started.
+        deleted: how many deletions were granted.
         recovered_s: seconds after all was mended until every entity was written and taken; ``None``: never.
         violations: counter-examples of the history, what is not whole in the tree, what did not recover.
     """
@@ -77,6 +86,7 @@ class Outcome:
     refused: int = 0
     unanswered: int = 0
     acts: int = 0
+    deleted: int = 0
     recovered_s: float | None = None
     violations: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
@@ -161,6 +171,8 @@ class Players:
                 await ownership.set_rule(step.entity, Rule.DENY if step.denies else Rule.ALLOW, by=by)
             case Act.SET_DEFAULT_OWNER:
                 await ownership.set_default_owner(step.entity, None if step.denies else step.other, by=by)
+            case Act.DELETE:
+                await ownership.delete_entity(step.entity, by=by)
             case Act.SET_RULE_ASK:
                 await ownership.set_rule(step.entity, Rule.ASK, by=by)
             case Act.ANSWER:
@@ -305,7 +317,7 @@ class Run:
 
     async def _ask_server(self, step: Step) -> None:
         asked = self._stage.servers[step.actor]
-        if step.act is not Act.TAKE:
+        if step.act not in (Act.TAKE, Act.SPAWN):
             # Of all servers the one that holds it has something to give.
             asked = self._servers.holder.get(step.entity, asked)
         server = self._servers.get(asked)
@@ -314,10 +326,13 @@ class Run:
         if step.act is Act.TAKE:
             await server.take(step.entity, owner=step.player)
             return
+        if step.act is Act.SPAWN:
+            await server.spawn(step.entity, owner=step.player, position=_PLACE)
+            return
         to = asked if step.act is Act.GIVE else self._stage.servers[step.to]
         way = "offer" if step.act is Act.OFFER else "push"
-        place, speed = (1.0, 2.0, 0.0), (0.5, 0.0, 0.0)
-        await server.kick(step.entity, owner=step.other, to=to, position=place, velocity=speed, way=way)
+        speed = (0.5, 0.0, 0.0)
+        await server.kick(step.entity, owner=step.other, to=to, position=_PLACE, velocity=speed, way=way)
 
     async def _break(self, began: float) -> None:
         async with asyncio.TaskGroup() as group:
@@ -355,14 +370,15 @@ class Run:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         operator = self._players.ownerships[0]
-        for entity in entities():
-            await _allow(operator, entity)
-        self._say("writes work again")
+        deleted = [entity for entity in entities() if not await _allow(operator, entity)]
+        self._say(f"writes work again; {len(deleted)} entities are deleted")
         async with asyncio.timeout(_AGREE_SECONDS):
             servers = await self._servers.all_running()
         names = itertools.cycle(range(len(servers)))
+        for entity in deleted:
+            await self._by_some_server(entity, next(names), _spawn)
         for entity in entities():
-            await self._take(entity, next(names))
+            await self._by_some_server(entity, next(names), _take)
         self._outcome.recovered_s = round(time.monotonic() - mended, 2)
         tree = await self._agreed_tree()
         self._outcome.violations += [f"tree: {text}" for text in trees.problems(tree, set(entities()))]
@@ -373,8 +389,8 @@ class Run:
             sessions=sorted(trees.sessions(tree)),
         )
 
-    async def _take(self, entity: str, first: int) -> None:
-        """Let some server take it from another one, or from nobody."""
+    async def _by_some_server(self, entity: str, first: int, work: _Work) -> None:
+        """What some server has to be able to do; each is asked in turn."""
         deadline = time.monotonic() + _TAKE_SECONDS
         error: Exception | None = None
         for turn in itertools.count(first):
@@ -382,12 +398,12 @@ class Run:
             server = self._servers.get(name)
             try:
                 if server is not None:
-                    await server.take(entity, owner=random.choice(PLAYERS))
+                    await work(server, entity)
                     return
             except BridgeError as refused:
                 error = refused
             if time.monotonic() > deadline:
-                raise RecoveryError(f"{entity} cannot be taken: {error}")
+                raise RecoveryError(f"{entity}: {work.__name__.strip('_')} does not work: {error}")
             await asyncio.sleep(0.2)
 
     async def _agreed_tree(self) -> dict[tuple[Any, ...], Any]:
@@ -428,22 +444,50 @@ class Run:
         outcome.operations, outcome.unanswered = verdict.operations, verdict.unanswered
         known = Counter(str(entry.known) for entry in entries if isinstance(entry, Replied))
         outcome.granted, outcome.refused = known["ok"], known["refused"]
+        deletions = {
+            (entry.client, entry.number)
+            for entry in entries
+            if isinstance(entry, Called) and entry.function == "delete_entity"
+        }
+        outcome.deleted = sum(
+            isinstance(entry, Replied)
+            and entry.known is Known.OK
+            and (entry.client, entry.number) in deletions
+            for entry in entries
+        )
         outcome.violations += [f"{violation.rule}: {violation.text}" for violation in verdict.violations]
         outcome.undecided = verdict.undecided
 
 
-async def _allow(operator: Ownership, entity: str) -> None:
-    """Let everybody take it: the first thing that is asked may meet a cluster that is just electing."""
+async def _take(server: SimulationProcess, entity: str) -> None:
+    """From another one, or from nobody."""
+    await server.take(entity, owner=random.choice(PLAYERS))
+
+
+async def _spawn(server: SimulationProcess, entity: str) -> None:
+    """Once whoever acted for the deleted one of this name has stopped."""
+    with contextlib.suppress(EntityExistsError):
+        await server.spawn(entity, owner=random.choice(PLAYERS), position=_PLACE)
+
+
+async def _allow(operator: Ownership, entity: str) -> bool:
+    """Let everybody take it: the first thing that is asked may meet a cluster that is just electing.
+
+    Returns:
+        Whether it is there.
+    """
     deadline = time.monotonic() + _AGREE_SECONDS
     while True:
         try:
             await operator.set_rule(entity, Rule.ALLOW, by=OPERATOR)
+        except UnknownEntityError:
+            return False
         except BridgeError as error:
             if time.monotonic() > deadline:
                 raise RecoveryError(f"no write: {type(error).__name__}: {error}") from error
             await asyncio.sleep(0.2)
         else:
-            return
+            return True
 
 
 def _moves(path: tuple[Any, ...]) -> bool:

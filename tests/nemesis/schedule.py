@@ -19,6 +19,7 @@ HOMESERVERS: Final = 3
 PLAYERS: Final = ("Ann", "Bob", "Cem")
 STEPS_PER_SECOND: Final = 12.0
 ASKS_PER_SECOND: Final = 3.0
+LIVES_PER_SECOND: Final = 1.5
 FIRST_FAULT: Final = 2.0
 """seconds of peace, in which the entities are made"""
 _LONG: Final = 0.15
@@ -111,9 +112,11 @@ class Act(StrEnum):
     WITHDRAW = "withdraw"
     ENTER = "enter"
     LEAVE = "leave"
+    DELETE = "delete"
+    SPAWN = "spawn"
 
 
-BY_SERVERS: Final = (Act.TAKE, Act.PUSH, Act.OFFER, Act.GIVE)
+BY_SERVERS: Final = (Act.TAKE, Act.PUSH, Act.OFFER, Act.GIVE, Act.SPAWN)
 _WEIGHTS: Final = {
     Act.TAKE: 5.0,
     Act.PUSH: 5.0,
@@ -134,6 +137,8 @@ _ASK_WEIGHTS: Final = {
     Act.WITHDRAW: 1.0,
 }
 """what players do about the rule ``ask``"""
+_LIFE_WEIGHTS: Final = {Act.DELETE: 1.0, Act.SPAWN: 2.0}
+"""most entities are there most of the time: only its master or the operator deletes one"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +190,7 @@ def make_schedule(seed: int, seconds: float, kinds: Sequence[Kind] = tuple(Kind)
     steps = heapq.merge(
         _steps(random.Random(f"steps {seed}"), seconds, STEPS_PER_SECOND, _WEIGHTS),
         _steps(random.Random(f"asks {seed}"), seconds, ASKS_PER_SECOND, _ASK_WEIGHTS),
+        _steps(random.Random(f"lives {seed}"), seconds, LIVES_PER_SECOND, _LIFE_WEIGHTS),
         key=lambda step: step.at,
     )
     faults = tuple(_faults(random.Random(f"faults {seed}"), seconds, list(kinds)))

@@ -27,3 +27,4 @@ async def test_killed_and_stopped_processes_break_no_promise(tmp_path: Path) -> 
     assert outcome.undecided == []
     assert outcome.granted > 20
     assert outcome.acts > 20
+    assert outcome.deleted > 0

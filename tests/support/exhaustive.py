@@ -112,12 +112,12 @@ class Exhaustive:
             return
         for after in effects(operation, state.record, state.ended, self._sessions):
             if shows(view, after):
-                yield self._changed(state, operation, after.at(view.epoch))
+                yield self._changed(state, operation, None if after is None else after.at(view.epoch))
 
-    def _changed(self, state: _State, operation: Operation, after: Record) -> _State:
+    def _changed(self, state: _State, operation: Operation, after: Record | None) -> _State:
         before = None if state.record is None else state.record.session
         due = state.due if before is None else state.due | {before}
-        due = frozenset() if clears_due(operation) else due - {after.session}
+        due = frozenset() if clears_due(operation) or after is None else due - {after.session}
         return state._replace(version=state.version + 1, record=after, due=due)
 
     def _endings(self, state: _State) -> Iterator[_State]:
@@ -137,9 +137,9 @@ class Exhaustive:
             elif session in state.due:
                 yield following
 
-    def _exact(self, record: Record) -> Iterator[Record]:
+    def _exact(self, record: Record | None) -> Iterator[Record | None]:
         """With each epoch that it may have: those that are told, and one between any two."""
-        if record.exact:
+        if record is None or record.exact:
             yield record
             return
         bounds: list[Any] = [record.epoch, *(epoch for epoch in self._epochs if epoch > record.epoch)]
