@@ -48,7 +48,14 @@
 #endif
 
 #define NONE N
-#define DUES (N - 1)        /* releases due at once, at most */
+#ifndef DELETES
+#define DELETES 0           /* deletions; the name may be made again after each */
+#endif
+#if DELETES
+#define DUES N              /* releases due at once, at most: those of a deleted entity too, if it was held */
+#else
+#define DUES (N - 1)
+#endif
 
 /* --- What a correct party does, and the seeded defects ------------------------------------------------------- */
 
@@ -147,7 +154,16 @@ byte due_epoch[DUES];       /* and of which epoch */
 byte granted[N];            /* inbox: epoch of a grant (push, failover); 0: none */
 byte recalled[N];           /* inbox: epoch to release; 0: none */
 byte recalled_for[N];       /* the grant that this recall is for */
-byte taker[EPOCHS + 1];     /* whom each epoch was granted to */
+byte taker[EPOCHS + 1];     /* whom each epoch was granted to; NONE: the entity was deleted */
+#if DELETES
+bool deleted;               /* a record stands for the entity until nobody may act for it any more */
+bool absent;                /* there is no such entity: anybody may make one of its name */
+byte deletes;
+byte confirming[N];         /* the server has stopped for a deletion, and says so: the epoch */
+#define IS_THERE (!deleted && !absent)
+#else
+#define IS_THERE true
+#endif
 
 /* --- Lessors: the one of the current generation, and the one it deposed ---------------------------------------- */
 
@@ -224,7 +240,7 @@ inline assert_single() {
 #endif
 }
 
-#if N > 2
+#if DUES > 1
 #define IS_DUE(i, e) ((due[0] == i && due_epoch[0] == e) || (due[1] == i && due_epoch[1] == e))
 #else
 #define IS_DUE(i, e) (due[0] == i && due_epoch[0] == e)
@@ -237,7 +253,7 @@ inline assert_single() {
 inline assert_kept(i) {
     assert(holder == NONE || THERE(holder));
     assert(due[0] == NONE || (THERE(due[0]) && due[0] != holder));
-#if N > 2
+#if DUES > 1
     assert(due[1] == NONE || (THERE(due[1]) && due[1] != holder && due[1] != due[0]));
     assert(due[0] != NONE || due[1] == NONE);
 #endif
@@ -248,7 +264,7 @@ inline assert_kept(i) {
 
 /* What is due to i under its epoch e, as the record says: it is the holder, or in the chain of those whose release
    is due. What a record says of one epoch only ever gets less, so a late reading is safe. */
-#if N > 2
+#if DUES > 1
 #define NAMED(i, e) ((holder == i && epoch == e) || IS_DUE(i, e))
 #define DUE_TO(i, e) ((holder == i && epoch == e) -> due_epoch[0] : \
                       ((due[0] == i && due_epoch[0] == e) -> due_epoch[1] : 0))
@@ -260,7 +276,7 @@ inline assert_kept(i) {
 /* --- Transactions ------------------------------------------------------------------------------------------------- */
 
 inline drop_due(i) {
-#if N > 2
+#if DUES > 1
     if
     :: due[1] == i -> due[1] = NONE; due_epoch[1] = 0
     :: else
@@ -279,7 +295,7 @@ inline drop_due(i) {
 
 /* Who pulls has passed on what it had: what is due to it, and all behind that, is settled. */
 inline cut_due(i) {
-#if N > 2
+#if DUES > 1
     if
     :: due[0] == i -> due[0] = NONE; due_epoch[0] = 0; due[1] = NONE; due_epoch[1] = 0
     :: else ->
@@ -294,7 +310,7 @@ inline cut_due(i) {
 }
 
 inline push_due(i, e) {
-#if N > 2
+#if DUES > 1
     assert(due[1] == NONE);
     due[1] = due[0]; due_epoch[1] = due_epoch[0];
 #else
@@ -306,7 +322,7 @@ inline push_due(i, e) {
 /* A holder that acts states by what it asks for that no release is due to it any more. */
 inline clear_dues() {
     due[0] = NONE; due_epoch[0] = 0;
-#if N > 2
+#if DUES > 1
     due[1] = NONE; due_epoch[1] = 0;
 #endif
     skip
@@ -317,6 +333,17 @@ inline recall_due() {
     :: due[0] != NONE && holder != NONE -> recalled[due[0]] = due_epoch[0]; recalled_for[due[0]] = epoch
     :: else
     fi
+}
+
+/* The record of a deleted entity goes with the last one who might act for it. */
+inline vanish() {
+#if DELETES
+    if
+    :: deleted && due[0] == NONE -> deleted = false; absent = true
+    :: else
+    fi;
+#endif
+    skip
 }
 
 inline forget_renewal(i) {
@@ -332,7 +359,7 @@ inline forget_renewal(i) {
 #define SETTLES(i, e) ((e) != 0 && (e) <= released[i])
 #endif
 
-#if N > 2
+#if DUES > 1
 #define OWED(i) (due[0] == i -> due_epoch[0] : (due[1] == i -> due_epoch[1] : 0))
 #else
 #define OWED(i) (due[0] == i -> due_epoch[0] : 0)
@@ -359,6 +386,7 @@ inline end_first(i) {
 inline pass_on(i) {
     ending[i] = false; recalled[i] = 0; recalled_for[i] = 0;
     drop_due(i);
+    vanish();
     if
     :: holder == i -> settle()
     :: else
@@ -519,7 +547,7 @@ proctype Server(byte i)
 
 #ifndef NO_TRANSFERS
     /* Pull: committed, and answered later. */
-    :: d_step { !calm && life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && holder != i && epoch < EPOCHS &&
+    :: d_step { !calm && life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && IS_THERE && holder != i && epoch < EPOCHS &&
                granted[i] <= known[i] ->
         phase[i] = ASKING;
         cut_due(i);
@@ -581,6 +609,33 @@ proctype Server(byte i)
         :: else
         fi;
         recalled[i] = 0; recalled_for[i] = 0 }
+
+#if DELETES
+    /* A recall for nobody: stop sealing, then say so. Who waits for another's release says that it never will act. */
+    :: d_step { life[i] == UP && OPENED(i) && QUIET(i) && recalled[i] != 0 && taker[recalled_for[i]] == NONE &&
+               (phase[i] == FOLLOWING || phase[i] == AWAITING || phase[i] == HOLDING) ->
+        confirming[i] = recalled[i]; released[i] = recalled[i];
+        if
+        :: known[i] < recalled_for[i] -> known[i] = recalled_for[i]
+        :: else
+        fi;
+#ifndef BUG_CONFIRMED_BEFORE_STOP
+        stop_following(i);
+#endif
+        recalled[i] = 0; recalled_for[i] = 0 }
+    :: d_step { confirming[i] != 0 && session[i] ->
+        if
+        :: deleted && IS_DUE(i, confirming[i]) -> drop_due(i); vanish()
+        :: else
+        fi;
+        confirming[i] = 0 }
+    /* Another one of the name, answered as a pull is. */
+    :: d_step { !calm && life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && absent && epoch < EPOCHS &&
+               granted[i] <= known[i] ->
+        absent = false; phase[i] = ASKING; epoch++; holder = i; taker[epoch] = i;
+        answer[i] = epoch; answer_due[i] = 0;
+        assert_kept(0); assert_kept(1); assert_kept(N - 1) }
+#endif
 
     /* Push, or let go: stop sealing, then ask. */
     :: atomic { !calm && life[i] == UP && OPENED(i) && phase[i] == HOLDING && QUIET(i) && target[i] == NONE ->
@@ -646,6 +701,33 @@ proctype Server(byte i)
 #endif
     od
 }
+
+#if DELETES
+/* The entity is deleted at an epoch of its own, and all who may act for it are recalled for nobody. */
+proctype Master()
+{
+    do
+    :: d_step { !calm && IS_THERE && deletes < DELETES && epoch < EPOCHS -> deletes++;
+        if
+        :: holder != NONE -> push_due(holder, epoch)
+        :: else
+        fi;
+        epoch++; holder = NONE; taker[epoch] = NONE; deleted = true;
+        for (k : 0 .. DUES - 1) {
+            if
+            :: due[k] != NONE -> recalled[due[k]] = due_epoch[k]; recalled_for[due[k]] = epoch
+            :: else
+            fi
+        }
+        k = 0;
+#ifdef BUG_DELETED_AT_ONCE
+        clear_dues();
+#endif
+        vanish();
+        assert_kept(0); assert_kept(1); assert_kept(N - 1) }
+    od
+}
+#endif
 
 /* --- Receiver ------------------------------------------------------------------------------------------------------ */
 
@@ -720,7 +802,12 @@ inline pass(slow) {
 }
 
 /* L1: faults have stopped, nobody is slow any more; whom the record names acts by then, or nobody is named. */
-#define SETTLED (holder == NONE || (MAY_ACT(holder) && known[holder] == epoch))
+#if DELETES
+#define GONE_FOR_GOOD (!deleted)
+#else
+#define GONE_FOR_GOOD true
+#endif
+#define SETTLED (GONE_FOR_GOOD && (holder == NONE || (MAY_ACT(holder) && known[holder] == epoch)))
 #define SETTLED_IN (L + M + 1)
 
 proctype Clock()
@@ -770,6 +857,9 @@ init {
 #ifndef UNTIMED
         run Leaders();
         run Receiver();
+#endif
+#if DELETES
+        run Master();
 #endif
         run Clock()
     }

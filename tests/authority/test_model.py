@@ -26,7 +26,7 @@ def model_check(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_quick_configuration_keeps_all_properties() -> None:
     checked = model_check("--quick")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert len(checked.stdout.splitlines()) == 6, checked.stdout
+    assert len(checked.stdout.splitlines()) == 7, checked.stdout
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_every_quick_configuration_keeps_all_properties() -> None:
         "ACT_BEFORE_RELEASE",
         "FAILOVER_TO_DUE",
         "MIDDLE_WAITS",
+        "DELETED_AT_ONCE",
         "NEVER_EXPIRES",
         "ESCROW_TAKES_BACK",
         "ESCROW_FORGETS",
