@@ -643,15 +643,16 @@ def _doubled_entities(finals: Sequence[Final]) -> list[Violation]:
 
 def _changed(entries: Sequence[Entry]) -> list[Violation]:
     found = []
-    gave: dict[tuple[str, int], HandOver] = {}
+    # Who was refused goes on under its epoch, and gives another state later: the taker has one of them.
+    gave: dict[tuple[str, int], list[HandOver]] = defaultdict(list)
     for entry in entries:
         if isinstance(entry, HandOver) and entry.side == "gave":
-            gave[entry.entity, entry.epoch] = entry
+            gave[entry.entity, entry.epoch].append(entry)
     for entry in entries:
         if not isinstance(entry, HandOver) or entry.side != "took":
             continue
-        giver = gave.get((entry.entity, entry.epoch))
-        if giver is not None and giver.hash != entry.hash:
-            text = f"{entry.entity}: {entry.server} took over another state than {giver.server} released"
-            found.append(Violation("state moves unchanged", text, (giver, entry)))
+        given = gave.get((entry.entity, entry.epoch))
+        if given is not None and entry.hash not in {giver.hash for giver in given}:
+            text = f"{entry.entity}: {entry.server} took over another state than {given[-1].server} released"
+            found.append(Violation("state moves unchanged", text, (given[-1], entry)))
     return found

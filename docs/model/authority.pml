@@ -596,13 +596,14 @@ proctype Server(byte i)
 #ifndef NO_TRANSFERS
     /* A recall: stop sealing, then sign. One that waits itself obeys when it has what was due to it. */
     :: d_step { life[i] == UP && OPENED(i) && QUIET(i) && recalled[i] != 0 &&
-               phase[i] >= RELEASES_FROM && recalled[i] == known[i] ->
+               taker[recalled_for[i]] != NONE && phase[i] >= RELEASES_FROM && recalled[i] == known[i] ->
         released[i] = recalled[i];
         releases[recalled[i]] = releases[recalled[i]] | (1 << taker[recalled_for[i]]);
         known[i] = recalled_for[i]; stop_following(i);
         recalled[i] = 0; recalled_for[i] = 0 }
     /* It was released already, for one who did not get it: signed again. */
-    :: d_step { life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && recalled[i] != 0 && recalled[i] == released[i] ->
+    :: d_step { life[i] == UP && OPENED(i) && phase[i] == FOLLOWING && recalled[i] != 0 &&
+               taker[recalled_for[i]] != NONE && recalled[i] == released[i] ->
         releases[recalled[i]] = releases[recalled[i]] | (1 << taker[recalled_for[i]]);
         if
         :: known[i] < recalled_for[i] -> known[i] = recalled_for[i]
@@ -613,7 +614,7 @@ proctype Server(byte i)
 #if DELETES
     /* A recall for nobody: stop sealing, then say so. Who waits for another's release says that it never will act. */
     :: d_step { life[i] == UP && OPENED(i) && QUIET(i) && recalled[i] != 0 && taker[recalled_for[i]] == NONE &&
-               (phase[i] == FOLLOWING || phase[i] == AWAITING || phase[i] == HOLDING) ->
+               phase[i] != ASKING ->
         confirming[i] = recalled[i]; released[i] = recalled[i];
         if
         :: known[i] < recalled_for[i] -> known[i] = recalled_for[i]

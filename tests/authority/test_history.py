@@ -115,6 +115,10 @@ def test_a_state_that_changed_on_its_way_is_a_counter_example() -> None:
     other = HandOver(server="b", side="took", entity="ball", epoch=1, hash=b"2" * 32)
     assert check([gave, same]).violations == []
     assert len(check([gave, other]).changed_states) == 1
+    # Whoever was refused went on under its epoch, and gave another state later.
+    later = HandOver(server="a", side="gave", entity="ball", epoch=1, hash=b"3" * 32)
+    assert check([gave, later, same]).violations == []
+    assert len(check([gave, later, other]).changed_states) == 1
 
 
 def test_an_act_of_a_killed_server_lasted_until_its_last_tick() -> None:
