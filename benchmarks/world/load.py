@@ -18,8 +18,6 @@ RATE_HZ: Final = 20.0
 """simulation steps, and states of each entity, a second"""
 _LARGE: Final = 100_000
 """entities of the world that R0-A3 names"""
-_AT_ONCE: Final = 512
-"""states that are looked at: meanwhile the servers, whose event loop this is, wait"""
 
 
 def _positions(entities: int) -> dict[str, tuple[float, ...]]:
@@ -48,11 +46,13 @@ class _Unknown:
         """Whether none is left whose state here is not the one that it was given."""
         if len(self._server.accepted) < len(self._positions):
             return False
-        state = self._server.server.transfers.state
-        for name in self._states[: -_AT_ONCE - 1 : -1]:
-            if np.abs(state(name).position - self._positions[name]).max() > 0.001:
-                return False
-            self._states.pop()
+        # In arrays: to look at them one by one stops the servers, whose event loop this is, for seconds.
+        standing = self._server.server.transfers._standing
+        slots = np.array([standing.slots[name] for name in self._states])
+        there = standing.plane.world.gather(slots).positions
+        wanted = np.array([self._positions[name] for name in self._states])
+        wrong = np.flatnonzero((np.abs(there - wanted) > 0.001).any(axis=1))
+        self._states = [self._states[number] for number in wrong.tolist()]
         return not self._states
 
 
