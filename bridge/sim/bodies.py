@@ -1,29 +1,28 @@
-"""The simulation that the demo runs: bodies that roll and slow down. Pure, structure of arrays.
+"""The bodies of a server, which a motion moves tick by tick. Pure, structure of arrays.
 
 Only what this server holds is moved; everything else is another server's to say.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
 from bridge.replication import NO_ROTATION, EntityFlag, World, WorldState
-
-ROLLING_DRAG: Final = 0.5
-"""per second: a ball on grass loses about 40 % of its speed in a second"""
+from bridge.sim.motion import Held, Motion, roll
 
 
 class Bodies:
-    """Positions (metres) and velocities (metres per second) of up to ``world.capacity`` slots.
+    """States of up to ``world.capacity`` slots, units as in ``WorldState``.
 
-    A body keeps the rotation and the angular velocity it came with.
+    Args:
+        world: what is shared with the data plane.
+        motion: moves what is held.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, motion: Motion = roll) -> None:
         self._world = world
+        self._motion = motion
         self._position = np.zeros((world.capacity, 3))
         self._velocity = np.zeros((world.capacity, 3))
         self._rotation = np.tile(NO_ROTATION, (world.capacity, 1))
@@ -42,6 +41,26 @@ class Bodies:
         self._world.write(
             slot, tick=self.tick, position=position, velocity=velocity, flags=int(self._teleport[slot])
         )
+
+    def move(
+        self,
+        slot: int,
+        position: npt.ArrayLike,
+        *,
+        rotation: npt.ArrayLike | None,
+        velocity: npt.ArrayLike,
+        angular_velocity: npt.ArrayLike,
+    ) -> None:
+        """Say where a body has moved, without a jump; the next tick shows it.
+
+        Args:
+            rotation: ``None`` leaves it as it is.
+        """
+        self._position[slot] = position
+        if rotation is not None:
+            self._rotation[slot] = rotation
+        self._velocity[slot] = velocity
+        self._spin[slot] = angular_velocity
 
     def steer(self, slot: int, velocity: npt.ArrayLike) -> None:
         """Give a body another velocity, where it is; the next tick shows it."""
@@ -94,18 +113,30 @@ class Bodies:
         if not len(slots):
             return
         first, last = int(slots[0]), int(slots[-1])
-        # Slots that follow each other, as those of a world that was made here, need no copy of each column.
-        held = slice(first, last + 1) if last - first == len(slots) - 1 else slots
-        velocity = self._velocity[held] * max(0.0, 1.0 - ROLLING_DRAG * seconds)
-        self._velocity[held] = velocity
-        self._position[held] += velocity * seconds
-        at_rest = np.where(velocity.any(axis=1), np.uint8(0), np.uint8(EntityFlag.AT_REST))
+        # Slots that follow each other, as those of a world that was made here, are moved where they are.
+        is_run = last - first == len(slots) - 1
+        at = slice(first, last + 1) if is_run else slots
+        held = Held(
+            slots=slots,
+            positions=self._position[at],
+            rotations=self._rotation[at],
+            velocities=self._velocity[at],
+            angular_velocities=self._spin[at],
+        )
+        self._motion(held, seconds)
+        if not is_run:
+            self._position[at] = held.positions
+            self._rotation[at] = held.rotations
+            self._velocity[at] = held.velocities
+            self._spin[at] = held.angular_velocities
+        is_moving = held.velocities.any(axis=1) | held.angular_velocities.any(axis=1)
+        at_rest = np.where(is_moving, np.uint8(0), np.uint8(EntityFlag.AT_REST))
         self._world.scatter(
             slots,
             ticks=self.tick,
-            positions=self._position[held],
-            rotations=self._rotation[held],
-            velocities=velocity,
-            angular_velocities=self._spin[held],
-            flags=self._teleport[held] | at_rest,
+            positions=held.positions,
+            rotations=held.rotations,
+            velocities=held.velocities,
+            angular_velocities=held.angular_velocities,
+            flags=self._teleport[at] | at_rest,
         )

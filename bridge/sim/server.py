@@ -57,6 +57,7 @@ from bridge.sim.events import (
 from bridge.sim.following import Following
 from bridge.sim.guardian import Guardian
 from bridge.sim.metrics import Sample
+from bridge.sim.motion import Motion, roll
 from bridge.sim.relieving import ReliefCounts
 from bridge.sim.shedding import Shedding
 from bridge.sim.slots import Slots
@@ -90,10 +91,14 @@ class SimulationServer:
     Args:
         config: how to run.
         on_event: called in the event loop with what a driver or a log wants to know; must not block.
+        motion: moves what the server holds, tick by tick.
     """
 
-    def __init__(self, config: SimulationConfig, on_event: Callable[[ServerEvent], None]) -> None:
+    def __init__(
+        self, config: SimulationConfig, on_event: Callable[[ServerEvent], None], *, motion: Motion = roll
+    ) -> None:
         self.config = config
+        self._motion = motion
         self._listener = on_event
         self._events: Counter[str] = Counter()
         self._stack = AsyncExitStack()
@@ -191,7 +196,7 @@ class SimulationServer:
             keep_history=config.keep_history,
         )
         await self._plane.start(start, life=self._guardian.life)
-        self._bodies = Bodies(self._plane.world)
+        self._bodies = Bodies(self._plane.world, self._motion)
         node_config = NodeConfig(epmd_port=config.epmd_port, register=config.register, tls=config.tls)
         node = await self._stack.enter_async_context(
             HiddenNode(config.node, cookie=config.cookie, config=node_config)

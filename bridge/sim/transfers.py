@@ -356,6 +356,44 @@ class Transfers:
             InvalidStateError: it is not held here, or the lease of this server is over.
             NotOwnerError: ``by`` is not the owner; counted (R0-6).
         """
+        self._must_move(entity, by)
+        self._standing.bodies.place(self._standing.slots[entity], position, velocity)
+
+    def move(
+        self,
+        entity: str,
+        position: npt.ArrayLike,
+        *,
+        rotation: npt.ArrayLike | None = None,
+        velocity: npt.ArrayLike = (0.0, 0.0, 0.0),
+        angular_velocity: npt.ArrayLike = (0.0, 0.0, 0.0),
+        by: str | None = None,
+    ) -> None:
+        """Say where a held entity has moved: others see a motion, where ``place`` is a jump.
+
+        Many at once are moved by the server's ``motion``, which goes on from here at the next tick.
+
+        Args:
+            entity: name.
+            position: metres.
+            rotation: unit quaternion x, y, z, w; ``None`` leaves it as it is.
+            velocity: metres a second, by which others predict.
+            angular_velocity: radians a second.
+            by: as of ``place``.
+
+        Raises:
+            InvalidStateError, NotOwnerError: as of ``place``.
+        """
+        self._must_move(entity, by)
+        self._standing.bodies.move(
+            self._standing.slots[entity],
+            position,
+            rotation=rotation,
+            velocity=velocity,
+            angular_velocity=angular_velocity,
+        )
+
+    def _must_move(self, entity: str, by: str | None) -> None:
         self._standing.must_hold(entity)
         if not self._may_act():
             raise InvalidStateError(f"the lease of {self._standing.name} is over: nothing moves for now")
@@ -367,7 +405,6 @@ class Transfers:
                 reason=Atom("not_owner"),
                 props={"owner": owner.encode()},
             )
-        self._standing.bodies.place(self._standing.slots[entity], position, velocity)
 
     async def update(
         self, entity: str, *, by: str, velocity: tuple[float, float, float], owner: str | None = None
@@ -412,8 +449,23 @@ class Transfers:
         return self._standing.owner(entity)
 
     def steer(self, entity: str, velocity: npt.ArrayLike) -> None:
-        """Give a held entity another velocity, metres a second."""
+        """Give a held entity another velocity, metres a second.
+
+        Raises:
+            InvalidStateError: it is not held here.
+        """
+        self._standing.must_hold(entity)
         self._standing.bodies.steer(self._standing.slots[entity], velocity)
+
+    def slot(self, entity: str) -> int:
+        """Which row of arrays by slot is the entity's: one that is held or followed.
+
+        Raises:
+            InvalidStateError: neither.
+        """
+        if entity not in self._standing.slots:
+            raise InvalidStateError(f"{self._standing.name} has no state of {entity}")
+        return self._standing.slots[entity]
 
     def follow(self, entity: str) -> None:
         """Keep the state of an entity that another server streams to this one, while there is room."""
@@ -435,9 +487,7 @@ class Transfers:
         Raises:
             InvalidStateError: neither held nor followed.
         """
-        if entity not in self._standing.slots:
-            raise InvalidStateError(f"{self._standing.name} has no state of {entity}")
-        return self._standing.plane.world.read(self._standing.slots[entity])
+        return self._standing.plane.world.read(self.slot(entity))
 
     def held(self) -> list[str]:
         """Names of the entities that this server acts for (R0-2)."""

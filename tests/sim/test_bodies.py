@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from bridge.replication import EntityFlag, World, state_hash
 from bridge.sim.bodies import Bodies
+from bridge.sim.motion import Held
 
 
 def bodies() -> tuple[Bodies, World]:
@@ -62,6 +63,44 @@ def test_a_body_that_is_steered_goes_on_from_where_it_is() -> None:
     x, y, _ = world.read(0).position
     assert x == 1
     assert y > 2
+
+
+@given(st.sets(st.integers(0, 3), min_size=1))
+def test_a_motion_changes_what_is_held_and_is_told_by_slot(slots: set[int]) -> None:
+    def fall(held: Held, seconds: float) -> None:
+        held.velocities[:, 2] -= 10.0 * seconds
+        held.positions[:] += held.velocities * seconds
+        held.rotations[:] = (1.0, 0.0, 0.0, 0.0)
+        held.angular_velocities[:, 0] = held.slots
+
+    world = World(bytearray(World.size(4)), 4)
+    simulation = Bodies(world, fall)
+    for slot in slots:
+        simulation.hold(slot)
+    simulation.step(0.5)
+    simulation.step(0.5)
+    for slot in range(4):
+        state, held = world.read(slot), slot in slots
+        assert state.position.tolist() == [0, 0, -7.5 * held]
+        assert state.velocity.tolist() == [0, 0, -10.0 * held]
+        assert state.rotation[0] == held
+        assert state.angular_velocity[0] == slot * held
+        assert state.flags == 0
+
+
+def test_a_body_that_is_moved_does_not_jump_and_is_at_rest_only_without_either_velocity() -> None:
+    world = World(bytearray(World.size(4)), 4)
+    simulation = Bodies(world, lambda held, seconds: None)
+    simulation.hold(0)
+    simulation.move(0, [1, 2, 3], rotation=(0, 1, 0, 0), velocity=(0, 0, 0), angular_velocity=(0, 0, 2))
+    simulation.step(0.1)
+    assert world.read(0).position.tolist() == [1, 2, 3]
+    assert world.read(0).angular_velocity.tolist() == [0, 0, 2]
+    assert world.read(0).flags == 0
+    simulation.move(0, [1, 2, 4], rotation=None, velocity=(0, 0, 0), angular_velocity=(0, 0, 0))
+    simulation.step(0.1)
+    assert world.read(0).rotation.tolist() == [0, 1, 0, 0]
+    assert world.read(0).flags == EntityFlag.AT_REST
 
 
 def test_a_state_taken_over_is_published_bit_for_bit() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from bridge.homeserver.local import LocalCluster
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
+from bridge.sim.motion import Motion, roll
 from bridge.sim.server import SimulationServer
 
 SECONDS = 30.0
@@ -123,12 +124,14 @@ async def simulation(
     name: str,
     *,
     server_class: type[SimulationServer] = SimulationServer,
+    motion: Motion = roll,
     **values: Any,
 ) -> AsyncIterator[Observed]:
     """A running server."""
     observed = Observed()
     before = children()
-    async with server_class(simulation_config(cluster, name, **values), observed.on_event) as server:
+    config = simulation_config(cluster, name, **values)
+    async with server_class(config, observed.on_event, motion=motion) as server:
         observed.server = server
         observed.data_plane = data_plane(children() - before)
         yield observed
