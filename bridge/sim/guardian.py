@@ -222,8 +222,10 @@ def main() -> None:
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=_Settings)
 
     def ready() -> None:
-        sys.stdout.buffer.write(_READY)
-        sys.stdout.buffer.flush()
+        # A server that has failed meanwhile reads nothing; its end comes by the other pipe.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.buffer.write(_READY)
+            sys.stdout.buffer.flush()
 
     try:
         asyncio.run(guard(int(sys.argv[1]), settings, ready))

@@ -193,7 +193,7 @@ def check_metrics_address(address: str) -> tuple[str, int]:
     from importlib.util import find_spec
 
     if find_spec("prometheus_client") is None:
-        raise ConfigurationError("metrics take the extra: pip install 'khepri-bridge[metrics]'")
+        raise ConfigurationError("metrics take the extra [metrics] of khepri-bridge (README, Install)")
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
         raise ConfigurationError(

@@ -36,7 +36,7 @@ from bridge.authority import (
     UnknownEntityError,
     Update,
 )
-from bridge.errors import InvalidStateError
+from bridge.errors import BridgeError, InvalidStateError
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence
@@ -247,8 +247,7 @@ class Obedience:
         standing = self._standing
         holding = standing.holdings[told.entity]
         epoch = _granted_epoch(told, standing.session)
-        # As with grants, old news may come again.
-        if epoch > holding.epoch:
+        if epoch > holding.epoch and await self._is_named(told.entity, epoch):
             if holding.phase in (Phase.HOLDING, Phase.AWAITING):
                 # It was recalled before it was granted again, and the recall has not been read yet.
                 self._later[told.entity] = told
@@ -266,10 +265,29 @@ class Obedience:
         if isinstance(told, AskEnded):
             self._asks.end(told)
 
+    async def _is_named(self, entity: str, epoch: int) -> bool:
+        """Whether the homeserver's record names a grant to this session, so that it counts.
+
+        The feed tells at least once, and a snapshot tells old news: an inbox has a grant until another one
+        takes its place, also when the entity was passed on and deleted since, and all was forgotten of it.
+        """
+        record = self._standing.entities.get(entity)
+        try:
+            if record is None:
+                record = await self._home.entity(entity)
+            # Where the inbox was told first, the record is yet to come.
+            if record.epoch >= epoch:
+                record.due_to(self._standing.session, epoch)
+        except (LookupError, BridgeError):
+            # Where nobody answers, the snapshot that comes with the next connection tells both again.
+            return False
+        return True
+
     async def _take_grant(self, grant: Grant) -> None:
         standing = self._standing
-        if grant.epoch <= standing.holdings[grant.entity].epoch:
-            return  # The feed is at least once, and a snapshot tells old news.
+        known = standing.holdings[grant.entity].epoch
+        if grant.epoch <= known or not await self._is_named(grant.entity, grant.epoch):
+            return
         standing.crossed(grant.step, "grant", HOME, standing.name)
         await self._abroad.take_giver(grant)
         await standing.make_room(grant.entity)

@@ -159,7 +159,7 @@ refused(#{server := Server, thumbprint := Thumbprint}, Read) ->
     case {is_revoked(Thumbprint, Read), Read(subject_path(server, Server))} of
         {true, _} -> revoked();
         {_, #{thumbprint := Other}} when Other =/= Thumbprint ->
-            refuse(server_key_mismatch, <<"this name was enrolled with another key">>);
+            refuse(server_key_mismatch, <<"this name was enrolled with another key: give its key file, or take another name">>);
         _ -> none
     end.
 

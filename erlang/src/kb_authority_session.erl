@@ -28,7 +28,7 @@ open(Request, Read, List) ->
         _ when Restoring =/= undefined ->
             refuse(restoring, <<"a backup is being restored here: try again when that has ended, or repeat it">>);
         #{thumbprint := Other} when Other =/= Thumbprint ->
-            refuse(server_key_mismatch, <<"another key holds this name">>);
+            refuse(server_key_mismatch, <<"another key holds this name: give its key file, or take another name">>);
         #{session := Session} when Used =/= undefined ->
             {ok, Value#{held => held(Session, Read, List)}, Opened};
         _ when Used =/= undefined ->

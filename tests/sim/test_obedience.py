@@ -10,6 +10,7 @@ from bridge.authority import (
     Closed,
     EntityRecord,
     Failover,
+    Grant,
     Phase,
     Recall,
     Released,
@@ -243,6 +244,46 @@ async def test_who_said_already_that_it_has_stopped_hears_that_the_entity_is_gon
     assert told.standing.held() == []
 
 
+def granted(epoch: int) -> Grant:
+    return Grant(
+        entity="ball",
+        epoch=epoch,
+        previous=epoch - 1,
+        giver="sim2",
+        owner="Player1",
+        box="a.b",
+        step=STEP,
+    )
+
+
+@pytest.mark.parametrize("news", [granted(5), failover(5), replace(recall(5, 6, "sim3"), unread=granted(5))])
+async def test_a_grant_that_is_told_again_of_what_is_no_more_is_not_acted_on(
+    told: Told, news: Grant | Failover | Recall
+) -> None:
+    """Its place in the inbox outlives the entity: a nemesis saw it acted for a second after its deletion."""
+    await told.learns(record(5, session=SESSION, server="sim1"), record(6))
+    told.obedience.forget_entity("ball")
+    told.known.deleted.add("ball")
+    await told.obedience.read_inbox(news)
+    assert told.plane.held() == []
+
+
+@pytest.mark.parametrize("news", [granted(5), failover(5), replace(recall(5, 6, "sim3"), unread=granted(5))])
+async def test_a_grant_to_an_earlier_entity_of_the_name_is_not_acted_on(
+    told: Told, news: Grant | Failover | Recall
+) -> None:
+    told.obedience.learn_entity(record(9, version=1))
+    told.standing.holdings.forget("ball")
+    await told.obedience.read_inbox(news)
+    assert told.plane.held() == []
+
+
+async def test_a_grant_that_is_told_before_its_record_counts(told: Told) -> None:
+    told.obedience.learn_entity(record(4))
+    await told.obedience.read_inbox(granted(5))
+    assert told.plane.held() == [("ball", 5)]
+
+
 async def test_another_entity_of_a_deleted_ones_name_is_heard_of_at_its_first_version(told: Told) -> None:
     await told.learns(record(5, version=40, owner="Player1"))
     told.obedience.forget_entity("ball")
@@ -279,7 +320,7 @@ async def test_what_is_held_is_let_go_of_only_once_the_homeserver_says_that_it_i
         return record(5)
 
     for answer, held in ((there, ["ball"]), (gone, [])):
-        told.known.entity = answer  # type: ignore[attr-defined]
+        told.known.entity = answer  # type: ignore[method-assign]
         told.obedience.forget_entity("ball")
         await asyncio.gather(*told.tasks)
         await asyncio.gather(*told.tasks)

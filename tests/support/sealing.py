@@ -60,6 +60,7 @@ class Known:
     def __init__(self) -> None:
         self.revoked: set[str] = set()
         self.released: list[tuple[str, int]] = []
+        self.deleted: set[str] = set()
 
     async def server(self, server: str) -> ServerRecord:
         return ServerRecord(
@@ -71,6 +72,12 @@ class Known:
             port=4000,
             revoked=server in self.revoked,
         )
+
+    async def entity(self, entity: str) -> EntityRecord:
+        """A record that is behind whatever an inbox tells."""
+        if entity in self.deleted:
+            raise UnknownEntityError("no entity of this name", reason=Atom("no_entity"), props={})
+        return record(0, entity=entity)
 
     async def release(self, *, entity: str, epoch: int) -> EntityRecord:
         self.released.append((entity, epoch))
