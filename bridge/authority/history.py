@@ -229,7 +229,8 @@ class Verdict:
 
     Attributes:
         acts: how many acts were checked.
-        double_holders: two servers acted for one entity in one instant, or one epoch had two holders.
+        double_holders: two servers acted for one entity in one instant, one epoch had two holders, or one
+            that was over was acted under again.
         stale_acceptances: a receiver accepted an epoch after a higher one, or from the wrong server.
         lost_grants: an acknowledged grant or change is missing from the final record.
         changed_states: a hand-over whose state hash differs between giver and taker.
@@ -293,7 +294,10 @@ def check(entries: Sequence[Entry], *, final_epochs: dict[str, int] | None = Non
         acts=sum(isinstance(entry, Act) for entry in entries),
         operations=len(asked),
         unanswered=sum(operation.known is Known.UNKNOWN for _, operation in asked),
-        double_holders=_overlaps(entries) + _shared_epochs(entries, asked) + _early(entries, asked),
+        double_holders=_overlaps(entries)
+        + _revived(entries)
+        + _shared_epochs(entries, asked)
+        + _early(entries, asked),
         stale_acceptances=_stale(entries),
         lost_grants=_lost(entries, final_epochs or {}, asked, finals),
         changed_states=_changed(entries),
@@ -500,6 +504,24 @@ def _overlaps(entries: Sequence[Entry]) -> list[Violation]:
                 found.append(Violation("no two holders at an instant", text, (latest, act)))
             if latest is None or act.last_ns > latest.last_ns:
                 latest = act
+    return found
+
+
+def _revived(entries: Sequence[Entry]) -> list[Violation]:
+    """Acts that begin under an epoch when a newer one's have begun: it was over."""
+    found = []
+    newest: dict[str, Act] = {}
+    for act in sorted((e for e in entries if isinstance(e, Act)), key=lambda act: (act.first_ns, act.epoch)):
+        newer = newest.setdefault(act.entity, act)
+        if act.epoch < newer.epoch:
+            late_ms = (act.first_ns - newer.first_ns) / 1e6
+            text = (
+                f"{act.entity}: {act.server} began to act at epoch {act.epoch}, "
+                f"{late_ms:.3f} ms after {newer.server} had begun at {newer.epoch}"
+            )
+            found.append(Violation("an epoch that is over stays over", text, (newer, act)))
+        else:
+            newest[act.entity] = act
     return found
 
 

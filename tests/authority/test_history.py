@@ -81,8 +81,25 @@ def test_two_servers_acting_at_one_instant_are_a_counter_example() -> None:
 
 
 def test_an_overlap_behind_a_longer_act_is_found() -> None:
-    verdict = check([act("a", 1, 0, 100), act("a", 3, 5, 6), act("b", 2, 50, 60)])
+    verdict = check([act("a", 1, 0, 100), act("a", 2, 5, 6), act("b", 3, 50, 60)])
     assert len(verdict.double_holders) == 1
+
+
+def test_an_epoch_that_is_over_stays_over() -> None:
+    """A grant that was told again made a server act for what had been passed on, and deleted."""
+    acts = [
+        act("a", 1, 0, 10),
+        act("b", 2, 11, 20),
+        act("a", 1, 30, 40),
+        act("a", 3, 50, 60),
+        act("b", 2, 70, 71),
+    ]
+    first, second = check(acts).double_holders
+    assert first.rule == second.rule == "an epoch that is over stays over"
+    assert "a began to act at epoch 1" in first.text
+    assert "b began to act at epoch 2" in second.text
+    # Whoever was refused for good goes on under its own.
+    assert check([act("a", 1, 0, 10), act("a", 1, 20, 30), act("b", 2, 31, 40)]).violations == []
 
 
 def test_other_entities_do_not_overlap() -> None:
