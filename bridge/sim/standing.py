@@ -286,19 +286,36 @@ class Standing:
             InvalidStateError: the session is over, or the grant is not above what is known.
         """
         await self.make_room(entity)
+        due = self._due(entity, epoch, awaiting)
+        while due is not None:
+            await self.servers.know(due.server)
+            told = self._due(entity, epoch, awaiting)
+            if told == due:
+                self._must_last()
+                self.givers[entity] = due.server
+                self.holdings.wait(entity, epoch, due.epoch)
+                return False
+            due = told
         self._must_last()
+        state = self.plane.world.read(self.slots[entity])
+        # First, since an answer that came again, or late, must not touch what is simulated.
+        self.holdings.grant(entity, epoch)
+        self.take_over(entity, state)
+        self.act(entity, epoch)
+        return True
+
+    def _due(self, entity: str, epoch: int, awaiting: Awaiting | None) -> Awaiting | None:
+        """The release of another session that a grant waits for, of which the feed may know more by now.
+
+        While the answer was on its way, or the giver's key, the session that was waited for may have ended:
+        whoever began to wait for it after that would wait in vain.
+        """
+        record = self.entities.get(entity)
+        if awaiting is not None and record is not None and not record.is_deleted:
+            with contextlib.suppress(LookupError):
+                awaiting = record.due_to(self.session, epoch)
         # What this session itself released and nobody got is no other's to give.
-        if awaiting is None or awaiting.session == self.session:
-            newest = self.plane.world.read(self.slots[entity])
-            # First, since an answer that came again, or late, must not touch what is simulated.
-            self.holdings.grant(entity, epoch)
-            self.take_over(entity, newest)
-            self.act(entity, epoch)
-            return True
-        await self.servers.know(awaiting.server)
-        self.givers[entity] = awaiting.server
-        self.holdings.wait(entity, epoch, awaiting.epoch)
-        return False
+        return None if awaiting is None or awaiting.session == self.session else awaiting
 
     def act(self, entity: str, epoch: int) -> None:
         """Simulate and seal from now on.

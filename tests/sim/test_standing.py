@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 
-from bridge.authority import Awaiting, Phase
+from bridge.authority import Awaiting, Phase, ServerRecord
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, InvalidStateError
 from bridge.sim.dataplane.messages import Forget, Unfollow
 from bridge.sim.events import AuthorityGained
-from tests.support.sealing import SESSION, Bench, record
+from tests.support.sealing import SESSION, Bench, Known, record
 
 
 @pytest.fixture
@@ -51,6 +51,36 @@ async def test_an_answer_that_comes_again_revives_nothing(bench: Bench) -> None:
 
 async def test_what_this_session_released_itself_is_not_waited_for(bench: Bench) -> None:
     assert await bench.standing.gain("ball", 6, Awaiting(session=SESSION, server="sim1", epoch=5))
+
+
+@pytest.mark.parametrize("in_the_meantime", [False, True])
+async def test_what_the_feed_has_told_of_a_wait_counts_although_the_answer_is_older(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_the_meantime: bool
+) -> None:
+    """The session that is waited for ends while the answer, or the giver's key, is on its way."""
+
+    def ended() -> None:
+        bench.standing.entities["ball"] = record(6, session=SESSION, server="sim1", version=9)
+
+    async def server(name: str) -> ServerRecord:
+        ended()
+        return await Known.server(bench.known, name)
+
+    if in_the_meantime:
+        monkeypatch.setattr(bench.known, "server", server)
+    else:
+        ended()
+    assert await bench.standing.gain("ball", 6, due(5))
+    assert bench.plane.held() == [("ball", 6)]
+
+
+async def test_a_wait_that_is_anothers_by_now_is_for_the_one_that_is_due(bench: Bench) -> None:
+    older = Awaiting(session=b"p" * 16, server="sim3", epoch=4)
+    mine = Awaiting(session=SESSION, server="sim1", epoch=6, awaiting=older)
+    bench.standing.entities["ball"] = record(7, session=b"q" * 16, server="sim4", awaiting=mine)
+    assert not await bench.standing.gain("ball", 6, due(5))
+    assert bench.standing.givers["ball"] == "sim3"
+    assert bench.standing.holdings["ball"].awaited == 4
 
 
 async def test_a_session_that_is_over_acts_for_nothing_again(bench: Bench) -> None:
