@@ -156,6 +156,8 @@ def permission(player: str | None, record: Record) -> str:
 
 
 _BY_SESSION: Final = frozenset({"create_entity", "give", "push", "pull", "claim", "release"})
+_BEFORE_THE_RECORD: Final = {"no_entity", "no_player", "bad_release"}
+"""refusals of what there is not, or that are found without a look at the record: a release's signature"""
 _CHANGES_ALWAYS: Final = _BY_SESSION | {"delete_entity"}
 _BY_HOLDER: Final = frozenset({"give", "push", "release"})
 _CLEARS: Final = frozenset({"create_entity", "delete_entity", "give", "push", "claim", "release"})
@@ -243,7 +245,7 @@ def _refused(operation: Operation, record: Record | None) -> Record | Literal[Fa
 def _rightly_refused(operation: Operation, record: Record | None) -> bool:
     if record is None:
         return operation.detail != "entity_exists" and (
-            operation.detail in ("no_entity", "no_player") or operation.function == "create_entity"
+            operation.detail in _BEFORE_THE_RECORD or operation.function == "create_entity"
         )
     match operation.detail:
         case "no_entity":

@@ -266,7 +266,9 @@ def test_a_name_is_followed_through_deletion_into_its_next_life() -> None:
     lives = [created(), pulled(20, 2, 2), deleted(40, 3, 5), made_again(100, 6)]
     again = pulled(120, 2, 7, C, known=6)
     gone = refused("pull", 60, "no_entity", session=C, owner="Cem", epoch=2)
-    assert check_entity([*lives, again, gone], open_sessions=OPEN) is None
+    # A release is read before the record is: of whom it is, and whose signature it has.
+    unread = refused("claim", 70, "bad_release", session=C, owner="Cem")
+    assert check_entity([*lives, again, gone, unread], open_sessions=OPEN) is None
     assert check_entity([*lives, deleted(120, 2, 8), made_again(140, 9)], open_sessions=OPEN) is None
 
 
