@@ -118,10 +118,10 @@ async def stage(leased: LocalCluster) -> AsyncIterator[Stage]:
         yield Stage(successor, witness)
 
 
-def assert_single(entries: list[Entry]) -> None:
+def assert_single(entries: list[Entry], *, acts: int = 2) -> None:
     """No two holders at an instant, and nothing of an old one accepted after a newer one."""
     verdict = check(entries)
-    assert verdict.acts >= 2
+    assert verdict.acts >= acts
     assert [violation.text for violation in verdict.violations] == []
 
 
@@ -524,7 +524,8 @@ async def test_who_waits_in_the_middle_hears_that_nothing_is_due_and_obeys(
         assert ball in successor.held()
         assert ball not in middle.server.transfers.held()
         report = await middle.server.report()
-        assert_single(await stage.entries() + decode_entries(report.history))
+        # The middle one obeys in the moment in which it could act: perhaps before it has sealed anything.
+        assert_single(await stage.entries() + decode_entries(report.history), acts=1)
 
 
 async def test_a_second_process_of_a_name_waits_until_the_first_is_gone(
