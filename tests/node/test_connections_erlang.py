@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -54,9 +55,16 @@ async def test_nodes_with_fixed_ports_dial_each_other_without_a_port_mapper(nowh
 
 async def test_a_port_that_is_not_the_nodes_is_named(nowhere: PortMapper) -> None:
     port = free_port()
-    async with otp_node(nowhere, "hs1", flags=fixed_port_flags(port)) as otp:
-        config = NodeConfig(register=False, ports={otp.name: free_port(), "127.0.0.1": port})
-        async with HiddenNode("sim1@127.0.0.1", cookie=COOKIE, config=config) as node:
+    with socket.socket() as unused:
+        # Bound, or the hidden node itself might get it.
+        unused.bind(("127.0.0.1", 0))
+        ports = {"hs1@127.0.0.1": unused.getsockname()[1], "127.0.0.1": port}
+        async with (
+            otp_node(nowhere, "hs1", flags=fixed_port_flags(port)) as otp,
+            HiddenNode(
+                "sim1@127.0.0.1", cookie=COOKIE, config=NodeConfig(register=False, ports=ports)
+            ) as node,
+        ):
             with pytest.raises(HandshakeError, match="is that its fixed port"):
                 await node.connect(otp.name)
             with pytest.raises(
