@@ -101,11 +101,15 @@ class Acknowledger:
             self._come_due()
 
     def message_taken(self) -> bool:
-        """The application took a message; whether its credit is to be given back at once."""
+        """The application took a message; whether its credit is to be given back at once.
+
+        It goes with an acknowledgement that waits; where that has gone already, nothing else would carry it.
+        """
         low_water, limit = self._messages_granted
         half = self._config.reliable_window_bytes // 2
         if (
-            self._reliable.limit - self._credit_granted > half
+            self.due_at is None
+            or self._reliable.limit - self._credit_granted > half
             or self._unordered.limit - limit > half
             or self._unordered.low_water - low_water > MAX_AHEAD // 2
         ):

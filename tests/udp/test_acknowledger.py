@@ -86,6 +86,21 @@ def test_credit_is_given_back_at_once_when_half_of_it_was_used_and_taken() -> No
         taken = sender.take(1 << 20)
         assert taken is not None
         receiving.reliable.insert(*taken)
+        receiving.acknowledger.note(urgent=False, now=0.0)
         assert receiving.reliable.next_message() is not None
         told += receiving.acknowledger.message_taken()
     assert told == 2
+
+
+def test_credit_goes_by_itself_where_the_acknowledgement_of_its_message_has_gone_already() -> None:
+    """Its application may take a message after that, and nothing more may come that wants an answer."""
+    receiving = Receiving()
+    receiving.replay.mark(0)
+    receiving.reliable.insert(0, b"\x00\x00\x00\x01a")
+    receiving.acknowledger.note(urgent=False, now=0.0)
+    receiving.acknowledger.frames()
+    assert not receiving.acknowledger.is_due
+    assert receiving.reliable.next_message() == b"a"
+    assert receiving.acknowledger.message_taken()
+    _, credit = parse_frames_untrusted(receiving.acknowledger.frames())
+    assert credit == Credit(5, CONFIG.reliable_window_bytes + 5)
