@@ -36,6 +36,7 @@ from bridge.errors import InvalidStateError
 from bridge.homeserver.local import LocalCluster
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
+from bridge.sim.driver import CommandFailedError
 from bridge.sim.events import (
     AuthorityGained,
     EntityDeleted,
@@ -176,12 +177,23 @@ async def test_nobody_who_could_go_on_leaves_the_entity_dormant(leased: LocalClu
 
 async def rolls_on(ball: str, holder: ServerProcess, *observers: Observed) -> tuple[int, float]:
     """Have a server take a ball that rolls; its epoch, and how far these have seen it roll since."""
-    epoch = await holder.driver.take(ball, owner="Player2")
+    epoch = await taken(holder, ball)
     for one in observers:
         await one.told(StateAccepted, entity=ball, sender=holder.name)
     began = max(rolled(one, ball) for one in observers)
     await until(lambda: all(rolled(one, ball) > began + 0.5 for one in observers))
     return epoch, min(rolled(one, ball) for one in observers)
+
+
+async def taken(server: ServerProcess, ball: str) -> int:
+    """Have a server take a ball, which may not have heard yet who had it last."""
+    while True:
+        try:
+            return await server.driver.take(ball, owner="Player2")
+        except CommandFailedError as error:
+            if "conflict" not in str(error):
+                raise
+            await asyncio.sleep(0.05)
 
 
 def acts_under(observer: Observed, ball: str) -> int:
