@@ -399,12 +399,14 @@ async def test_a_wait_ends_when_the_session_that_was_waited_for_ends(
     async with simulation(cluster, fresh("sim")) as crashed:
         epoch = await spawned(crashed, ball)
         await learned(b, ball, epoch, crashed)
-        os.kill(crashed.data_plane, signal.SIGKILL)
+        # Stopped first: its server ends the session as soon as it is dead, and the pull is to come before that.
+        with crashed.frozen():
+            messages = Messages(b)
+            pulling = asyncio.create_task(b.server.transfers.pull(ball, owner="Player2"))
+            await messages.until("answer")
+            assert ball not in b.server.transfers.held()
+            os.kill(crashed.data_plane, signal.SIGKILL)
         await crashed.told(Problem, fatal=True)
-        messages = Messages(b)
-        pulling = asyncio.create_task(b.server.transfers.pull(ball, owner="Player2"))
-        await messages.until("answer")
-        assert ball not in b.server.transfers.held()
     record = await pulling
     assert ball in b.server.transfers.held()
     await c.sees(ball, record.epoch, b)

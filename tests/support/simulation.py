@@ -73,7 +73,9 @@ class Observed:
         try:
             yield
         finally:
-            os.kill(self.data_plane, signal.SIGCONT)
+            # A test may have killed it meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.data_plane, signal.SIGCONT)
 
 
 def children(pid: int | None = None) -> set[int]:
