@@ -399,7 +399,7 @@ async def test_a_wait_ends_when_the_session_that_was_waited_for_ends(
     async with simulation(cluster, fresh("sim")) as crashed:
         epoch = await spawned(crashed, ball)
         await learned(b, ball, epoch, crashed)
-        # Stopped first: its server ends the session as soon as it is dead, and the pull is to come before that.
+        # Stopped first: its server ends the session once it is dead, and the pull is to come before.
         with crashed.frozen():
             messages = Messages(b)
             pulling = asyncio.create_task(b.server.transfers.pull(ball, owner="Player2"))

@@ -101,7 +101,7 @@ class Client:
             try:
                 response = await self.http.request(method, path, headers=key, **options)  # type: ignore[arg-type]
             except httpx.RemoteProtocolError:
-                # The process died while the balancer passed its answer on: whether it was applied, the key tells.
+                # The process died while its answer was passed on; what was applied, the key tells.
                 continue
             if response.status_code not in (429, 502, 503, 504):
                 self.served_by.add(response.headers["Served-By"].split(", ")[-1])
