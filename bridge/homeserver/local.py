@@ -528,7 +528,8 @@ def _write_cookies(directory: Path, state: ClusterState) -> None:
     """One secret, in a file per node that only this user may read (Erlang insists on that)."""
     paths = [directory / node.short / ".erlang.cookie" for node in state.nodes]
     kept = next((path.read_text(encoding="ascii") for path in paths if path.exists()), None)
-    cookie = kept or secrets.token_urlsafe(32)
+    # Hexadecimal: one that begins with a dash is an option to `erl -setcookie`.
+    cookie = kept or secrets.token_hex(32)
     for path in paths:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if not path.exists():

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import string
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,7 @@ def test_the_cookie_is_one_secret_that_only_this_user_reads(tmp_path: Path) -> N
     with LocalCluster(config(tmp_path)) as cluster:
         files = [cluster.directory / name / ".erlang.cookie" for name in ("hs1", "hs2")]
         assert {file.read_text() for file in files} == {cluster.cookie}
+        assert set(cluster.cookie) <= set(string.hexdigits), "never taken for an option on a command line"
         assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
         listing = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
         assert cluster.cookie not in listing
