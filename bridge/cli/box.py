@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridge.cli.datagram import verify_datagram
+from bridge.cli.key_file import read_key
 from bridge.cli.output import Json, emit, example
-from bridge.errors import ConfigurationError, KeyFormatError
+from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bridge.jose import Jwk
 
-_MAX_KEY_BYTES = 64 * 1024
 _MAX_INPUT_BYTES = 2 * 1024 * 1024
 """Twice what any box or token holds: longer input is refused as too long, and not read to its end before."""
 
@@ -144,22 +144,6 @@ def _read(file: Path | None) -> bytes:
         return sys.stdin.buffer.read(_MAX_INPUT_BYTES)
     with file.open("rb") as stream:
         return stream.read(_MAX_INPUT_BYTES)
-
-
-def read_key(path: Path) -> Jwk:
-    """A key from a file, JWK or PEM.
-
-    Raises:
-        KeyFormatError: it holds none that is used here; the text names the file.
-    """
-    from bridge.jose import Jwk
-
-    with path.open("rb") as file:
-        content = file.read(_MAX_KEY_BYTES)
-    try:
-        return Jwk.from_text(content)
-    except KeyFormatError as error:
-        raise KeyFormatError(f"{path}: {error}") from None
 
 
 def _token(content: bytes) -> str:

@@ -116,7 +116,7 @@ def certify(
     import time
 
     from bridge.authority import Credentials, KeyState
-    from bridge.cli.box import read_key
+    from bridge.cli.key_file import read_key
     from bridge.errors import SignatureError
     from bridge.homeserver.signer.key_file import read_key_file
     from bridge.jose.credentials import Certificate

@@ -35,7 +35,7 @@ def verify_datagram(
 
     Payloads of states are in base64url. Ends with 1 if the evidence does not hold.
     """
-    from bridge.cli.box import read_key
+    from bridge.cli.key_file import read_key
     from bridge.jose.encoding import base64url_encode
     from bridge.udp.evidence import MAX_EVIDENCE_BYTES, parse_evidence_untrusted
 

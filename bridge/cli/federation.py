@@ -94,7 +94,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Trust an instance: take entities from it, and give it some. What was pinned of it is replaced."""
-    from bridge.cli.box import read_key
+    from bridge.cli.key_file import read_key
     from bridge.homeserver.federation import Escrows, Peer
     from bridge.homeserver.federation.link import fetch_keys, tls_context
 

@@ -8,6 +8,8 @@ import typer
 
 from bridge.cli.output import Json, emit, example, progress, table
 from bridge.cli.target import Target, on_store
+from bridge.cli.term_text import Erlang, term_text
+from bridge.cli.watch import cursor_now
 from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ NodePath = Annotated[
     str, typer.Argument(metavar="PATH", help="Path: /:stock/wood is the atom stock, then the binary wood.")
 ]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=60.0)]
-Erlang = Annotated[bool, typer.Option("--erlang", help="Print terms as Erlang writes them, not as JSON.")]
 
 _VALUE = (
     "objects become maps with binary keys, text binaries, null the atom null; "
@@ -152,8 +153,6 @@ async def _subtree(store: Khepri, base: str, timeout: float) -> dict[Any, Any]:
 
 
 async def _info(store: Khepri, timeout: float) -> dict[str, Any]:
-    from bridge.cli.watch import cursor_now
-
     versions = await store.cluster.versions(timeout=timeout)
     described = await store.cluster.info(timeout=timeout)
     return {
@@ -169,18 +168,6 @@ async def _info(store: Khepri, timeout: float) -> dict[str, Any]:
         "machine_version": versions.effective_machine,
         "feed_cursor": str(await cursor_now(store)),
     }
-
-
-def term_text(term: Any, *, erlang: bool) -> str:
-    """A term on one line, for people."""
-    import json
-
-    from bridge.cli.term_erlang import erlang_from_term
-    from bridge.cli.term_json import json_from_term
-
-    if erlang:
-        return "undefined" if term is None else erlang_from_term(term)
-    return json.dumps(json_from_term(term), ensure_ascii=False)
 
 
 def _named(term: Any) -> dict[str, Any]:

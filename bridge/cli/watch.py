@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.output import Json, example, progress
-from bridge.cli.store import Erlang, term_text
 from bridge.cli.target import Target, on_store
+from bridge.cli.term_text import Erlang, term_text
 
 if TYPE_CHECKING:
     from bridge.khepri import Change, Cursor, Feed, Khepri
