@@ -84,7 +84,7 @@ def box_encrypt(plaintext: bytes, recipient_public: Jwk, sender_private: Jwk | N
         Flattened JWE: ``protected``, ``encrypted_key`` (empty), ``iv``, ``ciphertext``, ``tag``.
 
     Raises:
-        BoxError: keys of curves that do not fit, no private key, a plaintext that is too long.
+        BoxError: keys of curves that do not fit, no private key, a plaintext or a ``kid`` that is too long.
     """
     if recipient_public.curve not in AGREEMENT_CURVES:
         raise BoxError(f"no box can be sealed to a key of {recipient_public.curve or recipient_public.kty}")
@@ -117,7 +117,10 @@ def seal(plaintext: bytes, recipient: Jwk, sender: Jwk, *, apu: str, apv: str) -
         apv=base64url_decode_untrusted(apv),
         size=encryption.key_size,
     )
-    protected = base64url_encode(json_encode(header))
+    raw_header = json_encode(header)
+    if len(raw_header) > MAX_HEADER_BYTES:
+        raise BoxError(f"the sender's 'kid' is too long for a header of {MAX_HEADER_BYTES} bytes")
+    protected = base64url_encode(raw_header)
     iv = os.urandom(encryption.iv_size)
     ciphertext, tag = encryption.seal(key, iv, bytes(plaintext), protected.encode("ascii"))
     return {

@@ -157,8 +157,9 @@ class Jwk:
             case "RSA":
                 if "d" in members:
                     raise KeyFormatError("private RSA keys are not used here")
-                if not _bytes(members, "n") or not _bytes(members, "e"):
-                    raise KeyFormatError("empty RSA number")
+                # A leading zero would give one key several thumbprints (RFC 7518 section 2).
+                if any(_bytes(members, name)[:1] == b"\0" for name in ("n", "e")):
+                    raise KeyFormatError("an RSA number has leading zeros")
                 rsa = {"e": members["e"], "kty": "RSA", "n": members["n"]}
                 return cls._make(rsa, descriptive=descriptive)
             case _:

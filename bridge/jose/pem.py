@@ -5,6 +5,7 @@ Source: RFC 7468 (textual encodings), RFC 5915 (SEC1), RFC 5208 (PKCS#8), RFC 54
 
 from __future__ import annotations
 
+import binascii
 import re
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
@@ -31,7 +32,18 @@ PublicKey = (
 MAX_PEM_BYTES = 16_384
 """A P-521 key takes under 500; the rest is room for the text that tools write around a key."""
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----(.*?)-----END \1-----", re.DOTALL)
+
+# How the DER of a key used here begins: a sequence of any length, then as the label says. What else there is
+# in PEM is not handed on: of a private RSA key OpenSSL would check the primes, for a minute and more.
+_SEQUENCE = rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)"
+# ecPublicKey (RFC 5480), then X25519, X448, Ed25519, Ed448 (RFC 8410).
+_ALGORITHM = _SEQUENCE + rb"\x06(?:\x07\x2a\x86\x48\xce\x3d\x02\x01|\x03\x2b\x65[\x6e-\x71])"
+_BEGINNINGS = {
+    b"EC PRIVATE KEY": re.compile(_SEQUENCE + rb"\x02\x01\x01\x04", re.DOTALL),
+    b"PRIVATE KEY": re.compile(_SEQUENCE + rb"\x02\x01[\x00\x01]" + _ALGORITHM, re.DOTALL),
+    b"PUBLIC KEY": re.compile(_SEQUENCE + _ALGORITHM, re.DOTALL),
+}
 
 
 def load_pem_untrusted(pem: bytes) -> PrivateKey | PublicKey:
@@ -48,18 +60,21 @@ def load_pem_untrusted(pem: bytes) -> PrivateKey | PublicKey:
     label, block = blocks[0].group(1), blocks[0].group(0) + b"\n"
     if label == b"ENCRYPTED PRIVATE KEY" or b"ENCRYPTED" in block:
         raise KeyFormatError("the PEM key is encrypted; decrypt it first, for example with 'openssl pkey'")
+    beginning = _BEGINNINGS.get(label)
+    if beginning is None:
+        raise KeyFormatError(f"PEM block {label.decode('ascii')!r} is no elliptic-curve key")
     try:
-        match label:
-            case b"EC PRIVATE KEY" | b"PRIVATE KEY":
-                private = serialization.load_pem_private_key(block, password=None)
-                if isinstance(private, PrivateKey):
-                    return private
-            case b"PUBLIC KEY":
-                public = serialization.load_pem_public_key(block)
-                if isinstance(public, PublicKey):
-                    return public
-            case _:
-                raise KeyFormatError(f"PEM block {label.decode('ascii')!r} is no elliptic-curve key")
+        der = binascii.a2b_base64(b"".join(blocks[0].group(2).split()), strict_mode=True)
+        if beginning.match(der) is None:
+            raise KeyFormatError("PEM key is of a type that is not used here")
+        if label == b"PUBLIC KEY":
+            public = serialization.load_pem_public_key(block)
+            if isinstance(public, PublicKey):
+                return public
+        else:
+            private = serialization.load_pem_private_key(block, password=None)
+            if isinstance(private, PrivateKey):
+                return private
     # A seed of Ed25519 under the name of Ed448 is, to cryptography, an error of its own (found by fuzzing).
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         raise KeyFormatError("PEM block does not hold a usable key") from error

@@ -43,7 +43,9 @@ def steps(values: Floats, step: float, bits: int) -> npt.NDArray[np.int64]:
     infinity must not become a wrapped, plausible one.
     """
     limit = float(1 << (bits - 1))
-    rounded = values * (1.0 / step)
+    # What overflows saturates like infinity: no reason for a warning, which some programs turn into an error.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = values * (1.0 / step)
     np.rint(rounded, out=rounded)
     np.clip(rounded, -limit, limit - 1.0, out=rounded)
     # The test is one pass over a small array; nan_to_num would be four over the large one.
@@ -60,7 +62,8 @@ def pack_rotations(rotations: Floats, bits: int) -> Packed:
     """
     count = len(rotations)
     x, y, z, w = columns = np.ascontiguousarray(rotations.T, dtype=np.float64)
-    squares = x * x + y * y + z * z + w * w
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = x * x + y * y + z * z + w * w
     if not (np.abs(squares - 1.0) <= _UNIT_TOLERANCE).all():
         columns = np.ascontiguousarray(_normalised(rotations, squares).T)
     largest = _largest(columns)

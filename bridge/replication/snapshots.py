@@ -44,7 +44,7 @@ MAX_PARTS: Final = 16
 MIN_ROOM_BYTES: Final = 576
 """A sixteenth of a group always fits: its seats take at most 62 bytes each."""
 _PARTIAL_KEPT: Final = 8
-"""ticks of which a receiver has some parts of a group and not all"""
+"""sets of parts, of one tick and baseline each, of which a receiver has some and not all"""
 _SENT_KEPT: Final = 256
 """payloads of a stream whose acknowledgement is awaited"""
 
@@ -60,16 +60,21 @@ _Key = tuple[int, int | None]
 
 class _Section(NamedTuple):
     data: bytes
+    age: int
     part: int
     parts: int
     handles: npt.NDArray[np.intp]
 
 
 class Told(NamedTuple):
-    """What a payload tells of one group."""
+    """What a payload tells of one group; ``age`` is that of the baseline, 0 where there is none.
+
+    Parts belong together where all but ``part`` is the same: from another baseline other seats are told.
+    """
 
     group: int
     tick: int
+    age: int
     part: int
     parts: int
 
@@ -87,7 +92,8 @@ class View:
 
     _have: dict[int, int] = field(default_factory=dict)
     _sent: dict[int, deque[tuple[int, tuple[Told, ...]]]] = field(default_factory=dict)
-    _parts: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int, int], set[int]] = field(default_factory=dict)
+    """parts acknowledged, by group, tick and age of the baseline"""
 
     def sent(self, stream: int, number: int, outgoing: Outgoing) -> None:
         """A payload went out as a state of this stream and number."""
@@ -111,7 +117,7 @@ class View:
 
     def _acknowledge(self, told: Told) -> None:
         if told.parts > 1:
-            parts = self._parts.setdefault((told.group, told.tick), set())
+            parts = self._parts.setdefault((told.group, told.tick, told.age), set())
             parts.add(told.part)
             if len(parts) < told.parts:
                 while len(self._parts) > _PARTIAL_KEPT * MAX_BASELINE_AGE:
@@ -121,9 +127,9 @@ class View:
         if have is None or (told.tick - have) & 0xFFFFFFFF < 1 << 31:
             self._have[told.group] = told.tick
         if self._parts:
-            for group, tick in [key for key in self._parts if key[0] == told.group]:
-                if (told.tick - tick) & 0xFFFFFFFF < 1 << 31:
-                    del self._parts[group, tick]
+            for key in [key for key in self._parts if key[0] == told.group]:
+                if (told.tick - key[1]) & 0xFFFFFFFF < 1 << 31:
+                    del self._parts[key]
 
     def forget(self, groups: Iterable[int]) -> None:
         """The peer says that it lacks a baseline of these groups: tell them whole."""
@@ -170,17 +176,29 @@ class SnapshotSender:
     def publish(self, tick: int, rows: Rows) -> None:
         """Take the newest snapshot, rows of shape (groups * GROUP_SEATS, 15); it is kept, not copied.
 
+        Args:
+            tick: not before the last one, modulo 2**32. What was acknowledged of a tick is a baseline, so a
+                tick that comes again has the same rows.
+
         Raises:
             ConfigurationError: rows of another shape.
+            InvalidStateError: ticks that go back, or other rows at the same tick. Where a simulation begins
+                anew, so do its sender, the views and the receivers.
         """
         if rows.shape != (self._groups * GROUP_SEATS, COLUMNS):
             raise ConfigurationError(
                 f"{self._groups} groups have rows of shape {(self._groups * GROUP_SEATS, COLUMNS)}: "
                 f"begin with empty_rows({self._groups * GROUP_SEATS}); not {rows.shape}"
             )
-        self._tick = tick & 0xFFFFFFFF
+        tick &= 0xFFFFFFFF
         shaped = rows.reshape(self._groups, GROUP_SEATS, COLUMNS)
         changed = (shaped != self._newest).any(axis=(1, 2))
+        if self._snapshots:
+            if (tick - self._tick) & 0xFFFFFFFF >= 1 << 31:
+                raise InvalidStateError(f"tick {tick} comes before {self._tick}, which was published")
+            if tick == self._tick and changed.any():
+                raise InvalidStateError(f"tick {tick} was published with other rows")
+        self._tick = tick
         self._changed_at[changed] = self._tick
         self._snapshots[self._tick] = self._newest = shaped
         for old in [t for t in self._snapshots if (self._tick - t) & 0xFFFFFFFF > MAX_BASELINE_AGE]:
@@ -192,17 +210,22 @@ class SnapshotSender:
 
         Args:
             views: of the peers.
-            groups: which ones to tell; all where ``None``.
+            groups: which ones to tell, in this order; all where ``None``.
 
         Returns:
             For each view its payloads, in the order of streams. Each decodes alone.
 
         Raises:
+            ConfigurationError: there is no such group.
             InvalidStateError: nothing was published.
         """
         if not self._snapshots:
             raise InvalidStateError("publish() a snapshot first")
-        wanted = list(range(self._groups) if groups is None else groups)
+        wanted = list(range(self._groups) if groups is None else dict.fromkeys(groups))
+        if wanted and (min(wanted) < 0 or max(wanted) >= self._groups):
+            raise ConfigurationError(
+                f"the groups are 0 … {self._groups - 1}, not {min(wanted)} … {max(wanted)}"
+            )
         lacks = [self._lacks(view, wanted) for view in views]
         self._make({key for keys in set(lacks) for key in keys} - self._sections.keys())
         # Peers that lack the same have the same payloads.
@@ -261,7 +284,7 @@ class SnapshotSender:
     ) -> _Section:
         header = _SECTION.pack(key[0], age, part << 4 | parts - 1, len(body))
         taken = now[mask & (now[:, FLAGS] != NOBODY)]
-        return _Section(header + body, part, parts, handles_of(taken)[0])
+        return _Section(header + body, age, part, parts, handles_of(taken)[0])
 
     def _pack(self, keys: Iterable[_Key]) -> list[Outgoing]:
         outgoing: list[Outgoing] = []
@@ -274,7 +297,7 @@ class SnapshotSender:
                     outgoing.append(self._payload(sections, told))
                     sections, told, used = [], [], 0
                 sections.append(section)
-                told.append(Told(group, self._tick, section.part, section.parts))
+                told.append(Told(group, self._tick, section.age, section.part, section.parts))
                 used += len(section.data)
         if sections:
             outgoing.append(self._payload(sections, told))
@@ -316,7 +339,8 @@ class _Group:
     tick: int | None = None
     whole: dict[int, Rows] = field(default_factory=dict)
     """snapshots that the sender may differ from, by tick"""
-    partial: dict[int, tuple[Rows, set[int]]] = field(default_factory=dict)
+    partial: dict[tuple[int, int, int], tuple[Rows, set[int]]] = field(default_factory=dict)
+    """what some parts told, and which, by tick, age of the baseline and number of parts less one"""
 
 
 class SnapshotReceiver:
@@ -400,7 +424,7 @@ class SnapshotReceiver:
         group = self._groups.setdefault(number, _Group(empty_rows(GROUP_SEATS)))
         newer = self._is_newer(number, tick)
         if parts & 15:
-            whole, heard = group.partial.setdefault(tick, (rows.copy(), set()))
+            whole, heard = group.partial.setdefault((tick, age, parts & 15), (rows.copy(), set()))
             whole[told] = rows[told]
             heard.add(parts >> 4)
             while len(group.partial) > _PARTIAL_KEPT:
@@ -424,8 +448,9 @@ class SnapshotReceiver:
         group.whole[tick] = rows
         # A sender never goes back behind a baseline that it has named.
         oldest = MAX_BASELINE_AGE if age == 0 else age
-        for kept in (group.whole, group.partial):
-            for other in [t for t in kept if oldest < (tick - t) & 0xFFFFFFFF < 1 << 31]:
-                del kept[other]
+        for other in [t for t in group.whole if oldest < (tick - t) & 0xFFFFFFFF < 1 << 31]:
+            del group.whole[other]
+        for key in [key for key in group.partial if oldest < (tick - key[0]) & 0xFFFFFFFF < 1 << 31]:
+            del group.partial[key]
         while len(group.whole) > MAX_BASELINE_AGE + 1:
             del group.whole[next(iter(group.whole))]

@@ -56,6 +56,16 @@ def test_a_key_with_a_name_goes_by_it_where_it_is_base64url() -> None:
         assert box_decrypt(box, BOB) == b"x"
 
 
+def test_a_name_too_long_for_a_header_seals_nothing_rather_than_what_nobody_opens() -> None:
+    unnamed = len(base64url_decode_untrusted(box_encrypt(b"", BOB, ALICE)["protected"]))
+    room = MAX_HEADER_BYTES - unnamed - len(',"kid":""')
+    for kid in (" " * room, '"' * (room // 2)):
+        sender = Jwk.from_dict({**ALICE.to_dict(), "kid": kid})
+        assert box_decrypt(box_encrypt(b"x", BOB, sender), BOB) == b"x"
+        with pytest.raises(BoxError, match="'kid' is too long"):
+            box_encrypt(b"x", BOB, Jwk.from_dict({**ALICE.to_dict(), "kid": kid + "  "}))
+
+
 def test_a_box_without_a_sender_has_a_fresh_key_each_time() -> None:
     boxes = [box_encrypt(b"same", BOB) for _ in range(3)]
     assert len({_header(box)["epk"]["x"] for box in boxes}) == 3

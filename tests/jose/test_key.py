@@ -188,6 +188,10 @@ def test_rsa_keys_have_a_thumbprint_and_nothing_else() -> None:
             use()
     with pytest.raises(KeyFormatError, match="private RSA"):
         Jwk.from_dict({"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQAB"})
+    for name in ("n", "e"):
+        # The same key with another thumbprint.
+        with pytest.raises(KeyFormatError, match="leading zeros"):
+            Jwk.from_dict({"kty": "RSA", "n": "AQAB", "e": "AQAB"} | {name: "AAEAAQ"})
 
 
 def test_only_the_named_constructors_make_keys() -> None:

@@ -66,16 +66,18 @@ def test_a_private_half_beside_anothers_public_half_is_refused() -> None:
         Jwk.from_pem(_armoured("EC PRIVATE KEY", one[:-64] + other[-64:]))
 
 
+def _item(tag: int, *content: bytes) -> bytes:
+    body = b"".join(content)
+    size = len(body).to_bytes(1 if len(body) < 256 else 2)
+    return bytes([tag]) + (size if len(body) < 128 else bytes([0x80 + len(size)]) + size) + body
+
+
 def _explicit(generator: bytes, point: bytes) -> bytes:
     """A public key that brings the numbers of its curve along (RFC 3279 section 2.3.5): P-256 but for G."""
     prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
     b = bytes.fromhex("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b")
 
-    def item(tag: int, *content: bytes) -> bytes:
-        body = b"".join(content)
-        size = len(body).to_bytes(1 if len(body) < 256 else 2)
-        return bytes([tag]) + (size if len(body) < 128 else bytes([0x80 + len(size)]) + size) + body
-
+    item = _item
     field = item(0x30, bytes.fromhex("06072a8648ce3d0101"), item(2, b"\0", prime.to_bytes(32)))
     curve = item(0x30, item(4, (prime - 3).to_bytes(32)), item(4, b))
     order = item(2, b"\0", EC_CURVES["P-256"].order.to_bytes(32))
@@ -139,6 +141,44 @@ def test_keys_of_other_kinds_are_refused() -> None:
     ):
         with pytest.raises(KeyFormatError):
             Jwk.from_pem(pem)
+
+
+def test_a_key_of_another_kind_is_never_handed_to_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would check the primes of a private RSA key: with Mersenne's of some 4,000 bits, a minute."""
+    numbers = [0, 3, 65537, 5, 2**4423 - 1, 2**4253 - 1, 7, 7, 7]
+    integers = [number.to_bytes(number.bit_length() // 8 + 1) for number in numbers]
+    key = _item(0x30, *(_item(2, integer) for integer in integers))
+    rsa_encryption = _item(0x30, bytes.fromhex("06092a864886f70d0101010500"))
+    named_curve = _item(0x30, bytes.fromhex("06072a8648ce3d020106082a8648ce3d030107"))
+
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("handed on")
+
+    for name in ("load_pem_private_key", "load_pem_public_key"):
+        monkeypatch.setattr(serialization, name, reached)
+    for label, der in (
+        ("PRIVATE KEY", _item(0x30, _item(2, b"\0"), rsa_encryption, _item(4, key))),
+        ("PRIVATE KEY", key),
+        ("EC PRIVATE KEY", key),
+        ("PUBLIC KEY", _item(0x30, rsa_encryption, _item(3, b"\0", key))),
+        ("PUBLIC KEY", _item(0x30, _item(2, b"\0"), named_curve)),
+        ("PRIVATE KEY", _item(0x30, named_curve)),
+    ):
+        with pytest.raises(KeyFormatError, match="not used here"):
+            Jwk.from_pem(_armoured(label, der))
+    with pytest.raises(AssertionError, match="handed on"):
+        Jwk.from_pem(Jwk.generate().to_pem())
+
+
+@pytest.mark.parametrize("between", ["", "\n", "=\n", "Key: value\n\n", "é", "-\n"])
+def test_what_is_no_base64_is_no_key(between: str) -> None:
+    first, *rest = Jwk.generate().public().to_pem().decode().splitlines(keepends=True)
+    text = "".join([first, rest[0][:-1], between, *rest[1:]])
+    if between.strip():
+        with pytest.raises(KeyFormatError, match="usable key"):
+            Jwk.from_pem(text)
+    else:
+        assert Jwk.from_pem(text.replace("\n", "\r\n")).curve == "P-256"
 
 
 def test_a_public_key_of_small_order_is_refused() -> None:

@@ -272,12 +272,63 @@ def test_snapshots_that_come_in_falling_order_do_not_pile_up() -> None:
 def test_a_peer_that_always_misses_one_part_does_not_make_its_view_grow() -> None:
     view = View()
     for tick in range(1_000):
-        view.sent(0, tick, Outgoing(b"", (Told(group=0, tick=tick, part=0, parts=2),)))
+        view.sent(0, tick, Outgoing(b"", (Told(group=0, tick=tick, age=0, part=0, parts=2),)))
         assert view.streams() == [0]
         view.acknowledged(0, tick)
         assert view.streams() == []
     assert view.baseline(0) is None
     assert len(view._parts) <= 8 * MAX_BASELINE_AGE
+
+
+def test_parts_told_from_two_baselines_do_not_make_one_snapshot() -> None:
+    """A tick is told twice, and between the two comes an acknowledgement: the second tells other seats."""
+    scene, player = Scene(120), Player()
+    sending = sender(room=MIN_ROOM_BYTES)
+    sending.publish(0, scene.step(120))
+    player.receive(player.send(sending.payloads([player.view])[0]))
+    sending.publish(1, scene.step(120))
+    whole = player.send(sending.payloads([player.view])[0])
+    player.away, early = player.away[-len(whole) :], player.away[: -len(whole)]
+    for stream, number in early:
+        player.view.acknowledged(stream, number)
+    assert player.view.baseline(0) == 0
+    differences = player.send(sending.payloads([player.view])[0])
+    assert max(one.told[0].parts for one in whole) > max(one.told[0].parts for one in differences) > 1
+    player.receive(whole[:1] + differences[1:])
+    for stream, number in player.away[:1] + player.away[len(whole) + 1 :]:
+        player.view.acknowledged(stream, number)
+    assert player.view.baseline(0) == 0
+    assert list(player.receiver._groups[0].whole) == [0]
+    sending.publish(2, rows := scene.step(120))
+    player.receive(player.send(sending.payloads([player.view])[0]))
+    assert np.array_equal(player.shown[:120], rows[:120])
+
+
+@pytest.mark.parametrize("tick", [0, 2**32 - 1])
+def test_a_tick_has_one_snapshot_and_ticks_do_not_go_back(tick: int) -> None:
+    """Who acknowledged a tick would be told from rows that he never had."""
+    scene, sending = Scene(), sender()
+    sending.publish(tick, rows := scene.step())
+    sending.publish(tick, rows.copy())
+    with pytest.raises(InvalidStateError, match="other rows"):
+        sending.publish(tick, scene.step())
+    with pytest.raises(InvalidStateError, match="comes before"):
+        sending.publish(tick - 1, rows)
+    sending.publish(tick + 1, scene.step())
+    with pytest.raises(InvalidStateError, match="comes before"):
+        sending.publish(tick, rows)
+
+
+def test_a_group_is_told_once_and_one_that_there_is_not_is_refused() -> None:
+    scene, sending = Scene(300), sender()
+    sending.publish(0, scene.step())
+    (outgoing,) = sending.payloads([View()], groups=[1, 0, 1])
+    assert list(dict.fromkeys(told.group for one in outgoing for told in one.told)) == [1, 0]
+    assert len({told for one in outgoing for told in one.told}) == sum(len(one.told) for one in outgoing)
+    for wrong in ([-1], [0, GROUPS], [70_000]):
+        with pytest.raises(ConfigurationError, match="groups are 0 … 2"):
+            sending.payloads([View()], groups=wrong)
+    assert sending.payloads([View()], groups=[]) == [[]]
 
 
 def test_in_signed_sessions_a_payload_of_other_bindings_is_refused() -> None:
