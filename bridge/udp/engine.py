@@ -59,6 +59,8 @@ _LOOKS: Final = 8
 _EVENTS_PER_TURN: Final = 4096
 _FULL_PAUSE: Final = 0.01
 """Seconds until timers are looked at again while the kernel has no room for datagrams."""
+_REFUSED_PAUSE: Final = 0.1
+"""Seconds until it is tried again after ``before_sealing`` raised."""
 _UNREACHABLE: Final = (
     "no handshake with peer {} was completed: it does not run at the address given here, "
     "has not added this engine with its public key, has another key than the one given here, or was removed"
@@ -111,7 +113,8 @@ class UdpEngine:
             identity: private P-256 key.
             on_event: must be quick and should not raise; what it raises goes to the loop's handler.
             before_sealing: called each time before datagrams are sealed, after all receiving; what it
-                withdraws (``Session.drop_states``) is not sealed.
+                withdraws (``Session.drop_states``) is not sealed. Where it raises nothing is, and it is
+                asked again a little later; but a closing engine sends its last word all the same.
             conditioner: a bad network for outgoing datagrams; for tests and rehearsals.
         """
         self._config = config
@@ -135,12 +138,14 @@ class UdpEngine:
         self._flush_scheduled = False
         self._has_pending = False
         self._is_writing = False
+        self._is_refused = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._waiters: dict[str, list[asyncio.Future[Session]]] = {}
         self._listening: dict[Session, list[asyncio.Future[None]]] = {}
         self._events: deque[EndpointEvent] = deque(maxlen=config.max_peers)
         self._has_events = asyncio.Event()
+        self._is_closing = False
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
@@ -165,8 +170,9 @@ class UdpEngine:
 
     def close(self) -> None:
         """Tell peers, close the socket, end :meth:`events`; messages not acknowledged are reported first."""
-        if self._is_closed or self._socket is None or self._loop is None:
+        if self._is_closing or self._socket is None or self._loop is None:
             return
+        self._is_closing = True  # a handler that hears of it may close the engine too
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if not waiter.done():
@@ -249,10 +255,12 @@ class UdpEngine:
         """
         self._running_loop()
         numbers = self._endpoint.send_states(sessions, payloads, stream)
-        self._transmit()
-        # What was kept back because the kernel is full must be superseded by what comes next.
-        self._endpoint.part_states()
-        self._rearm()
+        try:
+            self._transmit()
+        finally:
+            # What was kept back because the kernel is full must be superseded by what comes next.
+            self._endpoint.part_states()
+            self._rearm()
         return numbers
 
     async def connect(self, name: str, *, timeout: float) -> Session:
@@ -395,11 +403,13 @@ class UdpEngine:
         self._flush_scheduled = False
         if self._is_closed:
             return
-        if self._has_pending:
-            self._transmit()
-        # Else all was sent meanwhile, by the application or with an answer.
-        self._dispatch(limit=_EVENTS_PER_TURN)
-        self._rearm()
+        try:
+            if self._has_pending:
+                self._transmit()
+            # Else all was sent meanwhile, by the application or with an answer.
+        finally:
+            self._dispatch(limit=_EVENTS_PER_TURN)
+            self._rearm()
 
     def flush(self) -> None:
         """Send now what would otherwise go at the end of this turn of the loop."""
@@ -408,9 +418,12 @@ class UdpEngine:
         self._transmit()  # the timer is set at the end of this turn, as it would have been
 
     def _pump(self) -> None:
-        self._transmit()
-        self._dispatch(limit=_EVENTS_PER_TURN)
-        self._rearm()
+        try:
+            self._transmit()
+        finally:
+            # Whatever was raised, of what came the application hears, and timers go on.
+            self._dispatch(limit=_EVENTS_PER_TURN)
+            self._rearm()
 
     def _transmit(self, *, until: float | None = None) -> None:
         if os.getpid() != self._pid:
@@ -420,7 +433,7 @@ class UdpEngine:
             return
         self._has_pending = False
         if self._before_sealing is not None:
-            self._before_sealing()
+            self._ask_before_sealing(self._before_sealing, is_last=until is not None)
         now = time.monotonic()
         transmits = self._endpoint.datagrams_to_send(now=now)
         if self._conditioner is not None:
@@ -433,6 +446,17 @@ class UdpEngine:
             ]
         if transmits and self._open_socket().send(transmits):
             self._watch_writability()
+
+    def _ask_before_sealing(self, ask: Callable[[], None], *, is_last: bool) -> None:
+        try:
+            ask()
+        except Exception as error:
+            if not is_last:
+                self._is_refused = True
+                raise
+            # Of sessions that are over nothing but that is sealed.
+            self._report("before_sealing raised as the engine closed", error)
+        self._is_refused = False
 
     def _watch_writability(self) -> None:
         udp, loop = self._open_socket(), self._running_loop()
@@ -452,6 +476,9 @@ class UdpEngine:
         if when is not None and self._is_writing:
             # What is due cannot go before the kernel has room, and would be due again at once until then.
             when = max(when, time.monotonic() + _FULL_PAUSE)
+        if self._is_refused:
+            # Who has something to send has said so, and does not say it again.
+            when = time.monotonic() + _REFUSED_PAUSE
         # A timer that moved back fires early, finds nothing due and is armed anew.
         if when is None or (self._timer_at is not None and self._timer_at <= when):
             return
@@ -482,9 +509,11 @@ class UdpEngine:
 
     def _complain(self, event: UdpEvent, error: Exception) -> None:
         # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
-        self._running_loop().call_exception_handler(
-            {"message": f"on_event raised for {type(event).__name__} of {event.peer}", "exception": error}
-        )
+        self._report(f"on_event raised for {type(event).__name__} of {event.peer}", error)
+
+    def _report(self, message: str, error: Exception) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _settle(self, event: UdpEvent) -> None:
         match event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 
 from bridge.errors import ConfigurationError
@@ -19,10 +20,11 @@ class Peer:
     Attributes:
         name: how the application calls it.
         public_key: its P-256 key, fetched from the homeserver, never from a datagram.
-        address: where to begin; a session follows its peer when it moves.
+        address: where to begin, spelled as the kernel does; a session follows its peer when it moves.
 
     Raises:
-        ConfigurationError: an address that is not numeric, or a key that is private or not on P-256.
+        ConfigurationError: an address that is not numeric or that no engine can send to, or a key that is
+            private or not on P-256.
     """
 
     name: str
@@ -40,15 +42,31 @@ class Peer:
             raise ConfigurationError(
                 f"the address of peer {self.name} is not a pair such as ('192.0.2.1', 7000): {self.address!r}"
             ) from error
+        if type(port) is not int or not 0 < port <= 0xFFFF:
+            raise ConfigurationError(f"the port of peer {self.name} is not 1 … 65535: {port!r}")
+        # In another spelling what comes from there would seem to come from elsewhere.
+        object.__setattr__(self, "address", (self._spelled(host), port))
+
+    def _spelled(self, host: object) -> str:
         try:
             # A name here would make the kernel's caller wait for a resolver in the middle of a tick.
-            ipaddress.ip_address(host)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"the address of peer {self.name} is not numeric: {host!r}; resolve names before"
-            ) from error
-        if not 0 < port <= 0xFFFF:
-            raise ConfigurationError(f"the port of peer {self.name} is not 1 … 65535: {port}")
+            numeric = ipaddress.ip_address(host) if isinstance(host, str) else None
+        except ValueError:
+            numeric = None
+        match numeric:
+            case None:
+                raise ConfigurationError(
+                    f"the address of peer {self.name} is not numeric: {host!r}; resolve names before"
+                )
+            case ipaddress.IPv4Address():
+                return str(numeric)
+            case ipaddress.IPv6Address(scope_id=None, ipv4_mapped=None):
+                return socket.inet_ntop(socket.AF_INET6, numeric.packed)
+            case ipaddress.IPv6Address(ipv4_mapped=mapped):
+                wanted = f"write {mapped}" if mapped else "link-local addresses do not work"
+                raise ConfigurationError(
+                    f"the address of peer {self.name} is none that an engine sends to: {host!r}; {wanted}"
+                )
 
     @property
     def thumbprint(self) -> str:

@@ -135,6 +135,72 @@ async def test_a_handler_may_close_its_engine() -> None:
     assert b._timer.cancelled()
 
 
+async def test_a_handler_may_close_its_engine_because_a_session_ended_and_raise_too() -> None:
+    """Also where the session ends because the engine is being closed."""
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    recorder = Recorder()
+
+    def end(event: UdpEvent) -> None:
+        if isinstance(event, SessionClosed):
+            engines[0].close()
+            raise ValueError("and that was it")
+
+    engines: list[UdpEngine] = []
+    async with two_engines(on_a=end, on_b=recorder) as (a, _):
+        engines.append(a)
+        await a.connect("b", timeout=20)
+        a.close()
+        await recorder.until(lambda events: any(isinstance(event, SessionClosed) for event in events))
+        with pytest.raises(InvalidStateError, match="not open"):
+            a.local_address  # noqa: B018
+    (context,) = reported
+    assert str(context["exception"]) == "and that was it"
+    assert [event.reason for event in recorder.events if isinstance(event, SessionClosed)] == [
+        CloseReason.SHUTDOWN
+    ]
+
+
+async def test_what_is_asked_before_sealing_may_raise_and_the_engine_goes_on() -> None:
+    """Nothing is sealed then: not by a timer, not for who sends; later it is, though nobody says so again."""
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    recorder = Recorder()
+    refuses = 3
+
+    def before_sealing() -> None:
+        nonlocal refuses
+        if refuses:
+            refuses -= 1
+            raise ValueError("not now")
+
+    config = UdpConfig(keepalive_interval=1000, idle_timeout=3000)
+    async with two_engines(config=config, on_b=recorder) as (a, _):
+        session = await a.connect("b", timeout=20)
+        a._before_sealing = before_sealing
+        session.send_reliable(b"by itself")
+        await recorder.until(lambda events: messages(events) == [b"by itself"])
+        assert len(reported) == 3
+        refuses = 1
+        states = np.full((1, 4), 7, dtype=np.uint8)
+        with pytest.raises(ValueError, match="not now"):
+            a.send_states([session], states)
+        states[:] = 8  # free to be changed, sent or not
+        await recorder.until(lambda events: isinstance(events[-1], StateReceived))
+        assert recorder.events[-1].payload == bytes([7]) * 4  # type: ignore[union-attr]
+        refuses = 1
+
+        async def read() -> list[SessionEvent]:
+            return [event async for event in session]
+
+        reader = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        a.close()
+        assert [type(event) for event in await reader] == [SessionClosed]
+        await recorder.until(lambda events: isinstance(events[-1], SessionClosed))
+    assert len(reported) == 4
+
+
 async def test_what_a_flush_gave_to_a_slow_network_goes_on_though_nothing_else_happens() -> None:
     recorder = Recorder()
     config = UdpConfig(keepalive_interval=1000, idle_timeout=3000)
