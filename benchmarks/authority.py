@@ -21,7 +21,7 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks import failover, lease, outage, transfers
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 
 RESULTS: Final = Path(__file__).parent / "results" / "authority.json"
 _LEASE_MS: Final = 3_000

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.authority import Acceptance, Act, Entry, check, decode_entries
+from bridge.cluster.local import LocalCluster
 from bridge.errors import BridgeError, InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, ServerEvent, SessionLost
 from bridge.sim.server import SimulationServer

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.authority import Act, decode_entries
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, FellSilent, ServerEvent, SessionLost, StateAccepted
 from bridge.sim.server import SimulationServer

@@ -27,7 +27,7 @@ import uvloop
 from benchmarks.udp.fat import measure_rate
 from benchmarks.udp.processes import in_fresh_process
 from benchmarks.udp.roundtrip import measure_round_trips
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 

@@ -27,8 +27,8 @@ from typing import Any, Final
 
 import uvloop
 
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.etf import Atom, encode_bare
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri, Updated
 from bridge.node import HiddenNode, NodeConfig
 

@@ -22,9 +22,9 @@ from typing import Any
 import uvloop
 
 from bridge.authority import Homeserver
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError
 from bridge.etf import Atom, ExportFun
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.jose import Jwk
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, Mailbox, NodeConfig

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.cluster.local import LocalCluster
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.node import HiddenNode
 from tests.support.otp import PortMapper, otp_node
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri, KhepriConfig, Put
 from bridge.node import HiddenNode, NodeConfig
 from tests.nemesis.containers import Network

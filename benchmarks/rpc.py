@@ -27,8 +27,8 @@ from typing import Any, Final
 import uvloop
 
 from benchmarks.native import Native, native_node
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.etf import Atom, ExportFun
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 

@@ -24,7 +24,7 @@ import uvloop
 
 from benchmarks.rpc import AT_ONCE
 from benchmarks.transfers import LEASE_MS, throughput, whole
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 

@@ -25,7 +25,7 @@ import uvloop
 
 from benchmarks.crossings import Stretch, fly_live
 from benchmarks.udp.processes import note
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.sim.zones import NOBODY, Mesh, ZonePolicy, Zones, oscillations
 
 ROOT: Final = Path(__file__).parents[1]

@@ -31,7 +31,7 @@ from benchmarks.passes.stage import commit_ms, problem_note, stage
 from benchmarks.udp.processes import note
 from bridge.authority import CASES, Message, messages_per_transfer, transfers
 from bridge.cli.record import write_record
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.sim.match import Match, generate_match, load_match
 
 ROOT: Final = Path(__file__).parents[2]

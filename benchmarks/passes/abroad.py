@@ -15,10 +15,10 @@ from benchmarks.passes.series import SERVERS
 from benchmarks.passes.stage import Stage, start_server
 from bridge.authority import Message
 from bridge.cli.connection import local_way, open_store
+from bridge.cluster.local import LocalCluster
 from bridge.errors import BridgeError
 from bridge.etf import Atom
 from bridge.homeserver.federation import Escrows, Peer
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 
 _BRIDGE: Final = Atom("bridge")

@@ -22,10 +22,10 @@ import uvloop
 from bridge.authority import Message
 from bridge.authority.trust import Trust
 from bridge.cli.connection import local_way, open_store
+from bridge.cluster.local import LocalCluster, running_cluster
 from bridge.homeserver.federation import CourierConfig
 from bridge.homeserver.federation.service import federating
 from bridge.homeserver.issuing import IssuingSettings
-from bridge.homeserver.local import LocalCluster, running_cluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.homeserver.signer.client import SignerClient

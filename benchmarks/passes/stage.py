@@ -19,7 +19,7 @@ from benchmarks.passes.road import Road
 from benchmarks.passes.series import SERVERS, Crossing
 from bridge.authority import OPERATOR, Message, Ownership
 from bridge.cli.connection import local_way, open_store
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.node.epmd import names
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import (

@@ -7,7 +7,7 @@ import time
 from typing import Any, Final
 
 from benchmarks.world.stage import Watching, meet, until
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 
 _SETTLED_SECONDS: Final = 3.0
 """three rounds of shedding in which nothing more may go, either way"""

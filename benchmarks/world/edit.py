@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.world.stage import Watching, meet, until
 from bridge.authority import Rule
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 
 _IMPORTED = (1.0, 2.0, 3.0)
 _MILLIMETRE = 0.001

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.lease import processor_seconds
 from benchmarks.world.stage import Watching, meet, until
 from bridge.authority import Rule
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.support.simulation import children
 
 RATE_HZ: Final = 20.0

@@ -11,7 +11,7 @@ from benchmarks.world.balance import measure_balance
 from benchmarks.world.crowd import measure_crowd
 from benchmarks.world.edit import measure_edit
 from benchmarks.world.load import measure_load
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 
 _LEASE_MS: Final = 10_000
 """Longer than the default, so that other work on the machine does not end sessions in the middle of a run."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import DeadlineError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import EntityUpdated, PeerSessionChanged, ServerEvent, SessionLost, StateAccepted
 from bridge.sim.server import SimulationServer

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bridge.authority import Message
+    from bridge.cluster.local import LocalCluster
     from bridge.homeserver.federation import Escrows, Peer
-    from bridge.homeserver.local import LocalCluster
     from bridge.jose import Jwk
     from bridge.sim.events import ServerEvent
     from bridge.sim.server import SimulationServer
@@ -38,7 +38,7 @@ def can_perform() -> bool:
 @contextmanager
 def second_instance() -> Iterator[LocalCluster]:
     """A cluster of one node, of an instance of its own, that ends with the block."""
-    from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+    from bridge.cluster.local import LocalCluster, LocalClusterConfig
 
     config = LocalClusterConfig(nodes=1, instance=f"abroad-{secrets.token_hex(4)}")
     with LocalCluster(config, progress) as cluster:
@@ -124,9 +124,9 @@ class AbroadCase:
         """The REST service of an instance, with a key for this run; how another one pins it."""
         from bridge.authority.trust import Trust
         from bridge.cli.connection import local_way, open_store
+        from bridge.cluster.local import running_cluster
         from bridge.homeserver.federation import Escrows, Peer
         from bridge.homeserver.federation.service import federating
-        from bridge.homeserver.local import running_cluster
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import Listening, serving, store_context
         from bridge.jose import Jwk

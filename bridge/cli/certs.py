@@ -35,7 +35,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make an authority; its key signs certificates, and belongs on no node."""
-    from bridge.homeserver.certificates import AUTHORITY_KEY, create_authority
+    from bridge.cluster.certificates import AUTHORITY_KEY, create_authority
 
     made = create_authority(directory, name=name, days=days, now=_now())
     emit(
@@ -65,7 +65,7 @@ def issue(
     as_json: Json = False,
 ) -> None:
     """Make a key, a certificate and an option file for each host, or make them anew."""
-    from bridge.homeserver.certificates import issue_certificate
+    from bridge.cluster.certificates import issue_certificate
 
     where = None if installed_at is None else PurePosixPath(installed_at)
     made = [issue_certificate(directory, host, days=days, now=_now(), installed_at=where) for host in hosts]
@@ -83,7 +83,7 @@ def issue(
 
 def list_all(directory: Place = Path("certs"), as_json: Json = False) -> None:
     """Show what there is and when it expires; fails when something does within 30 days."""
-    from bridge.homeserver.certificates import list_certificates
+    from bridge.cluster.certificates import list_certificates
 
     now = _now()
     found = list_certificates(directory)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bridge.cli.cluster_view import ClusterView
+    from bridge.cluster.state import ClusterState
     from bridge.errors import BridgeError
-    from bridge.homeserver.cluster_state import ClusterState
     from bridge.khepri import MemberHealth
 
     Answers = Mapping[str, MemberHealth | BridgeError]
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 def cluster_directory(directory: Path | None, name: str) -> Path:
     """The directory that the options ``--dir`` and ``--name`` mean."""
-    from bridge.homeserver.cluster_state import default_directory
+    from bridge.cluster.state import default_directory
 
     return directory.absolute() if directory is not None else default_directory(name)
 
@@ -102,7 +102,7 @@ def up(
 
     Where it runs and members of it do not, those are started again, as they were before.
     """
-    from bridge.homeserver.local import LocalCluster, LocalClusterConfig, missing_members
+    from bridge.cluster.local import LocalCluster, LocalClusterConfig, missing_members
 
     began = time.monotonic()
     place = cluster_directory(directory, name)
@@ -163,8 +163,8 @@ def status(
     """Show members, their roles and terms in Raft, and versions; fails unless all are there."""
     import asyncio
 
-    from bridge.homeserver.cluster_state import cluster_options
-    from bridge.homeserver.local import running_cluster
+    from bridge.cluster.local import running_cluster
+    from bridge.cluster.state import cluster_options
 
     place = cluster_directory(directory, name)
     state = running_cluster(place)
@@ -202,7 +202,7 @@ def down(
     as_json: Json = False,
 ) -> None:
     """End the cluster that `up` started, and nothing else; fine when none runs."""
-    from bridge.homeserver.local import LocalCluster, LocalClusterConfig, erase_data
+    from bridge.cluster.local import LocalCluster, LocalClusterConfig, erase_data
 
     place = cluster_directory(directory, name)
     ended = LocalCluster(LocalClusterConfig(directory=place, detached=True), progress).stop()
@@ -253,7 +253,7 @@ async def _follow(place: Path, state: ClusterState, *, as_json: bool) -> None:
 
 def _seen(state: ClusterState, answers: Answers) -> ClusterView:
     from bridge.cli.cluster_view import ClusterView
-    from bridge.homeserver.processes import is_running
+    from bridge.cluster.processes import is_running
 
     alive = {node.name: node.process is not None and is_running(node.process) for node in state.nodes}
     pids = {node.name: node.process.pid if node.process is not None else None for node in state.nodes}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bridge.homeserver.cluster_state import ClusterState
+    from bridge.cluster.state import ClusterState
     from bridge.khepri import Khepri
     from bridge.node import HiddenNode, NodeConfig
 
@@ -55,7 +55,7 @@ def node_config(**options: Any) -> NodeConfig:
 
 def local_way(directory: Path, state: ClusterState) -> Way:
     """To the cluster of this machine whose state is in ``directory``."""
-    from bridge.homeserver.local import HOST, read_cookie
+    from bridge.cluster.local import HOST, read_cookie
 
     return Way(
         members=tuple(member.name for member in state.nodes),

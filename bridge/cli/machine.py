@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: Json = False) -> None:
     """Check this machine, and say how to mend what is missing."""
-    from bridge.homeserver.doctor import examine
+    from bridge.cluster.doctor import examine
 
     findings = examine()
     lines = []
@@ -49,7 +49,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the Erlang release of a homeserver, unless it is up to date."""
-    from bridge.homeserver.build import build_release
+    from bridge.cluster.build import build_release
 
     release = build_release(progress, origin=sources, force=force)
     emit({"release": str(release)}, as_json=as_json, text=f"release: {release}")

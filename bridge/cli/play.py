@@ -134,7 +134,7 @@ def replay_passes(
     is started for the replay.
     """
     from bridge.cli.stage import play
-    from bridge.homeserver.cluster_state import load_state
+    from bridge.cluster.state import load_state
     from bridge.sim.match import generate_match, load_match
 
     match = load_match(file) if file is not None else generate_match(passes=800, seconds=5_700, seed=1)

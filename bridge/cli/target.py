@@ -112,7 +112,7 @@ class Target:
             return self._local_way()
         if self.directory is not None or self.name != "local":
             raise ConfigurationError("--member is for clusters elsewhere: leave --name and --dir out")
-        from bridge.homeserver.cluster_state import default_directory
+        from bridge.cluster.state import default_directory
 
         file = self.cookie_file or (Path(text) if (text := os.environ.get(_COOKIE_FILE)) else None)
         if file is None and not (Path.home() / ".erlang.cookie").is_file():
@@ -146,7 +146,7 @@ class Target:
         return asyncio.run(run())
 
     def _local_way(self) -> Way:
-        from bridge.homeserver.local import running_cluster
+        from bridge.cluster.local import running_cluster
 
         for option in _WITH_MEMBER:
             if getattr(self, option) is not None:

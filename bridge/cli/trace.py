@@ -62,7 +62,7 @@ async def _live(place: Path, times: int, last: int, *, as_json: bool) -> None:
 
     from bridge.cli.abroad import AbroadCase, can_perform, second_instance
     from bridge.cli.stage import cluster_stage
-    from bridge.homeserver.cluster_state import load_state
+    from bridge.cluster.state import load_state
     from bridge.sim.cases import Cases
     from bridge.sim.config import SimulationConfig
     from bridge.sim.server import SimulationServer

@@ -1,3 +1,3 @@
-"""Homeservers: their sources, their release, and clusters of them on this machine."""
+"""What a homeserver is to people and to other instances: REST, federation, the signer of its credentials."""
 
 __all__: list[str] = []

@@ -97,7 +97,7 @@ def connect(
 def blocking(opening: Callable[[], AbstractAsyncContextManager[Khepri]]) -> BlockingKhepri:
     """A blocking client of whatever gives an asynchronous one.
 
-    A store of the program's own, say: ``blocking(embedded_store)`` (``bridge.homeserver.embedded``).
+    A store of the program's own, say: ``blocking(embedded_store)`` (``bridge.cluster.embedded``).
 
     Args:
         opening: gives the context manager of a ``Khepri``; entered and left in the client's own event loop.

@@ -23,9 +23,9 @@ from bridge.authority import (
     UnknownServerError,
     ring_at,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError, DecodeError, SignatureError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Proof, Role
 from bridge.khepri import InvalidRequestError, Khepri

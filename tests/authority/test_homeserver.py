@@ -24,9 +24,9 @@ from bridge.authority import (
     UnknownEntityError,
     UnknownServerError,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError, ConfigurationError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk
 from bridge.khepri import InvalidRequestError, Khepri, TooLargeError
 from bridge.node import HiddenNode

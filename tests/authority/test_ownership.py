@@ -37,8 +37,8 @@ from bridge.authority import (
     TooManyAsksError,
     UnknownEntityError,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError, ConfigurationError
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import HiddenNode
 from tests.support.authority import STEP, Server

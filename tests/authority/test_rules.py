@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 )
 
 from bridge.authority import OPERATOR, Answered, EntityRecord, Ownership, Party, Requested, Rule
+from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh, hidden_node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.isolation import measure
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 

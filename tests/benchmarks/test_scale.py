@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.scale import homeservers
 from benchmarks.transfers import whole
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 

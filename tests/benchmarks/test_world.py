@@ -8,7 +8,7 @@ from benchmarks.world.balance import measure_balance
 from benchmarks.world.crowd import Plan, measure_crowd
 from benchmarks.world.edit import measure_edit
 from benchmarks.world.load import measure_load
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.replication import COMPACT, records_per_payload
 
 

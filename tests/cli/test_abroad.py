@@ -6,7 +6,7 @@ import pytest
 
 from bridge.authority import CASES, transfers
 from bridge.cli.abroad import AbroadCase, can_perform, second_instance
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.support.cluster import fresh
 from tests.support.simulation import simulation
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.homeserver.processes import marked_processes
+from bridge.cluster.processes import marked_processes
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from bridge.authority import Credentials, ring_at
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import SignatureError
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.homeserver.signer.client import SignerClient
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role, keyring, read_access_untrusted, read_certificate_untrusted

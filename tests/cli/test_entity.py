@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.authority import QuotaError, Rule
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from tests.support.authority import Server
 from tests.support.cluster import hidden_node

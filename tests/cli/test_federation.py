@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from bridge.authority.trust import FixedTrust
+from bridge.cluster.local import LocalCluster
 from bridge.homeserver.federation.documents import Offer
-from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.homeserver.signer.policy import SigningPolicy

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from tests.support.otp import free_port
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow, pytest.mark.timeout(300)]

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge.cli.app import build_app
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.support.cluster import erlang
 from tests.support.service import service_process
 

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.authority import Act, Called, Known, Message, RecordView, Replied
 from bridge.cli.record import HISTORY, MESSAGES, write_record
-from bridge.homeserver.processes import marked_processes
+from bridge.cluster.processes import marked_processes
 
 ROOT = Path(__file__).parents[2]
 SESSION = b"a" * 16

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Cursor
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]

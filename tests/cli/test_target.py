@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.target import Target
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from tests.support.certificates import Authority
 from tests.support.cluster import erlang
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.cli.term_erlang import erlang_from_term
+from bridge.cluster.local import LocalCluster
 from bridge.etf import Atom, BitString, ImproperList, Pid
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import fun
 from bridge.node import HiddenNode
 from tests.support.cluster import erlang

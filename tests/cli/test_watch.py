@@ -11,8 +11,8 @@ from typing import IO
 import pytest
 
 from bridge.cli.watch import change_json, change_lines
+from bridge.cluster.local import LocalCluster
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Cursor, Deleted, Khepri, Snapshot, Updated
 from tests.support.cluster import erlang
 

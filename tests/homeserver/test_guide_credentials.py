@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 

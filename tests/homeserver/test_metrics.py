@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError, DeadlineError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.metrics import InstanceCollector, Sample, exposing
 from bridge.khepri import Khepri
 from tests.support.authority import Server

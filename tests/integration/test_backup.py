@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import Ownership, RestoringError, Rule
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import InvalidRequestError, Khepri, NotEmptyError
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh, hidden_node, local_cluster

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import Closed, EntityRecord, Grant
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.federation import Federation, Instance, federation_of, instance_cluster

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import EntityRecord
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Feed, Khepri, MemberHealth, Put, Snapshot, Updated, members_health
 from tests.support.cluster import hidden_node
 

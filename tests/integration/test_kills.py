@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.support.cluster import hidden_node
 from tests.support.kills import run_kills
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri, MemberHealth, members_health
 from bridge.sim.events import SessionLost
 from tests.support.cluster import hidden_node

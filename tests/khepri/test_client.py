@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import DeadlineError, OutcomeUnknownError
 from bridge.etf import Atom, ExportFun
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     AtomBudgetError,
     CompareAndSwap,

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ProtocolError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri, NodeExists, StoreUnavailableError, Versions, native_path
 from bridge.node import HiddenNode
 from tests.support.cluster import erlang

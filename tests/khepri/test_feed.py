@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError, DeadlineError
 from bridge.etf import Atom, Reference
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     AllOf,
     AnyOf,

@@ -21,8 +21,8 @@ from typer.main import get_command
 import bridge.errors
 import bridge.khepri
 from bridge.cli.app import build_app
-from bridge.homeserver.build import build_release
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.build import build_release
+from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri
 from tests.support.cluster import hidden_node, local_cluster, started_by_up
 

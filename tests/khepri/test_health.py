@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import BridgeError, ProtocolError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri, MemberHealth, members_health
 from bridge.node import HiddenNode
 from tests.support.cluster import erlang

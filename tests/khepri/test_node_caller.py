@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ClosedError
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Caller, Khepri, NodeCaller
 from bridge.node import Gateway, HiddenNode
 

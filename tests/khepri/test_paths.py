@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom, ExportFun, decode_term, encode_term
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     AllOf,
     AnyOf,

@@ -16,10 +16,10 @@ from typing import Any, assert_type
 
 import pytest
 
+from bridge.cluster.embedded import embedded_store
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, HandshakeError, InvalidStateError
 from bridge.etf import Atom
-from bridge.homeserver.embedded import embedded_store
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     CompareAndSwap,
     Khepri,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ProtocolError
 from bridge.etf import Atom, ErlangMap
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     Abort,
     Adv,

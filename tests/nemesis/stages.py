@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+from bridge.cluster.local import LocalCluster
+from bridge.cluster.processes import is_running
 from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.homeserver.local import LocalCluster
-from bridge.homeserver.processes import is_running
 from bridge.node import NodeConfig
 from tests.nemesis.schedule import SIGNALS, Fault, Kind
 

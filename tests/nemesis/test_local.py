@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from tests.nemesis.run import Run
 from tests.nemesis.schedule import make_schedule
 from tests.nemesis.stages import LocalStage

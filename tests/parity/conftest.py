@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from tests.parity.elixir import Elixir, running_elixir
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.cluster.local import LocalCluster
 from bridge.etf import Atom, decode_term, encode_term
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import NativePath
 
 _SCRIPT: Final = Path(__file__).parent / "parity.exs"

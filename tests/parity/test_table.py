@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import bridge.khepri
+from bridge.cluster.local import LocalCluster
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode
 from tests.parity.cases import NAMES

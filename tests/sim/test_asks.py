@@ -20,8 +20,8 @@ from bridge.authority import (
     Rule,
     transfers,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.events import Asked
 from tests.support.cluster import fresh
 from tests.support.simulation import Observed, simulation

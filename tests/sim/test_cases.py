@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from bridge.authority import CASES, transfers
+from bridge.cluster.local import LocalCluster
 from bridge.errors import DeadlineError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.cases import Cases, _round
 from bridge.sim.server import SimulationServer
 from tests.support.cluster import fresh

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from bridge.authority import CASES, NotOwnerError, Update, transfers
+from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.events import EntityUpdated
 from tests.support.cluster import fresh
 from tests.support.simulation import Observed, simulation

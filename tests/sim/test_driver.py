@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from bridge.authority import Rule, decode_entries
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ClosedError, ConfigurationError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.sim.driver import CommandFailedError, SimulationProcess
 from bridge.sim.events import Asked, EntityDeleted, ServerEvent, StateAccepted

@@ -32,8 +32,8 @@ from bridge.authority import (
     check,
     decode_entries,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.sim.driver import CommandFailedError

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from bridge.authority import NameInUseError
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.sim.config import SimulationConfig
 from bridge.sim.guardian import Guardian

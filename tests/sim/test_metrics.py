@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.dataplane.messages import Measured
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.metrics import Sample, SimulationCollector, check_metrics_address, exposing

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bridge.authority import check, decode_entries
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.sim.events import AuthorityGained, StateAccepted
 from bridge.sim.server import SimulationServer
 from tests.support.cluster import fresh

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import DeadlineError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import PeerSessionChanged, Problem, StateAccepted

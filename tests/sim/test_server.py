@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import Credentials, Granted, decode_entries
+from bridge.cluster.certificates import create_authority, issue_certificate
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
-from bridge.homeserver.certificates import create_authority, issue_certificate
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, TlsConfig
 from bridge.sim.events import AuthorityGained, FellSilent, PeerSessionChanged, Problem

@@ -31,9 +31,9 @@ from bridge.authority import (
     release_context,
     transfers,
 )
+from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError, ConfigurationError, InvalidStateError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.jose import Jwk, seal_signed_box
 from bridge.khepri import Khepri
 from bridge.replication import encode_state

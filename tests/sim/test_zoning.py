@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bridge.authority import check, decode_entries
+from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
-from bridge.homeserver.local import LocalCluster
 from bridge.sim.events import AuthorityGained
 from bridge.sim.mesh_file import load_mesh
 from bridge.sim.zones import Layout, Mesh, ZonePolicy

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 from tests.support.target import target

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from bridge.authority import EntityRecord, Message
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import AuthorityError, BridgeError, ConnectionLostError
 from bridge.etf import Atom
 from bridge.homeserver.federation import Courier, CourierConfig, Desk, Escrows, Peer, RejectedError
 from bridge.homeserver.federation.desk import LaterError, SettledError, UnpinnedError
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
 from bridge.jose import Jwk
 from bridge.khepri import Khepri, Path
 from tests.support.authority import STEP, Server

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from bridge.authority.trust import FixedTrust
 from bridge.cli.connection import local_way, open_store
+from bridge.cluster.local import running_cluster
 from bridge.homeserver.federation import CourierConfig, Desk
 from bridge.homeserver.federation.sealing import Sealed
 from bridge.homeserver.federation.service import federating
-from bridge.homeserver.local import running_cluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.jose import Jwk

@@ -19,9 +19,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import BridgeError, OutcomeUnknownError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     Abort,
     Khepri,

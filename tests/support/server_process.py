@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.authority import Entry, decode_entries
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import ServerEvent
 from tests.support.simulation import children, data_plane

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bridge.authority import Credentials, KeyState
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri
 from tests.support.credentials import ISSUER
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, PeerSessionChanged, Problem, ServerEvent, StateAccepted
 from bridge.sim.motion import Motion, roll

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from bridge.authority import Rule
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode
 from tests.support.authority import Server

@@ -16,8 +16,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from bridge.authority import Rule
+from bridge.cluster.local import LocalCluster
 from bridge.homeserver.issuing import IssuingSettings
-from bridge.homeserver.local import LocalCluster
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.serve import Listening, serving

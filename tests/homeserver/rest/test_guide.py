@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from bridge.authority import Rule
 from bridge.cli.app import build_app
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role

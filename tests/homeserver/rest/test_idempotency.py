@@ -10,7 +10,7 @@ import pytest
 
 from bridge.authority import Rule
 from bridge.authority.history import check, decode_entries
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of
 from bridge.jose.credentials import Role

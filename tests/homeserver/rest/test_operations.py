@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.node import Gateway, GatewayConfig
 from tests.support.cluster import erlang, hidden_node

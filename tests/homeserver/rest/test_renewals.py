@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bridge.cluster.certificates import create_authority, issue_certificate
 from bridge.errors import ConfigurationError
-from bridge.homeserver.certificates import create_authority, issue_certificate
 from bridge.homeserver.rest.serve import Listening, serving
 from tests.support.cluster import erlang
 from tests.support.rest import Rest

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bridge.cluster.local import LocalCluster
 from bridge.errors import BridgeError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster
 from bridge.khepri import (
     Abort,
     Adv,

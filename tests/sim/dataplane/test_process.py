@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bridge.homeserver.local import LocalCluster
+from bridge.cluster.local import LocalCluster
 from bridge.jose import Jwk
 from bridge.sim.dataplane.messages import FirstAccepted, Hold, PeerDown, PeerUp, RaiseFence, RemovePeer
 from tests.support.cluster import fresh

@@ -31,8 +31,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_sources_and_no_build(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert "bridge/homeserver/_erlang/rebar.config" in names
-    assert any(name.startswith("bridge/homeserver/_erlang/erlang/src/") for name in names)
+    assert "bridge/cluster/_erlang/rebar.config" in names
+    assert any(name.startswith("bridge/cluster/_erlang/erlang/src/") for name in names)
     assert "bridge/py.typed" in names
     assert not any("_build" in name or "_checkouts" in name or name.endswith(".beam") for name in names)
 

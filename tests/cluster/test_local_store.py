@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.local import LocalCluster
+from bridge.cluster.local_store import local_store
 from bridge.errors import InvalidStateError
-from bridge.homeserver.local import LocalCluster
-from bridge.homeserver.local_store import local_store
 from tests.support.cluster import erlang, fresh, started_by_up
 
 README = Path(__file__).parents[2] / "README.md"

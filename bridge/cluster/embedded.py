@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bridge.cluster.build import build_release
+from bridge.cluster.processes import ProcessIdentity, end_processes, identify, reap, wait_until_gone
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.homeserver.build import build_release
-from bridge.homeserver.processes import ProcessIdentity, end_processes, identify, reap, wait_until_gone
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.port import PortConfig, open_port
 

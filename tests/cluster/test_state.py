@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import BridgeError, ConfigurationError
-from bridge.homeserver.cluster_state import (
+from bridge.cluster.processes import ProcessIdentity
+from bridge.cluster.state import (
     STATE_FILE,
     ClusterState,
     NodeRecord,
@@ -17,7 +17,7 @@ from bridge.homeserver.cluster_state import (
     load_state,
     save_state,
 )
-from bridge.homeserver.processes import ProcessIdentity
+from bridge.errors import BridgeError, ConfigurationError
 
 processes = st.builds(
     ProcessIdentity, pid=st.integers(1, 1 << 22), started=st.integers(0, 1 << 62), boot=st.text(max_size=40)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.sources import APPLICATIONS, fetch_sources, missing_sources
 from bridge.errors import ConfigurationError
-from bridge.homeserver.sources import APPLICATIONS, fetch_sources, missing_sources
 
 
 def lay_out(checkouts: Path) -> None:

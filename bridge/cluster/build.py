@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import bridge
+from bridge.cluster.sources import KHEPRI_VERSION, Report, fetch_sources, missing_sources
 from bridge.errors import ConfigurationError
-from bridge.homeserver.sources import KHEPRI_VERSION, Report, fetch_sources, missing_sources
 
 INSTALL_ERLANG: Final = (
     "apt-get install -y rebar3 erlang-base erlang-crypto erlang-ssl erlang-os-mon erlang-tools erlang-inets"
@@ -65,7 +65,7 @@ def workshop() -> Workshop:
     clone = package.parent
     if (clone / "rebar.config").is_file() and (clone / "erlang").is_dir():
         return Workshop(root=clone, origin=None)
-    packed = package / "homeserver" / "_erlang"
+    packed = package / "cluster" / "_erlang"
     if not (packed / "rebar.config").is_file():
         raise ConfigurationError(
             f"this installation holds no Erlang sources (looked in {packed}): install it again"
@@ -92,7 +92,7 @@ def build_release(
     Args:
         report: is told what happens.
         place: where; the one of this installation when ``None``.
-        origin: of Khepri's sources, see `bridge.homeserver.sources.fetch_sources`.
+        origin: of Khepri's sources, see `bridge.cluster.sources.fetch_sources`.
         force: build even when nothing changed.
 
     Returns:

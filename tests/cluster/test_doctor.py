@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.homeserver.cluster_state import STATE_FILE
-from bridge.homeserver.doctor import Finding, examine
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.doctor import Finding, examine
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.state import STATE_FILE
 from tests.support.fake_release import fake_release
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from bridge.cluster.build import INSTALL_ERLANG, is_built, workshop
+from bridge.cluster.processes import marked_processes
+from bridge.cluster.sources import KHEPRI_VERSION, missing_sources
+from bridge.cluster.state import default_directory, load_state
 from bridge.errors import ConfigurationError
-from bridge.homeserver.build import INSTALL_ERLANG, is_built, workshop
-from bridge.homeserver.cluster_state import default_directory, load_state
-from bridge.homeserver.processes import marked_processes
-from bridge.homeserver.sources import KHEPRI_VERSION, missing_sources
 
 Verdict = Literal["good", "advice", "bad"]
 

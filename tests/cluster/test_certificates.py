@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from cryptography import x509
 
+from bridge.cluster.certificates import create_authority, issue_certificate, list_certificates
 from bridge.errors import ConfigurationError
-from bridge.homeserver.certificates import create_authority, issue_certificate, list_certificates
 from bridge.node import TlsConfig
 
 _NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.UTC)

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bridge.homeserver.cluster_state import default_directory
-from bridge.homeserver.local import HOST, read_cookie, running_cluster
+from bridge.cluster.local import HOST, read_cookie, running_cluster
+from bridge.cluster.state import default_directory
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.node import Gateway, HiddenNode, NodeConfig
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.build import Workshop, build_release, is_built
+from bridge.cluster.sources import APPLICATIONS
 from bridge.errors import ConfigurationError
-from bridge.homeserver.build import Workshop, build_release, is_built
-from bridge.homeserver.sources import APPLICATIONS
 
 REBAR3 = """#!/bin/sh
 echo "$@" >>calls

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.build import build_release
+from bridge.cluster.embedded import EmbeddedConfig, embedded_store
 from bridge.errors import ConfigurationError, ConnectionLostError, OutcomeUnknownError, RemoteRaisedError
 from bridge.etf import Atom
-from bridge.homeserver.build import build_release
-from bridge.homeserver.embedded import EmbeddedConfig, embedded_store
 from bridge.khepri import CompareAndSwap, MismatchingNodeError, Snapshot, Updated
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]

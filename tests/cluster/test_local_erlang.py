@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.processes import marked_processes
 from bridge.errors import ConfigurationError, HandshakeError, KhepriError
 from bridge.etf import Atom
-from bridge.homeserver.local import LocalCluster, LocalClusterConfig
-from bridge.homeserver.processes import marked_processes
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
 from tests.support.certificates import Authority

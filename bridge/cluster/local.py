@@ -20,9 +20,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.homeserver.build import build_release, require_erlang, workshop
-from bridge.homeserver.cluster_state import (
+from bridge.cluster.build import build_release, require_erlang, workshop
+from bridge.cluster.processes import (
+    ProcessIdentity,
+    end_processes,
+    identify,
+    is_running,
+    marked_processes,
+    reap,
+    spawn,
+)
+from bridge.cluster.sources import Report
+from bridge.cluster.state import (
     ENDED_FILE,
     STATE_FILE,
     ClusterState,
@@ -33,16 +42,7 @@ from bridge.homeserver.cluster_state import (
     load_state,
     save_state,
 )
-from bridge.homeserver.processes import (
-    ProcessIdentity,
-    end_processes,
-    identify,
-    is_running,
-    marked_processes,
-    reap,
-    spawn,
-)
-from bridge.homeserver.sources import Report
+from bridge.errors import ConfigurationError, InvalidStateError
 
 HOST: Final = "127.0.0.1"
 DEFAULT_INSTANCE: Final = "local"

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from bridge.cluster.processes import ProcessIdentity
 from bridge.errors import ConfigurationError
-from bridge.homeserver.processes import ProcessIdentity
 
 STATE_FILE: Final = "cluster.json"
 ENDED_FILE: Final = "cluster.ended.json"

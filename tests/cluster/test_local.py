@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError, InvalidStateError
-from bridge.homeserver.cluster_state import STATE_FILE, load_state
-from bridge.homeserver.local import (
+from bridge.cluster.local import (
     HOST,
     LocalCluster,
     LocalClusterConfig,
@@ -24,7 +22,9 @@ from bridge.homeserver.local import (
     missing_members,
     running_cluster,
 )
-from bridge.homeserver.processes import end_processes, identify, marked_processes, wait_until_gone
+from bridge.cluster.processes import end_processes, identify, marked_processes, wait_until_gone
+from bridge.cluster.state import STATE_FILE, load_state
+from bridge.errors import ConfigurationError, InvalidStateError
 from tests.support.fake_release import READY, fake_release
 
 pytestmark = pytest.mark.erlang  # the port mapper is the real one
@@ -117,7 +117,7 @@ def test_the_kernel_ends_nodes_whose_launcher_was_killed(tmp_path: Path) -> None
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from bridge.homeserver.local import LocalCluster, LocalClusterConfig\n"
+        "from bridge.cluster.local import LocalCluster, LocalClusterConfig\n"
         "release, place = map(Path, sys.argv[1:])\n"
         "LocalCluster(LocalClusterConfig(nodes=2, directory=place, release=release)).start()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

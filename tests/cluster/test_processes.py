@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError
-from bridge.homeserver.processes import (
+from bridge.cluster.processes import (
     end_processes,
     identify,
     is_running,
@@ -16,6 +15,7 @@ from bridge.homeserver.processes import (
     spawn,
     wait_until_gone,
 )
+from bridge.errors import ConfigurationError
 
 
 def start(directory: Path, *command: str) -> int:
