@@ -40,6 +40,17 @@ def test_a_node_stops_in_order_with_its_container(homeservers: Homeservers) -> N
     assert container.stop() == 0
 
 
+def test_a_start_that_is_killed_before_it_gives_the_cookie_away_does_not_keep_the_node_from_starting(
+    homeservers: Homeservers,
+) -> None:
+    container = homeservers.start("hs1")
+    homeservers.await_ready("hs1")
+    container.execute("chown", "root:root", "/data/.erlang.cookie")
+    container.stop()
+    container.start()
+    homeservers.await_ready("hs1", times=2)
+
+
 def test_the_node_is_not_root(homeservers: Homeservers) -> None:
     container = homeservers.start("hs1")
     homeservers.await_ready("hs1")
