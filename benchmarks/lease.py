@@ -21,13 +21,13 @@ from typing import Any
 
 import uvloop
 
-from bridge.authority import Homeserver
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError
 from bridge.etf import Atom, ExportFun
 from bridge.jose import Jwk
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, Mailbox, NodeConfig
+from bridge.registry import Homeserver
 
 _LEASE_MS = 3000
 _CHUNK = 1000

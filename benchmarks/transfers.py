@@ -25,11 +25,11 @@ import uvloop
 from benchmarks.native import native_node
 from benchmarks.network import add_network_option
 from benchmarks.rpc import AT_ONCE, instructions
-from bridge.authority import ConflictError, EntityRecord, Rule
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.etf import Atom
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, NodeConfig
+from bridge.registry import ConflictError, EntityRecord, Rule
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import AuthorityGained, ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer

@@ -19,18 +19,8 @@ def ranks(table: str) -> dict[str, int]:
 RANKS = ranks((ROOT.parent / "docs" / "design.md").read_text(encoding="utf-8"))
 
 # Rooms that take bytes, time and randomness as arguments, and the files of others that do.
-PURE = ("errors", "etf", "jose", "dist", "replication")
+PURE = ("errors", "authority", "etf", "jose", "dist", "replication")
 PURE_FILES = (
-    "authority/budget.py",
-    "authority/fence.py",
-    "authority/history.py",
-    "authority/holding.py",
-    "authority/lease.py",
-    "authority/lessor.py",
-    "authority/linearizability.py",
-    "authority/messages.py",
-    "authority/records.py",
-    "authority/trace.py",
     "khepri/caller.py",
     "khepri/conditions.py",
     "khepri/config.py",
@@ -57,6 +47,8 @@ PURE_FILES = (
     "khepri/props.py",
     "khepri/reply.py",
     "port/connection.py",
+    "registry/lessor.py",
+    "registry/records.py",
     "sim/bodies.py",
     "sim/dataplane/plane.py",
     "sim/dataplane/receiving.py",

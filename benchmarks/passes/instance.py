@@ -20,7 +20,6 @@ import msgspec
 import uvloop
 
 from bridge.authority import Message
-from bridge.authority.trust import Trust
 from bridge.cli.connection import local_way, open_store
 from bridge.cluster.local import LocalCluster, running_cluster
 from bridge.homeserver.federation import CourierConfig
@@ -32,6 +31,7 @@ from bridge.homeserver.signer.client import SignerClient
 from bridge.homeserver.signer.policy import SigningPolicy
 from bridge.homeserver.signer.server import serving_signer
 from bridge.jose import Jwk
+from bridge.registry.trust import Trust
 
 _MAX_LINE_BYTES: Final = 64 << 20
 _COURIER: Final = CourierConfig(servers_every=0.5)

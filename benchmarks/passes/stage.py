@@ -17,10 +17,11 @@ from typing import Final
 from benchmarks.passes.proxy import HOST, port_mapper, proxied
 from benchmarks.passes.road import Road
 from benchmarks.passes.series import SERVERS, Crossing
-from bridge.authority import OPERATOR, Message, Ownership
+from bridge.authority import Message
 from bridge.cli.connection import local_way, open_store
 from bridge.cluster.local import LocalCluster
 from bridge.node.epmd import names
+from bridge.registry import OPERATOR, Ownership
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import (
     AuthorityGained,

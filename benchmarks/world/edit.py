@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.world.stage import Watching, meet, until
-from bridge.authority import Rule
 from bridge.cluster.local import LocalCluster
+from bridge.registry import Rule
 
 _IMPORTED = (1.0, 2.0, 3.0)
 _MILLIMETRE = 0.001

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.lease import processor_seconds
 from benchmarks.world.stage import Watching, meet, until
-from bridge.authority import Rule
 from bridge.cluster.local import LocalCluster
+from bridge.registry import Rule
 from tests.support.simulation import children
 
 RATE_HZ: Final = 20.0

@@ -122,7 +122,6 @@ class AbroadCase:
     @asynccontextmanager
     async def _served(self, place: Path) -> AsyncIterator[tuple[Escrows, Peer]]:
         """The REST service of an instance, with a key for this run; how another one pins it."""
-        from bridge.authority.trust import Trust
         from bridge.cli.connection import local_way, open_store
         from bridge.cluster.local import running_cluster
         from bridge.homeserver.federation import Escrows, Peer
@@ -130,6 +129,7 @@ class AbroadCase:
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import Listening, serving, store_context
         from bridge.jose import Jwk
+        from bridge.registry.trust import Trust
 
         key = Jwk.generate()
         async with AsyncExitStack() as stack:
@@ -163,7 +163,7 @@ class _OwnKey:
 
 async def _given(giver: SimulationServer, entity: str, *, to: SimulationServer, instance: str) -> int:
     """Push once the other instance's servers are known; when the command was given, monotonic."""
-    from bridge.authority import UnknownServerError
+    from bridge.registry import UnknownServerError
 
     deadline = time.monotonic() + _SECONDS
     while True:

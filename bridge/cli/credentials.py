@@ -115,7 +115,6 @@ def certify(
     import secrets
     import time
 
-    from bridge.authority import Credentials, KeyState
     from bridge.cli.key_file import read_key
     from bridge.errors import SignatureError
     from bridge.homeserver.signer.key_file import read_key_file
@@ -123,6 +122,7 @@ def certify(
     from bridge.jose.credentials.claims import role_of
     from bridge.jose.credentials.token import encode_token
     from bridge.jose.encoding import base64url_encode
+    from bridge.registry import Credentials, KeyState
 
     private, now = read_key_file(key), int(time.time())
 
@@ -174,7 +174,7 @@ def revoke(
         )
 
     async def run(store: Khepri) -> None:
-        from bridge.authority import Credentials
+        from bridge.registry import Credentials
 
         await Credentials(store).revoke(credential, reason=reason)
 

@@ -12,7 +12,7 @@ from bridge.cli.output import Json, emit, example, table
 from bridge.cli.target import Target, on_store
 
 if TYPE_CHECKING:
-    from bridge.authority import EntityRecord, Ownership, Party
+    from bridge.registry import EntityRecord, Ownership, Party
 
 EntityName = Annotated[str, typer.Argument(metavar="ENTITY", help="Name of the entity.")]
 Player = Annotated[str, typer.Argument(metavar="PLAYER", help="Name of a player.")]
@@ -58,7 +58,7 @@ def rule(
     as_json: Json = False,
 ) -> None:
     """Change what happens when another player asks for it."""
-    from bridge.authority import Rule
+    from bridge.registry import Rule
 
     _print(target, lambda players, who: players.set_rule(entity, Rule(rule), by=who), by, as_json=as_json)
 
@@ -95,7 +95,7 @@ def _print(
     *,
     as_json: bool,
 ) -> None:
-    from bridge.authority import OPERATOR, Ownership
+    from bridge.registry import OPERATOR, Ownership
 
     record = target.run(lambda store: action(Ownership(store), OPERATOR if by is None else by))
     awaiting = None if record.awaiting is None else record.awaiting.server

@@ -323,11 +323,11 @@ async def _resolved(
 
 
 async def _ask_around(store: Khepri, transfer: int, signer: Path | None) -> Knowledge:
-    from bridge.authority.requests import Requests
     from bridge.homeserver.federation import Escrows, HttpLink
     from bridge.homeserver.federation.asking import Asker
     from bridge.homeserver.federation.resolving import ask_around
     from bridge.homeserver.signer.client import SignerClient
+    from bridge.registry.requests import Requests
 
     escrows = Escrows(store)
     found = [escrow for escrow in await escrows.escrows() if escrow.transfer == transfer]

@@ -94,13 +94,13 @@ def serve(
     issuing = IssuingSettings(open_registration=open_registration)
 
     async def run(store: Khepri) -> None:
-        from bridge.authority.recording import recording
-        from bridge.authority.trust import Trust
         from bridge.homeserver.federation.service import federating
         from bridge.homeserver.metrics import exposing
         from bridge.homeserver.rest.app import create_app
         from bridge.homeserver.rest.serve import serving, store_context
         from bridge.homeserver.signer.client import SignerClient
+        from bridge.registry.journal import recording
+        from bridge.registry.trust import Trust
 
         async with contextlib.AsyncExitStack() as stack:
             trust = await stack.enter_async_context(Trust(store))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from bridge.authority import EntityRecord, Rule
 from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
 from bridge.cli.record import make_directory, write_record
@@ -27,6 +26,7 @@ from bridge.cluster.local import (
 from bridge.cluster.state import cluster_options
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.khepri import Khepri
+from bridge.registry import EntityRecord, Rule
 from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match

@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.authority import Credentials, KeyState, NotEnrolledError, ServerRecord, UnknownServerError
-from bridge.authority.trust import Trusted
 from bridge.errors import BridgeError, ConfigurationError, SignatureError
 from bridge.etf import Atom
 from bridge.jose.credentials import (
@@ -36,6 +34,8 @@ from bridge.jose.credentials import (
 )
 from bridge.jose.credentials.proof import ACCESS, KEY, PEER
 from bridge.jose.encoding import base64url_encode
+from bridge.registry import Credentials, KeyState, NotEnrolledError, ServerRecord, UnknownServerError
+from bridge.registry.trust import Trusted
 from bridge.udp.bucket import HostBuckets
 
 _log = logging.getLogger("bridge.homeserver.issuing")

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from bridge.authority import (
-    HOME,
+from bridge.authority import HOME, Phase
+from bridge.errors import InvalidStateError
+from bridge.registry import (
     REFUSED,
     Closed,
     EntityRecord,
     Grant,
     Homeserver,
     NotHolderError,
-    Phase,
     Returned,
     abroad_name,
 )
-from bridge.errors import InvalidStateError
 from bridge.sim.dataplane.messages import RaiseFence
 from bridge.sim.settling import Settling
 from bridge.sim.standing import Spawn, Standing, first_step

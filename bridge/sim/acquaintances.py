@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.authority import Homeserver, ServerRecord
 from bridge.errors import InvalidStateError
+from bridge.registry import Homeserver, ServerRecord
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import AddPeer, RemovePeer
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from bridge.authority import (
-    HOME,
+from bridge.authority import HOME, Message
+from bridge.etf import Atom
+from bridge.registry import (
     Answered,
     Ask,
     AskEnded,
@@ -17,13 +18,11 @@ from bridge.authority import (
     DeniedError,
     EntityRecord,
     MasterAwayError,
-    Message,
     NoAskError,
     Outcome,
     Ownership,
     Step,
 )
-from bridge.etf import Atom
 from bridge.sim.events import Asked, ServerEvent
 
 AskHandler = Callable[[Ask], Awaitable[bool]]

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bridge.authority import Ask, Message, Rule, transfers
+from bridge.authority import Message, transfers
 from bridge.errors import DeadlineError
+from bridge.registry import Ask, Rule
 from bridge.sim.events import AuthorityGained, EntityUpdated, PeerSessionChanged, ServerEvent, StateAccepted
 from bridge.sim.server import SimulationServer
 

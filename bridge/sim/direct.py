@@ -19,16 +19,9 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from bridge.authority import (
-    EntityRecord,
-    Message,
-    PlayerRecord,
-    Step,
-    Update,
-    decode_message_untrusted,
-    encode_message,
-)
+from bridge.authority import Message, Update, decode_message_untrusted, encode_message
 from bridge.errors import BridgeError, ConnectionLostError, DeadlineError, DecodeError, InvalidStateError
+from bridge.registry import EntityRecord, PlayerRecord, Step
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import SendMessage
 from bridge.sim.events import EntityUpdated, ServerEvent

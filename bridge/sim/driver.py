@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bridge.authority import Rule
 from bridge.errors import BridgeError, ClosedError, ConfigurationError, DeadlineError, DecodeError
+from bridge.registry import Rule
 from bridge.sim.events import ServerEvent
 from bridge.sim.stdio import (
     MAX_LINE_BYTES,

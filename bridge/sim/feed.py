@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from bridge.authority import EntityRecord, PlayerRecord, ServerRecord, inbox_message
 from bridge.errors import DeadlineError, DecodeError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, NativePath, Path, Snapshot, Updated, path_text
+from bridge.registry import EntityRecord, PlayerRecord, ServerRecord, inbox_message
 from bridge.sim.asks import Asks
 from bridge.sim.direct import DirectUpdates
 from bridge.sim.events import Problem, ServerEvent

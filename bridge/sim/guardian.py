@@ -21,10 +21,10 @@ from typing import Final, Self
 
 import msgspec
 
-from bridge.authority import EndReason, Homeserver
 from bridge.errors import BridgeError, ConfigurationError, DeadlineError
 from bridge.khepri import Khepri
 from bridge.node import Gateway, HiddenNode, NodeConfig, TlsConfig
+from bridge.registry import EndReason, Homeserver
 from bridge.sim.config import SimulationConfig
 
 _ID_BYTES: Final = 16

@@ -11,32 +11,24 @@ import asyncio
 import contextlib
 from typing import Final
 
-from bridge.authority import (
-    HOME,
-    Accepted,
+from bridge.authority import HOME, Accepted, Bind, Border, Offer, PeerMessage, Phase, Released, Update
+from bridge.errors import BridgeError, InvalidStateError
+from bridge.registry import (
     Ask,
     AskEnded,
-    Bind,
-    Border,
     Closed,
     EntityRecord,
     Failover,
     Grant,
     Homeserver,
     InboxMessage,
-    Offer,
     Outcome,
-    PeerMessage,
-    Phase,
     Recall,
     Recalled,
-    Released,
     Returned,
     Step,
     UnknownEntityError,
-    Update,
 )
-from bridge.errors import BridgeError, InvalidStateError
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks
 from bridge.sim.dataplane.messages import RaiseFence

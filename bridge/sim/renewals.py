@@ -12,10 +12,11 @@ import logging
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from bridge.authority import LESSOR, Lease, Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
+from bridge.authority import Lease
 from bridge.errors import BridgeError, DecodeError
 from bridge.etf import Pid
 from bridge.node import Gateway, Mailbox
+from bridge.registry import LESSOR, Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
 from bridge.sim.dataplane.deadline import Deadline, boot_ns
 
 _SUSPECT_AFTER: Final = 2

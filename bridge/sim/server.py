@@ -16,19 +16,11 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from bridge.authority import (
-    EndReason,
-    Homeserver,
-    Journal,
-    NotHolderError,
-    RecordFile,
-    RestoringError,
-    decode_message_untrusted,
-    record_path,
-)
+from bridge.authority import RecordFile, decode_message_untrusted, record_path
 from bridge.errors import BridgeError, ClosedError, ConnectionLostError, DeadlineError, HandshakeError
 from bridge.khepri import Khepri, StoreUnavailableError, UnknownOutcomeError
 from bridge.node import Gateway, HiddenNode, NodeConfig
+from bridge.registry import EndReason, Homeserver, Journal, NotHolderError, RestoringError
 from bridge.sim.asks import AskHandler
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig

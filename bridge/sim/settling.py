@@ -14,8 +14,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from bridge.authority import REFUSED, EntityRecord, Homeserver, NotHolderError, Phase
+from bridge.authority import Phase
 from bridge.errors import BridgeError
+from bridge.registry import REFUSED, EntityRecord, Homeserver, NotHolderError
 from bridge.sim.standing import Spawn, Standing, first_step
 
 _AGAIN_SECONDS: Final = 1.0

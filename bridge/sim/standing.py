@@ -13,18 +13,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Final, TypeVar
 
-from bridge.authority import (
-    Awaiting,
-    EntityRecord,
-    Holdings,
-    Homeserver,
-    Message,
-    PeerMessage,
-    Phase,
-    Step,
-    encode_message,
-)
+from bridge.authority import Holdings, Message, PeerMessage, Phase, encode_message
 from bridge.errors import ClosedError, InvalidStateError
+from bridge.registry import Awaiting, EntityRecord, Homeserver, Step
 from bridge.replication import WorldState, decode_state_untrusted
 from bridge.sim.acquaintances import Acquaintances
 from bridge.sim.bodies import Bodies

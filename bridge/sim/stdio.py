@@ -14,8 +14,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from bridge.authority import Closed, Message, Returned, Rule
+from bridge.authority import Message
 from bridge.errors import BridgeError, DecodeError, InvalidStateError
+from bridge.registry import Closed, Returned, Rule
 from bridge.sim.config import SimulationConfig
 from bridge.sim.events import (
     Asked,

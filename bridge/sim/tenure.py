@@ -11,22 +11,12 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
-from bridge.authority import (
-    Border,
-    Homeserver,
-    Journal,
-    Lease,
-    NameInUseError,
-    Ownership,
-    PeerMessage,
-    Recalled,
-    Relief,
-    Room,
-)
+from bridge.authority import Border, Lease, PeerMessage, Relief, Room
 from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import Gateway
+from bridge.registry import Homeserver, Journal, NameInUseError, Ownership, Recalled
 from bridge.sim.asks import AskHandler, Asks
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig

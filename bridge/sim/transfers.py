@@ -13,24 +13,21 @@ from typing import Final
 
 import numpy.typing as npt
 
-from bridge.authority import (
-    HOME,
+from bridge.authority import HOME, Message, Offer, Phase
+from bridge.errors import InvalidStateError
+from bridge.etf import Atom
+from bridge.registry import (
     REFUSED,
     Answered,
     ConflictError,
     EntityExistsError,
     EntityRecord,
     Homeserver,
-    Message,
     NotHolderError,
     NotOwnerError,
-    Offer,
     Ownership,
-    Phase,
     Rule,
 )
-from bridge.errors import InvalidStateError
-from bridge.etf import Atom
 from bridge.replication import WorldState
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import AskHandler, Asks

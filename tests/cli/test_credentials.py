@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import Credentials, ring_at
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import SignatureError
 from bridge.homeserver.signer.client import SignerClient
@@ -24,6 +23,7 @@ from bridge.jose import Jwk
 from bridge.jose.credentials import Role, keyring, read_access_untrusted, read_certificate_untrusted
 from bridge.jose.encoding import base64url_decode_untrusted
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, ring_at
 from tests.support.cluster import hidden_node
 from tests.support.credentials import access_token, certificate
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import QuotaError, Rule
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import Khepri
+from bridge.registry import QuotaError, Rule
 from tests.support.authority import Server
 from tests.support.cluster import hidden_node
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bridge.authority.trust import FixedTrust
 from bridge.cluster.local import LocalCluster
 from bridge.homeserver.federation.documents import Offer
 from bridge.homeserver.rest.app import create_app
@@ -22,6 +21,7 @@ from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.homeserver.signer.policy import SigningPolicy
 from bridge.homeserver.signer.server import serving_signer
 from bridge.jose import Jwk
+from bridge.registry.trust import FixedTrust
 from tests.support.cluster import fresh
 from tests.support.credentials import KEYS
 from tests.support.federation import Federation, instance_cluster

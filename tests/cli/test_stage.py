@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import EntityRecord, Rule
 from bridge.cli.stage import Stage, refuse_others, simulation_commands
 from bridge.errors import ConfigurationError
+from bridge.registry import EntityRecord, Rule
 from bridge.udp import NetworkConditions
 
 STAGE = Stage(

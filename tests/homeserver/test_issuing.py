@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import (
-    InstanceKey,
-    KeyState,
-    NotEnrolledError,
-    ServerRecord,
-    Subject,
-    UnknownServerError,
-)
-from bridge.authority.trust import FixedTrust
 from bridge.errors import ConfigurationError, SignatureError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role, Ticket, read_access_untrusted, read_untrusted
+from bridge.registry import InstanceKey, KeyState, NotEnrolledError, ServerRecord, Subject, UnknownServerError
+from bridge.registry.trust import FixedTrust
 from tests.support.credentials import (
     INSTANCE,
     KEYS,

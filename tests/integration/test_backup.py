@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Ownership, RestoringError, Rule
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.khepri import InvalidRequestError, Khepri, NotEmptyError
+from bridge.registry import Ownership, RestoringError, Rule
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh, hidden_node, local_cluster
 from tests.support.target import target

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Closed, EntityRecord, Grant
 from bridge.cluster.local import LocalCluster
+from bridge.registry import Closed, EntityRecord, Grant
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.federation import Federation, Instance, federation_of, instance_cluster

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from bridge.authority import NotHolderError
 from bridge.khepri import Khepri
+from bridge.registry import NotHolderError
 from tests.support.authority import STEP, Server
 from tests.support.cluster import hidden_node, local_cluster
 

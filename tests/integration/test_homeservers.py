@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import EntityRecord
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError
 from bridge.etf import Atom
 from bridge.khepri import Feed, Khepri, MemberHealth, Put, Snapshot, Updated, members_health
+from bridge.registry import EntityRecord
 from tests.support.cluster import hidden_node
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]

@@ -14,29 +14,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.authority import (
-    OPERATOR,
-    Called,
-    EntityExistsError,
-    Entry,
-    Journal,
-    Known,
-    Ownership,
-    RecordFile,
-    Replied,
-    Rule,
-    UnknownEntityError,
-    check,
-    view_of,
-)
-from bridge.authority import (
-    Final as FinalEntry,
-)
+from bridge.authority import Called, Entry, Known, RecordFile, Replied, check
+from bridge.authority import Final as FinalEntry
 from bridge.cli.record import read_history
 from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, NodeNotFoundError
 from bridge.node import Gateway, HiddenNode
+from bridge.registry import OPERATOR, EntityExistsError, Journal, Ownership, Rule, UnknownEntityError, view_of
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.events import AuthorityGained, Problem, ServerEvent
 from tests.nemesis import tree as trees

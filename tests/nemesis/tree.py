@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.authority import EntityRecord
 from bridge.etf import Atom
+from bridge.registry import EntityRecord
 
 Tree = Mapping[tuple[Any, ...], Any]
 """data of ``/:bridge`` by native path"""

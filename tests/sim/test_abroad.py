@@ -9,20 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from bridge.authority import (
-    CASES,
-    Closed,
-    Entry,
-    HandOver,
-    Returned,
-    UnknownServerError,
-    check,
-    decode_entries,
-    of_instance,
-    transfers,
-)
+from bridge.authority import CASES, Entry, HandOver, check, decode_entries, of_instance, transfers
 from bridge.errors import AuthorityError, InvalidStateError
 from bridge.etf import Atom
+from bridge.registry import Closed, Returned, UnknownServerError
 from tests.support.cluster import fresh
 from tests.support.federation import Federation, Instance, term
 from tests.support.simulation import Observed, simulation

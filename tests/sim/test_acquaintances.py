@@ -3,8 +3,8 @@ from typing import cast
 
 import pytest
 
-from bridge.authority import Homeserver
 from bridge.errors import InvalidStateError
+from bridge.registry import Homeserver
 from bridge.sim.acquaintances import Acquaintances
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.messages import AddPeer, RemovePeer

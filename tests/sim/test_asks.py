@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from bridge.authority import (
-    CASES,
+from bridge.authority import CASES, transfers
+from bridge.cluster.local import LocalCluster
+from bridge.errors import InvalidStateError
+from bridge.registry import (
     Ask,
     ConflictError,
     DeniedError,
@@ -18,10 +20,7 @@ from bridge.authority import (
     NotHereError,
     NotOwnerError,
     Rule,
-    transfers,
 )
-from bridge.cluster.local import LocalCluster
-from bridge.errors import InvalidStateError
 from bridge.sim.events import Asked
 from tests.support.cluster import fresh
 from tests.support.simulation import Observed, simulation

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from bridge.authority import CASES, NotOwnerError, Update, transfers
+from bridge.authority import CASES, Update, transfers
 from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
+from bridge.registry import NotOwnerError
 from bridge.sim.events import EntityUpdated
 from tests.support.cluster import fresh
 from tests.support.simulation import Observed, simulation

@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.authority import Rule, decode_entries
+from bridge.authority import decode_entries
 from bridge.cluster.local import LocalCluster
 from bridge.errors import ClosedError, ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import Khepri
+from bridge.registry import Rule
 from bridge.sim.driver import CommandFailedError, SimulationProcess
 from bridge.sim.events import Asked, EntityDeleted, ServerEvent, StateAccepted
 from tests.support.cluster import fresh

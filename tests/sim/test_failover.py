@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import (
+from bridge.authority import Act, Entry, check, decode_entries
+from bridge.cluster.local import LocalCluster
+from bridge.errors import InvalidStateError
+from bridge.registry import (
     OPERATOR,
-    Act,
     BeingDeletedError,
     Credentials,
     EntityRecord,
-    Entry,
     Homeserver,
     NameInUseError,
     OpenedSession,
@@ -29,11 +30,7 @@ from bridge.authority import (
     Recall,
     RevokedError,
     UnknownEntityError,
-    check,
-    decode_entries,
 )
-from bridge.cluster.local import LocalCluster
-from bridge.errors import InvalidStateError
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
 from bridge.sim.driver import CommandFailedError

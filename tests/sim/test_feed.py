@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.authority import EntityRecord, PlayerRecord, Recall, ServerRecord
 from bridge.errors import DeadlineError
 from bridge.etf import Atom
 from bridge.khepri import Deleted, Khepri, Snapshot, Updated
+from bridge.registry import EntityRecord, PlayerRecord, Recall, ServerRecord
 from bridge.sim import feed
 from bridge.sim.asks import Asks
 from bridge.sim.direct import DirectUpdates

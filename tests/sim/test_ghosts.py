@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.authority import MAX_BORDER, Border, ServerRecord, decode_message_untrusted
+from bridge.authority import MAX_BORDER, Border, decode_message_untrusted
+from bridge.registry import ServerRecord
 from bridge.sim.dataplane.messages import SendMessage
 from bridge.sim.following import Following
 from bridge.sim.ghosts import Ghosts

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from bridge.authority import NameInUseError
 from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError
 from bridge.khepri import Khepri
+from bridge.registry import NameInUseError
 from bridge.sim.config import SimulationConfig
 from bridge.sim.guardian import Guardian
 from tests.support.authority import Server

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bridge.authority import NotOwnerError
 from bridge.cluster.local import LocalCluster
 from bridge.errors import InvalidStateError
+from bridge.registry import NotOwnerError
 from bridge.sim.events import Problem
 from bridge.sim.motion import Held, roll
 from tests.support.cluster import fresh

@@ -5,19 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.authority import (
-    Awaiting,
-    Closed,
-    EntityRecord,
-    Failover,
-    Grant,
-    Phase,
-    Recall,
-    Released,
-    Step,
-    UnknownEntityError,
-)
+from bridge.authority import Phase, Released
 from bridge.etf import Atom
+from bridge.registry import Awaiting, Closed, EntityRecord, Failover, Grant, Recall, Step, UnknownEntityError
 from bridge.sim import obedience
 from bridge.sim.abroad import Abroad
 from bridge.sim.asks import Asks

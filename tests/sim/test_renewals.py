@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import LESSOR, Lease, Recalled
+from bridge.authority import Lease
 from bridge.etf import Atom, Pid
 from bridge.node import Gateway, HiddenNode, Mailbox, NodeConfig
+from bridge.registry import LESSOR, Recalled
 from bridge.sim.dataplane.deadline import Deadline, boot_ns, shared_size
 from bridge.sim.renewals import Renewals
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Credentials, Granted, decode_entries
+from bridge.authority import Granted, decode_entries
 from bridge.cluster.certificates import create_authority, issue_certificate
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import BridgeError, InvalidStateError
 from bridge.etf import Atom
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode, TlsConfig
+from bridge.registry import Credentials
 from bridge.sim.events import AuthorityGained, FellSilent, PeerSessionChanged, Problem
 from bridge.sim.traces import MAX_KEPT
 from tests.support.cluster import fresh, local_cluster

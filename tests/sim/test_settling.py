@@ -4,19 +4,11 @@ from typing import Any, cast
 
 import pytest
 
-from bridge.authority import (
-    Awaiting,
-    Away,
-    ConflictError,
-    EntityRecord,
-    Homeserver,
-    NotHolderError,
-    Ownership,
-    Phase,
-)
+from bridge.authority import Phase
 from bridge.errors import AuthorityError, OutcomeUnknownError
 from bridge.etf import Atom
 from bridge.khepri import StoreFailureError
+from bridge.registry import Awaiting, Away, ConflictError, EntityRecord, Homeserver, NotHolderError, Ownership
 from bridge.sim import settling, transfers
 from bridge.sim.asks import Asks
 from bridge.sim.settling import Settling

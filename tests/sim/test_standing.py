@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from bridge.authority import Awaiting, Phase, ServerRecord
+from bridge.authority import Phase
 from bridge.errors import ClosedError, ConfigurationError, DeadlineError, InvalidStateError
+from bridge.registry import Awaiting, ServerRecord
 from bridge.sim.dataplane.messages import Forget, Unfollow
 from bridge.sim.events import AuthorityGained
 from tests.support.sealing import SESSION, Bench, Known, record

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.authority import Message, Rule
+from bridge.authority import Message
 from bridge.errors import DecodeError
+from bridge.registry import Rule
 from bridge.sim.events import EntityDeleted, EntityUpdated, Problem
 from bridge.sim.stdio import (
     AnswerAsk,

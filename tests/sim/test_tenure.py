@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import EndReason, Homeserver, OpenedSession
 from bridge.cluster.local import LocalCluster
 from bridge.errors import ConfigurationError, HandshakeError, InvalidStateError
+from bridge.registry import EndReason, Homeserver, OpenedSession
 from bridge.sim import server, tenure
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.events import SessionLost, SessionOpened

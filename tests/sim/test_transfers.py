@@ -16,14 +16,9 @@ import pytest_asyncio
 from bridge.authority import (
     CASES,
     Acceptance,
-    ConflictError,
-    DeniedError,
     HandOver,
-    NotHolderError,
-    Ownership,
     Release,
     Released,
-    Rule,
     Transfer,
     check,
     decode_entries,
@@ -36,6 +31,7 @@ from bridge.errors import AuthorityError, ConfigurationError, InvalidStateError
 from bridge.etf import Atom
 from bridge.jose import Jwk, seal_signed_box
 from bridge.khepri import Khepri
+from bridge.registry import ConflictError, DeniedError, NotHolderError, Ownership, Rule
 from bridge.replication import encode_state
 from bridge.replication.world import WorldState
 from bridge.sim.asks import Asks

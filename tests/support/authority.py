@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.authority import (
-    EntityRecord,
-    Homeserver,
-    OpenedSession,
-    Release,
-    Rule,
-    Step,
-    encode_message,
-    inbox_message,
-    release_context,
-)
+from bridge.authority import Release, encode_message, release_context
 from bridge.etf import Atom
 from bridge.jose import Jwk, seal_signed_box
 from bridge.khepri import Khepri, Path
+from bridge.registry import EntityRecord, Homeserver, OpenedSession, Rule, Step, inbox_message
 from tests.support.cluster import fresh
 
 STEP = Step(trace=bytes(range(16)), hop=0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import EntityRecord, Message
+from bridge.authority import Message
 from bridge.cluster.local import LocalCluster, LocalClusterConfig
 from bridge.errors import AuthorityError, BridgeError, ConnectionLostError
 from bridge.etf import Atom
@@ -20,6 +20,7 @@ from bridge.homeserver.federation import Courier, CourierConfig, Desk, Escrows, 
 from bridge.homeserver.federation.desk import LaterError, SettledError, UnpinnedError
 from bridge.jose import Jwk
 from bridge.khepri import Khepri, Path
+from bridge.registry import EntityRecord
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh, hidden_node
 from tests.support.credentials import KeySigner

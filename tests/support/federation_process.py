@@ -12,7 +12,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bridge.authority.trust import FixedTrust
 from bridge.cli.connection import local_way, open_store
 from bridge.cluster.local import running_cluster
 from bridge.homeserver.federation import CourierConfig, Desk
@@ -21,6 +20,7 @@ from bridge.homeserver.federation.service import federating
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
 from bridge.jose import Jwk
+from bridge.registry.trust import FixedTrust
 from tests.support.credentials import KeySigner
 
 QUICK = CourierConfig(patience=60.0, first_wait=0.05, longest_wait=0.5, settle_every=0.1, servers_every=1.0)

@@ -11,8 +11,6 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
-from bridge.authority import Journal
-from bridge.authority.trust import FixedTrust, Trusted
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.context import Context
@@ -22,6 +20,8 @@ from bridge.jose import Jwk
 from bridge.jose.credentials import AccessToken, Role, Signer
 from bridge.jose.credentials.token import encode_token
 from bridge.khepri import Khepri
+from bridge.registry import Journal
+from bridge.registry.trust import FixedTrust, Trusted
 from tests.support.credentials import ISSUER, KEYS, access_token
 
 GENEROUS = RestSettings(

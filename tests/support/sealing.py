@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge.authority import EntityRecord, Homeserver, Rule, ServerRecord, UnknownEntityError
 from bridge.etf import Atom
+from bridge.registry import EntityRecord, Homeserver, Rule, ServerRecord, UnknownEntityError
 from bridge.replication import NO_ROTATION, World, encode_state
 from bridge.sim.bodies import Bodies
 from bridge.sim.config import SimulationConfig

@@ -11,9 +11,9 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from bridge.authority import Credentials, KeyState
 from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, KeyState
 from tests.support.credentials import ISSUER
 
 ROOT = Path(__file__).parents[2]

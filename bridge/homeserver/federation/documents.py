@@ -11,9 +11,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from bridge.authority import Rule
 from bridge.errors import DecodeError
 from bridge.jose.encoding import base64url_decode_untrusted
+from bridge.registry import Rule
 
 MAX_QUESTION_BYTES: Final = 49_152
 """of a document that is asked: an offer holds a release of up to 16 KiB"""

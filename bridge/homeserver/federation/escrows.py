@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from bridge.authority import EntityRecord, Rule, ServerRecord, Step
-from bridge.authority.records import Fields
-from bridge.authority.requests import Requests, name_bytes, step_members
 from bridge.errors import DecodeError
 from bridge.etf import Atom
 from bridge.homeserver.federation.documents import (
@@ -30,6 +27,9 @@ from bridge.homeserver.federation.peers import Peer, endpoint_of, servers_term
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
 from bridge.khepri import GetMany, Khepri, NodeNotFoundError
 from bridge.khepri import Path as TreePath
+from bridge.registry import EntityRecord, Rule, ServerRecord, Step
+from bridge.registry.records import Fields
+from bridge.registry.requests import Requests, name_bytes, step_members
 
 _BRIDGE: Final = Atom("bridge")
 _UNDEFINED: Final = Atom("undefined")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bridge.authority import ServerRecord
 from bridge.errors import ConfigurationError, DecodeError, KeyFormatError, SignatureError
 from bridge.etf import Atom
 from bridge.homeserver.federation.documents import Endpoint
 from bridge.jose import Jwk
 from bridge.jose.credentials import Keyring, keyring
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
+from bridge.registry import ServerRecord
 
 MAX_URLS: Final = 8
 MAX_KEYS: Final = 8

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field, StrictBool
 from starlette.requests import Request
 
-from bridge.authority import AskEnded, Outcome, inbox_message
 from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
 from bridge.homeserver.rest.context import Context, Here
@@ -23,6 +22,7 @@ from bridge.homeserver.rest.reading import Fresh, bridge_path, entity_named, rec
 from bridge.homeserver.rest.shapes import Entity, Epoch, Name
 from bridge.homeserver.rest.tracing import step_of
 from bridge.jose.credentials import Role
+from bridge.registry import AskEnded, Outcome, inbox_message
 
 router = APIRouter(prefix="/v1", tags=["requests"])
 

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from bridge.authority import OPERATOR, Party
-from bridge.authority.trust import Trusted
 from bridge.errors import SignatureError
 from bridge.homeserver.rest.problems import ProblemError
 from bridge.jose.credentials import Role, read_access_untrusted
+from bridge.registry import OPERATOR, Party
+from bridge.registry.trust import Trusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
-from bridge.authority import Ownership
-from bridge.authority.recording import Journal
 from bridge.homeserver.federation import Desk
 from bridge.homeserver.issuing import Issuing
 from bridge.homeserver.rest.callers import Authenticator
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
+from bridge.registry import Ownership
+from bridge.registry.journal import Journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
-from bridge.authority import EntityRecord, Rule
 from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.idempotency import Writes
@@ -18,6 +17,7 @@ from bridge.homeserver.rest.reading import Fresh, entity_named, entity_records, 
 from bridge.homeserver.rest.servers import ServerName
 from bridge.homeserver.rest.shapes import Entity, Name
 from bridge.homeserver.rest.tracing import step_of
+from bridge.registry import EntityRecord, Rule
 
 router = APIRouter(prefix="/v1", tags=["entities"])
 

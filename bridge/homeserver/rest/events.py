@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import Any
 
-from bridge.authority import AskEnded, EntityRecord, ServerRecord, Step, inbox_message
 from bridge.errors import DecodeError
 from bridge.homeserver.rest.asks import asks_in
 from bridge.homeserver.rest.scenes import scene_of
@@ -15,6 +14,7 @@ from bridge.homeserver.rest.servers import info_of
 from bridge.homeserver.rest.shapes import Entity
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Change, Deleted, NativePath, Snapshot, Updated
+from bridge.registry import AskEnded, EntityRecord, ServerRecord, Step, inbox_message
 
 Event = tuple[str, Any]
 """its name, and what is told as JSON"""

@@ -17,12 +17,12 @@ from typing import Annotated, Final
 from fastapi import Depends, Header
 from starlette.requests import Request
 
-from bridge.authority import Homeserver, Ownership
 from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.context import Context, Here
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import OperationId
+from bridge.registry import Homeserver, Ownership
 
 _INCARNATION: Final = 1
 _FIRST: Final = 2

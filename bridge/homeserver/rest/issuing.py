@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from bridge.authority import Credentials
 from bridge.errors import SignatureError
 from bridge.homeserver.issuing import Issuing
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.problems import ProblemError
+from bridge.registry import Credentials
 
 
 async def issuing(here: Here) -> Issuing:

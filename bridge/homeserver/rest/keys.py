@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from bridge.authority import InstanceKey, KeyState
 from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Known
@@ -15,6 +14,7 @@ from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, new
 from bridge.homeserver.rest.problems import ProblemError
 from bridge.homeserver.rest.shapes import Name
 from bridge.jose.credentials import Role
+from bridge.registry import InstanceKey, KeyState
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 

@@ -16,13 +16,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.authority import Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
-from bridge.authority.lessor import LESSOR
 from bridge.errors import BridgeError, ConnectionLostError, DeadlineError, DecodeError
 from bridge.etf import Atom
 from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.reading import bridge_path, entity_records, record_at
 from bridge.khepri import NodeCaller
+from bridge.registry import Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
+from bridge.registry.lessor import LESSOR
 
 _KEPT: Final = 0.5
 """leases; a server renews three times in one, so that the word of whoever has not is old"""

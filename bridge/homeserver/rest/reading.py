@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query
 
-from bridge.authority import EntityRecord, ServerRecord
 from bridge.etf import Atom
 from bridge.homeserver.rest.context import Context, Here
 from bridge.homeserver.rest.problems import ProblemError
 from bridge.khepri import NameMatches, NodeNotFoundError, Path
+from bridge.registry import EntityRecord, ServerRecord
 
 _BRIDGE: Final = Atom("bridge")
 

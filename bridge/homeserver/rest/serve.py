@@ -17,9 +17,6 @@ from typing import Any, Final, Self
 import uvicorn
 from fastapi import FastAPI
 
-from bridge.authority import Credentials, Ownership
-from bridge.authority.recording import Journal
-from bridge.authority.trust import Trusted
 from bridge.errors import ConfigurationError
 from bridge.homeserver.issuing import Issuing, IssuingSettings
 from bridge.homeserver.rest.callers import TokenAuthenticator
@@ -27,6 +24,9 @@ from bridge.homeserver.rest.context import Context
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose.credentials import Signer
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, Ownership
+from bridge.registry.journal import Journal
+from bridge.registry.trust import Trusted
 
 _GRACE_SECONDS: Final = 5
 """for requests under way when the service is to end"""

@@ -8,13 +8,13 @@ import msgspec
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from bridge.authority import ServerRecord
 from bridge.homeserver.rest.authentication import Anyone
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.paging import DEFAULT_LIMIT, After, Limit, Page, names_below, page_of
 from bridge.homeserver.rest.reading import Fresh, bridge_path, records_at, server_named
 from bridge.homeserver.rest.scenes import hides_address
 from bridge.homeserver.rest.shapes import Name, Number
+from bridge.registry import ServerRecord
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"])
 

@@ -15,7 +15,6 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.requests import Request
 
-from bridge.authority import EntityRecord, Rule
 from bridge.errors import KeyFormatError
 from bridge.etf import Atom
 from bridge.homeserver.rest.authentication import ServerOnly
@@ -30,6 +29,7 @@ from bridge.homeserver.rest.shapes import Entity, Epoch, Name
 from bridge.homeserver.rest.tracing import step_of
 from bridge.jose import Jwk
 from bridge.jose.encoding import base64url_decode_untrusted
+from bridge.registry import EntityRecord, Rule
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 

@@ -10,8 +10,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from bridge.authority import EntityRecord, Rule
 from bridge.jose.credentials import MAX_NAME_BYTES, NAME_PATTERN, name_fault
+from bridge.registry import EntityRecord, Rule
 
 
 def _name(text: str) -> str:

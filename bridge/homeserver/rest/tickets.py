@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from bridge.authority import OPERATOR, Party
 from bridge.homeserver.rest.authentication import Anyone, PlayerOrOperator
 from bridge.homeserver.rest.context import Here
 from bridge.homeserver.rest.issuing import Issues, Known, refusing
@@ -16,6 +15,7 @@ from bridge.homeserver.rest.reading import server_named
 from bridge.homeserver.rest.shapes import Name
 from bridge.homeserver.rest.tokens import Peer
 from bridge.jose.credentials import Role
+from bridge.registry import OPERATOR, Party
 
 router = APIRouter(prefix="/v1", tags=["tickets"])
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from bridge.authority import ServerRecord
 from bridge.homeserver.rest.issuing import Issues, refusing
 from bridge.jose import Jwk
 from bridge.jose.credentials import Certificate, Proof
+from bridge.registry import ServerRecord
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 

@@ -12,14 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from bridge.authority import (
-    Acceptance,
-    Bind,
-    Entry,
-    Fence,
-    decode_message_untrusted,
-    encode_message,
-)
+from bridge.authority import Acceptance, Bind, Entry, Fence, decode_message_untrusted, encode_message
 from bridge.errors import DecodeError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import (

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.authority import AwayError, Closed, Grant, NotHolderError, Returned
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.homeserver.federation import CourierConfig, Peer
 from bridge.homeserver.federation.documents import Refused
 from bridge.khepri import Khepri
+from bridge.registry import AwayError, Closed, Grant, NotHolderError, Returned
 from tests.support.authority import Server
 from tests.support.cluster import fresh, hidden_node
 from tests.support.federation import QUICK, Federation, Instance, instance_cluster, term

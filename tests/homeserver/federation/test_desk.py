@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridge.authority import EntityRecord
 from bridge.errors import AuthorityError, DecodeError, SignatureError
 from bridge.etf import Atom
 from bridge.homeserver.federation import Desk, LaterError, Peer, SettledError, UnpinnedError
@@ -27,6 +26,7 @@ from bridge.homeserver.federation.documents import (
 )
 from bridge.homeserver.federation.sealing import Sealed, seal_document
 from bridge.jose import Jwk
+from bridge.registry import EntityRecord
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.credentials import KeySigner

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.authority import Rule
 from bridge.errors import DecodeError
 from bridge.homeserver.federation.documents import (
     MAX_QUESTION_BYTES,
@@ -32,6 +31,7 @@ from bridge.homeserver.federation.documents import (
     encode_document,
 )
 from bridge.jose.encoding import base64url_encode
+from bridge.registry import Rule
 
 NAMES = st.text(min_size=1, max_size=255).filter(lambda text: text.encode("utf-8", "ignore").decode() == text)
 U64S = st.integers(0, 2**64 - 1).map(str)

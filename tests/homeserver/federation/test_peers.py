@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import ServerRecord, server_abroad
 from bridge.errors import ConfigurationError, DecodeError
 from bridge.etf import Atom
 from bridge.homeserver.federation import Peer
 from bridge.homeserver.federation.peers import endpoint_of, servers_term
 from bridge.jose import Jwk
+from bridge.registry import ServerRecord, server_abroad
 
 KEY = Jwk.generate()
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import EntityRecord
 from bridge.errors import AuthorityError
 from bridge.homeserver.federation.asking import Asker
 from bridge.homeserver.federation.documents import Cancel, Moved, Offer, Standing
 from bridge.homeserver.federation.escrows import Choice, Escrow, State
 from bridge.homeserver.federation.resolving import Judgement, Knowledge, Saying, ask_around, judge
+from bridge.registry import EntityRecord
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.federation import Federation, term

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.authority.trust import FixedTrust
 from bridge.homeserver.federation.service import federating
 from bridge.homeserver.rest.app import create_app
 from bridge.homeserver.rest.serve import Listening, serving, store_context
+from bridge.registry.trust import FixedTrust
 from tests.support.cluster import fresh
 from tests.support.federation import QUICK, Federation, Instance
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from bridge.authority import EntityRecord, Rule
 from bridge.jose.credentials import Role
+from bridge.registry import EntityRecord, Rule
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind, problem

@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.authority import Rule
 from bridge.cluster.local import LocalCluster
 from bridge.khepri import Khepri
 from bridge.node import HiddenNode
+from bridge.registry import Rule
 from tests.support.authority import Server
 from tests.support.cluster import fresh, hidden_node
 from tests.support.rest import bearer

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.authority import OPERATOR
 from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.problems import ProblemError
 from bridge.jose.credentials import Role
+from bridge.registry import OPERATOR
 
 
 def _caller(role: Role, subject: str = "Alice") -> Caller:

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.authority import Credentials, Rule
 from bridge.homeserver.rest import certificates, grants, keys, tickets
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, Rule
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.credentials import KeySigner, certificate, enrolment, issued, new_id, proof

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from bridge.authority import Rule
 from bridge.homeserver.rest.entities import etag
 from bridge.jose.credentials import Role
+from bridge.registry import Rule
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind, problem, whole_list

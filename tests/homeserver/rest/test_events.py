@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 
-from bridge.authority import AskEnded, EntityRecord, Grant, Outcome, Recall, Rule, Step
 from bridge.etf import Atom
 from bridge.homeserver.rest.events import event_of, inbox_json, snapshot_events
 from bridge.khepri import Deleted, Snapshot, Updated
+from bridge.registry import AskEnded, EntityRecord, Grant, Outcome, Recall, Rule, Step
 
 STEP = Step(trace=bytes(16), hop=2)
 SCENE = {

@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.authority import Rule
-from bridge.authority.trust import FixedTrust
 from bridge.homeserver.rest.serve import Listening, serving
 from bridge.homeserver.rest.settings import RestSettings
 from bridge.jose import Jwk
 from bridge.jose.credentials import AccessToken, Role
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
+from bridge.registry import Rule
+from bridge.registry.trust import FixedTrust
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.credentials import KEYS

@@ -15,7 +15,6 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from bridge.authority import Rule
 from bridge.cluster.local import LocalCluster
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.app import create_app
@@ -25,6 +24,7 @@ from bridge.jose import Jwk
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
+from bridge.registry import Rule
 from tests.support.authority import Server
 from tests.support.cluster import fresh, hidden_node
 from tests.support.credentials import KeySigner

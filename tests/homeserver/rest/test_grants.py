@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bridge.authority import Credentials, Rule
 from bridge.errors import SignatureError
 from bridge.jose.credentials import (
     Role,
@@ -16,6 +15,7 @@ from bridge.jose.credentials import (
 )
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, Rule
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.credentials import KEYS, KeySigner

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from bridge.authority import Rule
 from bridge.cli.app import build_app
 from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.settings import RestSettings
@@ -19,6 +18,7 @@ from bridge.jose import Jwk
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
 from bridge.khepri import Khepri
+from bridge.registry import Rule
 from tests.support.authority import Server
 from tests.support.cluster import hidden_node, local_cluster
 from tests.support.rest import bearer

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.authority import Rule
 from bridge.authority.history import check, decode_entries
 from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of
 from bridge.jose.credentials import Role
 from bridge.khepri import Khepri
+from bridge.registry import Rule
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh, hidden_node
 from tests.support.rest import Rest, bearer, kind

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from bridge.authority import Credentials, KeyState
-from bridge.authority.trust import Trust
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.homeserver.rest.keys import CACHE_SECONDS
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role, keyring, read_access_untrusted
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, KeyState
+from bridge.registry.trust import Trust
 from tests.support.cluster import fresh
 from tests.support.credentials import KeySigner
 from tests.support.members import Member

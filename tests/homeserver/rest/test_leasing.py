@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.authority import EntityRecord, Rule
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
+from bridge.registry import EntityRecord, Rule
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.authority import NotHereError, Ownership, Rule
 from bridge.errors import AuthorityError
 from bridge.jose.credentials import Role
 from bridge.khepri import Khepri
+from bridge.registry import NotHereError, Ownership, Rule
 from tests.support.authority import STEP, Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.authority import ConflictError, NotHolderError
 from bridge.errors import (
     AuthorityError,
     BridgeError,
@@ -16,6 +15,7 @@ from bridge.errors import (
 from bridge.etf import Atom
 from bridge.homeserver.rest.problems import as_problem
 from bridge.khepri import NoLeaderError, UnknownOutcomeError
+from bridge.registry import ConflictError, NotHolderError
 
 
 def _refusal(cls: type[AuthorityError], reason: str) -> AuthorityError:

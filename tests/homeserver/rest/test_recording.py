@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Homeserver, Journal, RecordFile, Rule
+from bridge.authority import RecordFile
 from bridge.authority.history import Entry, check, decode_entries
-from bridge.authority.recording import recording
 from bridge.khepri import Khepri
+from bridge.registry import Homeserver, Journal, Rule
+from bridge.registry.journal import recording
 from tests.support.authority import STEP, Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind

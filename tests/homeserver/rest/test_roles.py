@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.authority import EntityRecord, Rule
 from bridge.homeserver.rest import asks, entities, feed, players, renewals, scenes, servers, sessions
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_encode
+from bridge.registry import EntityRecord, Rule
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.rest import Rest, kind

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from bridge.authority import Homeserver, NotHereError, Rule, Step
 from bridge.jose import Jwk
 from bridge.jose.credentials import Role
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
+from bridge.registry import Homeserver, NotHereError, Rule, Step
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.rest import Rest, kind, problem

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from bridge.authority import Awaiting, EntityRecord, Rule
 from bridge.homeserver.rest.shapes import Entity, Epoch, Name
+from bridge.registry import Awaiting, EntityRecord, Rule
 
 NAMES: TypeAdapter[str] = TypeAdapter(Name)
 EPOCHS: TypeAdapter[str] = TypeAdapter(Epoch)

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.authority import Credentials, Ownership
 from bridge.errors import SignatureError
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.jose import Jwk, verify
 from bridge.jose.credentials import Admitted, Awaited, Role, TicketDesk
 from bridge.jose.encoding import base64url_encode, json_object_untrusted
 from bridge.khepri import Khepri
+from bridge.registry import Credentials, Ownership
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.credentials import ISSUER, KEYS, KeySigner

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.authority import Credentials
 from bridge.homeserver.issuing import IssuingSettings
 from bridge.jose import Jwk
 from bridge.jose.credentials import (
@@ -17,6 +16,7 @@ from bridge.jose.credentials import (
     read_peer_untrusted,
 )
 from bridge.khepri import Khepri
+from bridge.registry import Credentials
 from tests.support.authority import Server
 from tests.support.cluster import fresh
 from tests.support.credentials import KEYS, KeySigner, certificate, issued, new_id

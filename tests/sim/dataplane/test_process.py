@@ -89,6 +89,17 @@ async def test_the_child_has_no_cookie_and_no_way_to_the_cluster(
         assert named <= {"/memfd:khepri-bridge-world (deleted)", "/dev/null"}
 
 
+def test_it_imports_nothing_that_speaks_with_a_cluster() -> None:
+    """Of rooms it has those that ``docs/design.md`` says, so no fault of another is one of its own."""
+    code = "import sys, bridge.sim.dataplane.process; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True
+    ).stdout.split()
+    parts = [module.split(".") for module in loaded if module.startswith("bridge.")]
+    assert {part[1] for part in parts} == {"authority", "errors", "jose", "replication", "sim", "udp"}
+    assert {part[2] for part in parts if part[1] == "sim" and len(part) > 2} == {"dataplane"}
+
+
 def test_it_dies_with_a_parent_that_is_killed() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT, text=True

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from bridge.authority.ownership import OPERATOR, Party
-from bridge.authority.records import Fields, ServerRecord
-from bridge.authority.requests import PATIENCE, Requests, name_bytes
 from bridge.errors import DecodeError, KeyFormatError
 from bridge.etf import Atom
 from bridge.jose import Jwk
@@ -23,6 +20,9 @@ from bridge.jose.credentials.proof import PEER
 from bridge.jose.credentials.ticket import check_data
 from bridge.jose.encoding import json_encode, json_object_untrusted
 from bridge.khepri import Khepri, Path
+from bridge.registry.ownership import OPERATOR, Party
+from bridge.registry.records import Fields, ServerRecord
+from bridge.registry.requests import PATIENCE, Requests, name_bytes
 
 _BRIDGE: Final = Atom("bridge")
 _UNDEFINED: Final = Atom("undefined")

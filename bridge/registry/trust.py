@@ -13,14 +13,14 @@ import logging
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from bridge.authority.credentials import InstanceKey, KeyState, ring_at
 from bridge.errors import BridgeError, DecodeError
 from bridge.etf import Atom
 from bridge.jose.credentials import Keyring
 from bridge.khepri import Deleted, Khepri, Path, Snapshot, Updated
 from bridge.khepri.paths import NativePath
+from bridge.registry.credentials import InstanceKey, KeyState, ring_at
 
-_log = logging.getLogger("bridge.authority.trust")
+_log = logging.getLogger("bridge.registry.trust")
 
 _BRIDGE: Final = Atom("bridge")
 _KEYS: Final = Atom("keys")

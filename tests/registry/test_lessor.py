@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.authority.lessor import Lost, Renewed, Streaming, lessor_message, renew, streams
 from bridge.errors import DecodeError
 from bridge.etf import Atom, Pid, decode_term, encode_term
+from bridge.registry.lessor import Lost, Renewed, Streaming, lessor_message, renew, streams
 from tests.support.terms import terms
 
 SESSION = b"s" * 16

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bridge.authority.recording import Journal
-from bridge.authority.records import EntityRecord, Step
-from bridge.authority.refusals import UnknownEntityError, authority_error
 from bridge.errors import AuthorityError, ConfigurationError, KhepriError
 from bridge.etf import Atom
 from bridge.jose.credentials import name_fault
 from bridge.khepri import Khepri, NodeNotFoundError, OperationId
+from bridge.registry.journal import Journal
+from bridge.registry.records import EntityRecord, Step
+from bridge.registry.refusals import UnknownEntityError, authority_error
 
 PATIENCE: Final = 60.0
 """seconds to repeat a request under its operation id: a server that has stopped acting for an entity must

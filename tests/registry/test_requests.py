@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import Step
-from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
 from bridge.khepri import OperationId
+from bridge.registry import Step
+from bridge.registry.requests import PATIENCE, Requests, name_bytes, step_members
 
 
 def test_a_name_is_utf_8() -> None:

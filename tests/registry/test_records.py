@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.authority import (
+from bridge.errors import DecodeError
+from bridge.etf import Atom
+from bridge.registry import (
     Ask,
     AskEnded,
     Awaiting,
@@ -24,9 +26,7 @@ from bridge.authority import (
     Step,
     inbox_message,
 )
-from bridge.authority.records import outcome_of
-from bridge.errors import DecodeError
-from bridge.etf import Atom
+from bridge.registry.records import outcome_of
 from tests.support.terms import terms
 
 SESSION = b"s" * 16

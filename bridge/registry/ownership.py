@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
-from bridge.authority.recording import Journal
-from bridge.authority.records import EntityRecord, Outcome, Rule, Step, outcome_of
-from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, OperationId
+from bridge.registry.journal import Journal
+from bridge.registry.records import EntityRecord, Outcome, Rule, Step, outcome_of
+from bridge.registry.requests import PATIENCE, Requests, name_bytes, step_members
 
 MAX_ASK_SECONDS: Final = 3_600.0
 """seconds that an ask may stay open"""

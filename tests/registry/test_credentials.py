@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import (
+from bridge.cluster.local import LocalCluster
+from bridge.errors import AuthorityError, DecodeError, SignatureError
+from bridge.etf import Atom
+from bridge.jose import Jwk
+from bridge.jose.credentials import Certificate, Proof, Role
+from bridge.khepri import InvalidRequestError, Khepri
+from bridge.node import HiddenNode
+from bridge.registry import (
     OPERATOR,
     Credentials,
     InstanceKey,
@@ -23,13 +30,6 @@ from bridge.authority import (
     UnknownServerError,
     ring_at,
 )
-from bridge.cluster.local import LocalCluster
-from bridge.errors import AuthorityError, DecodeError, SignatureError
-from bridge.etf import Atom
-from bridge.jose import Jwk
-from bridge.jose.credentials import Certificate, Proof, Role
-from bridge.khepri import InvalidRequestError, Khepri
-from bridge.node import HiddenNode
 from tests.support.authority import Server
 from tests.support.cluster import erlang, fresh
 from tests.support.credentials import certificate, new_id, proof

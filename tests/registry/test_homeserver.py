@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import (
+from bridge.cluster.local import LocalCluster
+from bridge.errors import AuthorityError, ConfigurationError
+from bridge.etf import Atom
+from bridge.jose import Jwk
+from bridge.khepri import InvalidRequestError, Khepri, TooLargeError
+from bridge.node import HiddenNode
+from bridge.registry import (
     Awaiting,
     ConflictError,
     DeniedError,
@@ -24,12 +30,6 @@ from bridge.authority import (
     UnknownEntityError,
     UnknownServerError,
 )
-from bridge.cluster.local import LocalCluster
-from bridge.errors import AuthorityError, ConfigurationError
-from bridge.etf import Atom
-from bridge.jose import Jwk
-from bridge.khepri import InvalidRequestError, Khepri, TooLargeError
-from bridge.node import HiddenNode
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh
 

@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from bridge.authority import OPERATOR, Answered, EntityRecord, Ownership, Party, Requested, Rule
 from bridge.cluster.local import LocalCluster
 from bridge.errors import AuthorityError
 from bridge.etf import Atom
 from bridge.khepri import Khepri
+from bridge.registry import OPERATOR, Answered, EntityRecord, Ownership, Party, Requested, Rule
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh, hidden_node
 

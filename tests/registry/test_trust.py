@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import Credentials, KeyState
-from bridge.authority import trust as room
-from bridge.authority.trust import FixedTrust, Trust, Trusted
 from bridge.errors import BridgeError
 from bridge.etf import Atom
 from bridge.jose import Jwk
 from bridge.khepri import Khepri, Snapshot, Updated
+from bridge.registry import Credentials, KeyState
+from bridge.registry import trust as room
+from bridge.registry.trust import FixedTrust, Trust, Trusted
 from tests.support.cluster import erlang
 from tests.support.credentials import KEYS
 

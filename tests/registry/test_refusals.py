@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from bridge.authority import (
+from bridge.errors import AuthorityError
+from bridge.etf import Atom
+from bridge.khepri import InvalidRequestError, UnknownKhepriError
+from bridge.registry import (
     AlreadyOwnerError,
     AwayError,
     ConflictError,
@@ -29,10 +32,7 @@ from bridge.authority import (
     UnknownServerError,
     refusals,
 )
-from bridge.authority.refusals import authority_error
-from bridge.errors import AuthorityError
-from bridge.etf import Atom
-from bridge.khepri import InvalidRequestError, UnknownKhepriError
+from bridge.registry.refusals import authority_error
 
 
 def refused(reason: str, **props: Any) -> Exception:

@@ -10,7 +10,11 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from bridge.authority import (
+from bridge.cluster.local import LocalCluster
+from bridge.errors import AuthorityError, ConfigurationError
+from bridge.khepri import Khepri, NodeNotFoundError
+from bridge.node import HiddenNode
+from bridge.registry import (
     OPERATOR,
     AlreadyOwnerError,
     Answered,
@@ -37,10 +41,6 @@ from bridge.authority import (
     TooManyAsksError,
     UnknownEntityError,
 )
-from bridge.cluster.local import LocalCluster
-from bridge.errors import AuthorityError, ConfigurationError
-from bridge.khepri import Khepri, NodeNotFoundError
-from bridge.node import HiddenNode
 from tests.support.authority import STEP, Server
 from tests.support.cluster import fresh
 

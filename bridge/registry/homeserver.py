@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bridge.authority.recording import Journal
-from bridge.authority.records import EntityRecord, Rule, ServerRecord, Step, server_abroad
-from bridge.authority.refusals import UnknownServerError
-from bridge.authority.requests import PATIENCE, Requests, name_bytes, step_members
 from bridge.errors import ConfigurationError
 from bridge.etf import Atom
 from bridge.khepri import Khepri, OperationId
+from bridge.registry.journal import Journal
+from bridge.registry.records import EntityRecord, Rule, ServerRecord, Step, server_abroad
+from bridge.registry.refusals import UnknownServerError
+from bridge.registry.requests import PATIENCE, Requests, name_bytes, step_members
 
 
 class EndReason(StrEnum):
