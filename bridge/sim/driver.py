@@ -83,6 +83,8 @@ class SimulationProcess:
             DeadlineError: it took more than a minute.
         """
         self._started = asyncio.get_running_loop().create_future()
+        # Whoever waits reads the outcome; once nobody does, it is of no interest.
+        self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,

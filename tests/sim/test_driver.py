@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -163,6 +164,21 @@ async def test_a_server_that_ends_instead_of_starting_says_why(script: str, reas
     with pytest.raises(ConfigurationError, match=f"sim1 ended: .*{reason}"):
         await process.start()
     await process.close()
+
+
+async def test_a_start_that_nobody_waits_for_any_more_fails_in_silence() -> None:
+    noise: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
+    server = SimulationProcess("sim1", [sys.executable, "-c", "input()"], Told())
+    starting = asyncio.create_task(server.start())
+    while server._reading is None:
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await server.close()
+    del server, starting
+    gc.collect()
+    assert noise == []
 
 
 async def test_a_server_that_was_never_started_takes_no_command() -> None:
