@@ -20,7 +20,10 @@ _LOAD: Final = 0.5
 _HOST_SHARE: Final = 8
 """Hosts that it takes to use up the handshakes meant for those with a cookie."""
 _MAX_REMEMBERED: Final = 16_384
-"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
+"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some,"""
+_MAX_OF_PEER: Final = 512
+"""and of one peer: who begins again and again must not use up what is for all."""
+_PRUNED_EVERY_MS: Final = 1000
 _CLOCK_SKEW_MS: Final = 30_000
 
 
@@ -37,7 +40,9 @@ class Admission:
         "_cookies",
         "_hosts",
         "_proven",
+        "_pruned_at_ms",
         "_remembered",
+        "_remembered_count",
         "_replies",
         "_strangers",
         "checked",
@@ -52,7 +57,10 @@ class Admission:
         self._hosts = HostBuckets(rate=rate / _HOST_SHARE, burst=max(1, burst // _HOST_SHARE))
         self._replies = TokenBucket(rate=rate, burst=burst)
         self._cookies = CookieJar(cookie_secret, lifetime=config.cookie_lifetime)
-        self._remembered: dict[tuple[str, bytes, int], int] = {}  # to the Unix ms after which it is too old
+        # By sender, then session and sequence, to the Unix ms after which it is too old.
+        self._remembered: dict[str, dict[tuple[bytes, int], int]] = {}
+        self._remembered_count = 0
+        self._pruned_at_ms = 0
         self.checked = 0
         self.retries = 0
 
@@ -75,23 +83,48 @@ class Admission:
 
     def is_replayed(self, claims: SignedBoxClaims) -> bool:
         """Whether a handshake with these claims was let through before."""
-        return self._replay_key(claims) in self._remembered
+        return (claims.session, claims.sequence) in self._remembered.get(claims.sender, ())
 
     def remember(self, claims: SignedBoxClaims) -> None:
         """Let no handshake with these claims through again, for as long as its box could be believed."""
         until = claims.issued_at_ms + claims.lifetime_ms + _CLOCK_SKEW_MS
-        self._remembered[self._replay_key(claims)] = until
+        own = self._remembered.setdefault(claims.sender, {})
+        before = len(own)
+        own[claims.session, claims.sequence] = until
+        self._remembered_count += len(own) - before
 
-    @staticmethod
-    def _replay_key(claims: SignedBoxClaims) -> tuple[str, bytes, int]:
-        return claims.sender, claims.session, claims.sequence
+    def _can_remember(self, sender: str, *, unix_ms: int) -> bool:
+        if self._has_room(sender):
+            return True
+        if 0 <= unix_ms - self._pruned_at_ms < _PRUNED_EVERY_MS:
+            return False  # anybody can ask, and to look at all costs as much as to check a few
+        self._pruned_at_ms = unix_ms
+        self._remembered = {
+            name: left
+            for name, keys in self._remembered.items()
+            if (left := {key: until for key, until in keys.items() if until >= unix_ms})
+        }
+        self._remembered_count = sum(map(len, self._remembered.values()))
+        return self._has_room(sender)
+
+    def _has_room(self, sender: str) -> bool:
+        of_sender = len(self._remembered.get(sender, ()))
+        return self._remembered_count < _MAX_REMEMBERED and of_sender < _MAX_OF_PEER
 
     def may_check(
-        self, *, proven: Address | None, pending: int, pending_of_peer: int, unix_ms: int, now: float
+        self,
+        *,
+        sender: str,
+        proven: Address | None,
+        pending: int,
+        pending_of_peer: int,
+        unix_ms: int,
+        now: float,
     ) -> bool:
         """Whether an INIT may cost a check; if so, it has.
 
         Args:
+            sender: the thumbprint that it names.
             proven: its source, if that was shown by a cookie.
             pending: handshakes under way.
             pending_of_peer: those of the peer it names.
@@ -99,10 +132,8 @@ class Admission:
         config = self._config
         if pending >= config.max_pending_handshakes or pending_of_peer >= config.max_pending_per_peer:
             return False
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered = {key: until for key, until in self._remembered.items() if until >= unix_ms}
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                return False
+        if not self._can_remember(sender, unix_ms=unix_ms):
+            return False
         if proven is None:
             has_token = self._strangers.take(now)
         else:

@@ -51,6 +51,8 @@ from bridge.udp.wire import (
 from bridge.udp.workspace import RUN_ROWS, Workspace
 
 _DATA_HEAD_BYTES: Final = 1 + CONNECTION_ID.size
+_MAX_ANSWERS: Final = 1024
+"""To INITs, beyond which none is answered before those are taken: twice what comes in one turn."""
 _FEW: Final = 4
 """Datagrams that are cheaper one by one than as a run."""
 
@@ -314,6 +316,8 @@ class Endpoint:
         self._on_heard(session)
 
     def _on_init(self, init: Init, address: Address, *, now: float) -> DropReason | None:
+        if len(self._outbox) >= _MAX_ANSWERS:
+            return DropReason.HANDSHAKE_RATE
         answer = self._handshakes.receive_init(init, address, now=now)
         if isinstance(answer, DropReason):
             return answer

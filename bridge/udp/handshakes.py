@@ -171,6 +171,7 @@ class Handshakes:
         ):
             return DropReason.YIELDED
         if not self.admission.may_check(
+            sender=claims.sender,
             proven=address if is_proven else None,
             pending=pending,
             pending_of_peer=sum(other.peer.name == peer.name for other in self.responders.values()),

@@ -279,6 +279,8 @@ class Inbound:
         # Of these the last counts: a datagram has room for a hundred, each work for far more than its bytes.
         ack: Ack | None = None
         challenge: PathChallenge | None = None
+        # Behind them, for it tells what they left undelivered; of these the first.
+        close: Close | None = None
         evidence: Evidence | None = None
         is_proven = True
         if self._verifier is not None and any(type(frame) is State for frame in frames):
@@ -293,15 +295,15 @@ class Inbound:
                 ack = frame
             elif type(frame) is Credit:
                 self._outbound.messages.reliable.update(frame.received, frame.limit)
+            elif type(frame) is Ping:
+                eliciting = urgent = True
             else:
                 eliciting = eliciting or isinstance(frame, ELICITING)
-                urgent = (
-                    urgent
-                    or isinstance(frame, Ping)
-                    or (type(frame) in _RELIABLE_KINDS and sequence != newest + 1)
-                )
+                urgent = urgent or (type(frame) in _RELIABLE_KINDS and sequence != newest + 1)
                 if type(frame) is PathChallenge:
                     challenge = frame
+                elif type(frame) is Close:
+                    close = close or frame
                 self._on_frame(frame, address)
         if ack is not None:
             self._outbound.on_ack(ack.largest, ack.bits, now=now)
@@ -309,6 +311,9 @@ class Inbound:
             self._outbound.emit_frame(encode_frame(PathResponse(challenge.token)), now=now, address=address)
         if eliciting:
             self._note_eliciting(urgent=urgent, now=now)
+        if close is not None:
+            is_known = close.code < _WIRE_REASONS and close.code in _REASONS
+            self._closed(CloseReason(close.code) if is_known else CloseReason.UNKNOWN, close.text)
 
     def _challenge(self, address: Address, *, size: int, now: float) -> None:
         if self._path.should_challenge(address, size=size, now=now, interval=self._rtt.smoothed):
@@ -326,15 +331,11 @@ class Inbound:
                 self.may_have_messages = True
             case MessageCredit(low_water, limit):
                 self._outbound.messages.unordered.update(low_water, limit)
-            case Close(code, text):
-                is_known = code < _WIRE_REASONS and code in _REASONS
-                reason = CloseReason(code) if is_known else CloseReason.UNKNOWN
-                self._closed(reason, text)
             case PathResponse(token):
                 if self._path.respond(address, token):
                     self._outbound.address = address
                     self.address_changes += 1
-            case Ping() | PathChallenge() | Proof() | State() | Ack() | Credit():
+            case Ping() | PathChallenge() | Close() | Proof() | State() | Ack() | Credit():
                 pass
             case _:
                 assert_never(frame)

@@ -45,6 +45,8 @@ _PROBE_DATAGRAMS: Final = 2
 _new: Final = tuple.__new__
 """What the constructor of a named tuple comes down to, without the cost of calling it."""
 _COLLAPSE_BACKOFF: Final = 3
+_MAX_ANSWERS: Final = 64
+"""Datagrams that wait to be taken, beyond which what the peer asks for is not answered."""
 _PING_FRAME: Final = encode_frame(Ping())
 
 
@@ -433,7 +435,12 @@ class Outbound:
         )
 
     def emit_frame(self, frame: bytes, *, now: float, address: Address | None = None) -> None:
-        """Seal a datagram of one frame at once, past everything that waits."""
+        """Seal a datagram of one frame at once, past everything that waits.
+
+        While the kernel has no room nobody takes what was sealed: then answers are left out beyond a few.
+        """
+        if len(self._outbox) >= _MAX_ANSWERS and not self.is_closed:
+            return
         draft = Draft()
         draft.add(frame)
         self._emit(draft, now=now, address=address)

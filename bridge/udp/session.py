@@ -469,7 +469,7 @@ class Session:
         """
         inbound = self.inbound
         if inbound.may_have_messages and (message := inbound.next_message()) is not None:
-            if self.acknowledger.message_taken():
+            if not self.is_closed and self.acknowledger.message_taken():
                 self._on_pending(self)
             return message
         if inbound.states.states:

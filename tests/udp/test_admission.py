@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.jose import SignedBoxClaims
@@ -8,22 +10,36 @@ from bridge.udp.config import UdpConfig
 
 HERE = ("192.0.2.1", 1)
 NOW_MS = 1_800_000_000_000
+SENDER = "A" * 43
+OTHER = "E" * 43
 
 
 def admission(**settings: float) -> Admission:
     return Admission(UdpConfig(**settings), cookie_secret=bytes(32))  # type: ignore[arg-type]
 
 
-def may_check(tried: Admission, *, proven: str | None = None, pending: int = 0, of_peer: int = 0) -> bool:
-    address = None if proven is None else (proven, 1)
+def may_check(
+    tried: Admission,
+    *,
+    proven: str | None = None,
+    pending: int = 0,
+    of_peer: int = 0,
+    sender: str = SENDER,
+    later_ms: int = 0,
+) -> bool:
     return tried.may_check(
-        proven=address, pending=pending, pending_of_peer=of_peer, unix_ms=NOW_MS, now=100.0
+        sender=sender,
+        proven=None if proven is None else (proven, 1),
+        pending=pending,
+        pending_of_peer=of_peer,
+        unix_ms=NOW_MS + later_ms,
+        now=100.0,
     )
 
 
-def claims(number: int) -> SignedBoxClaims:
+def claims(number: int, *, sender: str = SENDER) -> SignedBoxClaims:
     return SignedBoxClaims(
-        sender="A" * 43,
+        sender=sender,
         recipient="A" * 43,
         session=number.to_bytes(16, "big"),
         sequence=0,
@@ -73,3 +89,39 @@ def test_what_was_let_through_is_not_let_through_again() -> None:
     tried.remember(claims(1))
     assert tried.is_replayed(claims(1))
     assert not tried.is_replayed(claims(2))
+
+
+def test_a_peer_that_begins_again_and_again_uses_up_nothing_but_its_own() -> None:
+    """A box may live for a minute, and be of half a minute from now: thousands at 200 a second."""
+    tried = admission(handshakes_per_second=1e6, handshake_burst=100_000)
+    let_through = 0
+    while may_check(tried):
+        tried.remember(claims(let_through))
+        let_through += 1
+    assert let_through < 1000
+    assert may_check(tried, sender=OTHER)
+    tried.remember(claims(0, sender=OTHER))
+    assert tried.is_replayed(claims(0))
+    assert tried.is_replayed(claims(0, sender=OTHER))
+    assert not may_check(tried, later_ms=40_000)
+    assert may_check(tried, later_ms=41_001)
+    assert not tried.is_replayed(claims(0))
+
+
+def test_to_ask_when_all_is_full_costs_a_look_at_all_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.udp.admission._MAX_REMEMBERED", 2)
+    tried = admission()
+    for number in range(2):
+        tried.remember(claims(number))
+        tried.remember(claims(number))
+    looks: list[int] = []
+
+    class Watched(dict[str, dict[tuple[bytes, int], int]]):
+        def items(self) -> Any:
+            looks.append(1)
+            return super().items()
+
+    for later_ms in (0, 1, 999, 1000, -5):
+        tried._remembered = Watched(tried._remembered)
+        assert not may_check(tried, later_ms=later_ms)
+    assert len(looks) == 3

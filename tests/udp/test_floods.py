@@ -281,6 +281,17 @@ def test_a_flood_leaves_nothing_behind() -> None:
     assert (statistics.handshakes_pending, statistics.sessions) == (0, 0)
 
 
+def test_strangers_that_ask_while_the_kernel_has_no_room_fill_no_memory() -> None:
+    """What nobody takes is not added to; once it was taken, strangers are answered again."""
+    network, a, b = pair_under_flood()
+    init = forged_init(a, b)
+    for _ in range(2):
+        for number in range(2000):
+            b.endpoint.receive_datagram(init, ("203.0.113.1", 1 + number), now=network.now)
+        answers = single_datagrams(b.endpoint.datagrams_to_send(now=network.now))
+        assert 500 < len(answers) < 1100
+
+
 def test_a_peer_that_only_ever_begins_costs_a_bounded_number_of_sessions() -> None:
     network, a, b = pair_under_flood()
     gc.collect()

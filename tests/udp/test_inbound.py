@@ -23,6 +23,7 @@ from bridge.udp.frames import (
     Message,
     MessageCredit,
     PathChallenge,
+    Ping,
     Reliable,
     State,
 )
@@ -32,6 +33,7 @@ from bridge.udp.wire import (
     DATA,
     DATA_HEADER,
     MAX_DATAGRAM_BYTES,
+    MAX_FRAMES_BYTES,
 )
 from bridge.udp.workspace import Matrix
 from tests.support.datagrams import bare_sessions, single_datagrams
@@ -330,6 +332,43 @@ def test_an_address_that_is_not_proven_gets_no_more_bytes_than_came_from_it(chal
     b.inbound.receive_datagram(datagram, elsewhere, now=100.0)
     answers = single_datagrams(b.datagrams_to_send(now=100.0))
     assert sum(len(answer) for answer, address in answers if address == elsewhere) <= len(datagram)
+
+
+def test_answers_that_nobody_takes_are_few_and_the_end_is_told_all_the_same() -> None:
+    """While the kernel has no room nothing is taken, and a peer may ask as often as it likes."""
+    a, b = bare_sessions()
+    for sequence in range(300):
+        b.inbound.receive_datagram(forge(sequence, PathChallenge(bytes(8))), HERE, now=100.0)
+    b.close()
+    answers = sent(b, now=100.0)
+    assert len(answers) < 100
+    for answer in answers:
+        a.inbound.receive_datagram(answer, HERE, now=100.0)
+    (end,) = drain(a)
+    assert isinstance(end, SessionClosed)
+
+
+def test_as_many_pings_as_fit_are_acknowledged_once() -> None:
+    _, b = bare_sessions()
+    b.inbound.receive_datagram(forge(0, *[Ping()] * MAX_FRAMES_BYTES), HERE, now=100.0)
+    (answer,) = sent(b, now=100.0)
+    assert len(answer) < 100
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_the_last_datagram_acknowledges_is_not_told_as_undelivered(at: int) -> None:
+    """Wherever in it CLOSE is, and of several the first counts."""
+    _, b = bare_sessions()
+    b.send_unordered(b"it arrived")
+    b.send_reliable(b"this too")
+    sent(b, now=100.0)
+    frames: list[Frame] = [Ack(0, 0), Credit(12, 1 << 18)]
+    frames.insert(at, Close(1, "the first"))
+    b.inbound.receive_datagram(forge(0, *frames, Close(2, "the second")), HERE, now=100.1)
+    (end,) = drain(b)
+    assert isinstance(end, SessionClosed)
+    assert (end.reason, end.detail) == (CloseReason.SHUTDOWN, "the first")
+    assert end.undelivered == end.undelivered_unordered == ()
 
 
 def test_acknowledgements_without_number_in_one_datagram_are_one_acknowledgement(

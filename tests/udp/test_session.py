@@ -19,6 +19,7 @@ from bridge.udp.frames import (
     MAX_CLOSE_TEXT_BYTES,
     MAX_STATE_BYTES,
 )
+from bridge.udp.session import Session
 from bridge.udp.wire import (
     DATA_HEADER,
     MAX_DATAGRAM_BYTES,
@@ -117,6 +118,20 @@ def test_a_closed_session_refuses_and_closing_twice_is_closing_once() -> None:
     assert isinstance(closed, SessionClosed)
     assert closed.detail == "é" * (MAX_CLOSE_TEXT_BYTES // 2)
     assert a.get_timer() is None
+
+
+def test_who_reads_what_a_session_left_has_nobody_look_at_it_again() -> None:
+    a, b = bare_sessions()
+    a.send_reliable(b"one")
+    exchange(a, b, now=100.0)
+    b.handle_timer(now=101.0)
+    assert sent(b, now=101.0)
+    b.close()
+    assert sent(b, now=101.0)
+    pending: list[Session] = []
+    b._on_pending = pending.append
+    assert [type(event) for event in drain(b)] == [MessageReceived, SessionClosed]
+    assert pending == []
 
 
 def test_what_is_not_bytes_is_refused_when_it_is_given_and_not_when_it_is_sealed() -> None:
