@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from bridge.cli.datagram import verify_datagram
 from bridge.cli.key_file import read_key
 from bridge.cli.output import Json, emit, example
 from bridge.errors import ConfigurationError
+from bridge.files import write_new
 
 if TYPE_CHECKING:
     from bridge.jose import Jwk
@@ -167,11 +167,9 @@ def _serialised(key: Jwk, *, pem: bool) -> bytes:
 def _write_new(path: Path, content: bytes, *, mode: int) -> None:
     """Never over an existing key: losing one cannot be undone."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        write_new(path, content, mode=mode)
     except FileExistsError:
         raise ConfigurationError(f"{path} exists already: remove it first, or choose another name") from None
-    with open(descriptor, "wb") as file:
-        file.write(content)
 
 
 def _emit_bytes(content: bytes, *, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from bridge.errors import ConfigurationError, ProtocolError
 from bridge.etf import Atom
+from bridge.files import replace_file
 from bridge.khepri.calls import EXPORT, StoreCalls
 from bridge.khepri.paths import Pattern, wire_path
 
@@ -56,7 +56,7 @@ class Transfer:
     ) -> int:
         """Write the nodes that a pattern matches to a file, whole or not at all; tells how many they are."""
         exported = await self.export_bytes(pattern, timeout=timeout)
-        await asyncio.to_thread(_replace, File(file), exported.data)
+        await asyncio.to_thread(replace_file, File(file), exported.data)
         return exported.nodes
 
     async def import_bytes(self, data: bytes, *, timeout: float = _TIMEOUT) -> int:
@@ -89,7 +89,7 @@ class Transfer:
         found = await self._calls.read(EXPORT, "backup", [], {"timeout": timeout})
         match found:
             case Mapping() if isinstance(data := found.get(Atom("bytes")), bytes):
-                await asyncio.to_thread(_replace, File(file), data)
+                await asyncio.to_thread(replace_file, File(file), data)
                 return _nodes(found)
         raise ProtocolError(f"no backup: {found!r:.200}")
 
@@ -118,17 +118,3 @@ def _nodes(answer: Any) -> int:
     if type(nodes) is not int:
         raise ProtocolError(f"no number of nodes: {answer!r:.200}")
     return nodes
-
-
-def _replace(file: File, data: bytes) -> None:
-    """Beside the file first, so that whoever reads it sees the old one or the new one."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(name, file)
-    except BaseException:
-        File(name).unlink(missing_ok=True)
-        raise

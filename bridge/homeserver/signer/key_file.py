@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.errors import ConfigurationError, KeyFormatError
+from bridge.files import write_new
 from bridge.jose import Jwk
 
 CURVE: Final = "P-256"
@@ -26,13 +27,9 @@ def make_key_file(path: Path) -> Jwk:
     """
     key = Jwk.generate(CURVE)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        write_new(path, key.to_json().encode() + b"\n")
     except FileExistsError:
         raise ConfigurationError(f"{path} exists already: a key that is overwritten is lost") from None
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(key.to_json() + "\n")
-        file.flush()
-        os.fsync(descriptor)
     return key.public()
 
 

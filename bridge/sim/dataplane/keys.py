@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from bridge.errors import ConfigurationError, KeyFormatError
+from bridge.files import write_new
 from bridge.jose import Jwk
 
 
@@ -20,16 +21,15 @@ def load_or_create_key(path: str | None) -> Jwk:
     if path is None:
         return Jwk.generate("P-256")
     file = Path(path)
+    if os.path.lexists(file):
+        return _load(file)
+    key = Jwk.generate("P-256")
     try:
-        # Exclusive creation with the final mode: another process never sees half a key or a readable one.
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+        write_new(file, key.to_pem())
+    except FileExistsError:  # another process was faster
         return _load(file)
     except OSError as error:
         raise ConfigurationError(f"cannot make the key file {file}: {error.strerror}") from error
-    key = Jwk.generate("P-256")
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(key.to_pem())
     return key
 
 
