@@ -18,6 +18,7 @@ from bridge.authority import Message
 from bridge.errors import BridgeError, DecodeError, InvalidStateError
 from bridge.registry import Closed, Returned, Rule
 from bridge.sim.config import SimulationConfig
+from bridge.sim.ending import until_one_ends
 from bridge.sim.events import (
     Asked,
     AuthorityGained,
@@ -276,17 +277,10 @@ async def serve(config: SimulationConfig, *, commands: bool, metrics: str | None
         port = 0 if metrics is None else await stack.enter_async_context(exposing(metrics, server))
         await stack.enter_async_context(server)
         write(Started(server=config.name, node=config.node, metrics=port))
-        tasks = {asyncio.create_task(_fatal(ended))}
+        works = [_fatal(ended)]
         if reader is not None:
-            tasks.add(asyncio.create_task(_read_commands(reader, server, write)))
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            works.append(_read_commands(reader, server, write))
+        await until_one_ends(*works)
 
 
 async def _standard_input() -> asyncio.StreamReader:

@@ -23,6 +23,7 @@ from bridge.sim.config import SimulationConfig
 from bridge.sim.dataplane import DataPlaneClient
 from bridge.sim.dataplane.deadline import boot_ns
 from bridge.sim.dataplane.receiving import MAX_ECHO_AGE_SECONDS
+from bridge.sim.ending import until_one_ends
 from bridge.sim.events import Problem, ServerEvent
 from bridge.sim.feed import BRIDGE, Feed
 from bridge.sim.following import Following
@@ -210,7 +211,8 @@ class Tenure:
             spawn=self.spawn,
         )
         # The feed of servers and entities first: a grant names a giver whose key must be known by then.
-        self._over = asyncio.create_task(_until_either_ends(renewals.run(), feed.run()))
+        # Without its feed a server would not hear that it was recalled, without renewals it has no lease.
+        self._over = asyncio.create_task(until_one_ends(renewals.run(), feed.run()))
         await feed.until_begun(self._config.name, acknowledged=renewals.acknowledged, over=self._over)
         for player, handler in players.items():
             await self.transfers.enter(player, handler)
@@ -355,16 +357,3 @@ class Tenure:
             if not isinstance(error, BridgeError):
                 _log.error("a task of %s failed", self._config.name, exc_info=error)
             self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))
-
-
-async def _until_either_ends(*works: Coroutine[object, object, None]) -> None:
-    """Without its feed a server would not hear that it was recalled, without renewals it has no lease."""
-    tasks = {asyncio.create_task(work) for work in works}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
