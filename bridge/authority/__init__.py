@@ -1,7 +1,6 @@
 """Who may act for an entity: messages, fences, holdings, leases, traces, the history and its checker."""
 
-from bridge.authority.fence import Fence, Verdict
-from bridge.authority.history import (
+from bridge.authority.entries import (
     Acceptance,
     Act,
     Alive,
@@ -12,12 +11,12 @@ from bridge.authority.history import (
     Granted,
     HandOver,
     Replied,
-    Violation,
-    check,
     decode_entries,
     encode_entry,
     of_instance,
 )
+from bridge.authority.fence import Fence, Verdict
+from bridge.authority.history import check
 from bridge.authority.holding import Holding, Holdings, Phase
 from bridge.authority.lease import Lease
 from bridge.authority.messages import (
@@ -38,6 +37,7 @@ from bridge.authority.messages import (
     encode_message,
     release_context,
 )
+from bridge.authority.promises import Violation
 from bridge.authority.record_model import Known, RecordView
 from bridge.authority.recording import RecordFile, record_path
 from bridge.authority.trace import CASES, HOME, Formula, Message, Transfer, messages_per_transfer, transfers

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bridge.authority.history import Alive, Entry, encode_entry
+from bridge.authority.entries import Alive, Entry, encode_entry
 from bridge.errors import ConfigurationError
 
 _ALIVE_BYTES: Final = 1_024
@@ -20,7 +20,7 @@ _ALIVE_BYTES: Final = 1_024
 
 
 class RecordFile:
-    """A history file (``bridge.authority.history``) that is written as things happen.
+    """A history file (``bridge.authority.entries``) that is written as things happen.
 
     Args:
         path: made anew, with its directory.

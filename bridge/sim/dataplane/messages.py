@@ -297,7 +297,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """What happened.
 
     Attributes:
-        history: encoded entries of ``bridge.authority.history``: the newest ones, or all where they are kept.
+        history: encoded entries of ``bridge.authority.entries``: the newest ones, or all where they are kept.
         verdicts: state records: ``accepted``, ``late``, ``early``, ``foreign``, ``unknown``, ``stale``.
         sent: distinct reliable messages sent, by server.
         received: distinct reliable messages received, by server.

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.authority.history import check, decode_entries
+from bridge.authority import check, decode_entries
 from bridge.cluster.local import LocalCluster
 from bridge.homeserver.rest.callers import Caller
 from bridge.homeserver.rest.idempotency import KeyedOperations, client_of, digest_of

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import RecordFile
-from bridge.authority.history import Entry, check, decode_entries
+from bridge.authority import Entry, RecordFile, check, decode_entries
 from bridge.khepri import Khepri
 from bridge.registry import Homeserver, Journal, Rule
 from bridge.registry.journal import recording

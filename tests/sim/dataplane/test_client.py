@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.authority import Accepted, decode_entries, decode_message_untrusted, encode_message
-from bridge.authority.history import Act, HandOver
+from bridge.authority import Accepted, Act, HandOver, decode_entries, decode_message_untrusted, encode_message
 from bridge.errors import ClosedError, ConfigurationError, InvalidStateError
 from bridge.jose import Jwk
 from bridge.replication import decode_state_untrusted
