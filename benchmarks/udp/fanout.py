@@ -38,6 +38,10 @@ class FanOut:
     gather_ms: float
     answers_ms: float
     """Processor time between ticks: taking the peers' acknowledgements, and timers."""
+    answer_us: float
+    """The same for one of them."""
+    whole_cpu_ms: float
+    """Processor time of both, from one tick to the next: as many ticks a core can do."""
     loss: float
     bare_ms: float
     """The same datagrams gathered, sealed and sent without sessions: the limit of the machine."""
@@ -56,16 +60,16 @@ async def _run(
             engine.add_peer(peer)
         sessions = await asyncio.gather(*(engine.connect(f"peer{n}", timeout=60) for n in range(len(keys))))
         for _ in range(ticks):
-            worked = time.process_time()
+            worked, heard = time.process_time(), engine.statistics().datagrams_received
             await asyncio.sleep(_PAUSE)
             answered = time.process_time() - worked
+            answers = engine.statistics().datagrams_received - heard
             begun, worked = time.perf_counter(), time.process_time()
             rows[:, : _SEEN * _RECORD_BYTES] = world.take(seen, axis=0).reshape(PEERS, -1)
             gathered = time.perf_counter()
             engine.send_states(sessions, rows)
-            times.append(
-                (time.perf_counter() - begun, time.process_time() - worked, gathered - begun, answered)
-            )
+            whole, worked = time.perf_counter() - begun, time.process_time() - worked
+            times.append((whole, worked, gathered - begun, answered, answered + worked, answers))
         await asyncio.sleep(0.5)
     return times
 
@@ -78,15 +82,16 @@ def measure_fan_out(ticks: int) -> FanOut:
         pipe.send("states")
         states: int = pipe.recv()
         pipe.send("end")
-    whole, worked, gather, answers = (
-        sorted(1000 * value for value in column) for column in zip(*times[1:], strict=True)
-    )
+    *columns, heard = zip(*times[1:], strict=True)
+    whole, worked, gather, answers, total = (sorted(1000 * value for value in column) for column in columns)
     return FanOut(
         tick_ms=statistics.median(whole),
         tick_p99_ms=whole[int(len(whole) * 0.99)],
         tick_cpu_ms=statistics.median(worked),
         gather_ms=statistics.median(gather),
         answers_ms=statistics.median(answers),
+        answer_us=1000 * sum(answers) / sum(heard),
+        whole_cpu_ms=statistics.median(total),
         loss=1 - states / (PEERS * ticks),
         bare_ms=measure_bare_fan_out(
             ticks, peers=PEERS, entities=_ENTITIES, record_bytes=_RECORD_BYTES, pause=_PAUSE

@@ -99,6 +99,8 @@ def fan_out(ticks: int) -> Round:
         "fanout_cpu_ms": result.tick_cpu_ms,
         "fanout_gather_ms": result.gather_ms,
         "fanout_answers_ms": result.answers_ms,
+        "fanout_answer_us": result.answer_us,
+        "fanout_whole_cpu_ms": result.whole_cpu_ms,
         "fanout_loss": result.loss,
         "fanout_bare_ms": result.bare_ms,
         "fanout_x_bare": result.tick_ms / result.bare_ms,

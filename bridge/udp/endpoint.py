@@ -93,7 +93,7 @@ class Endpoint:
             identity: private P-256 key.
             random_bytes: gives as many unpredictable bytes as asked for.
             unix_ms: the wall clock, for the issue times of handshakes and the claims of signed states alone.
-            on_heard: called when a session took something, or ended.
+            on_heard: called when a session that may ``wait`` took something, or ended.
             wait: lets a session wait for that. With it the events of sessions are taken from them, and
                 :meth:`next_event` has those of the endpoint alone.
         """
@@ -302,18 +302,22 @@ class Endpoint:
             self.receive_datagram(data[at : at + segment], address, now=now)
 
     def _heard(self, session: Session) -> None:
+        acknowledger, row = session.acknowledger, session.row
         if session in self._unconfirmed:
             if session.is_confirmed and not session.is_closed:
                 self._establish(session)
             self._touch(session)
-        elif session.acknowledger.is_due or not session.outbound.is_idle:
+        elif acknowledger.is_due:
             self._touch(session)
-        else:
+        elif row.columns.is_idle[row.index] or session.outbound.is_idle:
             # What came wants an answer later, or none; but for that, timers move back.
-            self._arm_for(session, session.acknowledger.due_at)
-        if self._wait is None and session.has_events:
+            self._arm_for(session, acknowledger.due_at)
+        else:
+            self._touch(session)
+        if self._wait is not None:
+            self._on_heard(session)
+        elif session.has_events:
             self._ready[session] = None
-        self._on_heard(session)
 
     def _on_init(self, init: Init, address: Address, *, now: float) -> DropReason | None:
         if len(self._outbox) >= _MAX_ANSWERS:
@@ -410,10 +414,11 @@ class Endpoint:
             return
         if self._established.get(session.peer) is session:
             del self._established[session.peer]
-        if self._wait is None:
-            while (event := session.next_event()) is not None:
-                self._events.append(event)
-        self._on_heard(session)
+        if self._wait is not None:
+            self._on_heard(session)
+            return
+        while (event := session.next_event()) is not None:
+            self._events.append(event)
 
     def _fail(self, handshake: Initiator | Responder) -> None:
         self._handshakes.fail(handshake)

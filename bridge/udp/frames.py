@@ -34,6 +34,8 @@ _PATH_BYTES: Final = 8
 _PINGS: Final = bytes((PING,))
 _MESSAGE: Final = struct.Struct(">BQIIH")
 _MESSAGE_CREDIT: Final = struct.Struct(">BQQ")
+_TOLD_BYTES: Final = _ACK.size + _CREDIT.size
+"""An ACK that names one datagram, and a CREDIT."""
 _PROOF_FIXED_BYTES: Final = 93
 """Body of a PROOF without its path: tree size, leaf index, time, salt, signature, and last the depth."""
 _PROOF_NODE_BYTES: Final = 32
@@ -69,6 +71,31 @@ class Credit(NamedTuple):
     limit: int
 
 
+class MessageCredit(NamedTuple):
+    """Unordered messages: all below ``low_water`` were taken; sizes of all begun may sum up to ``limit``."""
+
+    low_water: int
+    limit: int
+
+
+class Told(NamedTuple):
+    """What a side tells of what came to it, frames that go together: ACK, CREDIT and perhaps MESSAGE_CREDIT.
+
+    Attributes:
+        largest: of the ACK; ``bits`` too.
+        received: of the CREDIT; ``limit`` too.
+        messages: ``None`` where there is none.
+        end: where the next frame begins.
+    """
+
+    largest: int
+    bits: int
+    received: int
+    limit: int
+    messages: MessageCredit | None
+    end: int
+
+
 class State(NamedTuple):
     """One latest-wins state of a stream."""
 
@@ -91,13 +118,6 @@ class Message(NamedTuple):
     total: int
     offset: int
     chunk: bytes
-
-
-class MessageCredit(NamedTuple):
-    """Unordered messages: all below ``low_water`` were taken; sizes of all begun may sum up to ``limit``."""
-
-    low_water: int
-    limit: int
 
 
 class Proof(NamedTuple):
@@ -263,6 +283,38 @@ def parse_frames_untrusted(plaintext: bytes, start: int = 0) -> list[Frame]:
     if position != end:
         raise DecodeError("frame longer than its datagram")
     return frames
+
+
+def told_untrusted(plaintext: bytes, start: int) -> Told | None:
+    """What :func:`parse_frames_untrusted` reads where an acknowledgement begins, without the objects.
+
+    Returns:
+        ``None`` where anything but the whole of it is there, so that the other has to be asked; it never
+        raises.
+    """
+    size = len(plaintext)
+    if size < start + _TOLD_BYTES:
+        return None
+    kind, largest, length = _ACK.unpack_from(plaintext, start)
+    bits_at = start + _ACK.size
+    credit_at = bits_at + length
+    end = credit_at + _CREDIT.size
+    if kind != ACK or size < end or length * 8 > ACK_BITS or (length and not plaintext[bits_at]):
+        return None
+    bits = int.from_bytes(plaintext[bits_at:credit_at], "big")
+    kind, received, limit = _CREDIT.unpack_from(plaintext, credit_at)
+    if kind != CREDIT or bits.bit_length() > largest or not received <= limit <= MAX_STREAM_OFFSET:
+        return None
+    messages: MessageCredit | None = None
+    if size > end and plaintext[end] == MESSAGE_CREDIT:
+        if size < end + _MESSAGE_CREDIT.size:
+            return None
+        _, low_water, granted = _MESSAGE_CREDIT.unpack_from(plaintext, end)
+        if low_water > MAX_STREAM_OFFSET or granted > MAX_STREAM_OFFSET:
+            return None
+        messages = MessageCredit(low_water, granted)
+        end += _MESSAGE_CREDIT.size
+    return _new(Told, (largest, bits, received, limit, messages, end))
 
 
 def _ack_untrusted(largest: int, bitfield: bytes) -> Ack:

@@ -165,6 +165,31 @@ class SentLedger:
                 )
             )
 
+    def take_arrived_notes(self, largest: int, bits: int) -> range | None:
+        """Apply an ACK frame that names all that is in flight, each noted in the row: what players answer.
+
+        Returns:
+            Which of the row's notes they are, good until the next datagram is noted. ``None``, with nothing
+            changed, where it is not so: then :meth:`acknowledge` does what this would come to.
+        """
+        columns, at = self._row.columns, self._row.index
+        count = columns.notes[at]
+        if not count or self._runs or self._given_up:
+            return None
+        notes = range(at * NOTES, at * NOTES + count)
+        sequences = columns.note_sequences
+        for note in notes:
+            behind = largest - sequences[note]
+            if behind and (behind < 0 or not bits >> behind - 1 & 1):
+                return None
+        columns.notes[at] = columns.in_flight[at] = 0
+        if largest > self.largest_acknowledged:
+            self.largest_acknowledged = largest
+        if sequences[notes[-1]] > self._newest:
+            self._newest = sequences[notes[-1]]
+        self.arrived += count
+        return notes
+
     def record(self, run: SentRun) -> list[Fate]:
         """Remember datagrams just sealed.
 

@@ -441,6 +441,7 @@ class Outbound:
         """
         if len(self._outbox) >= _MAX_ANSWERS and not self.is_closed:
             return
+        self._row.columns.is_idle[self._row.index] = 0
         draft = Draft()
         draft.add(frame)
         self._emit(draft, now=now, address=address)
@@ -474,6 +475,23 @@ class Outbound:
         if largest >= self.sealer.next_sequence:
             raise ProtocolError("acknowledgement of a datagram that was never sent")
         self.sealer.phases.acknowledge(largest)
+        notes = self.ledger.take_arrived_notes(largest, bits)
+        has_arrived = self._settle(largest, bits, now=now) if notes is None else self._notes_arrived(notes)
+        if self.rate.update(rtt=self._rtt.smoothed, now=now):
+            self._pacer.set_rate(self.rate.bytes_per_second)
+        if has_arrived:
+            self._probe.backoff = 0
+            self._probe.since = now
+
+    def _notes_arrived(self, notes: range) -> bool:
+        columns, rate, latest = self._row.columns, self.rate, self.latest
+        for note in notes:
+            rate.arrived(1, columns.note_times[note])
+            latest.acknowledge(columns.note_streams[note], columns.note_numbers[note])
+        return True
+
+    def _settle(self, largest: int, bits: int, *, now: float) -> bool:
+        """Have the ledger say what arrived and what is lost, and act on it; whether anything arrived."""
         arrived, lost, late = self.ledger.acknowledge(largest, bits, now=now)
         for run, absent in lost:
             self.rate.lost(absent.bit_count(), run.sent_at)
@@ -492,11 +510,7 @@ class Outbound:
                 self.messages.unordered.acknowledge(*fragment)
         if lost:
             self._resend(lost)
-        if self.rate.update(rtt=self._rtt.smoothed, now=now):
-            self._pacer.set_rate(self.rate.bytes_per_second)
-        if arrived:
-            self._probe.backoff = 0
-            self._probe.since = now
+        return bool(arrived)
 
     def _note_states(self, run: SentRun, present: int) -> None:
         batch = run.carried.batch

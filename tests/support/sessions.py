@@ -44,10 +44,16 @@ def drain(session: Session) -> list[UdpEvent]:
     return events
 
 
-def forge(sequence: int, *frames: Frame, raw: bytes = b"", phase: int = 0) -> bytes:
-    """A datagram from the peer of ``bare_sessions()[1]``, holding its keys but not its manners."""
+def forge(
+    sequence: int, *frames: Frame, raw: bytes = b"", phase: int = 0, echo: tuple[int, int] = (0, NO_ECHO)
+) -> bytes:
+    """A datagram from the peer of ``bare_sessions()[1]``, holding its keys but not its manners.
+
+    Args:
+        echo: the stamp that comes back, and how long it was held.
+    """
     header = DATA_HEADER.pack(DATA | phase, 2, sequence)
-    plaintext = PROLOGUE.pack(1, 0, NO_ECHO) + b"".join(map(encode_frame, frames)) + raw
+    plaintext = PROLOGUE.pack(1, *echo) + b"".join(map(encode_frame, frames)) + raw
     keys = derive_session_keys(shared_secret=bytes(32), transcript=bytes(32))
     return header + Aead(keys.initiator).seal(sequence, plaintext, header)
 

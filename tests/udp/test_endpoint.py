@@ -11,6 +11,7 @@ from bridge.udp.events import (
     SessionEstablished,
     StateReceived,
 )
+from bridge.udp.frames import PathChallenge, encode_frame
 from bridge.udp.peers import Peer
 from bridge.udp.statistics import DropReason
 from tests.support.datagrams import (
@@ -20,6 +21,7 @@ from tests.support.datagrams import (
     established,
     introduce,
     make_pair,
+    single_datagrams,
     sorted_keys,
 )
 
@@ -201,3 +203,14 @@ def test_a_fault_in_one_session_ends_that_session_and_no_other(caplog: pytest.Lo
     assert b.of_type(SessionClosed)[0].reason is CloseReason.UNKNOWN
     assert "session with b failed" in caplog.text
     assert [session.peer for session in a.endpoint.sessions()] == ["c"]
+
+
+def test_what_goes_past_all_that_waits_does_not_wait_for_what_comes_next() -> None:
+    """A session with nothing to send, challenged, answers at once, not with its next acknowledgement."""
+    network, a, b = connected_pair()
+    network.run(seconds=0.5)
+    begun = network.now
+    a.session("b").outbound.emit_frame(encode_frame(PathChallenge(bytes(8))), now=begun)
+    for datagram, _ in single_datagrams(a.session("b").datagrams_to_send(now=begun)):
+        b.endpoint.receive_datagram(datagram, a.address, now=begun)
+    assert b.endpoint.datagrams_to_send(now=begun)

@@ -27,8 +27,10 @@ from bridge.udp.frames import (
     Proof,
     Reliable,
     State,
+    Told,
     encode_frame,
     parse_frames_untrusted,
+    told_untrusted,
 )
 from bridge.udp.wire import (
     DATA_HEADER_BYTES,
@@ -152,3 +154,39 @@ def test_a_frame_that_is_out_of_bounds_is_refused(frame: bytes) -> None:
 def test_the_largest_frames_fill_a_datagram_exactly(frame: Frame, size: int) -> None:
     assert len(encode_frame(frame)) == size
     assert DATA_HEADER_BYTES + PROLOGUE.size + size + TAG_BYTES == MAX_DATAGRAM_BYTES
+
+
+@given(
+    st.one_of(acks, credits_),
+    st.one_of(credits_, acks),
+    st.lists(st.one_of(st.builds(MessageCredit, offsets, offsets), st.just(Ping())), max_size=2),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=2),
+    st.integers(0, 40),
+)
+def test_what_a_side_tells_is_read_as_the_frames_that_tell_it(
+    first: Frame, second: Frame, more: list[Frame], changes: list[tuple[int, int]], cut: int
+) -> None:
+    """Whole, cut short or changed: the same frames as all others are read as, or none and nothing raised."""
+    plaintext = bytearray(b"x" + b"".join(map(encode_frame, (first, second, *more))))
+    for at, value in changes:
+        plaintext[1 + at % (len(plaintext) - 1)] = value
+    whole = bytes(plaintext[: len(plaintext) - cut])
+    told = told_untrusted(whole, 1)
+    read: list[Frame] = []
+    with contextlib.suppress(DecodeError):
+        read = parse_frames_untrusted(whole[: len(whole) if told is None else told.end], 1)
+    match read:
+        case [Ack(largest, bits), Credit(received, limit), MessageCredit() as messages, *_]:
+            assert told == Told(largest, bits, received, limit, messages, told.end if told else 0)
+        case [Ack(largest, bits), Credit(received, limit), *_]:
+            assert told == Told(largest, bits, received, limit, None, told.end if told else 0)
+        case _:
+            assert told is None
+
+
+def test_what_a_side_tells_ends_where_its_state_begins() -> None:
+    """With the credit for unordered messages or without: that a state comes behind changes nothing."""
+    for messages in ((), (MessageCredit(3, 4),)):
+        told = b"".join(map(encode_frame, (Ack(9, 0b101), Credit(1, 2), *messages)))
+        known = told_untrusted(told + encode_frame(State(0, 1, b"abc")), 0)
+        assert known == Told(9, 0b101, 1, 2, messages[0] if messages else None, len(told))

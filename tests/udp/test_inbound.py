@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,11 +25,13 @@ from bridge.udp.frames import (
     Message,
     MessageCredit,
     PathChallenge,
+    PathResponse,
     Ping,
     Reliable,
     State,
 )
 from bridge.udp.session import Session
+from bridge.udp.stamps import stamp_of
 from bridge.udp.statistics import DropReason
 from bridge.udp.wire import (
     DATA,
@@ -73,6 +77,72 @@ def test_a_state_that_comes_alone_is_taken_as_one_that_has_company(
             answers = len(sent(session, now=now))
             outcomes.append((reason, told, timer, answers, counters.datagrams_received, counters.drops))
         assert outcomes[0] == outcomes[1]
+
+
+@given(st.data())
+def test_an_answer_is_taken_as_one_that_has_company(data: st.DataObject) -> None:
+    """Again, out of order, from elsewhere, of what was never sent: as by the way of all other datagrams.
+
+    The company is an answer to a challenge that was never made, of which nothing comes.
+    """
+    config = UdpConfig(max_state_streams=3, acknowledge_every=8, keepalive_interval=0.5, rekey_after=5.0)
+    pair = [bare_sessions(config=config)[1] for _ in range(2)]
+    now = 100.0
+    while data.draw(st.integers(0, 30)) and not pair[0].is_closed:
+        now += data.draw(st.sampled_from([0.001, 0.001, 0.03, 3.0]))
+        newest = pair[0].outbound.sealer.next_sequence - 1
+        stream = data.draw(st.integers(0, 2))
+        sends_messages = data.draw(st.booleans())
+        sequence = data.draw(st.integers(0, 40))
+        stamp = stamp_of(now - data.draw(st.sampled_from([0.02, 0.007])))
+        frames: list[Frame] = []
+        if newest >= 0 and data.draw(st.booleans()):
+            largest = max(newest - data.draw(st.sampled_from([0, 0, 1, 3, -1])), 0)
+            named = data.draw(st.sampled_from([-1, -1, 0b1101, 0]))
+            limit = data.draw(st.sampled_from([99, 1 << 30]))
+            frames += [
+                Ack(largest, named & ((1 << largest) - 1)),
+                Credit(data.draw(st.sampled_from([0, 0, 11])), limit),
+                *data.draw(st.sampled_from([(), (MessageCredit(0, limit),), (MessageCredit(1, limit),)])),
+                *data.draw(st.sampled_from([(), (State(0, sequence, b"mine"),), (State(3, 0, b""),)])),
+            ]
+        address = data.draw(st.sampled_from([HERE, HERE, ("192.0.2.9", 9)]))
+        outcomes = []
+        for session, company in zip(pair, ((), (PathResponse(bytes(8)),)), strict=True):
+            reason = None
+            if frames:
+                datagram = forge(sequence, *frames, *company, echo=(stamp, 3))
+                reason = session.inbound.receive_datagram(datagram, address, now=now)
+            else:
+                session.send_state(b"state", stream=stream)
+                if sends_messages:
+                    session.send_reliable(b"message")
+                    session.send_unordered(b"another")
+            told, timer = drain(session), session.get_timer()
+            if now >= (timer or now):
+                session.handle_timer(now=now)
+            # As long: what is in a challenge is a matter of chance.
+            lengths = [len(datagram) for datagram in sent(session, now=now)]
+            counters = replace(session.statistics(), bytes_received=0)
+            unknown = session.states_unacknowledged, session.states_waiting
+            known = [session.acknowledged_state(stream) for stream in range(3)]
+            outcomes.append((reason, told, timer, lengths, counters, unknown, known))
+        assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("more", [(), (MessageCredit(0, 9),), (MessageCredit(0, 9), State(0, 0, b"mine"))])
+def test_an_answer_is_taken_without_a_look_at_each_frame(
+    more: tuple[Frame, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(plaintext: bytes, _start: int) -> list[Frame]:
+        raise AssertionError(plaintext)
+
+    monkeypatch.setattr("bridge.udp.inbound.parse_frames_untrusted", refuse)
+    _, b = bare_sessions()
+    number = b.send_state(b"state")
+    sent(b, now=100.0)
+    b.inbound.receive_datagram(forge(0, Ack(0, 0), Credit(0, 9), *more), HERE, now=100.01)
+    assert b.acknowledged_state() == number
 
 
 @pytest.mark.parametrize("claimed", [2, 4])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.udp.columns import NOTES, Columns, Row
 from bridge.udp.loss import (
     INITIAL_WINDOW_BYTES,
     MAX_TRACKED,
@@ -210,6 +211,76 @@ def test_the_ledger_agrees_with_one_that_looks_at_everything(data: st.DataObject
             assert sequences(accounts.lost) == lost
             out = {n: at for n, at in out.items() if n not in arrived | lost}
             assert ledger.in_flight == len(out)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("note"), st.integers(1, 3), st.integers(0, 1)),
+            st.tuples(st.just("record"), st.integers(1, 3), st.just(0)),
+            st.tuples(st.just("acknowledge"), st.integers(0, 4), st.integers(0, 255)),
+            st.tuples(st.just("acknowledge"), st.integers(0, 1), st.just(255)),
+        ),
+        max_size=40,
+    )
+)
+def test_notes_that_all_arrived_are_accounted_for_as_by_the_general_way(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    """Noted, recorded, named or not: the same arrivals, losses and counters, whichever way is taken."""
+    ways = [(SentLedger(RttEstimator(0.01), row=row), row) for row in (Row(Columns()), Row(Columns()))]
+    sequence, now = 0, 100.0
+    for verb, count, more in steps:
+        now += 0.004
+        if verb == "acknowledge":
+            largest = sequence - 1 - count
+            if largest < 0:
+                continue
+            bits = more & ((1 << largest) - 1)
+            accounts = []
+            for n, (ledger, row) in enumerate(ways):
+                notes = ledger.take_arrived_notes(largest, bits) if n else None
+                if notes is None:
+                    arrived, lost, late = ledger.acknowledge(largest, bits, now=now)
+                    got = [(fate.run.sent_at, fate.run.carried.batch) for fate in arrived]
+                    accounts.append((got, sequences(lost), sequences(late)))
+                else:
+                    cells = row.columns
+                    got = [
+                        (cells.note_times[note], (cells.note_streams[note], cells.note_numbers[note]))
+                        for note in notes
+                    ]
+                    accounts.append((got, set(), set()))
+            assert accounts[0] == accounts[1]
+        for _ in range(0 if verb == "acknowledge" else count):
+            for ledger, row in ways:
+                if verb == "record" or row.columns.notes[row.index] == NOTES:
+                    ledger.record(SentRun(sequence, now, 100, Carried(batch=(7, sequence))))
+                else:
+                    note_state(row, sequence, now=now)
+            sequence += 1 + more
+        first, second = (
+            (
+                ledger.in_flight,
+                ledger.arrived,
+                ledger.lost,
+                ledger.largest_acknowledged,
+                ledger.window_bytes,
+                ledger.reliable_bytes,
+            )
+            for ledger, _ in ways
+        )
+        assert first == second
+
+
+def note_state(row: Row, sequence: int, *, now: float) -> None:
+    """What the pass over lone states notes of one."""
+    columns, at = row.columns, row.index
+    cell = at * NOTES + columns.notes[at]
+    columns.note_sequences[cell], columns.note_times[cell], columns.note_sizes[cell] = sequence, now, 100
+    columns.note_streams[cell], columns.note_numbers[cell] = 7, sequence
+    columns.notes[at] += 1
+    columns.in_flight[at] += 1
 
 
 def sequences(fates: list[Fate]) -> set[int]:
