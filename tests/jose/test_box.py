@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import BoxError
 from bridge.jose import Jwk, box_compact, box_decrypt, box_encrypt
+from bridge.jose import box as plain_box
 from bridge.jose.box import MAX_BOX_BYTES, MAX_HEADER_BYTES, MAX_PARTY_BYTES, parse_box_untrusted
 from bridge.jose.content import CONTENT_ENCRYPTIONS
 from bridge.jose.curves import AGREEMENT_CURVES
@@ -79,6 +80,20 @@ def test_every_flipped_bit_is_refused(part: str) -> None:
     for bit in range(len(base64url_decode_untrusted(box[part])) * 8):
         with pytest.raises(BoxError):
             box_decrypt({**box, part: flip_bit(box[part], bit)}, BOB)
+
+
+def test_a_box_that_cannot_open_costs_no_key_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = box_encrypt(b"state", BOB.public())
+
+    def reached(*_: object) -> bytes:
+        raise AssertionError("agreed")
+
+    monkeypatch.setattr(plain_box, "shared_secret", reached)
+    for changed in ({"tag": base64url_encode(bytes(15))}, {"iv": honest["iv"] + "AAAA"}, {"tag": ""}):
+        with pytest.raises(BoxError, match="needs 12 bytes of iv, 16 of tag"):
+            box_decrypt({**honest, **changed}, BOB)
+    with pytest.raises(AssertionError, match="agreed"):
+        box_decrypt(honest, BOB)
 
 
 @pytest.mark.parametrize("enc", sorted(CONTENT_ENCRYPTIONS))

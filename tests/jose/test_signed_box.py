@@ -30,6 +30,7 @@ from bridge.jose.encoding import (
     json_object_untrusted,
 )
 from bridge.jose.signature import sign_raw
+from bridge.jose.signed_box import MAX_SIGNED_HEADER_BYTES
 from tests.support.jose_keys import KEYS, flip_bit
 
 ALICE, BOB, MALLORY = Jwk.generate(), Jwk.generate(), Jwk.generate()
@@ -316,6 +317,39 @@ def test_the_size_is_bounded_both_ways() -> None:
             peek_claims_untrusted(wrong)
     with pytest.raises(BoxError):
         peek_claims_untrusted(_seal().encode())  # type: ignore[arg-type]
+
+
+def test_a_character_over_the_limit_is_refused_though_all_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest, larger = 48_000, 49_152
+    while larger - largest > 1:
+        middle = (largest + larger) // 2
+        try:
+            _seal(bytes(middle))
+            largest = middle
+        except BoxError:
+            larger = middle
+    assert len(_open(_seal(bytes(largest))).payload) == largest
+    monkeypatch.setattr(signed_box, "MAX_SIGNED_BOX_BYTES", 2 * MAX_SIGNED_BOX_BYTES)
+    token = _seal(bytes(larger))
+    assert len(_open(token).payload) == larger
+    assert MAX_SIGNED_BOX_BYTES < len(token) <= MAX_SIGNED_BOX_BYTES + 4
+    monkeypatch.undo()
+    for read in (_open, peek_claims_untrusted):
+        with pytest.raises(BoxError, match="at most"):
+            read(token)
+
+
+@pytest.mark.parametrize("size", [MAX_SIGNED_HEADER_BYTES, MAX_SIGNED_HEADER_BYTES + 1])
+def test_a_header_over_its_limit_is_refused_though_all_else_holds(size: int) -> None:
+    header, *box, _ = _seal().split(".")
+    padded = base64url_decode_untrusted(header).ljust(size)
+    covered = ".".join([base64url_encode(padded), *box])
+    token = f"{covered}.{base64url_encode(sign_raw(covered.encode(), ALICE, 'ES256'))}"
+    if size == MAX_SIGNED_HEADER_BYTES:
+        assert _open(token).payload == b"state"
+    else:
+        with pytest.raises(BoxError, match="header longer"):
+            _open(token)
 
 
 _TOKEN = _seal()

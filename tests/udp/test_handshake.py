@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BoxError, DecodeError, InvalidStateError, SignatureError
-from bridge.jose import Jwk, peek_claims_untrusted, seal_signed_box
+from bridge.jose import Jwk, open_signed_box, peek_claims_untrusted, seal_signed_box, shared_secret
 from bridge.udp.handshake import (
     _NEXT,
     HandshakeState,
@@ -22,6 +23,7 @@ from bridge.udp.handshake import (
     _Handshake,
     sender_untrusted,
 )
+from bridge.udp.keys import derive_session_keys, transcript_hash
 from bridge.udp.peers import Peer
 from bridge.udp.wire import (
     MAX_DATAGRAM_BYTES,
@@ -92,6 +94,43 @@ def test_two_handshakes_never_have_the_same_keys() -> None:
     first = initiator()
     box = init_of(first)
     assert responder(box).agreement.sending != responder(box).agreement.sending
+
+
+def test_whoever_has_both_long_lived_keys_later_finds_no_keys_of_the_session() -> None:
+    """Forward secrecy: all that crossed was kept, and both boxes open; what agrees the keys was forgotten."""
+    low, high, _ = sorted_keys()
+    first = initiator()
+    init = init_of(first)
+    second = responder(init)
+    reply = reply_of(second).box
+    agreement = first.receive_reply(reply_of(second), now_ms=EPOCH_MS)
+    crossed = []
+    for box, recipient, sender, purpose, direction in (
+        (init, high, low, "init", "i"),
+        (reply, low, high, "reply", "r"),
+    ):
+        opened = open_signed_box(
+            box.decode(),
+            recipient=recipient,
+            sender=sender.public(),
+            purpose=purpose,
+            direction=direction,
+            now_ms=EPOCH_MS,
+        )
+        crossed.append(opened.ephemeral)
+    found = [
+        derive_session_keys(
+            shared_secret=shared_secret(ours, theirs), transcript=transcript_hash(init, reply)
+        )
+        for ours in (low, high)
+        for theirs in (low.public(), high.public(), *crossed)
+    ]
+    kept = {key.secret for keys in found for key in (keys.initiator, keys.responder)}
+    assert kept.isdisjoint({agreement.sending.secret, agreement.receiving.secret})
+    remembered = gc.get_referents(first) + gc.get_referents(second)
+    assert not [
+        item for item in remembered if isinstance(item, Jwk) and item.is_private and item not in (low, high)
+    ]
 
 
 def test_the_reply_is_not_larger_than_the_init() -> None:
