@@ -6,7 +6,19 @@ from hypothesis import strategies as st
 from bridge.errors import DecodeError
 from bridge.replication.bits import Ints
 from bridge.replication.delta import Seats, decode_sections_untrusted, encode_sections
-from bridge.replication.seats import COLUMNS, FLAGS, GROUP_SEATS, Rows, empty_rows, rows_of
+from bridge.replication.seats import (
+    COLUMNS,
+    FLAGS,
+    GROUP_SEATS,
+    LARGEST,
+    POSITION,
+    ROTATION,
+    SPIN,
+    VELOCITY,
+    Rows,
+    empty_rows,
+    rows_of,
+)
 from bridge.replication.world import EntityFlag, WorldState
 from tests.support.states import states, together
 
@@ -130,6 +142,43 @@ def test_damaged_sections_decode_to_rows_in_range_or_raise_decode_error(
     except DecodeError:
         return
     assert set(np.unique(rows[:, :, FLAGS])) <= set(range(-1, 8))
+    assert set(np.unique(rows[:, :, LARGEST])) <= set(range(4))
+    assert np.abs(rows[:, :, ROTATION]).max() <= 255
+    assert np.abs(rows[:, :, VELOCITY.start :] + 0.5).max() < 1 << 15
+
+
+@pytest.mark.parametrize(
+    ("columns", "least", "most"),
+    [(VELOCITY, -(1 << 15), (1 << 15) - 1), (SPIN, -(1 << 15), (1 << 15) - 1), (ROTATION, -255, 255)],
+)
+@pytest.mark.parametrize("axis", range(3))
+def test_a_field_is_told_up_to_its_limits_and_read_no_further(
+    columns: slice, least: int, most: int, axis: int
+) -> None:
+    still = a_world(2)
+    for value in (least, most, least - 1, most + 1):
+        wild = a_world(2)
+        wild[0, 1, columns.start + axis] = value
+        body = encode_sections(wild, still, (wild != still).any(axis=2), ages=np.array([1]), rate=60)[0]
+        if least <= value <= most:
+            assert np.array_equal(decode(body, still, np.array([1]))[0], wild)
+        else:
+            with pytest.raises(DecodeError, match="out of the range"):
+                decode(body, still, np.array([1]))
+
+
+@pytest.mark.parametrize("limit", [-(1 << 31), (1 << 31) - 1])
+def test_no_difference_leads_around_the_world(limit: int) -> None:
+    """Positions have 32 bits: one step beyond the last would be the first at the other end."""
+    outwards = 1 if limit > 0 else -1
+    near, nearer, last = (a_world(1) for _ in range(3))
+    near[0, 0, POSITION.start], nearer[0, 0, POSITION.start] = 0, outwards
+    body = encode_sections(nearer, near, (nearer != near).any(axis=2), ages=np.array([1]), rate=60)[0]
+    last[0, 0, POSITION.start] = limit - outwards
+    rows, _ = decode(body, last, np.array([1]))
+    assert rows[0, 0, POSITION.start] == limit
+    with pytest.raises(DecodeError, match="out of the range"):
+        decode(body, rows, np.array([1]))
 
 
 def test_a_group_of_more_seats_than_there_are_is_refused() -> None:
