@@ -165,7 +165,7 @@ class UdpConfig:
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # which no NaN is
                 raise ConfigurationError(f"{name} must be above zero")
         if self.rekey_after_datagrams * 2 > self.max_datagrams_per_key:
             raise ConfigurationError("rekey_after_datagrams must be at most half of max_datagrams_per_key")

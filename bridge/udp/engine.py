@@ -65,6 +65,8 @@ _UNREACHABLE: Final = (
     "no handshake with peer {} was completed: it does not run at the address given here, "
     "has not added this engine with its public key, has another key than the one given here, or was removed"
 )
+_FAULTS: Final = (Exception, asyncio.CancelledError)
+"""Of the application's callbacks: the latter is what the result of a cancelled future raises."""
 _DATA: Final = frozenset((StateReceived, StatesReceived, MessageReceived))
 
 _logger = logging.getLogger("bridge.udp")
@@ -157,7 +159,11 @@ class UdpEngine:
             self._loop.call_soon(self._poll)
         else:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
-        self._pump()
+        try:
+            self._pump()
+        except BaseException:
+            self.close()  # nobody else will: what was not entered is not left
+            raise
         return self
 
     async def __aexit__(
@@ -450,7 +456,7 @@ class UdpEngine:
     def _ask_before_sealing(self, ask: Callable[[], None], *, is_last: bool) -> None:
         try:
             ask()
-        except Exception as error:
+        except _FAULTS as error:
             if not is_last:
                 self._is_refused = True
                 raise
@@ -500,18 +506,18 @@ class UdpEngine:
             if on_event is not None:
                 try:
                     on_event(event)
-                except Exception as error:
+                except _FAULTS as error:
                     self._complain(event, error)
             elif isinstance(event, SessionEstablished | PeerUnreachable):
                 self._events.append(event)
                 self._has_events.set()
         self._schedule_flush()
 
-    def _complain(self, event: UdpEvent, error: Exception) -> None:
+    def _complain(self, event: UdpEvent, error: BaseException) -> None:
         # The loop's handler is where asyncio's users look; the engine goes on for the other peers.
         self._report(f"on_event raised for {type(event).__name__} of {event.peer}", error)
 
-    def _report(self, message: str, error: Exception) -> None:
+    def _report(self, message: str, error: BaseException) -> None:
         assert self._loop is not None
         self._loop.call_exception_handler({"message": message, "exception": error})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from bridge.udp.config import UdpConfig
         {"reliable_window_bytes": 1 << 31},
         {"reliable_buffer_bytes": 131_079},
         {"max_peers": 0},
+        {"idle_timeout": math.nan},
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(change: dict[str, Any]) -> None:

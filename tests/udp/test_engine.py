@@ -530,6 +530,22 @@ async def test_an_engine_is_entered_once() -> None:
             pass
 
 
+async def test_an_engine_that_could_not_be_entered_holds_no_socket() -> None:
+    def before_sealing() -> None:
+        raise ValueError("not ready")
+
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    engine = UdpEngine(UdpConfig(), identity=sorted_keys()[0], before_sealing=before_sealing)
+    with pytest.raises(ValueError, match="not ready"):
+        await engine.__aenter__()
+    with pytest.raises(InvalidStateError, match="not open"):
+        engine.flush()
+    assert engine._socket is not None
+    assert engine._socket.fileno() == -1
+    assert [str(context["exception"]) for context in reported] == ["not ready"]
+
+
 async def test_an_engine_that_is_not_open_refuses() -> None:
     engine = UdpEngine(UdpConfig(), identity=sorted_keys()[0])
     with pytest.raises(InvalidStateError):
@@ -644,7 +660,9 @@ async def test_timers_do_not_run_hot_while_the_kernel_is_full(monkeypatch: pytes
         monkeypatch.undo()
 
 
-async def test_a_raising_callback_is_reported_and_the_engine_goes_on() -> None:
+@pytest.mark.parametrize("fault", [ValueError, asyncio.CancelledError])
+async def test_a_raising_callback_is_reported_and_the_engine_goes_on(fault: type[BaseException]) -> None:
+    """Also with what the result of a cancelled future raises, which is no ``Exception``."""
     reported: list[object] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _loop, context: reported.append(context["exception"])
@@ -653,14 +671,14 @@ async def test_a_raising_callback_is_reported_and_the_engine_goes_on() -> None:
 
     def raising(event: UdpEvent) -> None:
         recorder(event)
-        raise ValueError("the application's fault")
+        raise fault("the application's fault")
 
     async with two_engines(on_b=raising) as (a, _):
         session = await a.connect("b", timeout=20)
         session.send_reliable(b"one")
         session.send_reliable(b"two")
         await recorder.until(lambda events: messages(events) == [b"one", b"two"])
-    assert all(isinstance(error, ValueError) for error in reported)
+    assert all(isinstance(error, fault) for error in reported)
     assert len(reported) == len(recorder.events)
 
 
