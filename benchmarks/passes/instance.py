@@ -21,7 +21,8 @@ import uvloop
 
 from bridge.authority import Message
 from bridge.cli.connection import local_way, open_store
-from bridge.cluster.local import LocalCluster, running_cluster
+from bridge.cluster.local import LocalCluster
+from bridge.cluster.running import running_cluster
 from bridge.homeserver.federation import CourierConfig
 from bridge.homeserver.federation.service import federating
 from bridge.homeserver.issuing import IssuingSettings

@@ -123,7 +123,7 @@ class AbroadCase:
     async def _served(self, place: Path) -> AsyncIterator[tuple[Escrows, Peer]]:
         """The REST service of an instance, with a key for this run; how another one pins it."""
         from bridge.cli.connection import local_way, open_store
-        from bridge.cluster.local import running_cluster
+        from bridge.cluster.running import running_cluster
         from bridge.homeserver.federation import Escrows, Peer
         from bridge.homeserver.federation.service import federating
         from bridge.homeserver.rest.app import create_app

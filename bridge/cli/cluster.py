@@ -102,7 +102,8 @@ def up(
 
     Where it runs and members of it do not, those are started again, as they were before.
     """
-    from bridge.cluster.local import LocalCluster, LocalClusterConfig, missing_members
+    from bridge.cluster.local import LocalCluster, LocalClusterConfig
+    from bridge.cluster.running import missing_members
 
     began = time.monotonic()
     place = cluster_directory(directory, name)
@@ -163,7 +164,7 @@ def status(
     """Show members, their roles and terms in Raft, and versions; fails unless all are there."""
     import asyncio
 
-    from bridge.cluster.local import running_cluster
+    from bridge.cluster.running import running_cluster
     from bridge.cluster.state import cluster_options
 
     place = cluster_directory(directory, name)
@@ -202,7 +203,8 @@ def down(
     as_json: Json = False,
 ) -> None:
     """End the cluster that `up` started, and nothing else; fine when none runs."""
-    from bridge.cluster.local import LocalCluster, LocalClusterConfig, erase_data
+    from bridge.cluster.directory import erase_data
+    from bridge.cluster.local import LocalCluster, LocalClusterConfig
 
     place = cluster_directory(directory, name)
     ended = LocalCluster(LocalClusterConfig(directory=place, detached=True), progress).stop()

@@ -55,7 +55,8 @@ def node_config(**options: Any) -> NodeConfig:
 
 def local_way(directory: Path, state: ClusterState) -> Way:
     """To the cluster of this machine whose state is in ``directory``."""
-    from bridge.cluster.local import HOST, read_cookie
+    from bridge.cluster.directory import read_cookie
+    from bridge.cluster.epmd import HOST
 
     return Way(
         members=tuple(member.name for member in state.nodes),

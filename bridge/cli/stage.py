@@ -17,12 +17,9 @@ from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
 from bridge.cli.record import make_directory, write_record
 from bridge.cli.score import result_object, result_table
-from bridge.cluster.local import (
-    LocalCluster,
-    LocalClusterConfig,
-    read_cookie,
-    running_cluster,
-)
+from bridge.cluster.directory import read_cookie
+from bridge.cluster.local import LocalCluster, LocalClusterConfig
+from bridge.cluster.running import running_cluster
 from bridge.cluster.state import cluster_options
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.khepri import Khepri

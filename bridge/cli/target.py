@@ -146,7 +146,7 @@ class Target:
         return asyncio.run(run())
 
     def _local_way(self) -> Way:
-        from bridge.cluster.local import running_cluster
+        from bridge.cluster.running import running_cluster
 
         for option in _WITH_MEMBER:
             if getattr(self, option) is not None:

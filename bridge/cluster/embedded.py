@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from bridge.cluster.build import build_release
-from bridge.cluster.processes import ProcessIdentity, end_processes, identify, reap, wait_until_gone
+from bridge.cluster.processes import (
+    ProcessIdentity,
+    end_processes,
+    identify,
+    plain_environment,
+    reap,
+    wait_until_gone,
+)
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.port import PortConfig, open_port
@@ -106,16 +113,13 @@ async def _await_ready(store: Khepri) -> None:
 
 
 def _spawn(release: Path, place: Path, log: Path, config: EmbeddedConfig, pipes: tuple[int, int]) -> int:
-    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR") if key in os.environ}
     environment = {
-        "LANG": "C.UTF-8",
-        **kept,
+        **plain_environment(),
         "HOME": str(place),
         "KB_DATA_DIR": str(place),
         "KB_TYPE": "simulation",
         "KB_INSTANCE": config.instance,
         "KB_STORE": config.store,
-        "ERL_CRASH_DUMP_BYTES": "0",
     }
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     launcher = release / _LAUNCHER

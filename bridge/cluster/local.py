@@ -1,17 +1,9 @@
-"""A homeserver cluster on this machine: one port mapper and N BEAM nodes, all on 127.0.0.1.
-
-The port mapper is the cluster's own, on its own port: the automatic one of Erlang listens on every interface,
-is shared with whatever else runs on the machine, and outlives all nodes.
-"""
+"""A homeserver cluster on this machine: one port mapper and N BEAM nodes, all on 127.0.0.1."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import secrets
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,15 +13,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from bridge.cluster.build import build_release, require_erlang, workshop
-from bridge.cluster.processes import (
-    ProcessIdentity,
-    end_processes,
-    identify,
-    is_running,
-    marked_processes,
-    reap,
-    spawn,
-)
+from bridge.cluster.directory import holds_data, log_file, read_cookie, write_cookies
+from bridge.cluster.epmd import HOST, free_port, start_epmd
+from bridge.cluster.member import StartedMember, await_ready, settings_of, start_member
+from bridge.cluster.processes import end_processes, is_running, marked_processes
+from bridge.cluster.running import member_runs, running_cluster
 from bridge.cluster.sources import Report
 from bridge.cluster.state import (
     ENDED_FILE,
@@ -44,17 +32,11 @@ from bridge.cluster.state import (
 )
 from bridge.errors import ConfigurationError, InvalidStateError
 
-HOST: Final = "127.0.0.1"
 DEFAULT_INSTANCE: Final = "local"
 MAX_NODES: Final = 9
 """More members than this slow every write down and protect against nothing on one machine."""
 _STOP_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.03
 _EPMD_ATTEMPTS: Final = 3
-_EPMD_SECONDS: Final = 5.0
-_OWN: Final = {"KB_NODE", "KB_DATA_DIR", "KB_SEED", "KB_TYPE", "KB_INSTANCE", "KB_STORE", "KB_LISTEN"}
-"""variables that every member is given, whatever its cluster was started with"""
-_NODE_LINE: Final = re.compile(r"^khepri_bridge: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +129,7 @@ class LocalCluster:
 
     def log(self, name: str) -> Path:
         """Log file of the node ``name`` (``hs1`` or ``hs1@127.0.0.1``)."""
-        return self._directory / f"{name.partition('@')[0]}.log"
+        return log_file(self._directory, name)
 
     def start(self) -> ClusterState:
         """Start all nodes and wait until each is a member; nothing stays behind when one fails.
@@ -164,7 +146,7 @@ class LocalCluster:
             with exclusive(self._directory):
                 state = self._plan()
                 try:
-                    self._start_all(state, _executable(release))
+                    self._start_all(state, release)
                 except BaseException:
                     self._end_everything()
                     raise
@@ -209,11 +191,11 @@ class LocalCluster:
     def start_node(self, name: str) -> None:
         """Start one node again with the data it has, and wait until it is a member."""
         node = self._node(name)
-        if node.process is not None and is_running(node.process):
+        if member_runs(node):
             raise InvalidStateError(f"{node.name} is running")
         release = self._config.release or workshop().release
-        offset = self._spawn_node(node, _executable(release), seed=self._seed_for(node))
-        self._await_ready(node.name, offset, time.monotonic() + self._config.ready_seconds)
+        started = self._start(node, release, seed=self._seed_for(node))
+        await_ready(started, time.monotonic() + self._config.ready_seconds)
 
     def start_missing(self, names: Sequence[str] = ()) -> tuple[str, ...]:
         """Start members of the running cluster that do not run, with their data and as the others were.
@@ -233,39 +215,27 @@ class LocalCluster:
         release = self._config.release or build_release(self._report)
         with exclusive(self._directory):
             self._state = running_cluster(self._directory)
-            alive = [node for node in self.state.nodes if _runs(node)]
+            alive = [node for node in self.state.nodes if member_runs(node)]
             if not alive:
                 raise InvalidStateError(
                     f"no member of the cluster in {self._directory} runs: start all of them"
                 )
-            missing = [self._node(name) for name in names] or [n for n in self.state.nodes if not _runs(n)]
+            wanted = dict.fromkeys(self._node(name) for name in names)
+            missing = list(wanted) or [node for node in self.state.nodes if not member_runs(node)]
             for node in missing:
-                if _runs(node):
+                if member_runs(node):
                     raise InvalidStateError(f"{node.name} is running")
-            settings = self._settings_of(alive[0])
+            settings = self._settings_like(alive[0])
             if self.state.epmd is None or not is_running(self.state.epmd):
                 self._start_epmd_again()
-            offsets = {
-                node.name: self._spawn_node(node, _executable(release), seed=alive[0].name, settings=settings)
-                for node in missing
-            }
-            deadline = time.monotonic() + self._config.ready_seconds
-            for name, offset in offsets.items():
-                self._await_ready(name, offset, deadline)
-                self._report(f"{name} is ready")
-        return tuple(offsets)
+            self._await_all(
+                [self._start(node, release, seed=alive[0].name, settings=settings) for node in missing]
+            )
+        return tuple(node.name for node in missing)
 
-    def _settings_of(self, node: NodeRecord) -> dict[str, str]:
-        """Variables that a running member was started with and that all members share."""
-        assert node.process is not None
-        try:
-            variables = Path(f"/proc/{node.process.pid}/environ").read_bytes().decode(errors="replace")
-        except OSError as error:
-            raise ConfigurationError(
-                f"how {node.name} was started cannot be read: {error.strerror}"
-            ) from None
-        pairs = (line.partition("=") for line in variables.split("\0"))
-        shared = {name: value for name, _, value in pairs if name.startswith("KB_") and name not in _OWN}
+    def _settings_like(self, node: NodeRecord) -> dict[str, str]:
+        """Settings of a running member, which the configuration must not contradict."""
+        shared = settings_of(node)
         for name, wanted in self._config.environment.items():
             if wanted and wanted != shared.get(name, ""):
                 raise ConfigurationError(
@@ -275,7 +245,7 @@ class LocalCluster:
         return shared
 
     def _start_epmd_again(self) -> None:
-        process = self._try_epmd(self.state.epmd_port)
+        process = start_epmd(self.state.epmd_port, directory=self._directory, tied=not self._config.detached)
         if process is None:
             raise ConfigurationError(
                 f"the port mapper at {HOST}:{self.state.epmd_port} is gone, and the port is taken"
@@ -304,7 +274,7 @@ class LocalCluster:
             previous = load_state(self._directory)
         running = marked_processes(self._directory)
         # A port mapper that is left alone is no cluster: it is ended with what else is left.
-        if previous is not None and any(_runs(node) for node in previous.nodes):
+        if previous is not None and any(member_runs(node) for node in previous.nodes):
             which = cluster_options(self._directory)
             raise ConfigurationError(
                 f"the cluster in {self._directory} runs already: look with `khepri-bridge status{which}`, "
@@ -317,7 +287,7 @@ class LocalCluster:
             with contextlib.suppress(ConfigurationError):
                 previous = load_state(self._directory, ENDED_FILE)
         names = [f"hs{number}@{HOST}" for number in range(1, self._config.nodes + 1)]
-        founded = [path.name for path in self._directory.glob("hs[1-9]") if _holds_data(path)]
+        founded = [path.name for path in self._directory.glob("hs[1-9]") if holds_data(path)]
         if len(founded) > len(names):
             raise ConfigurationError(
                 f"{self._directory} holds the data of {len(founded)} nodes, fewer may have no majority: "
@@ -333,22 +303,16 @@ class LocalCluster:
             nodes=tuple(NodeRecord(name=name) for name in names),
         )
 
-    def _start_all(self, state: ClusterState, executable: Path) -> None:
+    def _start_all(self, state: ClusterState, release: Path) -> None:
         self._record(state)
         self._start_epmd()
-        _write_cookies(self._directory, state)
-        founded = [node for node in state.nodes if _holds_data(self._directory / node.short)]
+        write_cookies(self._directory, state)
+        founded = [node for node in state.nodes if holds_data(self._directory / node.short)]
         # Members with data need each other for a majority, so they start together; a fresh cluster is founded
         # by its first node, which the others then find ready to be joined.
         first = founded or [state.nodes[0]]
         for group in (first, [node for node in state.nodes if node not in first]):
-            offsets = {
-                node.name: self._spawn_node(node, executable, seed=self._seed_for(node)) for node in group
-            }
-            deadline = time.monotonic() + self._config.ready_seconds
-            for name, offset in offsets.items():
-                self._await_ready(name, offset, deadline)
-                self._report(f"{name} is ready")
+            self._await_all([self._start(node, release, seed=self._seed_for(node)) for node in group])
 
     def _seed_for(self, node: NodeRecord) -> str:
         """The node that ``node`` joins through: the first one, which founds the cluster itself."""
@@ -360,83 +324,39 @@ class LocalCluster:
         for attempt in range(1, _EPMD_ATTEMPTS + 1):
             # Servers and services that joined before look for it where it was.
             former = self.state.epmd_port if attempt == 1 else 0
-            port = self._config.epmd_port or former or _free_port()
-            process = self._try_epmd(port)
+            port = self._config.epmd_port or former or free_port()
+            process = start_epmd(port, directory=self._directory, tied=not self._config.detached)
             if process is not None:
                 self._record(replace(self.state, epmd_port=port, epmd=process))
                 return
             if self._config.epmd_port is not None or attempt == _EPMD_ATTEMPTS:
                 raise ConfigurationError(f"port {port} on {HOST} is in use: choose another with --epmd-port")
 
-    def _try_epmd(self, port: int) -> ProcessIdentity | None:
-        """Start a port mapper; ``None`` when the port is taken."""
-        child = spawn(
-            ["epmd", "-port", str(port), "-address", HOST],
-            directory=self._directory,
-            environment=_environment(port),
-            log=self._directory / "epmd.log",
-            tied=not self._config.detached,
-        )
-        process = identify(child)
-        deadline = time.monotonic() + _EPMD_SECONDS
-        while process is not None and is_running(process) and time.monotonic() < deadline:
-            # Something answers on a taken port too, so the child must still be there after the connection.
-            with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1.0):
-                time.sleep(_POLL_SECONDS)
-                if is_running(process):
-                    return process
-            time.sleep(_POLL_SECONDS)
-        end_processes([process] if process else [], grace=0.0)
-        reap(child)
-        return None
-
-    def _spawn_node(
-        self, node: NodeRecord, executable: Path, *, seed: str, settings: Mapping[str, str] | None = None
-    ) -> int:
-        """Start one node; returns how long its log was before.
+    def _start(
+        self, node: NodeRecord, release: Path, *, seed: str, settings: Mapping[str, str] | None = None
+    ) -> StartedMember:
+        """Start one node and record it.
 
         Args:
-            settings: variables of its own kind; ``None``: those of the configuration.
+            settings: variables that members share; ``None``: those of the configuration.
         """
-        data = self._directory / node.short
-        log = self.log(node.name)
-        offset = log.stat().st_size if log.exists() else 0
-        child = spawn(
-            [str(executable), "foreground"],
+        started = start_member(
+            node,
+            self.state,
             directory=self._directory,
-            environment={
-                **_environment(self.state.epmd_port),
-                **(self._config.environment if settings is None else settings),
-                "HOME": str(data),
-                "KB_NODE": node.name,
-                "KB_DATA_DIR": str(data),
-                "KB_SEED": seed,
-                "KB_TYPE": "homeserver",
-                "KB_INSTANCE": self.state.instance,
-                "KB_STORE": self.state.store,
-                "KB_LISTEN": HOST,
-            },
-            log=log,
+            release=release,
+            seed=seed,
+            settings=self._config.environment if settings is None else settings,
             tied=not self._config.detached,
         )
-        self._record(self.state.with_node(replace(node, process=identify(child))))
-        return offset
+        self._record(self.state.with_node(replace(node, process=started.process)))
+        return started
 
-    def _await_ready(self, name: str, offset: int, deadline: float) -> None:
-        log = self.log(name)
-        process = self._node(name).process
-        while True:
-            # Looked at before the log is read, so that the last words of a node that ended are not missed.
-            alive = process is not None and is_running(process)
-            said = _NODE_LINE.findall(_read_from(log, offset))
-            if any(line.startswith("ready") for line in said):
-                return
-            reason = said[-1] if said else "it said nothing"
-            if not alive:
-                raise ConfigurationError(f"node {name} ended while starting: {reason} (log: {log})")
-            if time.monotonic() > deadline:
-                raise ConfigurationError(f"node {name} did not get ready in time: {reason} (log: {log})")
-            time.sleep(_POLL_SECONDS)
+    def _await_all(self, members: Sequence[StartedMember]) -> None:
+        deadline = time.monotonic() + self._config.ready_seconds
+        for member in members:
+            await_ready(member, deadline)
+            self._report(f"{member.name} is ready")
 
     def _record(self, state: ClusterState) -> None:
         self._state = state
@@ -461,115 +381,6 @@ class LocalCluster:
     def _remove_temporary(self) -> None:
         if self._temporary and self._directory.name.startswith("khepri-bridge-"):
             shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def erase_data(directory: Path) -> bool:
-    """Remove a stopped cluster's data, logs and cookies; other files in the directory stay.
-
-    Returns:
-        Whether there was any data.
-
-    Raises:
-        InvalidStateError: the cluster runs.
-    """
-    if marked_processes(directory):
-        raise InvalidStateError(f"the cluster in {directory} runs: end it first")
-    data = list(directory.glob("hs[1-9]"))
-    for path in data:
-        shutil.rmtree(path)
-    for path in [
-        *directory.glob("hs[1-9].log"),
-        *directory.glob(".*lock"),
-        directory / "epmd.log",
-        directory / ENDED_FILE,
-    ]:
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        directory.rmdir()
-    return bool(data)
-
-
-def running_cluster(directory: Path) -> ClusterState:
-    """State of the cluster in ``directory``.
-
-    Raises:
-        InvalidStateError: none runs there.
-    """
-    state = load_state(directory)
-    if state is None or not any(is_running(process) for process in state.processes):
-        which = cluster_options(directory)
-        raise InvalidStateError(f"no cluster runs in {directory}: start one with `khepri-bridge up{which}`")
-    return state
-
-
-def missing_members(directory: Path) -> tuple[str, ...]:
-    """Members of the cluster in ``directory`` that do not run while others do; none where none or all do."""
-    with contextlib.suppress(ConfigurationError):
-        state = load_state(directory)
-        if state is not None and any(_runs(node) for node in state.nodes):
-            return tuple(node.name for node in state.nodes if not _runs(node))
-    return ()
-
-
-def _runs(node: NodeRecord) -> bool:
-    return node.process is not None and is_running(node.process)
-
-
-def read_cookie(directory: Path, state: ClusterState) -> str:
-    """The cookie of the cluster in ``directory``."""
-    path = directory / state.nodes[0].short / ".erlang.cookie"
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise ConfigurationError(f"the cookie {path} cannot be read: {error.strerror}") from None
-
-
-def _write_cookies(directory: Path, state: ClusterState) -> None:
-    """One secret, in a file per node that only this user may read (Erlang insists on that)."""
-    paths = [directory / node.short / ".erlang.cookie" for node in state.nodes]
-    kept = next((path.read_text(encoding="ascii") for path in paths if path.exists()), None)
-    # Hexadecimal: one that begins with a dash is an option to `erl -setcookie`.
-    cookie = kept or secrets.token_hex(32)
-    for path in paths:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(cookie)
-
-
-def _holds_data(directory: Path) -> bool:
-    """Whether a node has written there; the cookie and other dotfiles are no data."""
-    return directory.is_dir() and any(not path.name.startswith(".") for path in directory.iterdir())
-
-
-def _executable(release: Path) -> Path:
-    return release / "bin" / "khepri_bridge"
-
-
-def _environment(epmd_port: int) -> dict[str, str]:
-    """Only what a node needs: variables of the caller (ERL_FLAGS, KB_*) would change its meaning unseen."""
-    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR") if key in os.environ}
-    return {
-        "LANG": "C.UTF-8",
-        **kept,
-        "ERL_EPMD_PORT": str(epmd_port),
-        "ERL_EPMD_ADDRESS": HOST,
-        "ERL_CRASH_DUMP_BYTES": "0",
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _read_from(path: Path, offset: int) -> str:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode("utf-8", errors="replace")
 
 
 def _say_nothing(_line: str) -> None:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bridge.cluster.local import HOST, read_cookie, running_cluster
+from bridge.cluster.directory import read_cookie
+from bridge.cluster.epmd import HOST
+from bridge.cluster.running import running_cluster
 from bridge.cluster.state import default_directory
 from bridge.khepri import Khepri, KhepriConfig
 from bridge.node import Gateway, HiddenNode, NodeConfig

@@ -22,6 +22,7 @@ from bridge.errors import ConfigurationError
 
 MARKER: Final = "KB_CLUSTER_DIR"
 _PROC: Final = Path("/proc")
+_KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,15 @@ def _marked() -> Iterator[tuple[ProcessIdentity, Path]]:
         value = next((item[len(prefix) :] for item in variables if item.startswith(prefix)), None)
         if value is not None and (process := identify(int(entry.name))) is not None:
             yield process, Path(os.fsdecode(value))
+
+
+def plain_environment() -> dict[str, str]:
+    """What an Erlang node gets of this process's environment, before settings of its own.
+
+    Only what it needs: other variables (ERL_FLAGS, KB_*) would change its meaning unseen.
+    """
+    kept = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    return {"LANG": "C.UTF-8", **kept, "ERL_CRASH_DUMP_BYTES": "0"}
 
 
 def spawn(

@@ -12,6 +12,7 @@ from bridge.cluster.processes import (
     identify,
     is_running,
     marked_processes,
+    plain_environment,
     spawn,
     wait_until_gone,
 )
@@ -85,3 +86,13 @@ def test_both_outputs_are_appended_to_the_log(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nonesuch"):
         spawn(["nonesuch"], directory=tmp_path, environment={}, log=tmp_path / "log", tied=False)
+
+
+def test_a_node_gets_little_of_the_callers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LANG", "LC_ALL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("TZ", "UTC"), ("ERL_FLAGS", "-setcookie stolen"), ("KB_RESET", "true")):
+        monkeypatch.setenv(name, value)
+    environment = plain_environment()
+    assert environment.items() >= {"TZ": "UTC", "LANG": "C.UTF-8", "PATH": os.environ["PATH"]}.items()
+    assert not {"ERL_FLAGS", "KB_RESET"} & set(environment)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bridge.cli.connection import local_way, open_store
-from bridge.cluster.local import running_cluster
+from bridge.cluster.running import running_cluster
 from bridge.homeserver.federation import CourierConfig, Desk
 from bridge.homeserver.federation.sealing import Sealed
 from bridge.homeserver.federation.service import federating
