@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from bridge.cluster.processes import marked_processes
 from bridge.cluster.state import ENDED_FILE, ClusterState
 from bridge.errors import ConfigurationError, InvalidStateError
+from bridge.files import replace_file
 
 
 def read_cookie(directory: Path, state: ClusterState) -> str:
@@ -29,18 +29,16 @@ def read_cookie(directory: Path, state: ClusterState) -> str:
 def write_cookies(directory: Path, state: ClusterState) -> None:
     """One secret, in a file per node that only this user may read (Erlang insists on that).
 
-    A cluster that has a cookie keeps it.
+    A cluster that has a cookie keeps it; an empty file, which a start that was killed may have left, gets it.
     """
     paths = [directory / node.short / ".erlang.cookie" for node in state.nodes]
-    kept = next((path.read_text(encoding="ascii") for path in paths if path.exists()), None)
+    found = {path: path.read_text(encoding="ascii") if path.exists() else "" for path in paths}
     # Hexadecimal: one that begins with a dash is an option to `erl -setcookie`.
-    cookie = kept or secrets.token_hex(32)
-    for path in paths:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(cookie)
+    cookie = next(filter(None, found.values()), None) or secrets.token_hex(32)
+    for path, present in found.items():
+        if not present:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            replace_file(path, cookie.encode("ascii"))
 
 
 def log_file(directory: Path, name: str) -> Path:

@@ -35,6 +35,18 @@ def test_a_cluster_that_grows_keeps_its_cookie(tmp_path: Path) -> None:
     assert (tmp_path / "hs2" / ".erlang.cookie").read_text() == kept
 
 
+@pytest.mark.parametrize("empty", ["hs1", "hs2"])
+def test_a_file_that_a_killed_start_left_empty_gets_the_cookie_of_the_others(
+    tmp_path: Path, empty: str
+) -> None:
+    state = cluster("hs1", "hs2")
+    write_cookies(tmp_path, state)
+    kept = read_cookie(tmp_path, state)
+    (tmp_path / empty / ".erlang.cookie").write_text("")
+    write_cookies(tmp_path, state)
+    assert {(tmp_path / name / ".erlang.cookie").read_text() for name in ("hs1", "hs2")} == {kept}
+
+
 def test_two_clusters_have_two_cookies(tmp_path: Path) -> None:
     for place in (tmp_path / "one", tmp_path / "two"):
         place.mkdir()
