@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     example(family, "open", "khepri-bridge box open --key bob.jwk letter.box")(open_box)
     example(family, "sign", "khepri-bridge box sign --key alice.jwk letter.txt")(sign)
     example(family, "verify", "khepri-bridge box verify --key alice.public.jwk letter.jws")(verify)
+    example(family, "thumbprint", "khepri-bridge box thumbprint alice.public.jwk")(thumbprint)
     example(
         family, "verify-datagram", "khepri-bridge box verify-datagram --key alice.public.jwk state.evidence"
     )(verify_datagram)
@@ -80,6 +81,15 @@ def keygen(
         as_json=as_json,
         text=f"{out} and {public_file}, thumbprint {key.thumbprint()}",
     )
+
+
+def thumbprint(
+    file: Annotated[Path, typer.Argument(help="Private or public key, JWK or PEM.", metavar="FILE")],
+    as_json: Json = False,
+) -> None:
+    """Print a key's thumbprint (RFC 7638), the same of either half: its name in evidence and revocations."""
+    name = read_key(file).thumbprint()
+    emit({"thumbprint": name}, as_json=as_json, text=name)
 
 
 def seal(

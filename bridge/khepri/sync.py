@@ -301,7 +301,8 @@ class BlockingKhepri(_Family):
             patterns: as for ``Khepri.watch``.
             since: as there.
             window: as there.
-            timeout: seconds that iterating waits for the next change; ``None``: as long as it takes.
+            timeout: seconds that iterating, and ``Watch.next``, wait for the next change; ``None``: as long
+                as it takes.
 
         Raises:
             ConfigurationError: no pattern, no cursor.
@@ -350,7 +351,7 @@ class Watch:
         """The next change.
 
         Args:
-            timeout: seconds to wait; ``None``: as long as it takes.
+            timeout: seconds to wait; ``None``: as the watch was made with, ``math.inf``: as long as it takes.
 
         Raises:
             DeadlineError: none came in time; nothing is lost, ask again.
@@ -366,8 +367,9 @@ class Watch:
                 raise ClosedError("the watch was closed")
             # One that was not waited for to its end is the next one still: a deadline or Ctrl-C loses none.
             self._pending = self._pending or self._thread.submit(self._source.next)
-            if not wait_for(self._pending, timeout):
-                raise DeadlineError(f"no change within {timeout:g} s")
+            seconds = self._timeout if timeout is None else timeout
+            if not wait_for(self._pending, seconds):
+                raise DeadlineError(f"no change within {seconds:g} s")
             pending, self._pending = self._pending, None
             change = pending.result()
         except concurrent.futures.CancelledError:
@@ -383,7 +385,7 @@ class Watch:
 
     def __next__(self) -> Change:
         try:
-            return self.next(timeout=self._timeout)
+            return self.next()
         except ClosedError:
             if self._closed:
                 raise StopIteration from None

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from bridge.errors import ClosedError, DeadlineError, InvalidStateError, LimitExceededError, NodeDownError
+from bridge.errors import (
+    ClosedError,
+    ConfigurationError,
+    DeadlineError,
+    InvalidStateError,
+    LimitExceededError,
+    NodeDownError,
+)
 from bridge.etf import Atom, Pid, Reference, encode_bare
 from bridge.node.outcomes import BADRPC, rpc_error
 from bridge.node.peer import Peer
@@ -116,7 +123,7 @@ class Calls:
             raise ClosedError("the node was closed")
         if deadline is None:
             deadline = self._loop.time() + seconds
-        encoded = encode_bare(args if type(args) is list else list(args)) if args else _NO_ARGUMENTS
+        encoded = encode_bare(args if type(args) is list else argument_list(args)) if args else _NO_ARGUMENTS
         if not peer.takes(len(encoded)):
             await peer.drain(deadline, len(encoded))
             if self._closed:
@@ -275,9 +282,22 @@ class Calls:
             self._arm(max(first, now + pause))
 
 
+def argument_list(args: Sequence[Any]) -> list[Any]:
+    """Arguments of a call, as a list.
+
+    Raises:
+        ConfigurationError: one argument that stands there alone; a string's letters would be taken for many.
+    """
+    if isinstance(args, list | tuple):
+        return list(args)
+    if isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence):
+        raise ConfigurationError(f"the arguments of a call are a list, also a single one: not {args!r:.60}")
+    return list(args)
+
+
 def cast_message(module: str, function: str, args: Sequence[Any]) -> tuple[Any, ...]:
     """What ``rex`` runs without answering."""
-    return (_GEN_CAST, (_CAST, Atom(module), Atom(function), list(args), _USER))
+    return (_GEN_CAST, (_CAST, Atom(module), Atom(function), argument_list(args), _USER))
 
 
 def _key(reference: Reference) -> bytes:

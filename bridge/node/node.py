@@ -254,7 +254,7 @@ class HiddenNode:
             node: full name; connected to first where needed.
             module: name of the module.
             function: name of the function.
-            args: terms.
+            args: terms, in a list; a string alone is refused with ``ConfigurationError``.
             timeout: seconds for all of it, decoding a large answer included; default ``call_timeout``.
 
         Returns:

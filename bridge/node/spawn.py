@@ -13,7 +13,7 @@ from typing import Any, Final
 from bridge.dist import DemonitorP, SpawnReply, SpawnRequest
 from bridge.errors import RemoteError
 from bridge.etf import Atom, Pid, Reference
-from bridge.node.calls import Calls, Down
+from bridge.node.calls import Calls, Down, argument_list
 from bridge.node.gen import forget
 from bridge.node.outcomes import erpc_result, refused
 from bridge.node.peer import Peer
@@ -68,7 +68,8 @@ class Spawns:
             RemoteRefusedError: it was not called: ``notsup``, ``system_limit``, ``badarg``.
             NodeDownError, DeadlineError, LimitExceededError, ClosedError: as for ``Calls.ask``.
         """
-        what = f"{module}:{function}/{len(args)}"
+        arguments = argument_list(args)
+        what = f"{module}:{function}/{len(arguments)}"
         leader = await self._leader(peer, node, seconds, deadline)
         requests: list[Reference] = []
         outcome: Any = None
@@ -83,7 +84,7 @@ class Spawns:
                     mfa=_EXECUTE_CALL,
                     options=_OPTIONS,
                 ),
-                [reference, Atom(module), Atom(function), list(args)],
+                [reference, Atom(module), Atom(function), arguments],
             )
             requests.append(reference)
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 import msgspec
 
@@ -211,6 +211,14 @@ _REFUSED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encoder: Final = msgspec.json.Encoder()
 _command_decoder: Final = msgspec.json.Decoder(Command)
 _line_decoder: Final = msgspec.json.Decoder(Line)
+_COMMANDS: Final = ", ".join(str(kind.__struct_config__.tag) for kind in get_args(Command))
+
+
+class _Numbered(msgspec.Struct):
+    id: _Id
+
+
+_number_decoder: Final = msgspec.json.Decoder(_Numbered)
 
 
 def encode_line(message: Command | Line) -> bytes:
@@ -227,8 +235,18 @@ def decode_command(line: bytes) -> Command:
     try:
         command: Command = _command_decoder.decode(line)
     except _REFUSED as error:
-        raise DecodeError(f"no command: {error}") from error
+        text = str(error)
+        known = f"; commands: {_COMMANDS}" if text.endswith(("`$.type`", "field `type`")) else ""
+        raise DecodeError(f"no command: {text}{known}") from error
     return command
+
+
+def refusal(line: bytes, error: DecodeError) -> Failed | Problem:
+    """What is told of a line that is no command: an answer where it has a number, since somebody waits."""
+    try:
+        return Failed(id=_number_decoder.decode(line).id, error=str(error))
+    except _REFUSED:
+        return Problem(text=str(error), fatal=False)
 
 
 def decode_line(line: bytes) -> Line:
@@ -304,7 +322,7 @@ async def _read_commands(
             try:
                 command = decode_command(line)
             except DecodeError as error:
-                write(Problem(text=str(error), fatal=False))
+                write(refusal(line, error))
                 continue
             if isinstance(command, Quit):
                 return

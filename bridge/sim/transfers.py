@@ -174,6 +174,9 @@ class Transfers:
     async def push(self, entity: str, *, owner: str, to: str) -> EntityRecord:
         """Pass owner and authority to another server (Case 2, push).
 
+        Returns once the homeserver has granted it and this server has stopped: the other one acts as soon as
+        it hears of it, which its event ``AuthorityGained`` tells.
+
         Raises:
             NotHolderError: another server pulled it first; its recall is obeyed.
             AuthorityError: refused; this server goes on simulating.

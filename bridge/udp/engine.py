@@ -269,11 +269,12 @@ class UdpEngine:
             self._rearm()
         return numbers
 
-    async def connect(self, name: str, *, timeout: float) -> Session:
+    async def connect(self, name: str, *, timeout: float | None = None) -> Session:
         """The session with a peer, made if there is none.
 
         Args:
-            timeout: seconds; the handshake itself goes on until ``handshake_timeout``.
+            timeout: seconds, where this is to end before ``handshake_timeout``, until which the handshake
+                itself goes on; ``None``: as long as that.
 
         Raises:
             ConfigurationError: no such peer, or one with an address of the other version of IP.

@@ -33,6 +33,12 @@ def test_a_private_key_file_is_its_owners_alone(keys: Path) -> None:
     assert "d" not in json.loads((keys / "alice.public.jwk").read_text())
 
 
+def test_both_halves_of_a_key_have_one_thumbprint(keys: Path) -> None:
+    expected = Jwk.from_json((keys / "alice.jwk").read_text()).thumbprint()
+    assert run("thumbprint", str(keys / "alice.jwk")) == expected + "\n"
+    assert json.loads(run("thumbprint", "--json", str(keys / "alice.public.jwk"))) == {"thumbprint": expected}
+
+
 def test_a_key_is_never_overwritten(keys: Path) -> None:
     before = (keys / "alice.jwk").read_bytes()
     with pytest.raises(ConfigurationError, match="exists already"):

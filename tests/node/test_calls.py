@@ -12,6 +12,7 @@ import pytest
 from bridge.dist import DistConnection
 from bridge.errors import (
     ClosedError,
+    ConfigurationError,
     DeadlineError,
     InvalidStateError,
     LimitExceededError,
@@ -19,7 +20,7 @@ from bridge.errors import (
     RemoteExitedError,
 )
 from bridge.etf import Atom, Pid, Reference, decode_bare_untrusted
-from bridge.node.calls import Calls, Down, cast_message
+from bridge.node.calls import Calls, Down, argument_list, cast_message
 from bridge.node.transport import DistTransport
 
 _CALLER = Pid(Atom("me@h"), 1, 0, 1)
@@ -229,3 +230,13 @@ async def test_many_waits_that_end_at_different_times_all_end() -> None:
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, DeadlineError) for outcome in outcomes)
     assert len(calls) == 0
+
+
+@pytest.mark.parametrize("args", ["tea", b"tea", bytearray(b"tea"), 4, {"a": 1}, {1}], ids=repr)
+def test_arguments_that_are_no_list_are_refused_before_their_letters_are_sent(args: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a list, also a single one"):
+        argument_list(args)
+
+
+def test_arguments_are_any_other_sequence() -> None:
+    assert argument_list((1, 2)) == argument_list([1, 2]) == argument_list(range(1, 3)) == [1, 2]

@@ -87,6 +87,13 @@ async def test_exposed_functions_are_called_by_their_own_node(me: HiddenNode) ->
         assert await call(me.name, "m", "f", ["text"]) == [b"text", b"!"]
     assert await me.multicall([me.name], "m", "f", [1]) == {me.name: [1, b"!"]}
     await me.cast(me.name, "m", "f", [1])
+    for asked in (
+        me.call(me.name, "m", "f", "text"),
+        me.erpc(me.name, "m", "f", "text"),
+        me.cast(me.name, "m", "f", "text"),
+    ):
+        with pytest.raises(ConfigurationError, match="not 'text'"):
+            await asked
     me.withdraw("m")
     for call in (me.call, me.erpc):
         with pytest.raises(RemoteRaisedError, match="undef"):

@@ -34,6 +34,7 @@ from bridge.sim.stdio import (
     decode_command,
     decode_line,
     encode_line,
+    refusal,
 )
 
 MESSAGE = Message(trace=bytes(16), hop=0, kind="push", sender="sim1", receiver="home", at_ns=1)
@@ -104,6 +105,29 @@ def test_a_driver_in_another_language_writes_plain_json() -> None:
 def test_a_line_that_is_no_command_is_refused(line: bytes) -> None:
     with pytest.raises(DecodeError, match="no command"):
         decode_command(line)
+
+
+@pytest.mark.parametrize("line", [b'{"type":"spwn","id":3}', b'{"id":3}'], ids=["unknown", "none"])
+def test_who_names_no_command_is_told_which_there_are(line: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"; commands: spawn, .*, quit$"):
+        decode_command(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"type":"kick","id":4,"entity":"ball"}', Failed(id=4, error="why")),
+        (b'{"type":"spwn","id":3}', Failed(id=3, error="why")),
+        (b'{"type":"spwn"}', Problem(text="why", fatal=False)),
+        (b'{"type":"kick","id":-4}', Problem(text="why", fatal=False)),
+        (b'{"type":"kick","id":"4"}', Problem(text="why", fatal=False)),
+        (b"hello", Problem(text="why", fatal=False)),
+        (b"\xff", Problem(text="why", fatal=False)),
+    ],
+    ids=["a member lacks", "no such type", "no number", "below zero", "text", "no JSON", "no UTF-8"],
+)
+def test_a_refused_line_with_a_number_is_answered(line: bytes, told: Failed | Problem) -> None:
+    assert refusal(line, DecodeError("why")) == told
 
 
 @given(st.binary(max_size=100))

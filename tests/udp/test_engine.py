@@ -467,9 +467,10 @@ async def test_a_silent_peer_ends_connect_with_a_lost_connection() -> None:
         silent.bind(("127.0.0.1", 0))
         async with UdpEngine(config, identity=low, on_event=recorder) as engine:
             engine.add_peer(Peer(name="b", public_key=high.public(), address=silent.getsockname()))
-            with pytest.raises(ConnectionLostError):
-                await engine.connect("b", timeout=20)
-    assert recorder.events == [PeerUnreachable(peer="b")]
+            for timeout in (20, None):
+                with pytest.raises(ConnectionLostError):
+                    await engine.connect("b", timeout=timeout)
+    assert recorder.events == [PeerUnreachable(peer="b")] * 2
 
 
 async def test_connect_honours_its_deadline() -> None:
