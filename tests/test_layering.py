@@ -47,6 +47,8 @@ PURE_FILES = (
     "khepri/props.py",
     "khepri/reply.py",
     "port/connection.py",
+    "registry/fields.py",
+    "registry/inbox.py",
     "registry/lessor.py",
     "registry/records.py",
     "sim/bodies.py",

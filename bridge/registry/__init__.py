@@ -2,28 +2,30 @@
 
 from bridge.registry.credentials import Credentials, InstanceKey, KeyState, Revocation, Subject, ring_at
 from bridge.registry.homeserver import Ended, EndReason, Homeserver, OpenedSession
+from bridge.registry.inbox import (
+    Ask,
+    AskEnded,
+    Closed,
+    Failover,
+    Grant,
+    InboxMessage,
+    Recall,
+    Returned,
+    inbox_message,
+)
 from bridge.registry.journal import Journal, view_of
 from bridge.registry.lessor import LESSOR, Lost, Recalled, Renewed, Streaming, lessor_message, renew, streams
 from bridge.registry.ownership import OPERATOR, Answered, Operator, Ownership, Party, Requested
 from bridge.registry.records import (
-    Ask,
-    AskEnded,
     Awaiting,
     Away,
-    Closed,
     EntityRecord,
-    Failover,
-    Grant,
-    InboxMessage,
     Outcome,
     PlayerRecord,
-    Recall,
-    Returned,
     Rule,
     ServerRecord,
     Step,
     abroad_name,
-    inbox_message,
     server_abroad,
 )
 from bridge.registry.refusals import (

@@ -20,8 +20,9 @@ from bridge.jose.credentials.proof import PEER
 from bridge.jose.credentials.ticket import check_data
 from bridge.jose.encoding import json_encode, json_object_untrusted
 from bridge.khepri import Khepri, Path
+from bridge.registry.fields import Fields
 from bridge.registry.ownership import OPERATOR, Party
-from bridge.registry.records import Fields, ServerRecord
+from bridge.registry.records import ServerRecord
 from bridge.registry.requests import PATIENCE, Requests, name_bytes
 
 _BRIDGE: Final = Atom("bridge")

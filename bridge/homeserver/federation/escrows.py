@@ -28,7 +28,7 @@ from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode
 from bridge.khepri import GetMany, Khepri, NodeNotFoundError
 from bridge.khepri import Path as TreePath
 from bridge.registry import EntityRecord, Rule, ServerRecord, Step
-from bridge.registry.records import Fields
+from bridge.registry.fields import Fields
 from bridge.registry.requests import Requests, name_bytes, step_members
 
 _BRIDGE: Final = Atom("bridge")
