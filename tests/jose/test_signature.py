@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import KeyFormatError, SignatureError
 from bridge.jose import Jwk, sign, token_flattened, verify
+from bridge.jose import signature as signing
 from bridge.jose.curves import EC_CURVES
 from bridge.jose.encoding import base64url_decode_untrusted, base64url_encode, json_encode
 from bridge.jose.signature import MAX_TOKEN_BYTES, MAX_TOKEN_HEADER_BYTES
@@ -39,6 +41,29 @@ def test_every_flipped_bit_of_a_signature_is_refused(curve: str) -> None:
     for bit in range(len(base64url_decode_untrusted(signature)) * 8):
         with pytest.raises(SignatureError):
             verify(f"{head}.{flip_bit(signature, bit)}", KEYS[curve])
+
+
+def _flattened_text(token: str) -> str:
+    return json_encode(token_flattened(token)).decode()
+
+
+@pytest.mark.parametrize("form", [str, token_flattened, _flattened_text])
+def test_a_token_over_the_limit_is_refused_though_it_holds(
+    form: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size(token: Any) -> int:
+        return len(token) if isinstance(token, str) else sum(map(len, token.values()))
+
+    empty = size(form(sign(b"", SECRET)))
+    largest = (MAX_TOKEN_BYTES - empty) * 3 // 4
+    monkeypatch.setattr(signing, "MAX_TOKEN_BYTES", 2 * MAX_TOKEN_BYTES)
+    fits, exceeds = (form(sign(bytes(length), SECRET)) for length in (largest, largest + 1))
+    assert size(fits) <= MAX_TOKEN_BYTES < size(exceeds) <= MAX_TOKEN_BYTES + 2
+    assert len(verify(exceeds, SECRET)) == largest + 1
+    monkeypatch.undo()
+    assert len(verify(fits, SECRET)) == largest
+    with pytest.raises(SignatureError, match="longer than"):
+        verify(exceeds, SECRET)
 
 
 def test_a_shared_secret_signs_with_hmac_and_its_length_bounds_the_hash() -> None:

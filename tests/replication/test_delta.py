@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import DecodeError
+from bridge.replication import delta
 from bridge.replication.bits import Ints
 from bridge.replication.delta import Seats, decode_sections_untrusted, encode_sections
 from bridge.replication.seats import (
@@ -192,6 +193,26 @@ def test_a_change_of_who_was_not_there_is_refused() -> None:
     body = encode_sections(moved, still, (moved != still).any(axis=2), ages=np.array([1]), rate=60)[0]
     with pytest.raises(DecodeError, match="does not have"):
         decode(body, empty_rows(GROUP_SEATS)[None, :], np.array([1]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("kinds", 3, "does not have"), ("turned", 4, "four components"), ("flags", 8, "unknown flags")],
+)
+def test_a_choice_that_there_is_not_is_refused(
+    field: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = delta.differences
+
+    def hostile(*args: Rows, **options: Ints) -> delta.Differences:
+        said = honest(*args, **options)  # type: ignore[arg-type]
+        return said._replace(**{field: np.full_like(getattr(said, field), value)})
+
+    still, moved = a_world(1), a_world(1, moved=1.0)
+    monkeypatch.setattr(delta, "differences", hostile)
+    body = encode_sections(moved, still, (moved != still).any(axis=2), ages=np.array([1]), rate=60)[0]
+    with pytest.raises(DecodeError, match=message):
+        decode(body, still, np.array([1]))
 
 
 def test_unknown_flags_are_refused() -> None:
