@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -23,6 +23,8 @@ _LAST_PATIENCE: Final = 32.0
 long, and a homeserver gives up after 30"""
 _RETRY_DELAY: Final = 0.05
 """seconds between tries while no member answers"""
+_TAKEN_AT_ONCE: Final = 256
+"""nodes of a snapshot: about a millisecond"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,14 @@ class Snapshot:
     """Everything that is watched at one moment; what is absent does not exist.
 
     Attributes:
-        nodes: data by native path.
+        nodes: data by native path; the reader's own, who may take it apart: that a large one ends at once
+            would hold the event loop up.
         member: the node that told it.
         gap: whether changes before it may never be told: the history that this watch had seen, or was to go
             on from, is lost. What came between shows only as the difference to this.
     """
 
-    nodes: Mapping[NativePath, Any]
+    nodes: dict[NativePath, Any]
     member: str
     gap: bool = False
 
@@ -207,7 +210,7 @@ class Feed:
             self._reference = answer[Atom("subscription")]
             self._run, self._received = answer[Atom("cursor")]
             if answer[Atom("mode")] != _RESUMED:
-                nodes = {native_path(path): _data(data) for path, data in answer[Atom("nodes")]}
+                nodes = await _taken(answer[Atom("nodes")])
                 self._pending.clear()
                 snapshot = Snapshot(nodes, self._member or "", gap=self._follows)
                 self._pending.append((snapshot, self._received))
@@ -231,6 +234,19 @@ class Feed:
     async def _unsubscribe(self, member: str, reference: Reference) -> None:
         with contextlib.suppress(ConnectionLostError, DeadlineError, ClosedError):
             await self._caller.cast(member, "kb_api", "unsubscribe", [reference, self._mailbox.pid])
+
+
+async def _taken(told: list[Any]) -> dict[NativePath, Any]:
+    """The nodes of an answer, which is used up; whatever else the loop has to do comes in between."""
+    nodes: dict[NativePath, Any] = {}
+    told.reverse()
+    while told:
+        for path, data in reversed(told[-_TAKEN_AT_ONCE:]):
+            nodes[native_path(path)] = _data(data)
+        del told[-_TAKEN_AT_ONCE:]
+        if told:
+            await asyncio.sleep(0)
+    return nodes
 
 
 def _data(term: Any) -> Any:

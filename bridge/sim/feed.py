@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
 from bridge.errors import DeadlineError, DecodeError
 from bridge.etf import Atom
@@ -23,8 +23,12 @@ _ENTITIES: Final = Atom("entities")
 _INBOX: Final = Atom("inbox")
 _START_SECONDS: Final = 30.0
 """until the first acknowledgement, or more of the world that is there; an election may be going on"""
-_LEARNED_AT_ONCE: Final = 128
-"""records of a snapshot: a few milliseconds"""
+_LEARNED_AT_ONCE: Final = 32
+"""records: one to two milliseconds"""
+_SORTED_AT_ONCE: Final = 2_048
+"""paths of a snapshot, or names: about a millisecond"""
+
+_T = TypeVar("_T")
 
 
 class Feed:
@@ -70,16 +74,20 @@ class Feed:
         inbox: Path = [BRIDGE, _INBOX, self._standing.session]
         watched = ([BRIDGE, _SERVERS], [BRIDGE, _PLAYERS], [BRIDGE, _ENTITIES], inbox)
         async with self._store.watch(*watched) as feed:
+            told = 0
             async for change in feed:
                 match change:
                     case Snapshot(nodes=nodes):
-                        await self._learn_all(nodes)
-                        self._forget_all_but(nodes)
+                        await self._forget_all_but(await self._learn_all(nodes))
                         self.ready.set()
                     case Updated(path=path, data=data):
                         self._learn(path, data)
                     case Deleted(path=path):
                         self._forget(path)
+                told += 1
+                # Many of them may have come at once, and would all be taken in this turn.
+                if told % _LEARNED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def until_begun(self, name: str, *, acknowledged: asyncio.Event, over: asyncio.Task[None]) -> None:
         """Wait until the session's lease has begun and the world is known, however long that takes to tell.
@@ -114,16 +122,29 @@ class Feed:
                 "its homeserver has too much to do, or stands still"
             )
 
-    async def _learn_all(self, nodes: Mapping[NativePath, object]) -> None:
+    async def _learn_all(self, nodes: dict[NativePath, object]) -> set[bytes | Atom]:
+        """Learn from a snapshot, which is used up; names of the entities in it.
+
+        Renewals and steps of the simulation must not wait for a whole world.
+        """
         # Keys first: a grant in the inbox names a giver, and its release opens with that key.
-        for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX):
-            told = [(path, data) for path, data in nodes.items() if path[1] == kind]
-            for number, (path, data) in enumerate(told):
-                self._learn(path, data)
-                # Renewals and steps of the simulation must not wait for a whole world.
-                if number % _LEARNED_AT_ONCE == _LEARNED_AT_ONCE - 1:
-                    self.learned += _LEARNED_AT_ONCE
-                    await asyncio.sleep(0)
+        told: dict[Atom | bytes, list[NativePath]] = {
+            kind: [] for kind in (_SERVERS, _PLAYERS, _ENTITIES, _INBOX)
+        }
+        for some in _parts(list(nodes), _SORTED_AT_ONCE):
+            for path in some:
+                told[path[1]].append(path)
+            await asyncio.sleep(0)
+        entities: set[bytes | Atom] = set()
+        for of_kind in told.values():
+            for some in _parts(of_kind, _LEARNED_AT_ONCE):
+                for path in some:
+                    self._learn(path, nodes.pop(path))
+                    if path[1] == _ENTITIES and len(path) == 3:
+                        entities.add(path[2])
+                self.learned += len(some)
+                await asyncio.sleep(0)
+        return entities
 
     def _learn(self, path: NativePath, data: object) -> None:
         if len(path) < 3 or data is None:
@@ -156,11 +177,19 @@ class Feed:
             case kind, [_, entity, player] if kind == _INBOX and len(path) == 6:
                 self._asks.forget_ask(entity, player)
 
-    def _forget_all_but(self, nodes: Mapping[NativePath, object]) -> None:
+    async def _forget_all_but(self, told: set[bytes | Atom]) -> None:
         """What is no more since before a member was connected is told by a snapshot that lacks it."""
-        told = {path[2] for path in nodes if path[1] == _ENTITIES and len(path) == 3}
-        for entity in [name for name in self._standing.entities if name.encode() not in told]:
-            self._obedience.forget_entity(entity, may_be_new=True)
+        known = self._standing.entities
+        for some in _parts(list(known), _SORTED_AT_ONCE):
+            for entity in some:
+                if entity.encode() not in told and entity in known:
+                    self._obedience.forget_entity(entity, may_be_new=True)
+            await asyncio.sleep(0)
+
+
+def _parts(items: list[_T], size: int) -> Iterator[list[_T]]:
+    """All of them in lists of that many; the last one may be shorter."""
+    return (items[begin : begin + size] for begin in range(0, len(items), size))
 
 
 async def _all_set(*events: asyncio.Event) -> None:

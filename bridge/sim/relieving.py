@@ -118,7 +118,7 @@ class Relieving:
                 self._spawn(self._answer(server, entities))
 
     async def _answer(self, server: str, entities: tuple[str, ...]) -> None:
-        held = len(self._standing.held())
+        held = self._standing.count_held()
         room = self._shedding.room(held) if self._may_act() else 0
         found = (await self._streamed(entities))[:room] if room else ()
         self._standing.tell(server, Room(load=held, entities=found))

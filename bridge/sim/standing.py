@@ -107,8 +107,8 @@ class Standing:
     def end(self) -> None:
         """The session is over: nothing acts in its name again, and who waits to act is told."""
         self._is_over = True
-        for holding in self.holdings.held():
-            self.bodies.let_go(self.slots[holding.entity])
+        for entity in self.holdings.names_held:
+            self.bodies.let_go(self.slots[entity])
         for gained in self._gained.values():
             if not gained.done():
                 gained.set_exception(self._over())
@@ -116,7 +116,11 @@ class Standing:
 
     def held(self) -> list[str]:
         """Names of the entities that the session acts for (R0-2)."""
-        return [] if self._is_over else [holding.entity for holding in self.holdings.held()]
+        return [] if self._is_over else list(self.holdings.names_held)
+
+    def count_held(self) -> int:
+        """How many they are."""
+        return 0 if self._is_over else len(self.holdings.names_held)
 
     def must_hold(self, entity: str) -> int:
         """The epoch under which the session acts for an entity.

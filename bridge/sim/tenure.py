@@ -289,7 +289,7 @@ class Tenure:
 
     def held(self) -> int:
         """Entities held."""
-        return len(self._standing.held())
+        return self._standing.count_held()
 
     def obeyed(self, recalls: tuple[Recalled, ...]) -> list[Recalled]:
         """Of the recalls that the lessor believes open, those that were obeyed."""

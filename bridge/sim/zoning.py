@@ -235,7 +235,7 @@ class Zoning:
                     answer.set_result(frozenset(entities))
             case Relief(entities=entities):
                 taken = self._promise(entities)
-                self._standing.tell(server, Room(load=len(self._standing.held()), entities=taken))
+                self._standing.tell(server, Room(load=self._standing.count_held(), entities=taken))
             case Border():
                 self._ghosts.take(server, message, now=self._clock())
 

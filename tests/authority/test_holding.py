@@ -49,6 +49,14 @@ def test_an_old_grant_is_refused() -> None:
     assert holdings.follow("ball", 3).epoch == 6
 
 
+def test_what_is_no_more_is_not_held() -> None:
+    holdings = Holdings()
+    for number, entity in enumerate(("ball", "cup", "net")):
+        holdings.grant(entity, number + 1)
+    holdings.forget("ball")
+    assert list(holdings.names_held) == [holding.entity for holding in holdings.held()] == ["cup", "net"]
+
+
 def test_an_unknown_entity_is_followed_at_epoch_zero() -> None:
     assert (Holdings()["cup"].phase, Holdings()["cup"].epoch) == (Phase.FOLLOWING, 0)
 
@@ -101,6 +109,13 @@ class TwoServers(RuleBasedStateMachine):
     @invariant()
     def never_two_hold(self) -> None:
         assert sum(len(server.held()) for server in self.servers) <= 1
+
+    @invariant()
+    def those_held_are_those_in_that_phase(self) -> None:
+        for server in self.servers:
+            ball = server["ball"]
+            assert server.held() == ([ball] if ball.phase is Phase.HOLDING else [])
+            assert list(server.names_held) == [holding.entity for holding in server.held()]
 
 
 TestTwoServers = TwoServers.TestCase

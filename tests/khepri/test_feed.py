@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,14 +178,7 @@ async def test_a_cursor_that_nobody_can_go_on_from_is_told_as_a_gap(store: Khepr
 async def test_a_snapshot_that_takes_long_gets_the_time_for_it() -> None:
     """One of 300,000 nodes takes longer than the first try waits."""
     here = Reference(Atom("member"), 1, (1, 2, 3))
-    answer = ok(
-        {
-            Atom("subscription"): here,
-            Atom("cursor"): (bytes(8), 7),
-            Atom("mode"): Atom("snapshot"),
-            Atom("nodes"): [],
-        }
-    )
+    answer = answer_with([])
     caller = ScriptedCaller(*[DeadlineError("late")] * 2, refusal("timeout"), refusal("no_leader"), answer)
     store = Khepri(caller)
     async with store.watch("/:a") as feed:
@@ -201,6 +195,53 @@ async def test_a_snapshot_that_takes_long_gets_the_time_for_it() -> None:
         ("acknowledge", here),
         ("unsubscribe", here),
     ]
+
+
+def answer_with(nodes: list[Any]) -> Any:
+    return ok(
+        {
+            Atom("subscription"): Reference(Atom("member"), 1, (1, 2, 3)),
+            Atom("cursor"): (bytes(8), 7),
+            Atom("mode"): Atom("snapshot"),
+            Atom("nodes"): nodes,
+        }
+    )
+
+
+async def test_others_have_their_turns_while_a_large_snapshot_is_taken() -> None:
+    """And what comes meanwhile is told after it."""
+    told = [([Atom("a"), b"%d" % number], number) for number in range(1000)]
+    caller = ScriptedCaller(answer_with(list(told)))
+    async with Khepri(caller).watch("/:a") as feed:
+        changes = aiter(feed)
+        first = asyncio.ensure_future(anext(changes))
+        turns = 0
+        while not first.done():
+            if turns == 2:
+                deleted = (8, Atom("deleted"), [Atom("a"), b"0"])
+                caller.inbox.put((Atom("kb_feed"), Reference(Atom("member"), 1, (1, 2, 3)), [deleted]))
+            turns += 1
+            await asyncio.sleep(0)
+        snapshot = first.result()
+        assert turns > 3
+        assert isinstance(snapshot, Snapshot)
+        assert list(snapshot.nodes.items()) == [((Atom("a"), b"%d" % n), n) for n in range(1000)]
+        assert await anext(changes) == Deleted((Atom("a"), b"0"))
+
+
+async def test_a_member_that_goes_while_its_snapshot_is_taken_is_followed_by_the_next() -> None:
+    nodes = [([Atom("a"), b"%d" % number], number) for number in range(1000)]
+    caller = ScriptedCaller(answer_with(list(nodes)), answer_with([]))
+    async with Khepri(caller).watch("/:a") as feed:
+        changes = aiter(feed)
+        first = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not first.done()
+        feed._member_changed("other")
+        snapshots = [await first, await anext(changes)]
+    assert [len(snapshot.nodes) for snapshot in snapshots if isinstance(snapshot, Snapshot)] == [1000, 0]
+    assert len(caller.asked) == 2
 
 
 async def test_a_watch_of_nothing_is_refused() -> None:

@@ -189,19 +189,57 @@ async def test_what_is_gone_is_told_to_who_knew_it() -> None:
     ]
 
 
+async def turns_meanwhile(hearing: Hearing) -> list[int]:
+    """How much had been heard at each turn of somebody else, while all is told."""
+    turns: list[int] = []
+    hearing_all = asyncio.create_task(hearing.hears())
+    while not hearing_all.done():
+        turns.append(len(hearing.heard))
+        await asyncio.sleep(0)
+    await hearing_all
+    return turns
+
+
 async def test_others_have_their_turns_while_a_world_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """R0-52: renewals and steps of the simulation must not wait for all of it."""
     monkeypatch.setattr(feed, "_LEARNED_AT_ONCE", 10)
     hearing = Hearing(snapshot(dict(entity(b"tree%d" % number) for number in range(100))))
-    turns: list[int] = []
+    turns = await turns_meanwhile(hearing)
+    assert sorted(set(turns)) == list(range(0, 101, 10))
+    assert hearing.feed.learned == 100
 
-    async def others() -> None:
-        while not hearing.feed.ready.is_set():
-            turns.append(hearing.feed.learned)
-            await asyncio.sleep(0)
 
-    await asyncio.gather(hearing.hears(), others())
-    assert turns[:10] == list(range(10, 101, 10))
+async def test_others_have_their_turns_while_a_world_is_sorted_and_what_it_lacks_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "_SORTED_AT_ONCE", 10)
+    nodes = dict(entity(b"tree%d" % number) for number in range(100))
+    hearing = Hearing(snapshot(nodes), snapshot({}))
+    turns = await turns_meanwhile(hearing)
+    assert turns.count(0) >= 10
+    assert {100, 110, 120, 150, 190} < set(turns)
+    assert hearing.heard[100:] == [("maybe no entity", f"tree{number}") for number in range(100)]
+
+
+async def test_what_is_gone_already_is_not_forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others have their turns, an entity that a snapshot lacks may end by another way."""
+    monkeypatch.setattr(feed, "_SORTED_AT_ONCE", 1)
+    hearing = Hearing(snapshot(dict([entity(b"ball"), entity(b"cup")])), snapshot({}))
+    hears = asyncio.create_task(hearing.hears())
+    while ("maybe no entity", "ball") not in hearing.heard:
+        await asyncio.sleep(0)
+    del hearing.entities["cup"]
+    assert ("maybe no entity", "cup") not in await hears
+
+
+async def test_others_have_their_turns_while_many_changes_have_come_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "_LEARNED_AT_ONCE", 10)
+    hearing = Hearing(
+        *(Updated(path=path, data=data) for path, data in (entity(b"tree%d" % n) for n in range(100)))
+    )
+    assert {10, 20, 50, 90} <= set(await turns_meanwhile(hearing))
 
 
 async def lasts() -> None:
