@@ -4,7 +4,7 @@
 
 -export([create/3, on_entity/4, take/5, permission/2]).
 
--import(kb_authority_tree, [entity_path/1, server_path/1, session_path/1, inbox_path/2, bump/1, next_epoch/1, step/1,
+-import(kb_authority_tree, [entity_path/1, server_path/1, session_path/1, ending_path/1, inbox_path/2, bump/1, next_epoch/1, step/1,
                             refuse/2, refuse/3, no_session/0, not_holder/1, conflict/2]).
 
 %% The spawner is usually owner and master (R0-8); without a default owner of its own the master is it.
@@ -140,8 +140,9 @@ permission(_Asker, #{rule := Rule}) -> Rule.
 %% Owner and authority go to a session that does not hold the entity; whoever does is recalled.
 -spec take(binary(), {binary(), binary()}, map(), map(), kb_authority_tree:read()) ->
           {map(), [kb_authority_tree:change()]}.
-take(Owner, {Session, Server}, #{entity := Entity, session := Holder, epoch := Epoch} = Record, Step, Read) ->
+take(Owner, {Session, Server}, #{entity := Entity, epoch := Epoch} = Found, Step, Read) ->
     {Next, Granted} = next_epoch(Read),
+    #{session := Holder} = Record = as_passed_on(Found, Read),
     Taken = bump(Record#{owner => Owner, session => Session, server => Server, epoch => Next,
                          awaiting => kb_authority_waiting:behind(Session, Record)}),
     Recall = case Holder of
@@ -149,3 +150,12 @@ take(Owner, {Session, Server}, #{entity := Entity, session := Holder, epoch := E
                  _ -> [kb_authority_waiting:recall(Holder, Entity, Epoch, Taken, Step, Read)]
              end,
     {Taken, [Granted, {put, entity_path(Entity), Taken} | Recall]}.
+
+%% Of a session that has ended, and is passed on in slices: whoever asks for an entity need not wait for its slice. Nothing
+%% acts for the session, so this does for the one entity what its slice would.
+as_passed_on(#{session := undefined} = Record, _Read) -> Record;
+as_passed_on(#{session := Holder, awaiting := Due} = Record, Read) ->
+    case Read(ending_path(Holder)) of
+        undefined -> Record;
+        _ -> Record#{session => undefined, server => undefined, awaiting => kb_authority_waiting:without(Holder, Due)}
+    end.

@@ -197,13 +197,29 @@ nothing_is_asked_or_granted_in_the_name_of_a_session_that_is_passed_on_test() ->
     ?assertMatch(#{session := undefined}, entity(Passed)),
     ?assertMatch({{ok, _}, _}, open(<<"d">>, <<"server-a">>, Passed)).
 
-%% Who takes an entity before its slice waits for nobody once that has come.
-an_entity_may_be_taken_from_a_session_that_is_passed_on_test() ->
+%% It waits for what was due to the ended session, and not for that one, whose slice has nothing to do with it any more.
+an_entity_that_is_asked_for_goes_before_its_slice_test() ->
     Older = pulled(<<"a">>, held(<<"hat">>, <<"a">>, held(<<"c">>, led(opened([<<"a">>, <<"b">>, <<"c">>]))))),
+    #{epoch := OfA, awaiting := #{session := <<"c">>} = Due} = entity(Older),
     {{ok, _}, Tree} = large(close_session, #{}, Older),
     Pulled = pulled(<<"b">>, Tree),
-    #{epoch := Epoch, awaiting := #{session := <<"a">>, awaiting := #{session := <<"c">>} = Due}} = entity(Pulled),
-    {{ok, #{released := [], passed := []}}, Sliced} = pass_on([<<"gun">>], #{<<"gun">> => [<<"c">>]}, Pulled),
+    #{epoch := Epoch} = entity(Pulled),
+    ?assert(Epoch > OfA),
+    ?assertMatch(#{session := <<"b">>, server := <<"server-b">>, awaiting := Due}, entity(Pulled)),
+    ?assertMatch(#{type := recall, granted := Epoch, session := <<"b">>}, maps:get([bridge, inbox, <<"c">>, <<"gun">>], Pulled)),
+    ?assertNot(is_map_key([bridge, inbox, <<"a">>, <<"gun">>], Pulled)),
+    {{ok, #{released := [], passed := []}}, Pulled} = pass_on([<<"gun">>], #{<<"gun">> => [<<"c">>]}, Pulled),
+    {{ok, #{left := 0}}, After} = pass_on(all, #{}, Pulled),
+    ?assertMatch(#{session := <<"b">>, epoch := Epoch, awaiting := Due}, entity(After)),
+    ?assertEqual([], [Path || [bridge, Kind, <<"a">> | _] = Path <- maps:keys(After), Kind =/= servers]).
+
+%% Who asked before the end waits until the slice has come, and then for nobody.
+an_entity_that_was_asked_for_before_the_end_waits_for_its_slice_test() ->
+    Older = pulled(<<"a">>, held(<<"hat">>, <<"a">>, held(<<"c">>, led(opened([<<"a">>, <<"b">>, <<"c">>]))))),
+    Pulled = pulled(<<"b">>, Older),
+    {{ok, _}, Tree} = large(close_session, #{}, Pulled),
+    #{epoch := Epoch, awaiting := #{session := <<"a">>, awaiting := #{session := <<"c">>} = Due}} = entity(Tree),
+    {{ok, #{released := [], passed := []}}, Sliced} = pass_on([<<"gun">>], #{<<"gun">> => [<<"c">>]}, Tree),
     ?assertMatch(#{session := <<"b">>, epoch := Epoch, awaiting := Due}, entity(Sliced)),
     ?assertMatch(#{type := recall, granted := Epoch, session := <<"b">>}, maps:get([bridge, inbox, <<"c">>, <<"gun">>], Sliced)),
     {{ok, #{left := 0}}, After} = pass_on(all, #{}, Sliced),
