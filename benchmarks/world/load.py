@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.lease import processor_seconds
-from benchmarks.world.stage import Watching, meet, until
+from benchmarks.world.stage import LongestTurn, Watching, meet, until
 from bridge.cluster.local import LocalCluster
 from bridge.registry import Rule
 from tests.support.simulation import children
@@ -102,7 +102,8 @@ async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
         loaded = await _known(other, positions, begin)
         cpu = processors.ms_each(entities)
         begin = time.monotonic()
-        async with later.server:
+        turn = LongestTurn()
+        async with turn, later.server:
             joined = await _known(later, positions, begin)
         lost = maker.lost + other.lost + later.lost
     return {
@@ -115,6 +116,6 @@ async def measure_load(cluster: LocalCluster, entities: int) -> dict[str, Any]:
         "made_per_s": round(entities / made),
         "hundred_thousand_s": round(_LARGE * loaded["seconds"] / entities),
         "cpu_ms_per_entity": cpu,
-        "join": joined,
+        "join": joined | {"longest_turn_ms": round(1000 * turn.seconds, 1)},
         "sessions_lost": lost,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from bridge.cluster.local import LocalCluster
 from bridge.errors import DeadlineError
@@ -63,6 +63,35 @@ class Watching:
                 self.lost += 1
             case _:
                 pass
+
+
+class LongestTurn:
+    """How long the event loop was held up at most, of processor time: other processes do not count.
+
+    For ``async with``; what is inside has to wait now and then.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._looking = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = time.thread_time()
+            self.seconds = max(self.seconds, now - before)
+            before = now
 
 
 async def until(condition: Callable[[], object], what: str) -> int:

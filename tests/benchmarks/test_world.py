@@ -23,6 +23,7 @@ async def test_a_world_made_at_one_server_is_known_to_another_and_to_one_that_co
     assert 0 < measured["made_s"] <= measured["seconds"]
     assert measured["records_s"] <= measured["seconds"]
     assert measured["join"]["seconds"] > 0
+    assert measured["join"]["longest_turn_ms"] > 0
     assert measured["sessions_lost"] == 0
 
 
