@@ -96,7 +96,8 @@ def test_it_imports_nothing_that_speaks_with_a_cluster() -> None:
         [sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True
     ).stdout.split()
     parts = [module.split(".") for module in loaded if module.startswith("bridge.")]
-    assert {part[1] for part in parts} == {"authority", "errors", "jose", "replication", "sim", "udp"}
+    rooms = {"authority", "errors", "files", "jose", "replication", "sim", "udp"}
+    assert {part[1] for part in parts} == rooms
     assert {part[2] for part in parts if part[1] == "sim" and len(part) > 2} == {"dataplane"}
 
 
