@@ -43,6 +43,20 @@ def test_every_flipped_bit_of_a_signature_is_refused(curve: str) -> None:
             verify(f"{head}.{flip_bit(signature, bit)}", KEYS[curve])
 
 
+@pytest.mark.parametrize("curve", ["P-256", "P-384", "P-521"])
+def test_numbers_of_a_signature_with_more_or_fewer_zeros_before_them_are_refused(curve: str) -> None:
+    """The same two numbers, so that only the length tells: one signature would have many texts."""
+    size = EC_CURVES[curve].size
+    while True:
+        head, _, text = sign(b"state", KEYS[curve]).rpartition(".")
+        raw = base64url_decode_untrusted(text)
+        if raw[size] == 0:
+            break
+    for other in (raw[:size] + b"\0" + raw[size:], raw[:size] + raw[size + 1 :], raw[:size], b""):
+        with pytest.raises(SignatureError, match="bytes where"):
+            verify(f"{head}.{base64url_encode(other)}", KEYS[curve])
+
+
 def _flattened_text(token: str) -> str:
     return json_encode(token_flattened(token)).decode()
 
