@@ -24,6 +24,7 @@ from typing import Final
 
 from bridge.cluster.processes import ProcessIdentity
 from bridge.errors import ConfigurationError
+from bridge.files import replace_file
 
 STATE_FILE: Final = "cluster.json"
 ENDED_FILE: Final = "cluster.ended.json"
@@ -135,12 +136,9 @@ def load_state(directory: Path, name: str = STATE_FILE) -> ClusterState | None:
 
 def save_state(directory: Path, state: ClusterState) -> None:
     """Replace the state file in one step: a reader sees the old one or the new one."""
-    scratch = directory / f".{STATE_FILE}.new"
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump({"format": _FORMAT, **asdict(state)}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(directory / STATE_FILE)
+    text = json.dumps({"format": _FORMAT, **asdict(state)}, indent=2)
+    # Others of the machine may ask what runs here: the cookie is not in it.
+    replace_file(directory / STATE_FILE, text.encode(), mode=0o666)
 
 
 @contextlib.contextmanager
