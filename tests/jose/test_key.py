@@ -255,6 +255,14 @@ def test_any_members_are_a_key_or_a_key_format_error(members: dict[str, Any], ch
     assert Jwk.from_dict(key.to_dict()) == key
 
 
+def test_a_key_text_over_the_limit_is_refused_though_it_is_a_key() -> None:
+    text = KEYS["P-256"].to_json()
+    assert Jwk.from_json(text.ljust(MAX_KEY_BYTES)) == KEYS["P-256"]
+    for longer in (text.ljust(MAX_KEY_BYTES + 1), text.encode().ljust(MAX_KEY_BYTES + 1)):
+        with pytest.raises(KeyFormatError, match="longer than"):
+            Jwk.from_json(longer)
+
+
 def test_what_is_no_mapping_is_no_key() -> None:
     with pytest.raises(KeyFormatError):
         Jwk.from_dict([("kty", "EC")])  # type: ignore[arg-type]

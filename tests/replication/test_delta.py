@@ -215,6 +215,24 @@ def test_a_choice_that_there_is_not_is_refused(
         decode(body, still, np.array([1]))
 
 
+@pytest.mark.parametrize(("order", "is_read"), [(15, True), (16, False), (40, False)])
+def test_a_code_of_an_order_above_the_highest_is_refused(
+    order: int, is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hostile(values: Ints, blocks: Ints, count: int) -> Ints:
+        # The gaps of a section have four bits for theirs.
+        return np.full(count, order if count > 1 else 0)
+
+    monkeypatch.setattr(delta, "best_orders", hostile)
+    still, moved = a_world(1), a_world(1, moved=1.0)
+    body = encode_sections(moved, still, (moved != still).any(axis=2), ages=np.array([1]), rate=60)[0]
+    if is_read:
+        assert np.array_equal(decode(body, still, np.array([1]))[0], moved)
+    else:
+        with pytest.raises(DecodeError, match="order above 15"):
+            decode(body, still, np.array([1]))
+
+
 def test_unknown_flags_are_refused() -> None:
     still, flagged = a_world(1), a_world(1)
     flagged[0, 0, FLAGS] = 8
