@@ -21,9 +21,11 @@ from bridge.udp.handshake import HandshakeState, HandshakeTimes, Initiator, Resp
 from bridge.udp.keys import Aead
 from bridge.udp.peers import Address, Peer
 from bridge.udp.session import Session
+from bridge.udp.statistics import DropReason
 from bridge.udp.wire import (
     COOKIE_BYTES,
     DATA,
+    REPLY,
     RETRY,
     Init,
     Parameters,
@@ -31,6 +33,7 @@ from bridge.udp.wire import (
     Retry,
     encode_init,
     encode_parameters,
+    encode_reply,
     parse_datagram_untrusted,
 )
 from tests.support.datagrams import EPOCH_MS, Host, Network, introduce, single_datagrams, sorted_keys
@@ -262,6 +265,32 @@ def test_an_honest_peer_gets_in_through_a_flood_with_good_cookies_from_a_few_hos
     flood(network, b, send, until=lambda: len(cookies) == 3 and network.now > 101)
     a.endpoint.connect("b", now=network.now)
     flood(network, b, send, until=both_established(a, b))
+
+
+def test_replies_that_anybody_forges_cost_no_more_checks_than_may_be_made() -> None:
+    """Who reads on the way knows the connection id of the true one, and sends faster than it comes."""
+    network, a, b = pair_under_flood()
+    network.drop = lambda datagram, _source, target: datagram[0] == REPLY and target == a.address
+    a.endpoint.connect("b", now=network.now)
+    network.settle(a)
+    replies: list[bytes] = []
+
+    def has_replied() -> bool:
+        replies[:] = [datagram for _, _, datagram in network.log if datagram[0] == REPLY]
+        return bool(replies)
+
+    network.run(until=has_replied)
+    true = parse_datagram_untrusted(replies[0])
+    assert isinstance(true, Reply)
+    other = b"A" if true.box[-2:-1] != b"A" else b"B"
+    forged = encode_reply(true.connection_id, true.box[:-2] + other + true.box[-1:])
+    for _ in range(1000):
+        network.inject(forged, ("203.0.113.1", 1), a)
+    statistics = a.endpoint.statistics()
+    assert statistics.handshakes_checked == UdpConfig().handshake_burst
+    assert statistics.drops[DropReason.HANDSHAKE_RATE] == 1000 - UdpConfig().handshake_burst
+    network.drop = lambda _datagram, _source, _target: False
+    network.run(until=both_established(a, b))
 
 
 def test_a_flood_leaves_nothing_behind() -> None:
