@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import signal
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -263,9 +266,9 @@ def simulate(
 ) -> None:
     """Run a simulation server until Ctrl-C, or the end of its commands; events go to standard output."""
     from bridge.cli.connection import read_cookie_file
-    from bridge.cli.stage import local_simulation
     from bridge.cli.target import tls_config
     from bridge.sim.config import SimulationConfig
+    from bridge.sim.local_config import local_config
     from bridge.sim.mesh_file import load_mesh
     from bridge.sim.stdio import serve
 
@@ -279,23 +282,7 @@ def simulate(
                 "--member, --cookie-file and --tls-… are for clusters elsewhere: leave out --cluster",
                 status=2,
             )
-        config = local_simulation(
-            cluster_directory(directory, cluster or "local"),
-            server=server,
-            node=node_name,
-            host=host,
-            port=port,
-            linger_ms=linger_ms,
-            network=_conditions(network),
-            key_file=key_file,
-            signed=signed,
-            mesh=layout,
-            record_dir=record_dir,
-            keep_history=keep_history,
-            shed=shed or shed_entities is not None or shed_busy is not None,
-            max_entities=shed_entities,
-            max_busy=1.0 if shed_busy is None else shed_busy,
-        )
+        config = local_config(server, cluster=cluster_directory(directory, cluster or "local"))
     else:
         if not member:
             fail("name a homeserver with --member, or a cluster of this machine with --cluster", status=2)
@@ -308,20 +295,26 @@ def simulate(
             register=register,
             tls=tls_config(tls_certificate, tls_key, tls_authority),
             store=store,
-            host=host,
-            port=port,
-            key_file=None if key_file is None else str(key_file),
-            network=_conditions(network),
-            signed=signed,
-            mesh=layout,
-            linger_ms=linger_ms,
-            record_dir=None if record_dir is None else str(record_dir),
-            keep_history=keep_history,
-            shed=shed or shed_entities is not None or shed_busy is not None,
-            max_entities=shed_entities,
-            max_busy=1.0 if shed_busy is None else shed_busy,
         )
-    asyncio_run(serve(config, commands=commands, metrics=metrics))
+    config = replace(
+        config,
+        node=node_name,
+        host=host,
+        port=port,
+        key_file=config.key_file if key_file is None else str(key_file),
+        network=_conditions(network),
+        signed=signed,
+        mesh=layout,
+        linger_ms=linger_ms,
+        record_dir=None if record_dir is None else str(record_dir),
+        keep_history=keep_history,
+        shed=shed or shed_entities is not None or shed_busy is not None,
+        max_entities=shed_entities,
+        max_busy=1.0 if shed_busy is None else shed_busy,
+    )
+    # To be asked to end is how a server ends in order, and no failure.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio_run(serve(config, commands=commands, metrics=metrics))
 
 
 def _conditions(text: str | None) -> NetworkConditions | None:
@@ -391,8 +384,17 @@ def check_history(
 
 
 def asyncio_run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on the fast event loop; Ctrl-C cancels it, so that everything is closed."""
+    """Run a coroutine on the fast event loop; Ctrl-C and SIGTERM cancel it, so that everything is closed.
+
+    Raises:
+        KeyboardInterrupt: after either.
+    """
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
+    # Also for the first process of a container, which a signal without a handler does not reach.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from bridge.cli.connection import store_client
 from bridge.cli.output import emit, progress
@@ -24,11 +23,9 @@ from bridge.cluster.state import cluster_options
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.khepri import Khepri
 from bridge.registry import EntityRecord, Rule
-from bridge.sim.config import SimulationConfig
 from bridge.sim.driver import SimulationProcess
 from bridge.sim.match import Match
 from bridge.sim.replay import BALL, Progress, Replay
-from bridge.sim.zones import Layout
 from bridge.udp import NetworkConditions
 
 SERVERS: Final = ("sim1", "sim2")
@@ -44,56 +41,6 @@ class Stage:
     cookie: str
     epmd_port: int
     store: str
-
-
-def local_simulation(
-    directory: Path,
-    *,
-    server: str,
-    node: str,
-    port: int,
-    linger_ms: int,
-    network: NetworkConditions | None,
-    key_file: Path | None,
-    host: str = "127.0.0.1",
-    signed: bool = False,
-    mesh: Layout | None = None,
-    record_dir: Path | None = None,
-    keep_history: bool = False,
-    shed: bool = False,
-    max_entities: int | None = None,
-    max_busy: float = 1.0,
-) -> SimulationConfig:
-    """Configuration of a simulation server that joins a cluster of this machine.
-
-    Its key is kept beside the cluster's state, so that it is the same server when it starts again.
-
-    Raises:
-        InvalidStateError: no such cluster runs.
-    """
-    stage = _running(directory)
-    keys = directory / "keys"
-    keys.mkdir(mode=0o700, exist_ok=True)
-    return SimulationConfig(
-        name=server,
-        node=node,
-        members=stage.members,
-        cookie=stage.cookie,
-        epmd_port=stage.epmd_port,
-        store=stage.store,
-        host=host,
-        port=port,
-        key_file=str(key_file or keys / f"{quote(server, safe='')}.pem"),
-        network=network,
-        signed=signed,
-        mesh=mesh,
-        linger_ms=linger_ms,
-        record_dir=None if record_dir is None else str(record_dir),
-        keep_history=keep_history,
-        shed=shed,
-        max_entities=max_entities,
-        max_busy=max_busy,
-    )
 
 
 async def play(

@@ -107,6 +107,7 @@ class SimulationServer:
         self._run = secrets.token_bytes(16)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tenure: Tenure | None = None
+        self._closing = False
 
     @property
     def session(self) -> bytes:
@@ -213,6 +214,7 @@ class SimulationServer:
 
     async def close(self) -> None:
         """Stop acting, end the session at the homeserver so that others go on, end the data plane."""
+        self._closing = True
         try:
             await self._pass_on()
             await self._cancel_tasks()
@@ -351,6 +353,8 @@ class SimulationServer:
                 self._present.obedience.end_switch(server, entity, at_ns)
                 self._present.follow(entity)
                 self._on_event(StateAccepted(entity=entity, epoch=epoch, sender=server, at_ns=at_ns))
+            case WentSilent() if self._closing:
+                pass  # as it was told to
             case WentSilent(entities=entities, at_ns=at_ns):
                 self._on_event(FellSilent(entities=entities, at_ns=at_ns))
             case PeerUp(server=server):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 
 from bridge.authority import Act, Called, Known, Message, RecordView, Replied
 from bridge.cli.record import HISTORY, MESSAGES, write_record
+from bridge.cluster.local import LocalCluster
 from bridge.cluster.processes import marked_processes
+from tests.support.cluster import fresh
 
 ROOT = Path(__file__).parents[2]
 SESSION = b"a" * 16
@@ -150,6 +154,32 @@ def test_an_empty_record_proves_nothing(tmp_path: Path) -> None:
     for words in (("history", "check", tmp_path / HISTORY), ("trace", tmp_path / MESSAGES)):
         done = command(*words)
         assert (done.returncode, "was recorded in" in done.stderr) == (1, True)
+
+
+@pytest.mark.erlang
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_simulation_server_in_order(
+    cluster: LocalCluster, number: signal.Signals
+) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "bridge.cli",
+        "sim",
+        "--name",
+        fresh("sim"),
+        "--dir",
+        str(cluster.directory),
+    ]
+    server = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=PIPE)
+    assert server.stdout is not None
+    assert server.stderr is not None
+    assert b'"started"' in await server.stdout.readline()
+    server.send_signal(number)
+    async with asyncio.timeout(30):
+        said = await server.stderr.read()
+        assert (await server.wait(), said) == (0, b"")
 
 
 @pytest.mark.erlang

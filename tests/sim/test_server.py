@@ -48,6 +48,24 @@ async def test_the_death_of_the_data_plane_is_fatal_and_told(cluster: LocalClust
     assert alone.data_plane not in children()
 
 
+async def test_a_server_that_closes_does_not_say_that_it_fell_silent(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with simulation(cluster, fresh("sim")) as closing:
+        plane = closing.server._plane
+        await closing.server.transfers.spawn(fresh("box"), owner="Player1", position=(0, 0, 0))
+        end_session = plane.end_session
+
+        async def end_late() -> None:
+            # The data plane has seen meanwhile that it may seal nothing more.
+            await asyncio.sleep(0.1)
+            await end_session()
+
+        monkeypatch.setattr(plane, "end_session", end_late)
+        await closing.server.close()
+    assert [event for event in closing.events if isinstance(event, FellSilent)] == []
+
+
 async def test_a_simulation_goes_on_and_is_seen_while_no_homeserver_answers(ball: str) -> None:
     """R4-9: neither the loop nor the data plane waits for the store, though a request to it is under way."""
     with local_cluster(lease_ms=60_000) as own:
