@@ -356,4 +356,7 @@ class Tenure:
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, BridgeError):
                 _log.error("a task of %s failed", self._config.name, exc_info=error)
+            elif self._standing.is_over:
+                # Such as a grant that came meanwhile: what could not be done is others' to do.
+                return
             self._on_event(Problem(text=f"{type(error).__name__}: {error}", fatal=False))

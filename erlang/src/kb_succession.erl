@@ -3,7 +3,7 @@
 %% that they have released it takes for true; said once, it stays so, whatever they are granted later.
 -module(kb_succession).
 
--export([names/2, find/5, chosen/2]).
+-export([names/2, find/5, answers/3, chosen/2]).
 
 -export_type([held/0, answer/0, found/0]).
 
@@ -38,11 +38,11 @@ names(Store, Session) ->
 find(_, _, _, _, []) -> chosen([], []);
 find(Store, Session, Names, Ref, Routes) ->
     Held = held(Store, Session, Names),
-    Questions = [{Member, Pid, {streaming, Ref, Id, Part}}
-                 || Part <- parts(?MAX_NAMES, [Entity || {Entity, _} <- Held]), {Id, {Member, Pid}, _} <- Routes],
+    Parts = parts(?MAX_NAMES, [Entity || {Entity, _} <- Held]),
+    Questions = [{Member, Pid, {streaming, Ref, Id, Part}} || Part <- Parts, {Id, {Member, Pid}, _} <- Routes],
     _ = [erlang:send({kb_lessor, Member}, {relay, [{Pid, Question}]}, [nosuspend, noconnect])
          || {Member, Pid, Question} <- Questions],
-    chosen(Held, answers(Ref, length(Questions), erlang:monotonic_time(millisecond) + ?PATIENCE_MS)).
+    chosen(Held, answers(Ref, length(Questions), length(Parts))).
 
 held(Store, Session, Names) ->
     [{Entity, kb_authority_waiting:without(Session, Due)}
@@ -64,12 +64,18 @@ parts(Most, Names) ->
     {Part, Rest} = lists:split(Most, Names),
     [Part | parts(Most, Rest)].
 
-answers(_, 0, _) -> [];
-answers(Ref, Left, Deadline) ->
+%% To so many questions, of so many parts. Whoever has a part answered has the next one before it: so long as answers come,
+%% there is patience, as much as if each part had been asked alone.
+-spec answers(reference(), non_neg_integer(), non_neg_integer()) -> [answer()].
+answers(Ref, Questions, Parts) ->
+    heard(Ref, Questions, erlang:monotonic_time(millisecond) + Parts * ?PATIENCE_MS).
+
+heard(_, 0, _) -> [];
+heard(Ref, Left, End) ->
     receive
         {streams, Ref, Session, Load, Entities, Released} ->
-            [{Session, Load, Entities, Released} | answers(Ref, Left - 1, Deadline)]
-    after max(0, Deadline - erlang:monotonic_time(millisecond)) -> []
+            [{Session, Load, Entities, Released} | heard(Ref, Left - 1, End)]
+    after max(0, min(?PATIENCE_MS, End - erlang:monotonic_time(millisecond))) -> []
     end.
 
 %% For each entity the servers that simulate least, with what they are given here counted. Whose own release is due

@@ -256,6 +256,16 @@ who_has_released_is_among_those_that_go_on_test() ->
                    released => #{<<"gun">> => [{<<"b">>, 7}], <<"hat">> => [{<<"b">>, 6}], <<"cup">> => [{<<"c">>, 8}]}},
                  kb_succession:chosen(Held, Answers)).
 
+those_who_answer_part_by_part_are_heard_out_test() ->
+    Ref = make_ref(),
+    Self = self(),
+    Answers = [{<<"b">>, N, [integer_to_binary(N)], []} || N <- lists:seq(1, 3)],
+    spawn_link(fun() -> [begin timer:sleep(150), Self ! {streams, Ref, S, N, Names, R} end || {S, N, Names, R} <- Answers] end),
+    ?assertEqual(Answers, kb_succession:answers(Ref, 6, 3)),
+    %% Of one part nobody is waited for longer, whoever else has answered.
+    spawn_link(fun() -> [begin timer:sleep(200), Self ! {streams, Ref, S, N, Names, R} end || {S, N, Names, R} <- Answers] end),
+    ?assertEqual([hd(Answers)], kb_succession:answers(Ref, 3, 1)).
+
 %% What the tests say in short.
 
 due(Session, Epoch) -> #{session => Session, server => <<"server-", Session/binary>>, epoch => Epoch}.

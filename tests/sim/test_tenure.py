@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,24 @@ class OpenedInVain(Homeserver):
             OpenedInVain.left -= 1
             await self.end_session(EndReason.DRAINED)
         return opened
+
+
+async def test_what_comes_for_a_session_that_is_over_is_no_problem_of_its_server(
+    leased: LocalCluster,
+) -> None:
+    """Of two servers that end together, what one leaves may be granted to the other, which has stopped."""
+    async with simulation(leased, fresh("sim")) as one:
+        tenure = one.server._present
+        tenure.fence()
+        gained = asyncio.Event()
+
+        async def gain() -> None:
+            gained.set()
+            await tenure._standing.gain(fresh("ball"), 1 << 48, None)
+
+        tenure.spawn(gain())
+        await gained.wait()
+    assert one.problems() == []
 
 
 async def test_a_session_that_is_lost_while_it_begins_is_followed_by_another_one(
