@@ -20,10 +20,11 @@ _LOAD: Final = 0.5
 _HOST_SHARE: Final = 8
 """Hosts that it takes to use up the handshakes meant for those with a cookie."""
 _MAX_REMEMBERED: Final = 16_384
-"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some,"""
+"""Replay keys of handshakes: what ``handshakes_per_second`` lets through while a box lives, and some."""
 _MAX_OF_PEER: Final = 512
-"""and of one peer: who begins again and again must not use up what is for all."""
+"""Replay keys of one peer: who begins again and again must not use up what is for all."""
 _PRUNED_EVERY_MS: Final = 1000
+"""Unix ms between two looks for replay keys that are too old."""
 _CLOCK_SKEW_MS: Final = 30_000
 
 

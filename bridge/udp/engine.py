@@ -411,9 +411,9 @@ class UdpEngine:
         if self._is_closed:
             return
         try:
+            # Else all was sent meanwhile, by the application or with an answer.
             if self._has_pending:
                 self._transmit()
-            # Else all was sent meanwhile, by the application or with an answer.
         finally:
             self._dispatch(limit=_EVENTS_PER_TURN)
             self._rearm()
